@@ -1,0 +1,214 @@
+"""Crystal graph convolutional network, native, with MatDeepLearn's parameters.
+
+The convolution is that of T. Xie and J. C. Grossman, Phys. Rev. Lett. 120,
+145301 (2018): ``x_i + agg_j sigmoid(W_f z_ij) softplus(W_s z_ij)`` with
+``z_ij = [x_i, x_j, e_ij]``. The linear layers split exactly into node-sized
+products for ``x_i`` and ``x_j`` and an edge-sized one for ``e_ij``: same
+parameters, same numbers, a fraction of the work.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mdl_physpretrain.batch import AtomicBatch
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.models.base import EnergyModel, register_model
+from mdl_physpretrain.models.switch import quintic_switch
+
+__all__ = ["CGCNN", "CGConv", "GaussianBasis"]
+
+N_ELEMENTS = 100  # MatDeepLearn's one-hot node features
+
+
+class GaussianBasis(nn.Module):
+    """Gaussians of distance centred on a uniform grid from 0 to the cutoff.
+
+    Parameters
+    ----------
+    cutoff
+        In Å.
+    n_basis
+        Number of Gaussians.
+    width
+        Standard deviation in units of the cutoff (MatDeepLearn: 0.2).
+    """
+
+    def __init__(self, cutoff: float, n_basis: int, width: float) -> None:
+        super().__init__()
+        self.coefficient = -0.5 / (cutoff * width) ** 2
+        self.register_buffer("offset", torch.linspace(0.0, cutoff, n_basis))
+
+    def forward(self, r: Tensor) -> Tensor:
+        """Expand distances of shape (E,) to shape (E, n_basis)."""
+        return torch.exp(self.coefficient * (r.unsqueeze(-1) - self.offset).square())
+
+
+class CGConv(nn.Module):
+    """One crystal-graph convolution with the split edge linear layer.
+
+    Parameters
+    ----------
+    dim
+        Node feature size.
+    edge_dim
+        Edge feature size.
+    """
+
+    def __init__(self, dim: int, edge_dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.lin_f = nn.Linear(2 * dim + edge_dim, dim)
+        self.lin_s = nn.Linear(2 * dim + edge_dim, dim)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_features: Tensor, edge_weight: Tensor) -> Tensor:
+        """Update node features.
+
+        Parameters
+        ----------
+        x
+            Shape (N, dim).
+        edge_index
+            Centre and neighbour, shape (2, E).
+        edge_features
+            Shape (E, edge_dim).
+        edge_weight
+            Weight of each message in the aggregation, shape (E, 1).
+        """
+        i, j = edge_index
+        weight = torch.cat([self.lin_f.weight, self.lin_s.weight])
+        bias = torch.cat([self.lin_f.bias, self.lin_s.bias])
+        w_centre, w_neighbour, w_edge = weight.split([self.dim, self.dim, weight.shape[1] - 2 * self.dim], dim=1)
+        at_centre, at_neighbour = F.linear(x, w_centre, bias), F.linear(x, w_neighbour)
+        z = at_centre.index_select(0, i) + at_neighbour.index_select(0, j) + F.linear(edge_features, w_edge)
+        gate, core = z.split(self.dim, dim=1)
+        message = torch.sigmoid(gate) * F.softplus(core) * edge_weight
+        return x + torch.zeros_like(x).index_add(0, i, message)
+
+
+@register_model("cgcnn")
+class CGCNN(EnergyModel):
+    """CGCNN with Appendix C's hyper-parameters as defaults.
+
+    Without ``smooth_cutoff`` the ``state_dict`` (but for
+    ``reference_energies``) and the numbers are those of MatDeepLearn's
+    ``CGCNN`` with additive late pooling.
+
+    Parameters
+    ----------
+    cutoff
+        Interaction range in Å.
+    dim1, dim2
+        Sizes of the convolutions and of the layers after them.
+    pre_fc_count, gc_count, post_fc_count
+        Numbers of layers before, in and after the graph network.
+    edge_dim
+        Number of Gaussians of the distance.
+    width
+        Their standard deviation in units of the cutoff.
+    act
+        Name of an activation in ``torch.nn.functional``.
+    batch_norm
+        Normalise node features after every convolution.
+    pool_order
+        ``"late"``: a sum of atomic energies; ``"early"``: atoms are summed
+        before the last layers (not size-extensive; for old checkpoints).
+    smooth_cutoff
+        Weigh messages by the quintic switch, over ``switch_width`` Å before
+        the cutoff, and divide by ``n_neighbours`` instead of the actual
+        number: energy and forces become continuous at the cutoff, as MD needs.
+    switch_width
+        In Å; at most the cutoff.
+    n_neighbours
+        Typical number of neighbours (``train`` sets it from the data).
+    """
+
+    def __init__(
+        self,
+        *,
+        cutoff: float = 8.0,
+        dim1: int = 100,
+        dim2: int = 150,
+        pre_fc_count: int = 1,
+        gc_count: int = 4,
+        post_fc_count: int = 3,
+        edge_dim: int = 50,
+        width: float = 0.2,
+        act: str = "silu",
+        batch_norm: bool = False,
+        pool_order: str = "late",
+        smooth_cutoff: bool = True,
+        switch_width: float = 1.5,
+        n_neighbours: float = 40.0,
+    ) -> None:
+        hparams = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
+        super().__init__(cutoff, hparams)
+        if pool_order not in {"late", "early"}:
+            raise ConfigError(f"pool_order must be 'late' or 'early', not {pool_order!r}")
+        if gc_count < 1 or pre_fc_count < 0 or post_fc_count < 0:
+            raise ConfigError("gc_count must be at least 1, pre_fc_count and post_fc_count at least 0")
+        if not hasattr(F, act):
+            raise ConfigError(f"torch.nn.functional has no activation {act!r}")
+        if not 0 < switch_width <= cutoff:
+            raise ConfigError(f"switch_width must lie in (0, {cutoff:g}] Å, not {switch_width}")
+        self.act, self.pool_order, self.batch_norm = getattr(F, act), pool_order, batch_norm
+        self.smooth_cutoff, self.switch_width, self.n_neighbours = smooth_cutoff, switch_width, n_neighbours
+        self.distance_expansion = GaussianBasis(cutoff, edge_dim, width)
+        node_dim = dim1 if pre_fc_count else N_ELEMENTS
+        self.pre_lin_list = _stack(N_ELEMENTS, dim1, pre_fc_count)
+        self.conv_list = nn.ModuleList([CGConv(node_dim, edge_dim) for _ in range(gc_count)])
+        self.bn_list = nn.ModuleList([nn.BatchNorm1d(node_dim) for _ in range(gc_count)] if batch_norm else [])
+        self.post_lin_list = _stack(node_dim, dim2, post_fc_count)
+        self.lin_out = nn.Linear(dim2 if post_fc_count else node_dim, 1)
+        self.register_buffer("reference_energies", torch.zeros(119))
+
+    def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
+        x = self._node_features(batch.numbers)
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        features = self.distance_expansion(r)
+        weight = self._edge_weight(batch, r)
+        for k, conv in enumerate(self.conv_list):
+            x = conv(x, batch.edge_index, features, weight)
+            if self.batch_norm:
+                x = self.bn_list[k](x)
+        reference = self.reference_energies[batch.numbers]
+        total = x.new_zeros(len(batch)).index_add(0, batch.structure, reference)
+        if self.pool_order == "late":
+            return total.index_add(0, batch.structure, self._read_out(x))
+        pooled = x.new_zeros(len(batch), x.shape[1]).index_add(0, batch.structure, x)
+        return total + self._read_out(pooled)
+
+    def _node_features(self, numbers: Tensor) -> Tensor:
+        if bool((numbers > N_ELEMENTS).any()) or bool((numbers < 1).any()):
+            raise StructureError(f"CGCNN knows the elements 1 to {N_ELEMENTS}", field="numbers")
+        if not len(self.pre_lin_list):
+            return F.one_hot(numbers - 1, N_ELEMENTS).to(self.dtype)
+        first = self.pre_lin_list[0]
+        x = self.act(first.weight.T[numbers - 1] + first.bias)  # one-hot times matrix
+        for layer in self.pre_lin_list[1:]:
+            x = self.act(layer(x))
+        return x
+
+    def _edge_weight(self, batch: AtomicBatch, r: Tensor) -> Tensor:
+        if self.smooth_cutoff:
+            switch, _ = quintic_switch(r, self.cutoff - self.switch_width, self.cutoff)
+            return (switch / self.n_neighbours).unsqueeze(1)
+        i = batch.edge_index[0]
+        degree = torch.bincount(i, minlength=len(batch.numbers)).clamp_min(1)
+        return degree[i].to(r.dtype).reciprocal().unsqueeze(1)
+
+    def _read_out(self, x: Tensor) -> Tensor:
+        for layer in self.post_lin_list:
+            x = self.act(layer(x))
+        return self.lin_out(x).squeeze(-1)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):  # noqa: ANN001, ANN002, ANN202
+        # MatDeepLearn's CGCNN has no reference energies
+        state_dict.setdefault(prefix + "reference_energies", torch.zeros_like(self.reference_energies))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _stack(first: int, dim: int, count: int) -> nn.ModuleList:
+    return nn.ModuleList([nn.Linear(first if k == 0 else dim, dim) for k in range(count)])

@@ -1,0 +1,94 @@
+"""Ziegler-Biersack-Littmark repulsion, switched off before bonding distances.
+
+It is the core of the default teacher and, as a fixed term, of a student
+(``E = E_MLIP + E_ZBL``).
+
+References
+----------
+J. F. Ziegler, J. P. Biersack, U. Littmark, *The Stopping and Range of Ions in
+Matter* (Pergamon, 1985).
+"""
+
+from __future__ import annotations
+
+import torch
+from ase.data import covalent_radii
+from torch import Tensor
+
+from mdl_physpretrain.batch import AtomicBatch
+from mdl_physpretrain.models.base import EnergyModel, register_model
+from mdl_physpretrain.models.switch import quintic_switch
+
+__all__ = ["ZBL", "zbl_pair"]
+
+COULOMB = 14.399645478  # e^2 / (4 pi eps0) in eV Å
+_C = (0.18175, 0.50986, 0.28022, 0.02817)
+_D = (3.19980, 0.94229, 0.40290, 0.20162)
+
+
+def zbl_pair(r: Tensor, zi: Tensor, zj: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
+    """Switched ZBL energy of pairs and its derivative.
+
+    Parameters
+    ----------
+    r
+        Distances in Å, shape (E,).
+    zi, zj
+        Atomic numbers as floats, shape (E,).
+    inner, outer
+        Distances in Å of full strength and of none, shape (E,).
+
+    Returns
+    -------
+    energy, derivative
+        eV and eV/Å, shape (E,).
+    """
+    r = r.clamp_min(1e-3)
+    inverse_length = (zi**0.23 + zj**0.23) / 0.46850
+    x = r * inverse_length
+    screening = torch.zeros_like(r)
+    slope = torch.zeros_like(r)
+    for c, d in zip(_C, _D, strict=True):
+        term = c * torch.exp(-d * x)
+        screening = screening + term
+        slope = slope - d * inverse_length * term
+    coulomb = COULOMB * zi * zj / r
+    switch, switch_slope = quintic_switch(r, inner, outer)
+    energy = coulomb * screening
+    derivative = coulomb * slope - energy / r
+    return energy * switch, derivative * switch + energy * switch_slope
+
+
+@register_model("zbl")
+class ZBL(EnergyModel):
+    """Fixed ZBL repulsion between all pairs; no trainable parameters.
+
+    Parameters
+    ----------
+    inner, outer
+        Full strength below, and nothing above, these multiples of the sum of
+        the covalent radii.
+    """
+
+    def __init__(self, *, inner: float = 0.5, outer: float = 0.95) -> None:
+        if not 0 <= inner < outer:
+            raise ValueError(f"ZBL needs 0 <= inner < outer, not inner={inner}, outer={outer}")
+        radii = torch.as_tensor(covalent_radii[:119]).float()
+        super().__init__(cutoff=2 * outer * float(radii.max()), hparams={"inner": inner, "outer": outer})
+        self.inner, self.outer = inner, outer
+        self.register_buffer("radii", radii, persistent=False)
+
+    def pair_terms(self, numbers_i: Tensor, numbers_j: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy (eV) and derivative (eV/Å) of pairs of atomic numbers at ``r``."""
+        radii = self.radii.to(r.dtype)
+        contact = radii[numbers_i] + radii[numbers_j]
+        zi, zj = numbers_i.to(r.dtype), numbers_j.to(r.dtype)
+        return zbl_pair(r, zi, zj, self.inner * contact, self.outer * contact)
+
+    def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        numbers_i, numbers_j = batch.numbers[batch.edge_index]
+        contact = self.radii.to(r.dtype)[numbers_i] + self.radii.to(r.dtype)[numbers_j]
+        near = r.detach() < self.outer * contact  # few edges: spare the others the exponentials
+        energy, _ = self.pair_terms(numbers_i[near], numbers_j[near], r[near])
+        return r.new_zeros(len(batch)).index_add(0, batch.edge_structure[near], 0.5 * energy)

@@ -1,0 +1,48 @@
+"""One progress bar for everything that takes long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+__all__ = ["track"]
+
+
+def track(iterable: Iterable[T], description: str, *, total: int | None = None, enabled: bool = True) -> Iterator[T]:
+    """Iterate with a progress bar on stderr (rate and time left).
+
+    Parameters
+    ----------
+    iterable
+        What to iterate over.
+    description
+        Shown left of the bar.
+    total
+        Number of items, when ``len(iterable)`` is not known.
+    enabled
+        Show nothing when False.
+    """
+    if not enabled:
+        yield from iterable
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield from bar.track(iterable, description=description, total=total)

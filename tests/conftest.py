@@ -1,0 +1,70 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real DFT data; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("PHYSPRETRAIN_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "lmo_train.extxyz").is_file():
+        pytest.skip(f"real DFT data not found in {folder} (set PHYSPRETRAIN_SHARED_DATA)")
+    return folder
+
+
+def _labelled(atoms: Atoms, rng: np.random.Generator, name: str) -> Atoms:
+    stress = rng.normal(scale=0.01, size=(3, 3))
+    atoms.calc = SinglePointCalculator(
+        atoms,
+        energy=float(rng.normal()) - 5.0 * len(atoms),
+        forces=rng.normal(scale=0.1, size=(len(atoms), 3)),
+        stress=(0.5 * (stress + stress.T)).flat[[0, 4, 8, 5, 2, 1]],
+    )
+    atoms.info["structure_id"] = name
+    return atoms
+
+
+@pytest.fixture
+def rocksalt() -> list[Atoms]:
+    """Eight rattled, labelled MgO cells of 8 atoms."""
+    rng = np.random.default_rng(7)
+    structures = []
+    for k in range(8):
+        atoms = bulk("MgO", "rocksalt", a=4.2 * (1 + 0.02 * (k % 3 - 1)), cubic=True)
+        atoms.positions += rng.normal(scale=0.05, size=(8, 3))
+        structures.append(_labelled(atoms, rng, f"mgo-{k}"))
+    return structures
+
+
+@pytest.fixture
+def zoo() -> dict[str, Atoms]:
+    """Unusual structures: molecule, slab, chain, triclinic, one atom, tiny cell."""
+    rng = np.random.default_rng(11)
+    triclinic = Atoms(
+        "SiOMgAl", rng.uniform(0, 4, (4, 3)), cell=[[5.0, 0, 0], [1.3, 4.8, 0], [-0.9, 0.7, 5.3]], pbc=True
+    )
+    triclinic.positions[:] = triclinic.cell.cartesian_positions(
+        [[0.02, 0.1, 0.05], [0.4, 0.35, 0.3], [0.1, 0.6, 0.62], [0.7, 0.8, 0.15]]
+    )
+    slab = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+    slab.pbc = (True, True, False)
+    return {
+        "molecule": Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0.1]]),
+        "slab": slab,
+        "chain": Atoms("Si2", [[0, 0, 0], [2.2, 0.3, 0]], cell=[4.6, 0, 0], pbc=(True, False, False)),
+        "triclinic": triclinic,
+        "one_atom": bulk("Al", "fcc", a=4.05),
+        "tiny": bulk("Si", "diamond", a=5.43),
+    }
