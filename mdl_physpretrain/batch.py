@@ -18,6 +18,8 @@ from torch import Tensor
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 
+MAX_EXTENT = 2e4  # largest extent of an open structure, in units of the cutoff
+
 __all__ = ["AtomicBatch", "build_batch", "collate", "neighbour_list"]
 
 
@@ -132,10 +134,19 @@ def neighbour_list(
         Shape (2, E), int64, sorted by centre.
     shifts
         Shape (E, 3), int64; an atom's own periodic images are included.
+
+    Raises
+    ------
+    StructureError
+        If the cell is impossible, or an open structure is spread out beyond
+        all reason.
     """
     from vesin import NeighborList
 
     pbc = np.asarray(pbc, dtype=bool)
+    extent = np.ptp(positions, axis=0).max(initial=0.0)
+    if not pbc.all() and extent > MAX_EXTENT * cutoff:  # vesin's cell grid overflows far beyond this
+        raise StructureError(f"atoms are spread over {extent:.3g} Å: an exploded structure", field="positions")
     box = complete_cell(np.asarray(cell, dtype=np.float64), pbc)
     i, j, shifts = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1).compute(
         points=np.ascontiguousarray(positions, dtype=np.float64),

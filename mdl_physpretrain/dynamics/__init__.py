@@ -1,0 +1,6 @@
+"""Molecular dynamics of many structures, watched while it runs."""
+
+from mdl_physpretrain.dynamics.records import RunRecord, Runs
+from mdl_physpretrain.dynamics.simulate import simulate
+
+__all__ = ["RunRecord", "Runs", "simulate"]

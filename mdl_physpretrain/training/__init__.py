@@ -1,0 +1,7 @@
+"""Training of any energy model with Lightning, and its errors."""
+
+from mdl_physpretrain.training.errors import evaluate, trivial_errors
+from mdl_physpretrain.training.loss import EFSLoss
+from mdl_physpretrain.training.train import build_student, train
+
+__all__ = ["EFSLoss", "build_student", "evaluate", "train", "trivial_errors"]

@@ -1,0 +1,259 @@
+"""Algorithm 1 of the paper: pull close pairs together, then displace random atoms.
+
+All rounds of a structure are made at once: one neighbour search, one batch of
+random numbers. The numbers belong to the structure (its id and the seed), so
+that order, subset and number of processes do not change the result.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+
+from mdl_physpretrain.augment.ladder import Ladder, strength_ladder
+from mdl_physpretrain.augment.pairs import close_pairs
+from mdl_physpretrain.augment.seeding import require_unique_ids, stable_id, structure_rng
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.progress import track
+
+__all__ = ["Augmented", "Convention", "augment", "augment_iter"]
+
+Convention = Literal["paper", "authors"]
+
+# Of the parent's other data only what cannot be a label of the parent's positions is inherited.
+INHERITED_ARRAYS = ("tags", "initial_magmoms", "initial_charges", "masses")
+INHERITED_NUMBERS = ("charge", "spin")
+
+
+class Augmented(list[Atoms]):
+    """The augmented structures: a list that knows what was left out.
+
+    Attributes
+    ----------
+    skipped
+        Identifiers of the structures with fewer than two atoms.
+    """
+
+    def __init__(self, structures: Iterable[Atoms] = (), *, skipped: Iterable[str] = ()) -> None:
+        super().__init__(structures)
+        self.skipped = list(skipped)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Checked options of one augmentation; ``pulls`` and ``perturbs`` have shape (n_aug,), Å."""
+
+    pulls: np.ndarray
+    perturbs: np.ndarray
+    n_pairs: int
+    n_sites: int
+    seed: int
+    share: float  # of s that each atom of a pair moves
+    min_distance_factor: float | None
+
+
+def augment(
+    structures: Sequence[Atoms],
+    *,
+    n_aug: int = 5,
+    n_pairs: int = 4,
+    pull: float = 1.0,
+    n_sites: int = 5,
+    perturb: float = 1.0,
+    seed: int = 0,
+    convention: Convention = "paper",
+    ladder: Ladder = "down",
+    min_distance_factor: float | None = None,
+    progress: bool = False,
+) -> Augmented:
+    """``n_aug`` perturbed copies of every structure (Algorithm 1, Table A.1).
+
+    In each round the ``n_pairs`` closest pairs of atoms that share no atom are
+    pulled together along their minimum-image vector by ``s ~ U(0, pull)``,
+    then ``n_sites`` random atoms are displaced in a random direction by
+    ``r ~ U(0, perturb)``. The cell stays; labels of the parents are not
+    inherited.
+
+    Parameters
+    ----------
+    structures
+        Parents, with unique ids (``info["structure_id"]``; where there is none
+        a hash of the content is the id). Those with fewer than two atoms are
+        skipped, counted in ``.skipped``, and a warning says so.
+    n_aug
+        Rounds per structure.
+    n_pairs, n_sites
+        Capped by half the number of atoms, and by the number of atoms.
+    pull, perturb
+        Largest strengths in Å, see ``ladder``.
+    seed
+        Non-negative integer.
+    convention
+        ``"paper"``: each atom of a pair moves by ``s``, the pair closes by
+        ``2 s``. ``"authors"``: each moves by ``s / 2``.
+    ladder
+        ``"down"``: round strengths ``linspace(max, 0, n_aug, endpoint=False)``
+        (Table A.1); ``"up"``: ``linspace(0, max, n_aug)`` (authors' script).
+    min_distance_factor
+        ``None`` (the paper): nothing stops a pull, and one with
+        ``2 s > d`` carries the two atoms through each other. Otherwise ``s``
+        is drawn from the part of ``[0, pull]`` that leaves the pair at least
+        this multiple of the sum of its covalent radii apart (nothing, if the
+        pair is closer already). It limits the pull itself; the random
+        displacements that follow and third atoms are not looked at.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Augmented
+        A ``list[Atoms]``, rounds of the first parent first. Provenance in
+        every structure: ``info`` holds ``structure_id`` (``<parent>-aug<round>``),
+        ``parent_id``, ``aug_round``, ``aug_pull`` and ``aug_perturb`` (Å, of
+        that round), ``aug_seed``; ``arrays["aug_displacement"]``, shape (n, 3),
+        is position minus parent's position in Å. The parent's texts in
+        ``info`` (``config_type``, ...) are inherited.
+
+    Raises
+    ------
+    ConfigError
+        If an option is out of range.
+    StructureError
+        If there are no structures, two share an id, or one is unusable.
+
+    References
+    ----------
+    Algorithm 1 and Table A.1 of the paper (section 2.3, Appendix A).
+    """
+    structures = list(structures)
+    if not structures:
+        raise StructureError("there are no structures to augment")
+    names = require_unique_ids(structures, "structures")
+    made = Augmented(
+        augment_iter(
+            track(structures, "augment", enabled=progress),
+            n_aug=n_aug,
+            n_pairs=n_pairs,
+            pull=pull,
+            n_sites=n_sites,
+            perturb=perturb,
+            seed=seed,
+            convention=convention,
+            ladder=ladder,
+            min_distance_factor=min_distance_factor,
+        ),
+        skipped=[name for name, atoms in zip(names, structures, strict=True) if len(atoms) < 2],
+    )
+    if made.skipped:
+        shown = ", ".join(made.skipped[:5]) + (", ..." if len(made.skipped) > 5 else "")
+        warnings.warn(
+            f"{len(made.skipped)} of {len(structures)} structures have fewer than two atoms "
+            f"and were not augmented: {shown}",
+            stacklevel=2,
+        )
+    return made
+
+
+def augment_iter(
+    structures: Iterable[Atoms],
+    *,
+    n_aug: int = 5,
+    n_pairs: int = 4,
+    pull: float = 1.0,
+    n_sites: int = 5,
+    perturb: float = 1.0,
+    seed: int = 0,
+    convention: Convention = "paper",
+    ladder: Ladder = "down",
+    min_distance_factor: float | None = None,
+) -> Iterator[Atoms]:
+    """Like :func:`augment`, one structure at a time, for sets that exceed memory.
+
+    ``structures`` may be any iterable, such as ``ase.io.iread``. Ids are not
+    compared with each other; structures with fewer than two atoms are left
+    out. Options are checked at once, structures when their turn comes.
+
+    Raises
+    ------
+    ConfigError
+        If an option is out of range.
+    """
+    for option, value in (("n_pairs", n_pairs), ("n_sites", n_sites)):
+        if value < 0:
+            raise ConfigError(f"{option} must not be negative, not {value}")
+    if convention not in ("paper", "authors"):
+        raise ConfigError(f"convention must be 'paper' or 'authors', not {convention!r}")
+    if min_distance_factor is not None and not (np.isfinite(min_distance_factor) and min_distance_factor >= 0):
+        raise ConfigError(f"min_distance_factor must be finite and not negative, not {min_distance_factor}")
+    structure_rng(seed, "")  # checks the seed
+    options = _Options(
+        pulls=strength_ladder(pull, n_aug, ladder),
+        perturbs=strength_ladder(perturb, n_aug, ladder),
+        n_pairs=n_pairs,
+        n_sites=n_sites,
+        seed=int(seed),
+        share=1.0 if convention == "paper" else 0.5,
+        min_distance_factor=min_distance_factor,
+    )
+    return _rounds_of_all(structures, options)
+
+
+def _rounds_of_all(structures: Iterable[Atoms], options: _Options) -> Iterator[Atoms]:
+    for atoms in structures:
+        if len(atoms) >= 2:
+            name = stable_id(atoms)
+            moves = _displacements(atoms, structure_rng(options.seed, name), options)
+            for k in range(len(moves)):
+                yield _child(atoms, name, k, moves[k], options)
+
+
+def _displacements(atoms: Atoms, rng: np.random.Generator, options: _Options) -> np.ndarray:
+    """Displacements of all rounds in Å, shape (n_aug, n_atoms, 3)."""
+    n, rounds = len(atoms), len(options.pulls)
+    pairs = close_pairs(atoms, options.n_pairs)
+    n_sites = min(options.n_sites, n)
+    moves = np.zeros((rounds, n, 3))
+
+    limit = np.broadcast_to(options.pulls[:, None], (rounds, len(pairs.i)))
+    if options.min_distance_factor is not None:
+        radii = covalent_radii[atoms.numbers]
+        allowed = pairs.distances - options.min_distance_factor * (radii[pairs.i] + radii[pairs.j])
+        limit = np.minimum(limit, np.maximum(allowed, 0.0) / (2 * options.share))
+    s = limit * rng.random((rounds, len(pairs.i)))
+    steps = (options.share * s)[:, :, None] * (pairs.vectors / pairs.distances[:, None])
+    moves[:, pairs.i] += steps  # no atom occurs twice in a round: plain indexing adds every step
+    moves[:, pairs.j] -= steps
+
+    sites = np.argsort(rng.random((rounds, n)), axis=1)[:, :n_sites]
+    directions = rng.normal(size=(rounds, n_sites, 3))
+    directions /= np.linalg.norm(directions, axis=2, keepdims=True)
+    r = options.perturbs[:, None] * rng.random((rounds, n_sites))
+    moves[np.arange(rounds)[:, None], sites] += r[:, :, None] * directions
+    return moves
+
+
+def _child(parent: Atoms, name: str, k: int, move: np.ndarray, options: _Options) -> Atoms:
+    """Round ``k`` of a parent, with its provenance and without labels."""
+    child = Atoms(parent.numbers, parent.positions + move, cell=parent.cell, pbc=parent.pbc)
+    for key in INHERITED_ARRAYS:
+        if key in parent.arrays:
+            child.set_array(key, parent.arrays[key])
+    child.info = {key: value for key, value in parent.info.items() if isinstance(value, str)}
+    child.info.update({key: parent.info[key] for key in INHERITED_NUMBERS if key in parent.info})
+    child.info.update(
+        structure_id=f"{name}-aug{k}",
+        parent_id=name,
+        aug_round=k,
+        aug_pull=float(options.pulls[k]),
+        aug_perturb=float(options.perturbs[k]),
+        aug_seed=options.seed,
+    )
+    child.info.pop("label_source", None)
+    child.set_array("aug_displacement", child.positions - parent.positions)
+    return child

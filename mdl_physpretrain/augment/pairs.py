@@ -1,0 +1,104 @@
+"""The closest pairs of atoms that share no atom (step 2 of Algorithm 1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+
+from mdl_physpretrain.batch import neighbour_list
+from mdl_physpretrain.errors import StructureError
+
+__all__ = ["ClosePairs", "close_pairs"]
+
+FIRST_CUTOFF = 3.0  # Å: beyond the bonds of nearly every solid
+COINCIDENT = 1e-6  # Å: closer atoms have no direction between them
+TIE = 1e-6  # Å: distances of symmetry-equivalent pairs differ by rounding only
+
+
+class ClosePairs(NamedTuple):
+    """Pairs in order of distance.
+
+    Attributes
+    ----------
+    i, j
+        Atoms of each pair, shape (P,), ``i < j``.
+    vectors
+        Minimum-image vector from ``i`` to ``j`` in Å, shape (P, 3).
+    distances
+        In Å, shape (P,).
+    """
+
+    i: np.ndarray
+    j: np.ndarray
+    vectors: np.ndarray
+    distances: np.ndarray
+
+
+def close_pairs(atoms: Atoms, n_pairs: int) -> ClosePairs:
+    """The ``n_pairs`` closest pairs such that no atom is in two of them.
+
+    Pairs are taken greedily in order of their minimum-image distance. An atom
+    never pairs with its own periodic image. In a small cell the minimum is
+    over all images that can matter, not only the nearest 27. Equal distances
+    (to 1e-6 Å) are ordered by atom index, so that rounding does not decide.
+
+    Parameters
+    ----------
+    atoms
+        Any periodicity.
+    n_pairs
+        Capped by half the number of atoms.
+
+    Raises
+    ------
+    StructureError
+        On non-finite positions, an impossible cell, or a chosen pair of atoms
+        on top of each other.
+    """
+    name = atoms.info.get("structure_id", atoms.get_chemical_formula())
+    if not np.isfinite(atoms.positions).all():
+        raise StructureError("NaN or infinite value", structure=name, field="positions")
+    wanted = max(0, min(int(n_pairs), len(atoms) // 2))
+    cell, pbc = atoms.cell.array, atoms.pbc
+    cutoff = FIRST_CUTOFF
+    # Greedy choice among the pairs within a cutoff is a prefix of the greedy choice among all pairs,
+    # so the first cutoff that yields enough pairs yields the right ones.
+    while True:
+        try:
+            (i, j), shifts = neighbour_list(atoms.positions, cell, pbc, cutoff)
+        except StructureError as error:
+            raise StructureError(str(error), structure=name) from error
+        half = i < j
+        i, j = i[half], j[half]
+        vectors = atoms.positions[j] - atoms.positions[i] + shifts[half] @ cell
+        distances = np.linalg.norm(vectors, axis=1)
+        order = np.lexsort((*shifts[half].T[::-1], j, i, np.round(distances / TIE)))
+        chosen = _greedy(i[order], j[order], wanted, len(atoms))
+        if len(chosen) == wanted:
+            break
+        cutoff *= 1.7
+    picked = order[chosen]
+    pairs = ClosePairs(i[picked], j[picked], vectors[picked], distances[picked])
+    if wanted and pairs.distances.min() < COINCIDENT:
+        k = int(pairs.distances.argmin())
+        raise StructureError(
+            f"atoms {pairs.i[k]} and {pairs.j[k]} are on top of each other", structure=name, field="positions"
+        )
+    return pairs
+
+
+def _greedy(i: np.ndarray, j: np.ndarray, wanted: int, n_atoms: int) -> list[int]:
+    """Indices of the first ``wanted`` pairs that share no atom."""
+    used = bytearray(n_atoms)
+    chosen: list[int] = []
+    if not wanted:
+        return chosen
+    for k, (a, b) in enumerate(zip(i.tolist(), j.tolist(), strict=True)):
+        if not (used[a] or used[b]):
+            used[a] = used[b] = 1
+            chosen.append(k)
+            if len(chosen) == wanted:
+                break
+    return chosen

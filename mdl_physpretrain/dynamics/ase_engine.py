@@ -1,0 +1,215 @@
+"""The ASE engine: ASE's integrators, any ASE calculator, one structure at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.md.langevin import Langevin
+from ase.md.nptberendsen import NPTBerendsen
+from ase.md.verlet import VelocityVerlet
+
+from mdl_physpretrain.batch import neighbour_list
+from mdl_physpretrain.dynamics.records import RunRecord
+from mdl_physpretrain.dynamics.settings import MDSettings
+from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.physicality.monitor import BROKEN_NAN, BROKEN_RUNAWAY, OK, Monitor
+
+__all__ = ["run_ase"]
+
+
+class Runaway(Exception):
+    """The barostat took the cell out of bounds."""
+
+
+class BoundedNPTBerendsen(NPTBerendsen):
+    """ASE's NPTBerendsen that refuses to evaluate an absurd cell.
+
+    A wild stress can shrink a cell a hundredfold or turn it inside out in one
+    step; the neighbour list of that would not fit into memory.
+    """
+
+    def __init__(self, *args: Any, volume_change: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.volume_change = volume_change
+        self.first_det = float(np.linalg.det(self.atoms.cell.array))
+
+    def scale_positions_and_cell(self) -> None:
+        super().scale_positions_and_cell()
+        ratio = float(np.linalg.det(self.atoms.cell.array)) / self.first_det
+        if not 1 / self.volume_change < ratio < self.volume_change:
+            raise Runaway
+
+
+def run_ase(
+    calculator: Any,
+    atoms: Atoms,
+    generator: np.random.Generator,
+    settings: MDSettings,
+    *,
+    writer: TrajectoryWriter | None,
+    finished: Callable[[RunRecord], None],
+) -> None:
+    """Simulate one structure.
+
+    Parameters
+    ----------
+    calculator
+        ASE calculator.
+    atoms
+        With the velocities it starts from, and an id; changed in place.
+    generator
+        Random numbers of the structure.
+    settings
+        Options.
+    writer
+        Of trajectory files.
+    finished
+        Called with the record.
+
+    Raises
+    ------
+    StructureError
+        If the calculator fails on a structure that is in order.
+    ConfigError
+        If NPT is asked of a calculator without stress.
+    """
+    name = atoms.info["structure_id"]
+    monitor = Monitor([atoms], limits=settings.limits, temperature=settings.temperature, stop_on=settings.stop_on)
+    traces = Traces(1, settings)
+    last = atoms.copy()  # the last frame that could be evaluated
+    atoms.calc = calculator
+    step = 0
+    try:
+        atoms.get_potential_energy()
+        atoms.get_forces()
+        if settings.ensemble == "npt":
+            atoms.get_stress()
+    except PropertyNotImplementedError as error:
+        raise ConfigError(f"the calculator {type(calculator).__name__} lacks what MD needs: {error}") from error
+    except Exception as error:
+        raise StructureError(f"the calculator failed: {error}", structure=name) from error
+    dynamics = _integrator(atoms, generator, settings)
+    with np.errstate(all="ignore"):  # an exploding trajectory overflows; the monitor sees it
+        while not _look(atoms, last, step, settings, monitor, traces, writer):
+            if step == settings.steps:
+                break
+            step += 1
+            try:
+                dynamics.step()
+            except Exception as error:
+                code = _why_broken(atoms, error)
+                if code == OK:
+                    raise StructureError(f"the calculator failed at step {step}: {error}", structure=name) from error
+                monitor_code = torch.tensor([code])
+                _observe(last, step, monitor, temperature=np.nan, energy=0.0, broken=monitor_code)
+                break
+    verdict = monitor.finish()[0]
+    assert verdict is not None
+    finished(
+        RunRecord.of_last_frame(
+            last, structure_id=name, steps_done=step, steps=settings.steps, verdict=verdict, traces=traces.of(0)
+        )
+    )
+
+
+def _integrator(atoms: Atoms, generator: np.random.Generator, settings: MDSettings) -> Any:
+    if settings.ensemble == "nvt":
+        return Langevin(
+            atoms,
+            settings.dt,
+            temperature_K=settings.temperature,
+            friction=settings.friction / units.fs,
+            fixcm=False,
+            rng=generator,
+        )
+    if settings.ensemble == "nve":
+        return VelocityVerlet(atoms, settings.dt)
+    return BoundedNPTBerendsen(
+        atoms,
+        settings.dt,
+        temperature_K=settings.temperature,
+        pressure_au=settings.pressure,
+        taut=settings.taut * units.fs,
+        taup=settings.taup * units.fs,
+        compressibility_au=settings.compressibility,
+        volume_change=settings.limits.volume_change,
+    )
+
+
+def _look(
+    atoms: Atoms,
+    last: Atoms,
+    step: int,
+    settings: MDSettings,
+    monitor: Monitor,
+    traces: Traces,
+    writer: TrajectoryWriter | None,
+) -> bool:
+    """Monitor, trace and write one frame; True when the trajectory ends."""
+    velocities = atoms.get_velocities()
+    # NaN forces reach the velocities in the same step: looked at always, the next step might hang on them
+    finite = bool(np.isfinite(velocities).all() and np.isfinite(atoms.positions).all())
+    observed = step % settings.interval == 0 or step == settings.steps or not finite
+    traced, written = traces.due(step), writer is not None and writer.due(step)
+    if finite:
+        last.set_positions(atoms.positions, apply_constraint=False)
+        last.set_cell(atoms.cell)
+        last.set_velocities(velocities)
+    if not (observed or traced or written):
+        return False
+    temperature, energy = float(atoms.get_temperature()), float(atoms.get_potential_energy())
+    stop = observed and _observe(atoms, step, monitor, temperature=temperature, energy=energy)
+    if traced:
+        volume = abs(float(np.linalg.det(atoms.cell.array)))
+        traces.add(step, np.array([0]), np.array([[temperature], [energy], [volume]]))
+    if writer is not None and (written or stop) and finite:
+        writer.write(atoms, atoms.info["structure_id"], step, energy, atoms.get_forces())
+    return stop
+
+
+def _observe(
+    atoms: Atoms,
+    step: int,
+    monitor: Monitor,
+    *,
+    temperature: float,
+    energy: float,
+    broken: torch.Tensor | None = None,
+) -> bool:
+    edge_index, squared = _short_pairs(atoms, monitor)
+    stop = monitor.observe(
+        step,
+        torch.as_tensor(atoms.positions.copy()),
+        torch.as_tensor(atoms.cell.array.copy()[None]),
+        edge_index=edge_index,
+        edge_structure=torch.zeros(edge_index.shape[1], dtype=torch.int64),
+        edge_squared=squared,
+        temperature=torch.tensor([temperature], dtype=torch.float64),
+        energy=torch.tensor([energy], dtype=torch.float64),
+        broken=broken,
+    )
+    return bool(stop[0])
+
+
+def _short_pairs(atoms: Atoms, monitor: Monitor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pairs closer than any seen so far: all that the monitor needs to know."""
+    cutoff = float(monitor.smallest_squared[0].sqrt())
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(cutoff) and cutoff > 0):
+        return torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
+    edge_index, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+    vectors = atoms.positions[edge_index[1]] - atoms.positions[edge_index[0]] + shifts @ atoms.cell.array
+    return torch.as_tensor(edge_index), torch.as_tensor(np.einsum("ij,ij->i", vectors, vectors))
+
+
+def _why_broken(atoms: Atoms, error: Exception) -> int:
+    if isinstance(error, Runaway):
+        return BROKEN_RUNAWAY
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        return BROKEN_NAN
+    return BROKEN_RUNAWAY if np.abs(atoms.positions).max() > 1e6 else OK

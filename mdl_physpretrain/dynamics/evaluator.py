@@ -1,0 +1,245 @@
+"""Forces of many structures during MD, with a Verlet list per structure.
+
+The neighbour list of a structure reaches further than the model by a *skin*
+and stays valid until its atoms have moved half of that. When the cell scales
+by ``s`` (NPT), a pair that was outside the list at ``reach + skin`` is now at
+least ``s (reach + skin) - 2 d`` apart, ``d`` being the largest displacement
+beyond the scaling; the list is valid while that is above ``reach``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from mdl_physpretrain.batch import AtomicBatch, neighbour_list
+from mdl_physpretrain.dynamics.state import MDState
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.models.base import EnergyModel, Prediction, predict
+from mdl_physpretrain.physicality.monitor import BROKEN_NAN, BROKEN_RUNAWAY
+
+__all__ = ["Evaluator"]
+
+FAR = 1e6  # Å: an atom out there has left for good
+
+
+@dataclass
+class EdgeBatch(AtomicBatch):
+    """A batch whose edge vectors are known already (from float64 positions)."""
+
+    vectors: Tensor | None = None
+
+    def edge_vectors(self) -> Tensor:
+        assert self.vectors is not None
+        return self.vectors
+
+
+class Evaluator:
+    """Energies, forces and stress of an :class:`MDState`.
+
+    Parameters
+    ----------
+    model
+        Evaluated in its own dtype on its own device.
+    structures
+        The structures of the state, in order.
+    reach
+        Distance in Å up to which the list must hold all pairs, shape (B,); at
+        least the model's cutoff is taken.
+    skin
+        In Å.
+    fixed_cell
+        Promise that cells never change.
+    volume_change
+        Factor of volume change beyond which no list is built any more.
+
+    Attributes
+    ----------
+    edge_index, edge_structure, edge_squared
+        The whole lists and the squared distances (Å², float64) of the last
+        evaluation, shapes (2, E), (E,), (E,).
+    rebuilds
+        Number of neighbour lists built so far.
+    """
+
+    def __init__(
+        self,
+        model: EnergyModel,
+        structures: Sequence[Atoms],
+        *,
+        reach: np.ndarray,
+        skin: float,
+        fixed_cell: bool,
+        volume_change: float = 10.0,
+    ) -> None:
+        self.model, self.skin, self.volume_change = model, skin, volume_change
+        self.fixed_cell = fixed_cell
+        self.device = model.device
+        reach = np.where(np.isfinite(reach), np.maximum(reach, model.cutoff), model.cutoff)
+        self.reach = torch.as_tensor(reach, dtype=torch.float64, device=self.device)
+        self.pbc = torch.as_tensor(np.stack([a.pbc for a in structures]), device=self.device)
+        self.numbers = torch.as_tensor(np.concatenate([a.numbers for a in structures]), device=self.device).long()
+        self.counts = [len(a) for a in structures]
+        self.first_det = torch.linalg.det(torch.as_tensor(np.stack([a.cell.array for a in structures])))
+        self.first_det = self.first_det.to(self.device)
+        self.lists: list[tuple[Tensor, Tensor]] = [(torch.zeros(0), torch.zeros(0))] * len(structures)
+        self.rebuilds = 0
+        self.reference = torch.zeros(0)  # positions and cells at which each list was built
+        self.reference_cells = torch.zeros(0)
+        self._cells: Tensor | None = None  # cells the shift vectors belong to
+
+    def __call__(self, state: MDState) -> Prediction:
+        """Evaluate in float64 precision of the vectors, the model's of the rest.
+
+        A structure that cannot be evaluated is marked in ``state.broken``
+        and put back to where its list was built.
+        """
+        self._update_lists(state)
+        i, j = self.edge_index
+        if state.cells is not self._cells:
+            self._cells = state.cells
+            cells = state.cells.index_select(0, self.edge_structure)
+            self._shift_vectors = torch.bmm(self.edge_shifts.unsqueeze(1), cells).squeeze(1)
+        vectors = state.positions.index_select(0, j).sub_(state.positions.index_select(0, i)).add_(self._shift_vectors)
+        self.edge_squared = vectors.square().sum(1)
+        inside = torch.nonzero(self.edge_squared < self.model.cutoff**2).squeeze(1)
+        dtype = self.model.dtype
+        batch = replace(
+            self._template,
+            positions=state.positions.to(dtype),
+            cells=state.cells.to(dtype),
+            edge_index=self.edge_index.index_select(1, inside),
+            edge_shifts=self._model_shifts.index_select(0, inside),
+            vectors=vectors.index_select(0, inside).to(dtype),
+        )
+        out = predict(self.model, batch)
+        return Prediction(out.energy.detach().double(), out.forces.detach().double(), out.stress.detach().double())
+
+    def keep(self, structures: Tensor, atoms: Tensor) -> None:
+        """Drop structures; masks of shapes (B,) and (N,) of what stays."""
+        stay = structures.tolist()
+        self.lists = [x for x, s in zip(self.lists, stay, strict=True) if s]
+        self.counts = [x for x, s in zip(self.counts, stay, strict=True) if s]
+        for name in ("reach", "pbc", "first_det", "reference_cells"):
+            setattr(self, name, getattr(self, name)[structures])
+        self.numbers, self.reference = self.numbers[atoms], self.reference[atoms]
+        if self.lists:
+            self._collate()
+
+    def _update_lists(self, state: MDState) -> None:
+        if not self.rebuilds:
+            self.reference, self.reference_cells = state.positions.clone(), state.cells.clone()
+            self._rebuild(state, range(len(state)))
+            return
+        room: Tensor | float
+        if self.fixed_cell:
+            moved = state.positions - self.reference
+            room = self.skin
+        else:
+            ratio = torch.linalg.det(state.cells) / torch.linalg.det(self.reference_cells)
+            scale = torch.where(self.first_det.abs() > 1e-9, ratio.abs().pow(1 / 3), 1.0)
+            moved = state.positions - state.per_atom(scale).unsqueeze(1) * self.reference
+            room = scale * (self.reach + self.skin) - self.reach
+        furthest = torch.zeros(len(state), dtype=torch.float64, device=self.device)
+        furthest = furthest.scatter_reduce(0, state.structure, moved.square().sum(1), "amax").sqrt()
+        due = ~(2 * furthest <= room)  # a NaN is due, too
+        if bool(due.any()):
+            self._refresh(state, due)
+
+    def _refresh(self, state: MDState, due: Tensor) -> None:
+        largest = torch.zeros(len(state), dtype=torch.float64, device=self.device)
+        largest = largest.scatter_reduce(0, state.structure, state.positions.abs().amax(1), "amax")
+        ratio = torch.linalg.det(state.cells) / torch.where(self.first_det == 0, 1.0, self.first_det)
+        solid = self.first_det != 0
+        nan = ~largest.isfinite() | ~ratio.isfinite()
+        runaway = (largest > FAR) | (solid & ~((ratio < self.volume_change) & (ratio > 1 / self.volume_change)))
+        broken = due & (nan | runaway)
+        if bool(broken.any()):
+            code = torch.where(nan, BROKEN_NAN, BROKEN_RUNAWAY)
+            state.broken = torch.where(broken & (state.broken == 0), code, state.broken)
+            back = state.per_atom(broken).unsqueeze(1)
+            state.positions = torch.where(back, self.reference, state.positions)
+            state.velocities = torch.where(back, 0.0, state.velocities)
+            state.cells = torch.where(broken.view(-1, 1, 1), self.reference_cells, state.cells)
+        fresh = due & ~broken
+        if bool(fresh.any()):
+            atoms = state.per_atom(fresh).unsqueeze(1)
+            self.reference = torch.where(atoms, state.positions, self.reference)
+            self.reference_cells = torch.where(fresh.view(-1, 1, 1), state.cells, self.reference_cells)
+            self._rebuild(state, torch.nonzero(fresh).squeeze(1).tolist())
+
+    def _rebuild(self, state: MDState, which: Sequence[int]) -> None:
+        positions, cells = state.positions.cpu().numpy(), state.cells.cpu().numpy()
+        pbc, reach = self.pbc.cpu().numpy(), self.reach.tolist()
+        starts = np.cumsum(self.counts) - self.counts
+        for k in which:
+            own = positions[starts[k] : starts[k] + self.counts[k]]
+            edge_index, shifts = neighbour_list(own, cells[k], pbc[k], reach[k] + self.skin)
+            self.lists[k] = (
+                torch.as_tensor(edge_index, device=self.device),
+                torch.as_tensor(shifts, dtype=torch.float64, device=self.device),
+            )
+        self.rebuilds += len(which)
+        self._collate()
+
+    def _collate(self) -> None:
+        starts = np.cumsum(self.counts) - self.counts
+        self.edge_index = torch.cat([e + int(s) for (e, _), s in zip(self.lists, starts, strict=True)], dim=1)
+        self.edge_shifts = torch.cat([s for _, s in self.lists])
+        index = torch.arange(len(self.lists), device=self.device)
+        lengths = torch.tensor([e.shape[1] for e, _ in self.lists], device=self.device)
+        self.edge_structure = torch.repeat_interleave(index, lengths)
+        self._cells = None
+        n, b, dtype = len(self.numbers), len(self.lists), self.model.dtype
+        self._model_shifts = self.edge_shifts.to(dtype)
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=self.device)
+
+        nothing = torch.zeros(b, dtype=torch.bool, device=self.device)
+        self._template = EdgeBatch(
+            numbers=self.numbers,
+            positions=zeros(n, 3),
+            cells=zeros(b, 3, 3),
+            pbc=self.pbc,
+            structure=torch.repeat_interleave(index, torch.tensor(self.counts, device=self.device)),
+            edge_index=self.edge_index,
+            edge_shifts=self._model_shifts,
+            energy=zeros(b),
+            forces=zeros(n, 3),
+            stress=zeros(b, 3, 3),
+            has_energy=nothing,
+            has_forces=nothing,
+            has_stress=nothing,
+            list_cutoff=self.model.cutoff,
+        )
+
+    def check_elements(self, ids: Sequence[str]) -> None:
+        """Find the structure whose element the model does not know.
+
+        Raises
+        ------
+        StructureError
+            Naming it.
+        """
+        unknown: dict[int, str] = {}
+        for number in sorted(set(self.numbers.tolist())):
+            try:
+                self.model(_lone_atom(number, self.model))
+            except StructureError as error:
+                unknown[number] = str(error)
+        owner = np.repeat(np.arange(len(self.counts)), self.counts)
+        for k, number in zip(owner, self.numbers.tolist(), strict=True):
+            if number in unknown:
+                raise StructureError(unknown[number], structure=ids[k])
+
+
+def _lone_atom(number: int, model: EnergyModel) -> AtomicBatch:
+    from mdl_physpretrain.batch import build_batch
+
+    return build_batch(Atoms(numbers=[number], positions=[[0, 0, 0]]), model.cutoff, model.dtype).to(model.device)

@@ -1,0 +1,158 @@
+"""ASE's integrators for many structures at once.
+
+The arithmetic is that of ASE's ``Langevin(fixcm=False)``, ``NPTBerendsen`` and
+``VelocityVerlet``, order included, so that with the same random numbers the
+trajectories agree to rounding. Units are ASE's: Å, eV, u, and the time unit
+they imply.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from ase import units
+from torch import Tensor
+
+from mdl_physpretrain.dynamics.settings import MDSettings
+from mdl_physpretrain.dynamics.state import MDState, NoiseStream
+from mdl_physpretrain.models.base import Prediction
+
+__all__ = ["Integrator", "LangevinStep", "NPTBerendsenStep", "VelocityVerletStep", "make_integrator"]
+
+Evaluate = Callable[[MDState], Prediction]
+
+
+class Integrator(Protocol):
+    """One MD step: changes the state and returns the prediction at its end."""
+
+    def step(self, state: MDState, now: Prediction, evaluate: Evaluate) -> Prediction:
+        """Advance by one time step; ``now`` belongs to the state as it is."""
+
+
+class LangevinStep:
+    """NVT: Langevin dynamics, centre of mass free.
+
+    Equation 23 of E. Vanden-Eijnden and G. Ciccotti, Chem. Phys. Lett. 429,
+    310 (2006), as in ASE.
+
+    Parameters
+    ----------
+    temperature
+        K.
+    friction, dt
+        ASE units.
+    noise
+        Random numbers; follows the state when structures are dropped.
+    """
+
+    def __init__(self, *, temperature: float, friction: float, dt: float, noise: NoiseStream) -> None:
+        self.dt, self.noise = dt, noise
+        self.temperature, self.friction = units.kB * temperature, friction
+        self.c1 = dt / 2 - dt * dt * friction / 8
+        self.c2 = dt * friction / 2 - dt * dt * friction * friction / 8
+
+    def step(self, state: MDState, now: Prediction, evaluate: Evaluate) -> Prediction:
+        dt, friction = self.dt, self.friction
+        xi, eta = self.noise.draw()
+        sigma = torch.sqrt(2 * self.temperature * friction / state.masses)
+        c3 = math.sqrt(dt) * sigma / 2 - dt**1.5 * friction * sigma / 8
+        c5 = dt**1.5 * sigma / (2 * math.sqrt(3))
+        random_position = c5 * eta
+        random_velocity = c3 * xi - friction / 2 * random_position
+        v = state.velocities
+        v = v + (self.c1 * now.forces / state.masses - self.c2 * v + random_velocity)
+        state.positions = state.positions + dt * v + random_position
+        now = evaluate(state)
+        state.velocities = v + (self.c1 * now.forces / state.masses - self.c2 * v + random_velocity)
+        return now
+
+
+class VelocityVerletStep:
+    """NVE: velocity Verlet.
+
+    Parameters
+    ----------
+    dt
+        ASE units.
+    """
+
+    def __init__(self, *, dt: float) -> None:
+        self.dt = dt
+
+    def step(self, state: MDState, now: Prediction, evaluate: Evaluate) -> Prediction:
+        v = state.velocities + 0.5 * self.dt * now.forces / state.masses
+        state.positions = state.positions + self.dt * v
+        now = evaluate(state)
+        state.velocities = v + 0.5 * self.dt * now.forces / state.masses
+        return now
+
+
+class NPTBerendsenStep:
+    """NPT: Berendsen's weak coupling, isotropic, centre of mass held.
+
+    Each step scales velocities, then the cell with the atoms by the pressure
+    (ideal-gas part included), then does a velocity-Verlet step in the new
+    cell: two evaluations, as in ASE. H. J. C. Berendsen et al., J. Chem. Phys.
+    81, 3684 (1984). It is for getting to a temperature and a pressure; its
+    fluctuations are not those of an ensemble.
+
+    Parameters
+    ----------
+    temperature
+        K.
+    pressure
+        eV/Å³.
+    taut, taup, dt
+        ASE units.
+    compressibility
+        Å³/eV.
+    """
+
+    def __init__(
+        self, *, temperature: float, pressure: float, taut: float, taup: float, compressibility: float, dt: float
+    ) -> None:
+        self.temperature, self.pressure, self.dt = temperature, pressure, dt
+        self.thermostat = dt / taut
+        self.barostat = dt / taup * compressibility / 3
+
+    def step(self, state: MDState, now: Prediction, evaluate: Evaluate) -> Prediction:
+        # atoms at rest (0 K) get the upper limit, as in ASE, where 1/0 is infinite
+        scale = (1 + (self.temperature / state.temperatures() - 1) * self.thermostat).sqrt().clamp(0.9, 1.1)
+        momenta = state.masses * state.velocities * state.per_atom(scale).unsqueeze(1)
+        self._scale_cell(state, momenta, now)
+        now = evaluate(state)
+        momenta = momenta + 0.5 * self.dt * now.forces
+        momenta = momenta - state.per_atom(state.per_structure(momenta) / state.n_atoms.unsqueeze(1))
+        state.velocities = momenta / state.masses
+        state.positions = state.positions + self.dt * state.velocities
+        now = evaluate(state)
+        state.velocities = (momenta + 0.5 * self.dt * now.forces) / state.masses
+        return now
+
+    def _scale_cell(self, state: MDState, momenta: Tensor, now: Prediction) -> None:
+        volumes = torch.linalg.det(state.cells).abs()
+        twice_kinetic = state.per_structure((momenta.square() / state.masses).sum(1))
+        pressure = (twice_kinetic / volumes - now.stress.diagonal(dim1=1, dim2=2).sum(1)) / 3
+        scale = 1 - self.barostat * (self.pressure - pressure)
+        state.cells = state.cells * scale.view(-1, 1, 1)
+        state.positions = state.positions * state.per_atom(scale).unsqueeze(1)
+
+
+def make_integrator(settings: MDSettings, noise: NoiseStream) -> Integrator:
+    """The integrator of an ensemble, options converted to ASE units."""
+    if settings.ensemble == "nvt":
+        friction = settings.friction / units.fs
+        return LangevinStep(temperature=settings.temperature, friction=friction, dt=settings.dt, noise=noise)
+    if settings.ensemble == "nve":
+        return VelocityVerletStep(dt=settings.dt)
+    return NPTBerendsenStep(
+        temperature=settings.temperature,
+        pressure=settings.pressure,
+        taut=settings.taut * units.fs,
+        taup=settings.taup * units.fs,
+        compressibility=settings.compressibility,
+        dt=settings.dt,
+    )

@@ -1,0 +1,86 @@
+"""Everything that decides a trajectory, checked in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from ase import units
+
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.physicality.monitor import STOPS
+from mdl_physpretrain.physicality.verdict import Limits
+
+__all__ = ["WATER_COMPRESSIBILITY", "MDSettings"]
+
+ENSEMBLES = ("nvt", "npt", "nve")
+VELOCITIES = ("maxwell", "keep")
+TRAJECTORY_FORMATS = ("extxyz", "traj")
+WATER_COMPRESSIBILITY = 4.57e-5 / (1e5 * units.Pascal)  # Å³/eV; 4.57e-5 per bar, customary in ASE and GROMACS
+
+
+@dataclass(frozen=True)
+class MDSettings:
+    """Options of :func:`mdl_physpretrain.dynamics.simulate`; see there for units.
+
+    Raises
+    ------
+    ConfigError
+        If an option is out of range.
+    """
+
+    ensemble: str = "nvt"
+    temperature: float = 300.0
+    timestep: float = 1.0
+    steps: int = 1000
+    friction: float = 0.01
+    pressure: float = 0.0
+    taut: float = 500.0
+    taup: float = 1000.0
+    compressibility: float = WATER_COMPRESSIBILITY
+    seed: int = 0
+    initial_velocities: str = "maxwell"
+    stop_on: tuple[str, ...] = STOPS
+    interval: int = 1
+    trace_interval: int = 10
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        _one_of("ensemble", self.ensemble, ENSEMBLES)
+        _one_of("initial_velocities", self.initial_velocities, VELOCITIES)
+        for event in self.stop_on:
+            _one_of("stop_on", event, STOPS)
+        for name in ("temperature", "timestep", "friction", "pressure", "taut", "taup", "compressibility"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ConfigError(f"{name} must be a finite number, not {value!r}")
+        for name in ("timestep", "taut", "taup", "compressibility"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("temperature", "friction"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
+        if self.ensemble == "npt" and not self.temperature > 0:
+            raise ConfigError("ensemble 'npt' needs a temperature above 0 K")
+        for name, least in (("steps", 0), ("seed", 0), ("interval", 1), ("trace_interval", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name} must be an integer of at least {least}, not {value!r}")
+
+    @property
+    def dt(self) -> float:
+        """Time step in ASE units."""
+        return self.timestep * units.fs
+
+    def fingerprint(self, potential: str) -> str:
+        """Hash of these settings and the fingerprint of the potential."""
+        text = json.dumps({"settings": asdict(self), "potential": potential}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _one_of(name: str, value: object, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")

@@ -1,0 +1,413 @@
+"""MD of many structures, watched while it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+
+from mdl_physpretrain.dynamics.records import RunRecord, Runs
+from mdl_physpretrain.dynamics.settings import TRAJECTORY_FORMATS, WATER_COMPRESSIBILITY, MDSettings
+from mdl_physpretrain.dynamics.state import maxwell_velocities, structure_rng
+from mdl_physpretrain.dynamics.traces import TrajectoryWriter
+from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
+from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.physicality.monitor import STOPS
+from mdl_physpretrain.physicality.verdict import Limits
+from mdl_physpretrain.progress import track
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import BaseCalculator
+
+__all__ = ["simulate"]
+
+ENGINES = ("auto", "ase", "batched")
+BATCH_ATOMS = {"cpu": 512, "cuda": 16384}
+SAVE_SECONDS = 30.0
+
+
+def simulate(
+    potential: EnergyModel | BaseCalculator | Callable[[], BaseCalculator],
+    structures: Sequence[Atoms],
+    *,
+    ensemble: str = "nvt",
+    temperature: float = 300.0,
+    timestep: float = 1.0,
+    steps: int = 1000,
+    friction: float = 0.01,
+    pressure: float = 0.0,
+    taut: float = 500.0,
+    taup: float = 1000.0,
+    compressibility: float = WATER_COMPRESSIBILITY,
+    initial_velocities: str = "maxwell",
+    seed: int = 0,
+    engine: str = "auto",
+    stop_on: Sequence[str] = STOPS,
+    limits: Limits | None = None,
+    interval: int = 1,
+    trace_interval: int = 10,
+    trajectory_dir: str | Path | None = None,
+    trajectory_interval: int = 100,
+    trajectory_format: str = "extxyz",
+    skin: float = 1.0,
+    max_batch_atoms: int | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> Runs:
+    """Run MD of every structure and record whether it stays physical.
+
+    A structure's trajectory depends on the seed and its id only (to rounding
+    error): not on what else is simulated, nor on the engine.
+
+    Parameters
+    ----------
+    potential
+        An :class:`EnergyModel` (both engines), an ASE calculator, or a
+        function that makes one (called once per structure).
+    structures
+        With unique ``info["structure_id"]``; where it is missing, formula and
+        index are taken. They are not changed.
+    ensemble
+        ``"nvt"`` (Langevin), ``"npt"`` (Berendsen, needs 3D-periodic cells) or
+        ``"nve"`` (velocity Verlet).
+    temperature
+        K; in NVE of the initial velocities only.
+    timestep
+        fs.
+    steps
+        Number of MD steps.
+    friction
+        Langevin, 1/fs.
+    pressure
+        eV/Å³ (1 GPa = 0.00624).
+    taut, taup
+        Berendsen time constants, fs.
+    compressibility
+        Berendsen, Å³/eV; default: that of water, 4.57e-5/bar, as is customary.
+        Stiffer materials follow the pressure faster than ``taup``.
+    initial_velocities
+        ``"maxwell"``: Maxwell-Boltzmann, centre of mass at rest; ``"keep"``:
+        the structures' own (at rest without).
+    seed
+        Of velocities and noise.
+    engine
+        ``"ase"``, ``"batched"`` (EnergyModel only) or ``"auto"``: batched
+        where possible.
+    stop_on
+        Events that end a trajectory: ``"overlap"``, ``"nan"``, ``"explosion"``.
+        One that becomes NaN or leaves all bounds ends in any case.
+    limits
+        Thresholds of what is physical.
+    interval
+        Steps between two looks at overlap and Lindemann.
+    trace_interval
+        Steps between two points of the temperature and energy traces.
+    trajectory_dir, trajectory_interval, trajectory_format
+        Write ``<structure_id>.extxyz`` (or ``"traj"``) files, every so many
+        steps and at the frame that ended a trajectory.
+    skin
+        Of the batched engine's Verlet lists, Å.
+    max_batch_atoms
+        Atoms in one batch; default 512 on a CPU, 16384 on a GPU.
+    checkpoint
+        File to which finished structures are written (every half minute and
+        after each batch). When it exists, structures in it are not run again;
+        one written with other options, another potential or other structures
+        of the same id is refused.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Runs
+        One record per structure, in order.
+
+    Raises
+    ------
+    ConfigError
+        If an option is out of range, or does not fit the potential or the
+        structures.
+    StructureError
+        If a structure cannot be simulated: unknown element, NaN, two atoms at
+        one place, impossible cell, duplicate id.
+    CheckpointError
+        If ``checkpoint`` is damaged or belongs to another simulation.
+    """
+    settings = MDSettings(
+        ensemble=ensemble,
+        temperature=temperature,
+        timestep=timestep,
+        steps=steps,
+        friction=friction,
+        pressure=pressure,
+        taut=taut,
+        taup=taup,
+        compressibility=compressibility,
+        seed=seed,
+        initial_velocities=initial_velocities,
+        stop_on=tuple(stop_on),
+        interval=interval,
+        trace_interval=trace_interval,
+        limits=limits or Limits(),
+    )
+    structures = _prepare(structures, settings)
+    engine = _choose_engine(engine, potential, structures)
+    if not skin >= 0:
+        raise ConfigError(f"skin must not be negative (Å), not {skin}")
+    if trajectory_format not in TRAJECTORY_FORMATS:
+        raise ConfigError(
+            f"trajectory_format must be one of {', '.join(TRAJECTORY_FORMATS)}, not {trajectory_format!r}"
+        )
+    for name, value in (("trajectory_interval", trajectory_interval), ("max_batch_atoms", max_batch_atoms)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, not {value}")
+    if isinstance(potential, EnergyModel):
+        _check_trained_elements(potential, structures)
+
+    store = _Store(checkpoint, settings, _potential_fingerprint(potential), structures)
+    todo = [a for a in structures if a.info["structure_id"] not in store.done]
+    generators = [_thermalise(a, settings) for a in todo]
+    writer = None
+    if trajectory_dir is not None:
+        writer = TrajectoryWriter(
+            trajectory_dir,
+            [a.info["structure_id"] for a in structures],
+            interval=trajectory_interval,
+            file_format=trajectory_format,
+            timestep=timestep,
+        )
+    try:
+        if engine == "batched":
+            assert isinstance(potential, EnergyModel)
+            most = max_batch_atoms or BATCH_ATOMS.get(potential.device.type, BATCH_ATOMS["cuda"])
+            _run_batches(potential, todo, generators, settings, store, writer, skin, most, progress)
+        else:
+            _run_one_by_one(potential, todo, generators, settings, store, writer, progress)
+    finally:
+        store.save()
+    return store.runs()
+
+
+def _run_batches(
+    model: EnergyModel,
+    structures: Sequence[Atoms],
+    generators: Sequence[np.random.Generator],
+    settings: MDSettings,
+    store: _Store,
+    writer: TrajectoryWriter | None,
+    skin: float,
+    max_atoms: int,
+    progress: bool,
+) -> None:
+    from mdl_physpretrain.dynamics.batched import run_batched, split_batches
+
+    model.eval()
+    batches = split_batches(structures, max_atoms)
+    for number, batch in enumerate(batches, start=1):
+        run_batched(
+            model,
+            [structures[k] for k in batch],
+            [generators[k] for k in batch],
+            settings,
+            skin=skin,
+            writer=writer,
+            finished=store.add,
+            description=f"MD {settings.ensemble.upper()}, batch {number} of {len(batches)} ({len(batch)} structures)",
+            progress=progress,
+        )
+        store.save()
+
+
+def _run_one_by_one(
+    potential: Any,
+    structures: Sequence[Atoms],
+    generators: Sequence[np.random.Generator],
+    settings: MDSettings,
+    store: _Store,
+    writer: TrajectoryWriter | None,
+    progress: bool,
+) -> None:
+    from mdl_physpretrain.dynamics.ase_engine import run_ase
+    from mdl_physpretrain.models.calculator import ASECalculator
+
+    if isinstance(potential, EnergyModel):
+        potential = ASECalculator(potential)
+    tasks = list(zip(structures, generators, strict=True))
+    for atoms, generator in track(tasks, f"MD {settings.ensemble.upper()}", enabled=progress):
+        calculator = potential if _is_calculator(potential) else potential()
+        if not _is_calculator(calculator):
+            raise ConfigError(f"the function given as potential returned {type(calculator).__name__}, no calculator")
+        run_ase(calculator, atoms, generator, settings, writer=writer, finished=store.add)
+
+
+class _Store:
+    """Finished records, in memory and in the checkpoint file."""
+
+    def __init__(
+        self, path: str | Path | None, settings: MDSettings, potential: str, structures: Sequence[Atoms]
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.order = [a.info["structure_id"] for a in structures]
+        self.hashes = {a.info["structure_id"]: _structure_hash(a, settings) for a in structures}
+        self.settings = asdict(settings)
+        self.fingerprint = settings.fingerprint(potential)
+        self.done: dict[str, RunRecord] = {}
+        self.others: list[RunRecord] = []
+        self.saved_at, self.dirty = time.monotonic(), False
+        if self.path is not None and self.path.exists():
+            self._resume(self.path)
+
+    def _resume(self, path: Path) -> None:
+        runs = Runs.load(path)
+        if runs.fingerprint != self.fingerprint:
+            changed = sorted(k for k, v in json.loads(json.dumps(self.settings)).items() if runs.settings.get(k) != v)
+            what = f"other options ({', '.join(changed)})" if changed else "another potential"
+            raise CheckpointError(f"{path} was written with {what}; delete it or choose another checkpoint file")
+        for record in runs:
+            name = record.structure_id
+            if name not in self.hashes:
+                self.others.append(record)  # of a longer list of structures: kept in the file
+            elif record.input_hash != self.hashes[name]:
+                raise CheckpointError(
+                    f"{path} holds another structure {name}; delete it or choose another checkpoint file"
+                )
+            else:
+                self.done[name] = record
+
+    def add(self, record: RunRecord) -> None:
+        record.input_hash = self.hashes[record.structure_id]
+        self.done[record.structure_id] = record
+        self.dirty = True
+        if time.monotonic() - self.saved_at > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        if self.path is None or not self.dirty:
+            return
+        records = [*self.runs(), *self.others]
+        Runs(records, settings=self.settings, fingerprint=self.fingerprint).save(self.path)
+        self.saved_at, self.dirty = time.monotonic(), False
+
+    def runs(self) -> Runs:
+        records = [self.done[name] for name in self.order if name in self.done]
+        return Runs(records, settings=self.settings, fingerprint=self.fingerprint)
+
+
+def _prepare(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
+    """Copies with ids, checked."""
+    if isinstance(structures, Atoms):
+        structures = [structures]
+    prepared = []
+    seen: set[str] = set()
+    for index, original in enumerate(structures):
+        if not isinstance(original, Atoms):
+            raise StructureError(f"not an ase.Atoms but {type(original).__name__}", structure=index)
+        atoms = original.copy()
+        atoms.info = {"structure_id": str(original.info.get("structure_id", f"{atoms.symbols}-{index}"))}
+        name = atoms.info["structure_id"]
+        if name in seen:
+            raise StructureError("the id occurs twice", structure=name, field="structure_id")
+        seen.add(name)
+        if not len(atoms):
+            raise StructureError("has no atoms", structure=name)
+        if not np.isfinite(atoms.positions).all():
+            raise StructureError("NaN or infinite value", structure=name, field="positions")
+        if not (atoms.get_masses() > 0).all():
+            raise StructureError("an atom without mass cannot move", structure=name, field="masses")
+        if settings.initial_velocities == "keep" and not np.isfinite(atoms.get_velocities()).all():
+            raise StructureError("NaN or infinite value", structure=name, field="velocities")
+        if settings.ensemble == "npt" and not (atoms.pbc.all() and atoms.cell.volume > 1e-6):
+            raise ConfigError(
+                f"ensemble 'npt' needs a cell that is periodic in three directions; structure {name} is periodic in "
+                f"{int(atoms.pbc.sum())}: use 'nvt'"
+            )
+        prepared.append(atoms)
+    if not prepared:
+        raise ConfigError("no structures to simulate")
+    return prepared
+
+
+def _choose_engine(engine: str, potential: object, structures: Sequence[Atoms]) -> str:
+    if engine not in ENGINES:
+        raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    if not (isinstance(potential, EnergyModel) or _is_calculator(potential) or callable(potential)):
+        raise ConfigError(
+            "the potential must be an EnergyModel, an ASE calculator or a function that makes one, "
+            f"not {type(potential).__name__}"
+        )
+    constrained = next((a.info["structure_id"] for a in structures if a.constraints), None)
+    if engine == "batched":
+        if not isinstance(potential, EnergyModel):
+            raise ConfigError("engine 'batched' needs an EnergyModel; use engine 'ase' for calculators")
+        if constrained is not None:
+            raise ConfigError(f"structure {constrained} has constraints, which only engine 'ase' honours")
+    if engine == "auto":
+        return "batched" if isinstance(potential, EnergyModel) and constrained is None else "ase"
+    return engine
+
+
+def _is_calculator(potential: object) -> bool:
+    return not isinstance(potential, type) and hasattr(potential, "get_potential_energy")
+
+
+def _check_trained_elements(model: EnergyModel, structures: Sequence[Atoms]) -> None:
+    """Models whose metadata say which elements they have seen must not meet others."""
+    known = getattr(model, "metadata", {}).get("elements")
+    if not known:
+        return
+    for atoms in structures:
+        strange = sorted(set(atoms.symbols) - set(known))
+        if strange:
+            raise StructureError(
+                f"the model was not trained on {', '.join(strange)} (it knows {', '.join(known)})",
+                structure=atoms.info["structure_id"],
+                field="numbers",
+            )
+
+
+def _thermalise(atoms: Atoms, settings: MDSettings) -> np.random.Generator:
+    """Give a structure its initial velocities; return the generator for its noise."""
+    rng = structure_rng(settings.seed, atoms.info["structure_id"])
+    if settings.initial_velocities == "maxwell":
+        atoms.set_velocities(maxwell_velocities(atoms.get_masses(), settings.temperature, rng))
+    elif not atoms.has("momenta"):
+        atoms.set_velocities(np.zeros((len(atoms), 3)))
+    return rng
+
+
+def _structure_hash(atoms: Atoms, settings: MDSettings) -> str:
+    digest = hashlib.sha256()
+    arrays: list[np.ndarray] = [atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_masses()]
+    if settings.initial_velocities == "keep":
+        arrays.append(atoms.get_velocities())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _potential_fingerprint(potential: object) -> str:
+    """Weights of a model; name and parameters of a calculator (all that ASE knows of it)."""
+    digest = hashlib.sha256()
+    if isinstance(potential, EnergyModel):
+        digest.update(json.dumps([potential.registry_name, potential.hparams], sort_keys=True, default=str).encode())
+        for name, tensor in potential.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    elif _is_calculator(potential):
+        parameters = getattr(potential, "parameters", {})
+        text = json.dumps([type(potential).__qualname__, dict(parameters or {})], sort_keys=True, default=_describe)
+        digest.update(text.encode())
+    else:
+        digest.update(getattr(potential, "__qualname__", type(potential).__qualname__).encode())
+    return digest.hexdigest()
+
+
+def _describe(value: object) -> str:
+    return value.tobytes().hex() if isinstance(value, np.ndarray) else type(value).__qualname__

@@ -1,0 +1,172 @@
+"""Positions and velocities of many structures, and where they start from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from torch import Tensor
+
+__all__ = ["MDState", "NoiseStream", "maxwell_velocities", "structure_rng"]
+
+CHUNK_VALUES = 2_000_000  # random numbers held at a time
+
+
+def structure_rng(seed: int, structure_id: str) -> np.random.Generator:
+    """The random numbers of one structure's trajectory.
+
+    They depend on the seed and the structure's id only: not on the engine, nor
+    on what else is simulated. Velocities are drawn first (when they are), then
+    ``xi`` and ``eta`` of every Langevin step, as ASE's ``Langevin`` draws them.
+    """
+    digest = hashlib.blake2b(structure_id.encode(), digest_size=16).digest()
+    return np.random.default_rng([seed, *np.frombuffer(digest, dtype="<u4").tolist()])
+
+
+def maxwell_velocities(masses: np.ndarray, temperature: float, rng: np.random.Generator) -> np.ndarray:
+    """Maxwell-Boltzmann velocities with the centre of mass at rest.
+
+    Parameters
+    ----------
+    masses
+        Shape (n,), u.
+    temperature
+        K.
+    rng
+        One draw of (n, 3) normal numbers.
+
+    Returns
+    -------
+    ndarray
+        Shape (n, 3), ASE units (Å per ``sqrt(u Å²/eV)``).
+    """
+    velocities = rng.standard_normal((len(masses), 3)) * np.sqrt(units.kB * temperature / masses)[:, None]
+    return velocities - (masses[:, None] * velocities).sum(0) / masses.sum()
+
+
+@dataclass
+class MDState:
+    """``B`` structures with ``N`` atoms, float64, on the model's device.
+
+    Attributes
+    ----------
+    positions, velocities
+        Unwrapped, shape (N, 3): Å and ASE units.
+    masses
+        Shape (N, 1), u.
+    cells
+        Shape (B, 3, 3), Å. A new tensor whenever they change.
+    structure
+        Shape (N,), sorted.
+    n_atoms
+        Shape (B,).
+    broken
+        Shape (B,): why a structure cannot go on, see
+        :mod:`mdl_physpretrain.physicality.monitor`; 0 is fine.
+    """
+
+    positions: Tensor
+    velocities: Tensor
+    masses: Tensor
+    cells: Tensor
+    structure: Tensor
+    n_atoms: Tensor
+    broken: Tensor
+
+    @classmethod
+    def from_structures(cls, structures: Sequence[Atoms], device: torch.device | str = "cpu") -> MDState:
+        """Collect structures with their velocities."""
+
+        def tensor(parts: list[np.ndarray]) -> Tensor:
+            return torch.as_tensor(np.concatenate(parts), dtype=torch.float64, device=device)
+
+        n_atoms = torch.tensor([len(a) for a in structures], device=device)
+        index = torch.arange(len(structures), device=device)
+        return cls(
+            positions=tensor([a.get_positions() for a in structures]),
+            velocities=tensor([a.get_velocities() for a in structures]),
+            masses=tensor([a.get_masses()[:, None] for a in structures]),
+            cells=tensor([a.cell.array[None] for a in structures]),
+            structure=torch.repeat_interleave(index, n_atoms),
+            n_atoms=n_atoms,
+            broken=torch.zeros_like(n_atoms),
+        )
+
+    def __len__(self) -> int:
+        return self.cells.shape[0]
+
+    def per_structure(self, values: Tensor) -> Tensor:
+        """Sum a quantity of the atoms, shape (N, ...), over each structure."""
+        total = values.new_zeros(len(self), *values.shape[1:])
+        return total.index_add_(0, self.structure, values)
+
+    def per_atom(self, values: Tensor) -> Tensor:
+        """Give every atom its structure's value, shape (B, ...) to (N, ...)."""
+        return values.index_select(0, self.structure)
+
+    def temperatures(self) -> Tensor:
+        """Instantaneous temperatures in K from 3n degrees of freedom, as ASE counts, shape (B,)."""
+        twice_kinetic = self.per_structure((self.masses * self.velocities.square()).sum(1))
+        return twice_kinetic / (3 * units.kB * self.n_atoms)
+
+    def keep(self, structures: Tensor, atoms: Tensor) -> None:
+        """Drop structures; masks of shapes (B,) and (N,) of what stays."""
+        self.positions, self.velocities, self.masses = (
+            self.positions[atoms],
+            self.velocities[atoms],
+            self.masses[atoms],
+        )
+        self.cells, self.n_atoms, self.broken = (
+            self.cells[structures],
+            self.n_atoms[structures],
+            self.broken[structures],
+        )
+        self.structure = (torch.cumsum(structures, 0) - 1)[self.structure[atoms]]
+
+
+class NoiseStream:
+    """Normal random numbers of all structures, each from its own generator.
+
+    They are drawn for many steps at once: ``Generator.standard_normal`` fills
+    an array in order, so the numbers are those of drawing step by step.
+
+    Parameters
+    ----------
+    generators
+        One per structure.
+    n_atoms
+        Atoms per structure.
+    device
+        Where the numbers go.
+    """
+
+    def __init__(
+        self, generators: Sequence[np.random.Generator], n_atoms: Sequence[int], device: torch.device | str = "cpu"
+    ) -> None:
+        self.generators, self.n_atoms, self.device = list(generators), list(n_atoms), device
+        self._chunk = torch.zeros(0)
+        self._next = 0
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """``xi`` and ``eta`` of one step, shape (N, 3) each."""
+        if self._next >= len(self._chunk):
+            length = int(np.clip(CHUNK_VALUES // (6 * max(sum(self.n_atoms), 1)), 1, 200))
+            parts = [g.standard_normal((length, 2, n, 3)) for g, n in zip(self.generators, self.n_atoms, strict=True)]
+            self._chunk = torch.as_tensor(np.concatenate(parts, axis=2), device=self.device)
+            self._next = 0
+        xi, eta = self._chunk[self._next]
+        self._next += 1
+        return xi, eta
+
+    def keep(self, structures: Tensor, atoms: Tensor) -> None:
+        """Drop structures; masks of shapes (B,) and (N,) of what stays."""
+        stay = structures.tolist()
+        self.generators = [g for g, s in zip(self.generators, stay, strict=True) if s]
+        self.n_atoms = [n for n, s in zip(self.n_atoms, stay, strict=True) if s]
+        if len(self._chunk):
+            self._chunk = self._chunk[self._next :][:, :, atoms]
+            self._next = 0

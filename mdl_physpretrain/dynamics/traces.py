@@ -1,0 +1,114 @@
+"""Traces and trajectory files written while MD runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from mdl_physpretrain.dynamics.settings import MDSettings
+from mdl_physpretrain.errors import StructureError
+
+__all__ = ["Traces", "TrajectoryWriter"]
+
+
+class Traces:
+    """Temperature, potential energy and volume every ``trace_interval`` steps.
+
+    Parameters
+    ----------
+    n_structures
+        Number of structures traced together.
+    settings
+        Length of the run, interval.
+    """
+
+    def __init__(self, n_structures: int, settings: MDSettings) -> None:
+        self.interval = settings.trace_interval
+        self.steps: list[int] = []
+        self.values = np.full((3, n_structures, settings.steps // self.interval + 1), np.nan)
+
+    def due(self, step: int) -> bool:
+        """Whether this step is traced."""
+        return step % self.interval == 0
+
+    def add(self, step: int, which: np.ndarray, values: np.ndarray) -> None:
+        """Trace structures ``which`` (indices, shape (k,)).
+
+        ``values`` has shape (3, k): K, eV, Å³; NaN where there is none.
+        """
+        self.values[:, which, len(self.steps)] = values
+        self.steps.append(step)
+
+    def of(self, k: int) -> dict[str, np.ndarray]:
+        """The traces of one structure as far as it went."""
+        values = self.values[:, k, : len(self.steps)]
+        there = ~np.isnan(values[0])
+        temperature, energy, volume = values[:, there]
+        return {
+            "trace_step": np.array(self.steps, dtype=np.int64)[there],
+            "trace_temperature": temperature,
+            "trace_energy": energy,
+            "trace_volume": volume,
+        }
+
+
+class TrajectoryWriter:
+    """Writes one trajectory file per structure, positions unwrapped.
+
+    Frames carry ``info["structure_id"]``, ``info["step"]`` and
+    ``info["time_fs"]``, velocities, energy and forces. A file of an earlier
+    run is replaced.
+
+    Parameters
+    ----------
+    folder
+        Created when missing.
+    ids
+        Structure ids; characters a file name should not have become ``_``.
+    interval
+        In MD steps.
+    file_format
+        ``"extxyz"`` (positions to 1e-8 Å) or ``"traj"`` (exact).
+    timestep
+        In fs.
+
+    Raises
+    ------
+    StructureError
+        If the folder cannot be written, or two ids give one file name.
+    """
+
+    def __init__(
+        self, folder: str | Path, ids: Sequence[str], *, interval: int, file_format: str, timestep: float
+    ) -> None:
+        self.folder, self.interval, self.file_format, self.timestep = Path(folder), interval, file_format, timestep
+        names = [re.sub(r"[^\w.+=-]", "_", name) for name in ids]
+        if len(set(names)) < len(names):
+            clash = next(name for name in names if names.count(name) > 1)
+            raise StructureError(f"two structure ids give one file name {clash!r}", file=self.folder)
+        self.paths = {i: self.folder / f"{name}.{file_format}" for i, name in zip(ids, names, strict=True)}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StructureError(f"cannot write trajectories: {error}", file=self.folder) from error
+
+    def due(self, step: int) -> bool:
+        """Whether frames of this step are written."""
+        return step % self.interval == 0
+
+    def write(self, frame: Atoms, name: str, step: int, energy: float, forces: np.ndarray) -> None:
+        """Append one frame; step 0 starts the file anew."""
+        from ase.io import write
+
+        frame = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, velocities=frame.get_velocities())
+        frame.info.update(structure_id=name, step=step, time_fs=step * self.timestep)
+        frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+        write(self.paths[name], frame, format=self.file_format, append=step > 0)

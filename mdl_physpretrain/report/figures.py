@@ -1,0 +1,376 @@
+"""The figures of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mdl_physpretrain.report.read import RunData
+from mdl_physpretrain.report.style import INK, MUTED, PALETTE, ArmStyle, Figure, Legend, Panel, arm_styles
+from mdl_physpretrain.report.tables import failure_steps, main_split
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["MAX_PAIRS", "all_figures"]
+
+MAX_PAIRS = 15  # panels per figure; the tables hold all pairs
+PARTS = (("pair_term", "pair term", PALETTE[1]), ("embedding", "embedding", PALETTE[4]), ("core", "core", PALETTE[3]))
+REASONS = (
+    ("overlap", "o", "overlap"),
+    ("lindemann", "D", "Lindemann"),
+    ("broken", "X", "NaN or explosion"),
+    ("other", "P", "other"),
+)
+
+
+def all_figures(run: RunData) -> dict[str, Callable[[], Figure | None]]:
+    """What makes each figure, by its name; ``None`` comes where the run folder has no data for it."""
+    styles = arm_styles(run.arms)
+    makers = {
+        "failure_steps": _failures,
+        "seeds": _seeds,
+        "teacher_curves": _teacher,
+        "teacher_fit": _teacher_fit,
+        "min_distances": _distances,
+        "learning_curves": _learning,
+        "diatomics": _diatomics,
+    }
+    return {name: partial(maker, run, styles) for name, maker in makers.items()}
+
+
+def _arm_legend(arms: list[str], styles: dict[str, ArmStyle]) -> list[Legend]:
+    return [Legend(arm, styles[arm].colour, "dashed" if styles[arm].line != "-" else "line") for arm in arms]
+
+
+def _failures(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
+    """Share of trajectories still physical against the step, and the step at which each was lost."""
+    if run.physicality is None:
+        return None
+    table = failure_steps(run.physicality)
+    conditions = list(dict.fromkeys(table["condition"]))
+    panels = []
+    for condition in conditions:
+        part = table[table["condition"] == condition]
+        arms = [a for a in run.arms if (part["arm"] == a).any()]
+        length = max(float(np.nanmax([part["steps_done"].max(), part["steps"].max(), 1])), 1.0)
+        name = f" ({condition})" if len(conditions) > 1 else ""
+        panels += [
+            Panel(f"Still physical{name}", lambda ax, p=part, a=arms, n=length: _survival(ax, p, a, styles, n)),
+            Panel(f"Step of failure{name}", lambda ax, p=part, a=arms, n=length: _strip(ax, p, a, styles, n)),
+        ]
+    present = set(table["outcome"])
+    legend = _arm_legend(run.arms, styles)
+    legend += [Legend(label, MUTED, "marker", marker) for key, marker, label in REASONS if key in present]
+    return Figure("When trajectories fail", panels, legend, size=(5.0, 3.3), columns=2)
+
+
+def _curve(steps: np.ndarray, length: float) -> tuple[np.ndarray, np.ndarray]:
+    """Staircase of the share not yet lost; a loss at step k counts from k on."""
+    lost = np.sort(steps[np.isfinite(steps)])
+    x = np.concatenate([[0.0], lost, [length]])
+    y = 1 - np.concatenate([[0.0], np.arange(1, len(lost) + 1), [len(lost)]]) / len(steps)
+    return x, 100 * y
+
+
+def _survival(ax: Axes, table: pd.DataFrame, arms: list[str], styles: dict[str, ArmStyle], length: float) -> None:
+    for arm in arms:
+        group, style = table[table["arm"] == arm], styles[arm]
+        seeds = [g["failure_step"].to_numpy(float) for _, g in group.groupby("seed")]
+        for steps in seeds if len(seeds) > 1 else []:
+            ax.step(*_curve(steps, length), where="post", color=style.colour, alpha=0.3, linewidth=0.8)
+        ax.step(
+            *_curve(group["failure_step"].to_numpy(float), length),
+            where="post",
+            color=style.colour,
+            linestyle=style.line,
+            linewidth=2.2,
+        )
+    ax.set(xlabel="MD step", ylabel="physical trajectories (%)", ylim=(-3, 103), xlim=(0, length))
+
+
+def _strip(ax: Axes, table: pd.DataFrame, arms: list[str], styles: dict[str, ArmStyle], length: float) -> None:
+    rng = np.random.default_rng(0)  # the jitter only
+    for k, arm in enumerate(arms):
+        group = table[table["arm"] == arm]
+        for key, marker, _ in REASONS:
+            steps = group.loc[group["outcome"] == key, "failure_step"].to_numpy(float)
+            y = k + rng.uniform(-0.28, 0.28, len(steps))
+            ax.plot(steps, y, marker, color=styles[arm].colour, alpha=0.65, markersize=4.5, markeredgewidth=0)
+        physical = int(group["physical"].sum())
+        ax.text(1.03 * length, k, f"{physical} of {len(group)}\nphysical", va="center", fontsize=8.5)
+    ax.axvline(length, color=MUTED, linewidth=0.8)
+    ax.set(xlabel="MD step", xlim=(0, 1.24 * length), ylim=(len(arms) - 0.45, -0.55))
+    ax.set_xticks([t for t in ax.get_xticks() if 0 <= t <= length])
+    ax.set_yticks(range(len(arms)), arms)
+    ax.grid(visible=False, axis="y")
+
+
+def _seeds(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
+    """Each seed as a line from arm to arm: what repeats, and what does not."""
+    panels = []
+    if run.physicality is not None:
+        shares = (~run.physicality["physical"]).groupby([run.physicality["seed"], run.physicality["arm"]]).mean() * 100
+        panels.append(
+            _slopes("Unphysical trajectories per seed", "unphysical (%)", shares, run.arms, styles, percent=True)
+        )
+    if run.efs is not None:
+        efs = run.efs
+        if "split" in efs:
+            split = main_split(efs)
+            efs = efs[efs["split"] == split]
+        totals = pd.to_numeric(efs["total"], errors="coerce").groupby([efs["seed"], efs["arm"]]).mean()
+        panels.append(_slopes("Total error per seed", "total error", totals, run.arms, styles))
+    if not panels:
+        return None
+    return Figure("Seeds as repeats", panels, _arm_legend(run.arms, styles), size=(5.0, 2.9), columns=2)
+
+
+def _slopes(
+    title: str, label: str, values: pd.Series, arms: list[str], styles: dict[str, ArmStyle], *, percent: bool = False
+) -> Panel:
+    wide = values.unstack("arm")
+    wide = wide[[arm for arm in arms if arm in wide]]
+
+    def paint(ax: Axes) -> None:
+        n = len(wide)
+        for k, (_, row) in enumerate(wide.iterrows()):
+            shift = 0.12 * (k / (n - 1) - 0.5) if n > 1 else 0.0
+            ax.plot(np.arange(len(row)) + shift, row, color=MUTED, linewidth=0.8, alpha=0.6, zorder=1)
+            for j, (arm, value) in enumerate(row.items()):
+                style = styles[str(arm)]
+                ax.plot(j + shift, value, style.marker, color=style.colour, markersize=6, alpha=0.85, zorder=2)
+        for j, arm in enumerate(wide.columns):
+            ax.hlines(wide[arm].mean(), j - 0.22, j + 0.22, color=styles[arm].colour, linewidth=2.2)
+        ax.set_xticks(range(wide.shape[1]), list(wide.columns))
+        ax.set(xlim=(-0.6, wide.shape[1] - 0.4), ylabel=label)
+        ax.grid(visible=False, axis="x")
+        if percent:
+            ax.set_ylim(-4, 104)
+
+    return Panel(title, paint)
+
+
+def _teacher(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
+    """The teacher's in-situ pair energies and their parts."""
+    curves = run.curves
+    if curves is None:
+        return None
+    verdicts = {str(p.get("pair")): p for p in (run.examination or {}).get("pairs") or [] if isinstance(p, dict)}
+    parts = [part for part in PARTS if part[0] in curves and curves[part[0]].abs().max() > 0]
+    panels = []
+    for pair in list(dict.fromkeys(curves["pair"]))[:MAX_PAIRS]:
+        verdict = verdicts.get(pair)
+        badge = None if verdict is None else ("passed", True) if verdict.get("passed") else ("failed", False)
+        curve = curves[curves["pair"] == pair].sort_values("r")
+        at = verdict.get("data_distance") if verdict else None
+        panels.append(Panel(str(pair), lambda ax, c=curve, d=at: _teacher_panel(ax, c, parts, d), badge))
+    legend = [Legend("total, as felt in the data", INK), *(Legend(label, c, "dashed") for _, label, c in parts)]
+    if verdicts:
+        legend.append(Legend("typical distance in the data", MUTED, "dotted"))
+    return Figure("Curve of the teacher", panels, legend)
+
+
+def _teacher_panel(ax: Axes, curve: pd.DataFrame, parts: list[tuple[str, str, str]], typical: Any) -> None:
+    r = curve["r"].to_numpy(float)
+    ax.axhline(0, color=MUTED, linewidth=0.7)
+    if isinstance(typical, (int, float)) and np.isfinite(typical):
+        ax.axvline(typical, color=MUTED, linestyle=":", linewidth=1.3)
+    for key, _, colour in parts:
+        ax.plot(r, curve[key], color=colour, linestyle="--", linewidth=1.2)
+    ax.plot(r, curve["total"], color=INK, linewidth=1.9)
+    outside = r >= 0.6 * typical if isinstance(typical, (int, float)) and np.isfinite(typical) else r >= 1.2
+    lowest = [float(curve["total"].min())] + [float(curve.loc[outside, key].min()) for key, *_ in parts]
+    low = max(1.15 * float(np.nanmin([*lowest, -0.5])), -30.0)
+    ax.set(ylim=(low, float(np.clip(-2 * low, 4, 30))), xlim=(max(0.0, r.min() - 0.1), min(6.0, r.max())))
+    ax.set(xlabel="distance (Å)", ylabel="energy (eV)")
+
+
+def _teacher_fit(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
+    history = run.teacher_history
+    if history is None:
+        return None
+    step = history["step"] if "step" in history else pd.Series(np.arange(len(history)))
+    columns = [c for c in ("loss", "train_loss", "val_loss") if c in history]
+
+    def paint(ax: Axes) -> None:
+        for k, column in enumerate(columns):
+            _line(ax, step, history[column], color=(INK, MUTED, PALETTE[1])[k])
+        ax.set(xlabel="step", ylabel="loss")
+        _log_if_positive(ax, history[columns].to_numpy(float))
+
+    legend = [Legend(column.replace("_", " "), (INK, MUTED, PALETTE[1])[k]) for k, column in enumerate(columns)]
+    return Figure("Fit of the teacher", [Panel("Fit of the teacher", paint)], legend, columns=1)
+
+
+def _line(ax: Axes, x: pd.Series, y: pd.Series, **style: Any) -> None:
+    """A line over the finite points (loggers leave holes)."""
+    x, y = pd.to_numeric(x, errors="coerce"), pd.to_numeric(y, errors="coerce")
+    keep = np.isfinite(x) & np.isfinite(y)
+    if keep.sum() == 1:
+        style["marker"] = "o"
+    ax.plot(x[keep], y[keep], **style)
+
+
+def _log_if_positive(ax: Axes, values: np.ndarray) -> None:
+    """Logarithmic y axis with plain numbers, where the values allow it and span enough."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    finite = values[np.isfinite(values)]
+    if len(finite) and finite.min() > 0 and finite.max() > 3 * finite.min():
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if finite.max() < 300 * finite.min() else (1,)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _distances(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
+    """Fig. 6b: smallest distance per structure and pair, before and after augmentation."""
+    table = run.distances
+    if table is None:
+        return None
+    table = table.assign(distance=pd.to_numeric(table["distance"], errors="coerce")).dropna(subset=["distance"])
+    sets = [s for s in ("original", "augmented") if (table["set"] == s).any()]
+    colours = dict(zip(sets, (PALETTE[1], PALETTE[4]), strict=False))
+    panels = []
+    for pair in list(dict.fromkeys(table["pair"]))[:MAX_PAIRS]:
+        part = table[table["pair"] == pair]
+        panels.append(Panel(str(pair), lambda ax, p=part: _histogram(ax, p, colours)))
+    return Figure("Smallest distances", panels, [Legend(s, colours[s], "fill") for s in sets], size=(3.8, 2.3))
+
+
+def _histogram(ax: Axes, table: pd.DataFrame, colours: dict[str, str]) -> None:
+    low, high = table["distance"].min(), table["distance"].quantile(0.995)
+    bins = np.linspace(max(0.0, low - 0.1), high + 0.1, 45)
+    for name, colour in colours.items():
+        values = table.loc[table["set"] == name, "distance"].to_numpy(float)
+        if len(values):
+            weights = np.full(len(values), 100 / len(values))
+            ax.hist(
+                values,
+                bins=bins,
+                weights=weights,
+                color=colour,
+                alpha=0.6,
+                edgecolor=colour,
+                linewidth=0.4,
+                histtype="stepfilled",
+            )
+    ax.set(xlabel="smallest distance (Å)", ylabel="structures (%)")
+    ax.locator_params(axis="x", nbins=6)
+
+
+def _learning(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
+    """Losses per epoch: thin lines are seeds, the thick one is their mean."""
+    if not run.histories:
+        return None
+    trainings = list(dict.fromkeys(name for _, name in run.histories))
+    arms = [a for a in run.arms if a in trainings]
+    others = [t for t in trainings if t not in arms]
+    panels = []
+    for name in others:
+        frames = [h for (_, t), h in run.histories.items() if t == name]
+        panels.append(Panel(f"{name}: loss", lambda ax, f=frames: _pretraining(ax, f)))
+    for column, label in (
+        ("val_loss", "validation loss"),
+        ("val_forces_mae", "validation force MAE (eV/Å)"),
+        ("val_energy_mae", "validation energy MAE (eV)"),
+        ("val_stress_mae", "validation stress MAE (eV/Å³)"),
+    ):
+        groups = {
+            arm: [h for (_, t), h in run.histories.items() if t == arm and column in h and h[column].notna().any()]
+            for arm in arms
+        }
+        if any(groups.values()):
+            panels.append(
+                Panel(
+                    label[0].upper() + label[1:],
+                    lambda ax, g=groups, c=column, y=label: _arm_histories(ax, g, c, y, styles),
+                )
+            )
+    legend = _arm_legend(arms, styles)
+    if others:
+        legend += [Legend(f"{', '.join(others)}: validation", INK), Legend("training", MUTED, "dashed")]
+    return Figure("Learning curves", panels, legend, columns=3)
+
+
+def _seed_mean(frames: list[pd.DataFrame], column: str) -> pd.Series:
+    """Mean over the seeds at the epochs that all of them reached."""
+    series = [f.dropna(subset=[column]).groupby("epoch")[column].mean() for f in frames if column in f]
+    return pd.concat(series, axis=1, join="inner").mean(axis=1) if series else pd.Series(dtype=float)
+
+
+def _pretraining(ax: Axes, frames: list[pd.DataFrame]) -> None:
+    values = []
+    for column, colour, dash in (("train_loss", MUTED, "--"), ("val_loss", INK, "-")):
+        for frame in frames:
+            if column in frame:
+                _line(ax, frame["epoch"], frame[column], color=colour, linestyle=dash, linewidth=0.7, alpha=0.45)
+                values.append(frame[column].to_numpy(float))
+        mean = _seed_mean(frames, column)
+        ax.plot(mean.index, mean, color=colour, linestyle=dash)
+    ax.set(xlabel="epoch", ylabel="loss")
+    if values:
+        _log_if_positive(ax, np.concatenate(values))
+
+
+def _arm_histories(
+    ax: Axes, groups: dict[str, list[pd.DataFrame]], column: str, label: str, styles: dict[str, ArmStyle]
+) -> None:
+    for arm, frames in groups.items():
+        style = styles[arm]
+        for frame in frames if len(frames) > 1 else []:
+            _line(ax, frame["epoch"], frame[column], color=style.colour, linewidth=0.7, alpha=0.35)
+        mean = _seed_mean(frames, column) if frames else pd.Series(dtype=float)
+        ax.plot(mean.index, mean, color=style.colour, linestyle=style.line, marker="o" if len(mean) == 1 else None)
+    ax.set(xlabel="epoch", ylabel=label)
+    _log_if_positive(ax, np.concatenate([f[column].to_numpy(float) for fs in groups.values() for f in fs]))
+
+
+def _diatomics(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
+    """Fig. 6a: energy of two atoms alone, by arm; the teacher beside it."""
+    table = run.diatomics
+    if table is None:
+        return None
+    arms = [a for a in run.arms if (table["arm"] == a).any()]
+    teacher = "teacher" in set(table["arm"]) - set(arms)
+    panels = []
+    for pair in list(dict.fromkeys(table["pair"]))[:MAX_PAIRS]:
+        part = table[table["pair"] == pair]
+        curve = part[part["arm"] == "teacher"].rename(columns={"energy": "total"}) if teacher else run.curves
+        if curve is not None:
+            curve = curve[curve["pair"] == pair].sort_values("r")
+        panels.append(Panel(str(pair), lambda ax, p=part, c=curve: _diatomic_panel(ax, p, c, arms, styles)))
+    legend = _arm_legend(arms, styles)
+    if teacher or run.curves is not None:
+        legend.append(Legend("teacher" if teacher else "teacher, in the data's surroundings", INK, "dashed"))
+    return Figure("Energy of a pair of atoms", panels, legend)
+
+
+def _diatomic_panel(
+    ax: Axes, table: pd.DataFrame, teacher: pd.DataFrame | None, arms: list[str], styles: dict[str, ArmStyle]
+) -> None:
+    ax.axhline(0, color=MUTED, linewidth=0.7)
+    lowest = [-1.0]
+    for arm in arms:
+        wide = table[table["arm"] == arm].pivot_table(
+            index="r", columns="seed" if "seed" in table else "arm", values="energy"
+        )
+        if wide.empty:
+            continue
+        wide = wide - wide.iloc[-1]  # zero where the atoms are farthest apart
+        for column in wide if wide.shape[1] > 1 else []:
+            ax.plot(wide.index, wide[column], color=styles[arm].colour, linewidth=0.7, alpha=0.4)
+        ax.plot(wide.index, wide.mean(axis=1), color=styles[arm].colour, linestyle=styles[arm].line)
+        lowest.append(float(np.nanmin(wide.to_numpy(float))))
+    if teacher is not None and len(teacher):
+        energy = teacher["total"].to_numpy(float)
+        ax.plot(teacher["r"], energy - energy[-1], color=INK, linestyle="--", linewidth=1.4)
+        lowest.append(float(np.nanmin(energy - energy[-1])))
+    low = max(1.15 * min(lowest), -25.0)
+    ax.set(ylim=(low, float(np.clip(-1.5 * low, 5, 20))), xlim=(table["r"].min(), min(6.0, table["r"].max())))
+    ax.set(xlabel="distance (Å)", ylabel="energy (eV)")

@@ -1,0 +1,346 @@
+"""Extended XYZ, read strictly and written exactly.
+
+ASE's reader stops silently at a blank line and cannot say which line is
+damaged; its writer rounds positions and forces to 1e-8 and turns the
+identifier "007" into the number 7. Here the file says where it is broken, and
+what is written is read back bit for bit (a resumed run equals an
+uninterrupted one). The files are ordinary extxyz for ASE and others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms, FixCartesian
+from ase.data import atomic_numbers
+from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
+
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.locate import located
+from mdl_physpretrain.structures.packing import PACKED_ARRAYS, jsonable, pack_arrays, unpack_arrays
+
+__all__ = ["read_extxyz", "write_extxyz"]
+
+_PER_ATOM = ("forces", "stresses", "charges", "magmoms", "energies")
+_PER_STRUCTURE = ("energy", "free_energy", "stress", "dipole", "magmom")
+_RESERVED_COLUMNS = {"species", "pos", "Z", "charge", "move_mask", "symbols", "initial_charges", *_PER_ATOM}
+_PLAIN_WORD = re.compile(r"[A-Za-z][\w./:+-]*", re.ASCII)
+_BOOLEANS = {"T", "F", "true", "false", "True", "False", "TRUE", "FALSE"}
+
+
+def read_extxyz(text: str, index: slice | int, file: str | Path) -> tuple[list[int], list[Atoms]]:
+    """Parse (extended) XYZ text.
+
+    Parameters
+    ----------
+    text
+        The content of the file.
+    index
+        Which frames to build.
+    file
+        Named in errors.
+
+    Returns
+    -------
+    positions, structures
+        The frames' positions in the file, and the frames.
+
+    Raises
+    ------
+    StructureError
+        With line and frame where the text is malformed or ends too early.
+    """
+    lines = text.split("\n")
+    frames: list[tuple[int, int]] = []
+    here = 0
+    while here < len(lines):
+        if not lines[here].strip():
+            here += 1
+            continue
+        try:
+            n_atoms = int(lines[here])
+        except ValueError:
+            raise StructureError(
+                f"line {here + 1}: expected a number of atoms, found {lines[here].strip()[:40]!r}",
+                file=file,
+                structure=len(frames),
+            ) from None
+        present = len([line for line in lines[here + 2 : here + 2 + n_atoms] if line.strip()])
+        if n_atoms < 0 or here + 1 >= len(lines) or present < n_atoms:
+            raise StructureError(
+                f"{present} of {n_atoms} atoms present after line {here + 1}; the file is truncated or damaged",
+                file=file,
+                structure=len(frames),
+            )
+        frames.append((here, n_atoms))
+        here += 2 + n_atoms
+    if frames and not text.endswith("\n"):
+        _refuse_cut_number(lines[frames[-1][0] + 2 : here], file, len(frames) - 1)
+    try:
+        wanted = range(len(frames))[index]
+    except IndexError:
+        raise StructureError(f"index {index} is out of range: it has {len(frames)} structures", file=file) from None
+    chosen = [wanted] if isinstance(wanted, int) else list(wanted)
+    structures = []
+    for k in chosen:
+        start, n_atoms = frames[k]
+        try:
+            structures.append(_parse_frame(lines, start + 1, n_atoms))
+        except StructureError as error:
+            raise located(error, file=file, structure=k) from error
+        except (ValueError, TypeError, IndexError, KeyError) as error:
+            raise StructureError(f"line {start + 2}: {error}", file=file, structure=k) from error
+    return chosen, structures
+
+
+def _refuse_cut_number(rows: Sequence[str], file: str | Path, frame: int) -> None:
+    """A cut inside the very last number leaves a readable but wrong number."""
+    decimals = [len(words[-1].partition(".")[2]) for row in rows if (words := row.split())]
+    fixed = len(decimals) > 1 and len(set(decimals[:-1])) == 1
+    if fixed and decimals[-1] < decimals[0]:
+        raise StructureError(
+            f"the last number {rows[-1].split()[-1]!r} is cut off; the file is truncated", file=file, structure=frame
+        )
+    if not fixed:
+        warnings.warn(f"{file}: no newline at the end; if the file was cut off, its last number is wrong", stacklevel=4)
+
+
+def _columns(properties: str) -> list[tuple[str, str, int]]:
+    words = properties.split(":")
+    if len(words) % 3:
+        raise StructureError(f"{properties!r} is not a list of name:type:columns", field="Properties")
+    columns = [(words[k], words[k + 1], int(words[k + 2])) for k in range(0, len(words), 3)]
+    wrong = [kind for _, kind, _ in columns if kind not in "RISL"]
+    if wrong:
+        raise StructureError(f"unknown column type {wrong[0]!r} (R, I, S or L)", field="Properties")
+    return columns
+
+
+def _parse_frame(lines: list[str], comment: int, n_atoms: int) -> Atoms:
+    from ase.io.extxyz import key_val_str_to_dict
+
+    info: dict[str, Any] = key_val_str_to_dict(lines[comment]) if lines[comment].strip() else {}
+    lattice = info.pop("Lattice", None)
+    pbc = info.pop("pbc", lattice is not None)
+    columns = _columns(str(info.pop("Properties", "species:S:1:pos:R:3")))
+    width = sum(n for _, _, n in columns)
+    rows = [lines[comment + 1 + k].split() for k in range(n_atoms)]
+    for k, row in enumerate(rows):
+        if len(row) < width:
+            raise StructureError(f"line {comment + 2 + k}: {len(row)} columns instead of {width}")
+    arrays: dict[str, np.ndarray] = {}
+    first = 0
+    for name, kind, n in columns:
+        words = np.array([row[first : first + n] for row in rows], dtype=object).reshape(n_atoms, n)
+        arrays[name] = _convert(name, kind, words, comment + 2)[:, 0 if n == 1 else slice(None)]
+        first += n
+
+    numbers = arrays.pop("Z", None)
+    species = arrays.pop("species", None)
+    if numbers is None:
+        if species is None:
+            raise StructureError("no column of elements", field="species")
+        unknown = [s for s in species if s.capitalize() not in atomic_numbers]
+        if unknown:
+            raise StructureError(f"unknown element {unknown[0]!r}", field="species", structure=info.get("structure_id"))
+        numbers = np.array([atomic_numbers[s.capitalize()] for s in species], dtype=int)
+    if "pos" not in arrays or arrays["pos"].shape != (n_atoms, 3):
+        raise StructureError("no three columns of positions", field="pos")
+    info = {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
+    if "structure_id" in info:
+        info["structure_id"] = str(info["structure_id"])
+    atoms = Atoms(
+        numbers,
+        positions=arrays.pop("pos"),
+        charges=arrays.pop("initial_charges", None),
+        cell=None if lattice is None else np.asarray(lattice).T,
+        pbc=pbc,
+        info=info,
+    )
+    mask = arrays.pop("move_mask", None)
+    if mask is not None:
+        atoms.set_constraint(_constraints(mask.astype(bool)))
+    results: dict[str, Any] = {}
+    for name, array in arrays.items():
+        ase_name = "charges" if name == "charge" else name
+        if ase_name in _PER_ATOM:
+            results[ase_name] = array
+        else:
+            atoms.arrays[ase_name] = array
+    for name in _PER_STRUCTURE:
+        if name in atoms.info:
+            value = atoms.info.pop(name)
+            results[name] = full_3x3_to_voigt_6_stress(value) if np.shape(value) == (3, 3) else value
+    if results:
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    return unpack_arrays(atoms)
+
+
+def _convert(name: str, kind: str, words: np.ndarray, line: int) -> np.ndarray:
+    if kind == "S":
+        return words
+    if kind == "L":
+        return np.isin(words, ["T", "True", "true", "1"])
+    dtype = np.float64 if kind == "R" else np.int64
+    try:
+        return words.astype(dtype)
+    except (ValueError, OverflowError):
+        for k, row in enumerate(words):
+            try:
+                row.astype(dtype)
+            except (ValueError, OverflowError):
+                message = f"line {line + k}: {' '.join(row)!r} is not numeric"
+                raise StructureError(message, field=name) from None
+        raise
+
+
+def _constraints(movable: np.ndarray) -> list[Any]:
+    if movable.ndim == 1:
+        return [FixAtoms(mask=~movable)]
+    return [FixCartesian(a, mask=~row) for a, row in enumerate(movable) if not row.all()]
+
+
+def _move_mask(atoms: Atoms) -> np.ndarray | None:
+    """True where a coordinate may move, (n,) or (n, 3); None without constraints."""
+    if not atoms.constraints:
+        return None
+    mask = np.ones((len(atoms), 3), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            mask[constraint.index] = False
+        elif isinstance(constraint, FixCartesian):
+            mask[constraint.index] &= ~np.asarray(constraint.mask, dtype=bool)
+        else:
+            warnings.warn(f"extxyz cannot hold the constraint {type(constraint).__name__}: left out", stacklevel=2)
+    if mask.all():
+        return None
+    return mask[:, 0] if (mask == mask[:, :1]).all() else mask
+
+
+def _quote(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _as_json(value: Any) -> str:
+    return _quote("_JSON " + json.dumps(jsonable(value)))
+
+
+def _info_text(key: str, value: Any) -> str | None:
+    """One ``key=value`` that ASE's parser reads back as the same value."""
+    if key in {"stress", "virial"}:
+        array = np.asarray(value, dtype=np.float64)
+        if array.size not in (6, 9):
+            return None
+        full = voigt_6_to_full_3x3_stress(array.reshape(6)) if array.size == 6 else array.reshape(3, 3)
+        return _quote(" ".join(map(repr, full.T.ravel().tolist())))  # columns first, as the format has it
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return "T" if value else "F"
+    if isinstance(value, int) and abs(value) < 2**62:
+        return str(value)
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            if value not in _BOOLEANS and _PLAIN_WORD.fullmatch(value):
+                return value
+        return _as_json(value)
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.size > 1 and value.dtype.kind in "if":
+        return _quote(" ".join(map(repr, value.tolist())))
+    return _as_json(value)
+
+
+def _column(values: np.ndarray) -> tuple[str, list[list[str]]] | None:
+    """Type letter and words of an array's columns; None if it does not fit into columns."""
+    if values.ndim not in (1, 2) or (values.ndim == 2 and values.shape[1] < 2):
+        return None
+    rows = values.reshape(len(values), -1).tolist()
+    match values.dtype.kind:
+        case "f" if values.dtype.itemsize <= 8:
+            return "R", [list(map(repr, row)) for row in rows]
+        case "i" | "u" if not values.size or np.abs(values).max() < 2**31:
+            return "I", [list(map(str, row)) for row in rows]
+        case "b":
+            return "L", [["T" if v else "F" for v in row] for row in rows]
+        case "U" | "O":
+            if all(isinstance(v, str) and v and not re.search(r"\s", v) for row in rows for v in row):
+                return "S", rows
+    return None
+
+
+def write_extxyz(stream: TextIO, structures: Sequence[Atoms]) -> None:
+    """Write structures with every label, ``info`` entry and array, exactly.
+
+    Values without a text form are left out with a warning that names the key.
+    """
+    for atoms in structures:
+        _write_frame(stream, atoms)
+
+
+def _write_frame(stream: TextIO, atoms: Atoms) -> None:
+    results = dict(getattr(atoms.calc, "results", {})) if atoms.calc is not None else {}
+    names, words = ["species:S:1", "pos:R:3"], [[[s] for s in atoms.symbols]]
+    words.append([list(map(repr, row)) for row in atoms.positions.tolist()])
+    packed: dict[str, np.ndarray] = {}
+
+    def add(name: str, values: np.ndarray) -> None:
+        column = _column(values)
+        if column is None or re.search(r"[\s:]", name):
+            packed[name] = values
+        else:
+            width = len(column[1][0]) if column[1] else (1 if values.ndim == 1 else values.shape[1])
+            names.append(f"{name}:{column[0]}:{width}")
+            words.append(column[1])
+
+    mask = _move_mask(atoms)
+    if mask is not None:
+        add("move_mask", mask)
+    for name in _PER_ATOM:
+        if results.get(name) is not None:
+            add("charge" if name == "charges" else name, np.asarray(results[name]))
+    for name, values in atoms.arrays.items():
+        if name == "forces" and results.get("forces") is None:
+            add(name, values)  # a label that was never put on a calculator
+        elif name == "initial_charges":
+            add(name, values)
+        elif name in _RESERVED_COLUMNS:
+            packed[name] = values
+        elif name not in {"numbers", "positions"}:
+            add(name, values)
+
+    info = {k: v for k, v in atoms.info.items() if k not in {"Lattice", "Properties", "pbc", PACKED_ARRAYS}}
+    if "structure_id" in info:
+        info["structure_id"] = str(info["structure_id"])
+    info.update({k: results[k] for k in _PER_STRUCTURE if results.get(k) is not None})
+    if packed:
+        info[PACKED_ARRAYS] = pack_arrays(packed)
+    comment = []
+    if atoms.cell.array.any():
+        comment.append(f"Lattice={_quote(' '.join(map(repr, atoms.cell.array.ravel().tolist())))}")
+    comment.append("Properties=" + ":".join(names))
+    for key, value in info.items():
+        try:
+            text = _info_text(str(key), value)
+        except (TypeError, ValueError):
+            text = None
+        if text is None:
+            warnings.warn(f"info[{key!r}] ({type(value).__name__}) has no extxyz form: left out", stacklevel=2)
+            continue
+        name = str(key) if re.fullmatch(r"[\w.:/+-]+", str(key)) else _quote(str(key))
+        comment.append(f"{name}={text}")
+    comment.append('pbc="' + " ".join("T" if p else "F" for p in atoms.pbc) + '"')
+    stream.write(f"{len(atoms)}\n{' '.join(comment)}\n")
+    for parts in zip(*words, strict=True):
+        stream.write(" ".join(word for part in parts for word in part) + "\n")

@@ -1,0 +1,135 @@
+"""Seeded train/val/test splits, stratified, with restricted training data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+
+from mdl_physpretrain.errors import StructureError
+
+__all__ = ["STRATA_TAGS", "Split", "split_structures", "stratum_tag"]
+
+#: ``info`` tags that name a kind of structure, tried in this order.
+STRATA_TAGS = ("config_type", "topology", "detailed_ct", "group", "prototype", "phase", "category", "dataset")
+
+
+class Split(NamedTuple):
+    """Structures for training, validation and test."""
+
+    train: list[Atoms]
+    val: list[Atoms]
+    test: list[Atoms]
+
+
+def stratum_tag(structures: Sequence[Atoms]) -> str | None:
+    """The first tag worth stratifying by, or None.
+
+    A tag is worth it when most structures have it, it has at least two
+    values, and on average at least two structures share a value.
+    """
+    for tag in STRATA_TAGS:
+        values = [str(atoms.info[tag]) for atoms in structures if tag in atoms.info]
+        kinds = len(set(values))
+        if len(values) > len(structures) / 2 and 2 <= kinds <= len(structures) / 2:
+            return tag
+    return None
+
+
+def split_structures(
+    structures: Sequence[Atoms],
+    *,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    usage: float = 1.0,
+    seed: int = 0,
+    stratify: str | None = "auto",
+) -> Split:
+    """Split into train, val and test.
+
+    Parameters
+    ----------
+    structures
+        All structures.
+    fractions
+        Shares of train, val, test; they add up to 1.
+    usage
+        Share of the *training* part that is kept, in (0, 1]: 0.1 is the
+        paper's "10 %" (471 of 4965 MPtrj structures, section 3). Validation
+        and test do not depend on it, and a smaller usage is a subset of a
+        larger one.
+    seed
+        Same seed and input, same split.
+    stratify
+        Name of an ``info`` tag whose kinds are shared out in proportion;
+        "auto" looks for one of :data:`STRATA_TAGS`; None for none.
+
+    Returns
+    -------
+    Split
+        Each part in the order of ``structures``. Every part with a share
+        above zero has at least one structure where there are enough.
+
+    Raises
+    ------
+    StructureError
+        If there are no structures, an option is out of range or no
+        structure carries the tag.
+
+    Notes
+    -----
+    Every structure gets a quantile within its kind (random order, random
+    offset); sorting all of them by it and cutting gives exact sizes with at
+    most one structure deviation per kind from proportionality, whatever the
+    sizes of the kinds: kinds with one member fall where chance puts them.
+    """
+    if len(structures) == 0:
+        raise StructureError("there is no structure to split")
+    shares = np.asarray(fractions, dtype=np.float64)
+    if shares.shape != (3,) or not np.isfinite(shares).all() or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
+        raise StructureError(
+            f"{list(fractions)} are not three shares (train, val, test) between 0 and 1 that add up to 1",
+            field="fractions",
+        )
+    if shares[0] == 0:
+        raise StructureError("the training share is 0", field="fractions")
+    if not 0 < usage <= 1:
+        raise StructureError(f"{usage} is not in (0, 1] (10% is 0.1)", field="usage")
+    tag = stratum_tag(structures) if stratify == "auto" else stratify
+    if tag is not None and not any(tag in atoms.info for atoms in structures):
+        raise StructureError("no structure has this tag to stratify by", field=tag)
+
+    order = _order([str(atoms.info.get(tag)) if tag else "" for atoms in structures], seed)
+    n_train, n_val, _ = _sizes(len(structures), shares)
+    kept = max(1, round(usage * n_train))
+    parts = order[:kept], order[n_train : n_train + n_val], order[n_train + n_val :]
+    return Split(*([structures[k] for k in sorted(part.tolist())] for part in parts))
+
+
+def _order(kinds: list[str], seed: int) -> np.ndarray:
+    """Indices such that any leading share of them is a fair sample of every kind."""
+    rng = np.random.default_rng(seed)
+    labels = np.array(kinds)
+    quantile = np.empty(len(kinds))
+    for kind in sorted(Counter(kinds)):
+        members = np.flatnonzero(labels == kind)
+        quantile[rng.permutation(members)] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.lexsort((rng.random(len(kinds)), quantile))
+
+
+def _sizes(n: int, shares: np.ndarray) -> list[int]:
+    """Whole numbers near ``n * shares``; none is 0 where the share is not and ``n`` allows it."""
+    ideal = n * shares
+    sizes = np.floor(ideal + 1e-9).astype(int)
+    for k in np.argsort(-(ideal - sizes), kind="stable")[: n - sizes.sum()]:
+        sizes[k] += 1
+    for k in np.flatnonzero(shares > 0):  # train first, then val, then test
+        largest = int(np.argmax(sizes))
+        if sizes[k] == 0 and sizes[largest] > 1:
+            sizes[k] += 1
+            sizes[largest] -= 1
+    if sizes[0] == 0:
+        sizes[0], sizes[int(np.argmax(sizes))] = 1, sizes.max() - 1
+    return sizes.tolist()

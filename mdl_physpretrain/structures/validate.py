@@ -1,0 +1,196 @@
+"""Is this data fit for use? Say what is wrong before hours are spent on it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import complete_cell
+
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.ids import unique_ids
+from mdl_physpretrain.structures.keys import LABEL_NAMES, has_label
+from mdl_physpretrain.structures.labels import get_labels, structure_id
+from mdl_physpretrain.structures.locate import located, plain_message
+
+__all__ = ["label_counts", "validate_structures"]
+
+
+def label_counts(structures: Sequence[Atoms]) -> dict[str, int]:
+    """How many structures there are, and how many have each label.
+
+    Returns
+    -------
+    dict
+        Keys "structures", "energy", "forces", "stress".
+    """
+    counts = {name: sum(has_label(atoms, name) for atoms in structures) for name in LABEL_NAMES}
+    return {"structures": len(structures), **counts}
+
+
+def validate_structures(
+    structures: Sequence[Atoms],
+    *,
+    require: Sequence[str] = ("energy", "forces"),
+    partial: Literal["warn", "allow", "error"] = "warn",
+    min_distance: float = 0.01,
+) -> list[Atoms]:
+    """Check structures and their labels; return them as a list.
+
+    Parameters
+    ----------
+    structures
+        Structures without an identifier are given one (in place).
+    require
+        Labels without which the data is of no use: an error when *no*
+        structure has it.
+    partial
+        What to do when only some structures have a required label: "warn"
+        with the counts (they are masked in batches), "allow", or "error".
+    min_distance
+        Closest allowed distance in Å between two atoms, periodic images
+        included; closer ones lie on top of each other.
+
+    Raises
+    ------
+    StructureError
+        With the first problem and how many structures have one: no
+        structures, no atoms, NaN or infinite positions, cell or labels, a
+        label of a wrong shape, an unknown element, a periodic direction
+        without a cell vector, a cell without volume, atoms on top of each
+        other, a duplicate identifier, a missing label.
+    """
+    structures = list(structures)
+    if not structures:
+        raise StructureError("the dataset is empty: there is no structure in it")
+    for k, item in enumerate(structures):
+        if not isinstance(item, Atoms):
+            raise StructureError(f"expected ase.Atoms, found {type(item).__name__}", structure=k)
+    unique_ids(structures)
+    problems = [problem for atoms in structures if (problem := _problem(atoms, min_distance)) is not None]
+    if problems:
+        first, others = problems[0], problems[1:]
+        if others:
+            names = ", ".join(str(p.structure) for p in others[:5]) + (", ..." if len(others) > 5 else "")
+            first = StructureError(
+                f"{plain_message(first)} "
+                f"(and {len(others)} more of {len(structures)} structures have problems: {names})",
+                structure=first.structure,
+                field=first.field,
+            )
+        raise first
+    _check_labels(structures, require, partial)
+    return structures
+
+
+def _check_labels(structures: list[Atoms], require: Sequence[str], partial: str) -> None:
+    counts = label_counts(structures)
+    for name in require:
+        if name not in LABEL_NAMES:
+            raise StructureError(f"{name!r} is not a label ({', '.join(LABEL_NAMES)})", field="require")
+        missing = len(structures) - counts[name]
+        if missing == 0:
+            continue
+        first = next(structure_id(atoms) for atoms in structures if not has_label(atoms, name))
+        if counts[name] == 0:
+            raise StructureError(
+                f"none of the {len(structures)} structures has this label (name it with {name}_key if it is called "
+                "otherwise)",
+                field=name,
+            )
+        message = f"{missing} of {len(structures)} structures have no {name} (first: {first})"
+        if partial == "error":
+            raise StructureError(message, field=name)
+        if partial == "warn":
+            warnings.warn(f"{message}; they do not count in that part of the loss", stacklevel=3)
+
+
+def _problem(atoms: Atoms, min_distance: float) -> StructureError | None:
+    """The first thing wrong with one structure, or None."""
+    name = structure_id(atoms)
+
+    def wrong(message: str, field: str) -> StructureError:
+        return StructureError(message, structure=name, field=field)
+
+    if len(atoms) == 0:
+        return wrong("no atoms", "atomic_numbers")
+    unknown = atoms.numbers[(atoms.numbers < 1) | (atoms.numbers > 118)]
+    if unknown.size:
+        return wrong(f"unknown element: atomic number {unknown[0]}", "atomic_numbers")
+    if not np.isfinite(atoms.positions).all():
+        at = int(np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))[0])
+        return wrong(f"NaN or infinite value (atom {at})", "positions")
+    if not np.isfinite(atoms.cell.array).all():
+        return wrong("NaN or infinite value", "cell")
+    try:
+        get_labels(atoms)
+    except StructureError as error:
+        return located(error, structure=name)
+    except (TypeError, ValueError) as error:
+        return wrong(f"a label is not numeric ({error})", "labels")
+    return _geometry_problem(atoms, name, min_distance)
+
+
+def _geometry_problem(atoms: Atoms, name: str, min_distance: float) -> StructureError | None:
+    cell, pbc = atoms.cell.array, atoms.pbc
+    missing = np.flatnonzero(pbc & (np.linalg.norm(cell, axis=1) < 1e-8))
+    if missing.size:
+        axes = ", ".join("abc"[k] for k in missing)
+        return StructureError(
+            f"periodic along {axes} but without a cell vector there (set the cell, or pbc to False)",
+            structure=name,
+            field="cell",
+        )
+    if pbc.any():
+        full = complete_cell(cell)
+        thickness = abs(np.linalg.det(full)) / np.linalg.norm(np.cross(full[[1, 2, 0]], full[[2, 0, 1]]), axis=1).clip(
+            1e-12
+        )
+        if np.any(thickness[pbc] <= 10 * min_distance):
+            return StructureError(
+                "cell vectors are linearly dependent or the cell is flat (zero volume)", structure=name, field="cell"
+            )
+        pair = _coinciding(atoms.positions, full, pbc, thickness, min_distance)
+    else:
+        pair = _coinciding(atoms.positions, None, pbc, None, min_distance)
+    if pair is not None:
+        return StructureError(
+            f"atoms {pair[0]} and {pair[1]} lie on top of each other (closer than {min_distance} Å)",
+            structure=name,
+            field="positions",
+        )
+    return None
+
+
+def _coinciding(
+    positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray, thickness: np.ndarray | None, distance: float
+) -> tuple[int, int] | None:
+    """A pair of atoms closer than ``distance``, periodic images included, or None.
+
+    A tree over the wrapped atoms and the few images just outside the faces: a
+    neighbour list of such a tiny cutoff would divide the cell into millions of boxes.
+    """
+    from scipy.spatial import cKDTree
+
+    index = np.arange(len(positions))
+    points = positions
+    if cell is not None and thickness is not None:
+        fractions = positions @ np.linalg.inv(cell)
+        fractions[:, pbc] -= np.floor(fractions[:, pbc])
+        for axis in np.flatnonzero(pbc):
+            margin = 1.001 * distance / thickness[axis]
+            inside, members = fractions, index
+            for near, shift in ((inside[:, axis] < margin, 1.0), (inside[:, axis] > 1 - margin, -1.0)):
+                image = inside[near]
+                image[:, axis] += shift
+                fractions = np.concatenate([fractions, image])
+                index = np.concatenate([index, members[near]])
+        points = fractions @ cell
+    pairs = cKDTree(points).query_pairs(distance, output_type="ndarray")
+    if not len(pairs):
+        return None
+    i, j = sorted(index[pairs[0]].tolist())
+    return i, j

@@ -1,0 +1,80 @@
+"""Where a dataset has its bonds: nearest distances per pair of elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
+
+from mdl_physpretrain.batch import neighbour_list
+
+__all__ = ["PairDistances", "nearest_distances"]
+
+BONDED = 1.35  # a pair is bonded where its typical distance is below this multiple of the radii's sum
+
+
+@dataclass(frozen=True)
+class PairDistances:
+    """Distances of one pair of elements in a dataset, in Å.
+
+    Attributes
+    ----------
+    typical
+        Median over atoms of the distance to the nearest neighbour of the
+        other kind.
+    closest
+        Smallest distance of all.
+    contact
+        Sum of the covalent radii.
+    count
+        Number of atoms the median is over.
+    """
+
+    typical: float
+    closest: float
+    contact: float
+    count: int
+
+    @property
+    def bonded(self) -> bool:
+        """Whether typical neighbours are near enough to be called bonded."""
+        return self.typical < BONDED * self.contact
+
+
+def nearest_distances(structures: Sequence[Atoms], cutoff: float) -> dict[tuple[str, str], PairDistances]:
+    """Nearest-neighbour distances for every unordered pair of elements.
+
+    Parameters
+    ----------
+    structures
+        Only positions and cells are used.
+    cutoff
+        Pairs farther apart than this, in Å, are not seen.
+
+    Returns
+    -------
+    dict
+        Keyed by the symbols in order of atomic number; pairs that never come
+        within the cutoff are missing.
+    """
+    found: dict[tuple[int, int], list[np.ndarray]] = {}
+    for atoms in structures:
+        edges, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+        i, j = edges
+        r = np.linalg.norm(atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array, axis=1)
+        zi, zj = atoms.numbers[i], atoms.numbers[j]
+        for a, b in {(int(min(p)), int(max(p))) for p in zip(zi, zj, strict=True)}:
+            mask = (zi == a) & (zj == b)
+            nearest = np.full(len(atoms), np.inf)
+            np.minimum.at(nearest, i[mask], r[mask])
+            found.setdefault((a, b), []).append(nearest[np.isfinite(nearest)])
+    result = {}
+    for (a, b), parts in sorted(found.items()):
+        r = np.concatenate(parts)
+        contact = float(covalent_radii[a] + covalent_radii[b])
+        key = (chemical_symbols[a], chemical_symbols[b])
+        result[key] = PairDistances(float(np.median(r)), float(r.min()), contact, len(r))
+    return result

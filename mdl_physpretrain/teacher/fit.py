@@ -1,0 +1,217 @@
+"""Fitting the EAM teacher to DFT energies, forces and stress.
+
+Two presets. ``"paper"`` is section 2.2.2: AdamW on the parameters themselves,
+all starting at one but ``r_m``, 200 epochs. ``"default"`` fits the same
+functional form, with a ZBL core, inside bounds that keep it physical
+(:mod:`mdl_physpretrain.teacher.parametrisation`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.models.base import predict
+from mdl_physpretrain.models.eam import EAM, one_direction
+from mdl_physpretrain.progress import track
+from mdl_physpretrain.structures import reference_energies, validate_structures
+from mdl_physpretrain.teacher.bonds import nearest_distances
+from mdl_physpretrain.teacher.examine import examine
+from mdl_physpretrain.teacher.parametrisation import BoundedEAM, Bounds
+from mdl_physpretrain.training.errors import ErrorSums, trivial_errors
+from mdl_physpretrain.training.loss import EFSLoss
+
+__all__ = ["fit_eam"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"epochs": 60, "learning_rate": 3e-2, "batch_size": 8, "core": True},
+    "paper": {"epochs": 200, "learning_rate": 1e-3, "batch_size": 8, "core": False},
+}
+
+
+class _Predict(nn.Module):
+    """Makes ``predict`` a forward pass, so that ``functional_call`` can swap parameters."""
+
+    def __init__(self, model: EAM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: AtomicBatch) -> Any:
+        return predict(self.model, batch, create_graph=True)
+
+
+def fit_eam(
+    structures: Sequence[Atoms],
+    *,
+    val: Sequence[Atoms] | None = None,
+    cutoff: float = 8.0,
+    n_basis: int = 10,
+    preset: str = "default",
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    weights: tuple[float, float, float] = (0.01, 50.0, 50.0),
+    bounds: Bounds | None = None,
+    elements: Sequence[str] | None = None,
+    seed: int = 0,
+    directory: str | Path | None = None,
+    progress: bool = False,
+) -> EAM:
+    """Fit an EAM to labelled structures and examine it.
+
+    Parameters
+    ----------
+    structures
+        Labelled; missing labels are left out of the loss.
+    val
+        The best state is chosen on these, or on ``structures``.
+    cutoff
+        In Å.
+    n_basis
+        Exponentials in the density.
+    preset
+        ``"default"`` or ``"paper"``.
+    epochs, batch_size, learning_rate
+        Override the preset's.
+    weights
+        Of energy (eV), forces (eV/Å), stress (eV/Å³) in the MAE loss.
+    bounds
+        Of the default preset.
+    elements
+        Symbols in the order of the parameters; from the data by default.
+    seed
+        Of the start (default preset) and the order of batches.
+    directory
+        ``teacher.pt`` is kept up to date there with every better state.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    EAM
+        The best state in double precision. ``metadata["fit"]`` holds the
+        history and the errors next to the trivial predictor's,
+        ``metadata["examination"]`` the verdict.
+
+    Raises
+    ------
+    ConfigError
+        If the preset is unknown or an option is out of range.
+    StructureError
+        If there are no usable labels.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+    options = dict(PRESETS[preset])
+    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    options.update({k: v for k, v in given.items() if v is not None})
+    if options["epochs"] < 1 or options["batch_size"] < 1 or not options["learning_rate"] > 0:
+        raise ConfigError("epochs and batch_size must be at least 1 and learning_rate positive")
+    structures = validate_structures(list(structures), require=("energy",))
+    symbols = list(elements or sorted({s for a in structures for s in a.symbols}, key=lambda s: atomic_numbers[s]))
+    references = reference_energies(structures)
+    generator = torch.Generator().manual_seed(seed)
+
+    model = EAM(symbols, cutoff=cutoff, n_basis=n_basis, core=options["core"])
+    if preset == "default":
+        energies = torch.tensor([references.get(s, 0.0) for s in symbols], dtype=model.dtype)
+        search: nn.Module = BoundedEAM(
+            model, nearest_distances(structures, min(cutoff, 6.0)), bounds or Bounds(), energies, generator
+        )
+    else:
+        search = model
+    data = [_half(build_batch(a, cutoff)) for a in structures]
+    val_data = [_half(build_batch(a, cutoff)) for a in val] if val else data
+    history, best = _minimise(
+        model, search, data, val_data, EFSLoss(*weights), options, generator, Path(directory) if directory else None, progress
+    )
+    model.load_state_dict(best)
+    model = model.double().eval()
+    model.metadata = {  # type: ignore[assignment]
+        "fit": {
+            "preset": preset,
+            "seed": seed,
+            "history": history,
+            "errors": _errors(model, data, weights),
+            "val_errors": _errors(model, val_data, weights) if val else None,
+            "trivial": trivial_errors(structures, references),
+        }
+    }
+    model.metadata["examination"] = examine(model, structures).to_dict()  # type: ignore[index]
+    if directory:
+        model.save(Path(directory) / "teacher.pt")
+    return model
+
+
+def _minimise(
+    model: EAM,
+    search: nn.Module,
+    data: list[AtomicBatch],
+    val_data: list[AtomicBatch],
+    loss: EFSLoss,
+    options: dict[str, Any],
+    generator: torch.Generator,
+    directory: Path | None,
+    progress: bool,
+) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    evaluate = _Predict(model)
+    optimizer = torch.optim.AdamW(search.parameters(), lr=options["learning_rate"], weight_decay=0.0)
+    size = options["batch_size"]
+    steps = options["epochs"] * -(-len(data) // size)
+    bounded = isinstance(search, BoundedEAM)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if bounded else None
+    history: list[dict[str, float]] = []
+    best: dict[str, Tensor] = {}
+    lowest = float("inf")
+    for epoch in track(range(options["epochs"]), "fit EAM", enabled=progress):
+        order = torch.randperm(len(data), generator=generator).tolist()
+        total, count = 0.0, 0
+        for start in range(0, len(order), size):
+            batch = collate([data[k] for k in order[start : start + size]])
+            if bounded:
+                values = {f"model.{k}": v for k, v in search.parameters_of_eam().items()}  # type: ignore[operator]
+                out = functional_call(evaluate, values, (batch,))
+            else:
+                out = evaluate(batch)
+            value = loss(out, batch)
+            optimizer.zero_grad()
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(search.parameters(), 10.0)
+            optimizer.step()
+            if schedule is not None:
+                schedule.step()
+            total, count = total + float(value.detach()), count + 1
+        if bounded:
+            with torch.no_grad():
+                for name, tensor in search.parameters_of_eam().items():  # type: ignore[operator]
+                    getattr(model, name).copy_(tensor)
+        errors = _errors(model, val_data, (loss.energy, loss.forces, loss.stress))
+        history.append({"step": epoch, "loss": total / count, "val_loss": errors["total"], "forces_mae": errors["forces_mae"]})
+        if errors["total"] < lowest:
+            lowest = errors["total"]
+            best = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    if not best:
+        raise ConfigError("the EAM fit diverged: no finite loss; lower the learning rate or look at the labels")
+    return history, best
+
+
+def _half(batch: AtomicBatch) -> AtomicBatch:
+    """Keep one direction of each edge: all that the EAM looks at."""
+    return batch.with_edges(one_direction(batch))
+
+
+def _errors(model: EAM, data: list[AtomicBatch], weights: tuple[float, float, float]) -> dict[str, float]:
+    sums = ErrorSums()
+    for start in range(0, len(data), 16):
+        batch = collate(data[start : start + 16]).to(dtype=model.dtype)
+        sums.add(predict(model, batch), batch)
+    return {**sums.means(weights), "n_structures": len(data)}

@@ -1,0 +1,124 @@
+"""Bounded parameters that keep a fitted EAM physical.
+
+The default fit does not search over ``D, alpha, ...`` themselves but over
+unbounded numbers that are mapped into intervals in which the potential cannot
+lose its core: a well (``D > 0``) near the distance the data has, a wall of at
+least some steepness, densities that fall with distance (``A, beta > 0``) and a
+convex embedding (``B >= 0``), which makes crowding repulsive.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mdl_physpretrain.models.eam import EAM
+from mdl_physpretrain.teacher.bonds import PairDistances
+
+__all__ = ["Bounds", "BoundedEAM"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Intervals of the bounded parameters.
+
+    Attributes
+    ----------
+    depth
+        Of the Morse well, eV.
+    steepness
+        Morse ``alpha``, 1/Å.
+    well
+        Morse ``r_m`` in units of the data's typical distance of the pair.
+    decay
+        Density exponents ``beta``, 1/Å.
+    """
+
+    depth: tuple[float, float] = (0.05, 4.0)
+    steepness: tuple[float, float] = (1.2, 2.5)
+    well: tuple[float, float] = (0.95, 1.25)
+    decay: tuple[float, float] = (0.6, 5.0)
+
+
+def _inside(low: Tensor, high: Tensor, x: Tensor) -> Tensor:
+    return low + (high - low) * torch.sigmoid(x)
+
+
+def _logit(low: float, high: float, value: float) -> float:
+    share = min(max((value - low) / (high - low), 1e-3), 1 - 1e-3)
+    return math.log(share / (1 - share))
+
+
+class BoundedEAM(nn.Module):
+    """Unbounded search variables and the EAM parameters they stand for.
+
+    Parameters
+    ----------
+    eam
+        Gives elements, pairs and shapes; its values are not used.
+    distances
+        Per pair, from :func:`nearest_distances`. Pairs that are missing keep
+        the sum of covalent radii as typical distance.
+    bounds
+        The intervals.
+    energies
+        Initial atomic energies in eV, shape (n_elements,).
+    generator
+        Randomises the start a little, so that seeds explore.
+    """
+
+    def __init__(
+        self,
+        eam: EAM,
+        distances: dict[tuple[str, str], PairDistances],
+        bounds: Bounds,
+        energies: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        n_pairs, n_basis, n = len(eam.pairs), eam.hparams["n_basis"], len(eam.elements)
+        typical = []
+        for k, pair in enumerate(eam.pairs):
+            known = distances.get(pair) or distances.get(pair[::-1])
+            typical.append(known.typical if known else float(eam.rm[k].detach()))
+        dtype = energies.dtype
+        self.bounds = bounds
+        self.register_buffer("typical", torch.tensor(typical, dtype=dtype))
+
+        def noise(*shape: int) -> Tensor:
+            return 0.2 * torch.randn(*shape, generator=generator, dtype=dtype)
+
+        low_depth, high_depth = (math.log(b) for b in bounds.depth)
+        self.depth = nn.Parameter(_logit(low_depth, high_depth, math.log(0.4)) + noise(n_pairs))
+        self.steepness = nn.Parameter(_logit(*bounds.steepness, 1.6) + noise(n_pairs))
+        self.well = nn.Parameter(_logit(*bounds.well, 1.05) + noise(n_pairs))
+        spread = torch.linspace(-2.0, 2.0, n_basis, dtype=dtype) if n_basis > 1 else torch.zeros(1, dtype=dtype)
+        self.decay = nn.Parameter(spread + noise(n_pairs, n_basis))
+        # amplitudes such that every exponential gives about 1 / n_basis at the typical distance
+        beta = _inside(torch.tensor(bounds.decay[0]), torch.tensor(bounds.decay[1]), spread)
+        self.register_buffer("scale", torch.exp(beta * self.typical.unsqueeze(1)) / (6.0 * n_basis))
+        self.amplitude = nn.Parameter(noise(n_pairs, n_basis))
+        self.curvature = nn.Parameter(torch.full((n,), -2.0, dtype=dtype) + noise(n))
+        self.balance = nn.Parameter(noise(n))
+        self.base_atomic_energy = nn.Parameter(energies.clone())
+
+    def parameters_of_eam(self) -> dict[str, Tensor]:
+        """The EAM parameters as differentiable functions of the search variables."""
+        low, high = (torch.tensor(math.log(b), dtype=self.typical.dtype) for b in self.bounds.depth)
+        interval = {
+            name: [torch.tensor(b, dtype=self.typical.dtype) for b in getattr(self.bounds, name)]
+            for name in ("steepness", "well", "decay")
+        }
+        return {
+            "D": torch.exp(_inside(low, high, self.depth)),
+            "alpha": _inside(*interval["steepness"], self.steepness),
+            "rm": self.typical * _inside(*interval["well"], self.well),
+            "A": self.scale * torch.exp(self.amplitude),
+            "beta": _inside(*interval["decay"], self.decay),
+            "B": nn.functional.softplus(self.curvature),
+            "rho0": torch.exp(self.balance),
+            "base_atomic_energy": self.base_atomic_energy,
+        }

@@ -1,0 +1,78 @@
+"""Training batches: neighbour lists once, a seeded order every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from ase import Atoms
+from torch.utils.data import DataLoader, Sampler
+
+from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
+
+__all__ = ["EpochSampler", "loader"]
+
+
+class EpochSampler(Sampler[int]):
+    """Indices in an order that depends on the seed and the epoch alone.
+
+    A resumed training therefore sees the batches an uninterrupted one would
+    have seen.
+
+    Parameters
+    ----------
+    n
+        Number of finetuning structures (indices ``0 .. n-1``).
+    n_replay
+        Number of replay structures, at indices ``n .. n + n_replay - 1``.
+    replay_fraction
+        Share of replay structures in an epoch, drawn afresh each time.
+    seed
+        Of the order.
+    """
+
+    def __init__(self, n: int, *, n_replay: int = 0, replay_fraction: float = 0.0, seed: int = 0) -> None:
+        self.n, self.n_replay, self.seed, self.epoch = n, n_replay, seed, 0
+        self.replayed = min(n_replay, round(n * replay_fraction / (1 - replay_fraction))) if n_replay else 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n + self.replayed
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        chosen = torch.arange(self.n)
+        if self.replayed:
+            extra = torch.randperm(self.n_replay, generator=generator)[: self.replayed] + self.n
+            chosen = torch.cat([chosen, extra])
+        return iter(chosen[torch.randperm(len(chosen), generator=generator)].tolist())
+
+
+def loader(
+    structures: Sequence[Atoms],
+    cutoff: float,
+    *,
+    batch_size: int,
+    dtype: torch.dtype,
+    sampler: EpochSampler | None = None,
+) -> DataLoader[AtomicBatch]:
+    """Batches of structures with their neighbour lists computed once.
+
+    Parameters
+    ----------
+    structures
+        Labelled structures; replay structures, if any, at the end.
+    cutoff
+        Of the model, in Å.
+    batch_size
+        Structures per batch.
+    dtype
+        Of the model.
+    sampler
+        Order; sequential without one.
+    """
+    data = [build_batch(atoms, cutoff, dtype) for atoms in structures]
+    return DataLoader(data, batch_size=batch_size, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]

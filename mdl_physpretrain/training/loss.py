@@ -1,0 +1,71 @@
+"""Losses on energy, forces and stress, with missing labels masked out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mdl_physpretrain.batch import AtomicBatch
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.models.base import Prediction
+
+__all__ = ["EFSLoss"]
+
+
+@dataclass(frozen=True)
+class EFSLoss:
+    """Weighted loss of energy, forces and stress.
+
+    Parameters
+    ----------
+    energy, forces, stress
+        Weights of the mean errors per structure (eV), force component (eV/Å)
+        and stress component (eV/Å³). The paper's are 0.01 : 50 : 50.
+    kind
+        ``"mae"`` (the paper's), or ``"huber"``: quadratic below ``delta``.
+    delta
+        Width of the quadratic part in the label's units (Huber only).
+    force_scale
+        When given, in eV/Å: the force errors of an atom with label ``F`` are
+        divided by ``1 + |F| / force_scale``, so that strongly compressed
+        structures do not outweigh all others.
+    """
+
+    energy: float = 0.01
+    forces: float = 50.0
+    stress: float = 50.0
+    kind: str = "mae"
+    delta: float = 0.01
+    force_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in {"mae", "huber"}:
+            raise ConfigError(f"loss kind must be 'mae' or 'huber', not {self.kind!r}")
+        if min(self.energy, self.forces, self.stress) < 0:
+            raise ConfigError("loss weights must not be negative")
+
+    def __call__(self, out: Prediction, batch: AtomicBatch) -> Tensor:
+        """Loss of a batch, a scalar."""
+        on_atoms = batch.has_forces[batch.structure]
+        force_error = self._penalty(out.forces - batch.forces)
+        if self.force_scale is not None:
+            size = torch.linalg.vector_norm(batch.forces, dim=1, keepdim=True)
+            force_error = force_error / (1 + size / self.force_scale)
+        return (
+            self.energy * _masked_mean(self._penalty(out.energy - batch.energy), batch.has_energy)
+            + self.forces * _masked_mean(force_error, on_atoms)
+            + self.stress * _masked_mean(self._penalty(out.stress - batch.stress), batch.has_stress)
+        )
+
+    def _penalty(self, error: Tensor) -> Tensor:
+        size = error.abs()
+        if self.kind == "mae":
+            return size
+        return torch.where(size < self.delta, 0.5 * error.square() / self.delta, size - 0.5 * self.delta)
+
+
+def _masked_mean(value: Tensor, mask: Tensor) -> Tensor:
+    weight = mask.to(value.dtype).view(-1, *[1] * (value.dim() - 1)).expand_as(value)
+    return (value * weight).sum() / weight.sum().clamp_min(1)

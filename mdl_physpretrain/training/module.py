@@ -1,0 +1,176 @@
+"""Lightning module and callback: any energy model learns from any labels."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from mdl_physpretrain.batch import AtomicBatch
+from mdl_physpretrain.models.base import EnergyModel, predict
+from mdl_physpretrain.models.checkpoint import save_model
+from mdl_physpretrain.training.errors import ErrorSums
+from mdl_physpretrain.training.loss import EFSLoss
+
+__all__ = ["KeepBest", "TrainingModule"]
+
+
+class TrainingModule(LightningModule):
+    """Trains an :class:`EnergyModel` on energies, forces and stress.
+
+    Parameters
+    ----------
+    model
+        Trained in place.
+    loss
+        See :class:`EFSLoss`; the validation total uses the same weights.
+    learning_rate, weight_decay
+        Of AdamW.
+    scheduler
+        ``{"factor": ..., "patience": ..., "min_lr": ...}`` of ReduceLROnPlateau.
+    """
+
+    def __init__(
+        self,
+        model: EnergyModel,
+        loss: EFSLoss,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        scheduler: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+        self.learning_rate, self.weight_decay, self.scheduler = learning_rate, weight_decay, scheduler
+        self.validation_sums = ErrorSums()
+        self.train_loss = [0.0, 0]
+
+    def transfer_batch_to_device(self, batch: AtomicBatch, device: torch.device, dataloader_idx: int) -> AtomicBatch:
+        return batch.to(device)
+
+    def training_step(self, batch: AtomicBatch, batch_idx: int) -> Tensor:
+        out = predict(self.model, batch, create_graph=True)
+        loss = self.loss(out, batch)
+        self.train_loss[0] += float(loss.detach())
+        self.train_loss[1] += 1
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        self.train_loss = [0.0, 0]
+
+    def on_validation_epoch_start(self) -> None:
+        self.validation_sums = ErrorSums()
+
+    def validation_step(self, batch: AtomicBatch, batch_idx: int) -> None:
+        self.validation_sums.add(predict(self.model, batch), batch)
+
+    def validation_errors(self) -> dict[str, float]:
+        """Errors of the epoch over all processes."""
+        sums = self.trainer.strategy.reduce(self.validation_sums.sums.to(self.device), reduce_op="sum")
+        total = ErrorSums()
+        total.sums = torch.as_tensor(sums).cpu()
+        return total.means((self.loss.energy, self.loss.forces, self.loss.stress))
+
+    def on_validation_epoch_end(self) -> None:
+        errors = self.validation_errors()
+        self.log("val_total", errors["total"], prog_bar=True, sync_dist=False)
+        self.log("val_forces_mae", errors["forces_mae"], prog_bar=True, sync_dist=False)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **self.scheduler)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val_total"}}
+
+
+class KeepBest(Callback):
+    """Writes ``best.pt`` (native) and ``history.csv``, and remembers both on resume.
+
+    It must stand before an averaging callback in the list, to see the averaged
+    weights during validation.
+
+    Parameters
+    ----------
+    directory
+        Where to write; ``None`` keeps the best weights in memory only.
+    """
+
+    columns = (
+        "epoch",
+        "train_loss",
+        "val_loss",
+        "val_energy_mae",
+        "val_energy_per_atom_mae",
+        "val_forces_mae",
+        "val_stress_mae",
+        "lr",
+        "seconds",
+    )
+
+    def __init__(self, directory: Path | None) -> None:
+        self.directory = directory
+        self.best = float("inf")
+        self.best_weights: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+        self._elapsed = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        import time
+
+        self._start = time.perf_counter()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        import time
+
+        assert isinstance(pl_module, TrainingModule)
+        if trainer.sanity_checking:
+            return
+        errors = pl_module.validation_errors()
+        total, steps = pl_module.train_loss
+        self._elapsed += time.perf_counter() - getattr(self, "_start", time.perf_counter())
+        row = {
+            "epoch": trainer.current_epoch,
+            "train_loss": total / max(steps, 1),
+            "val_loss": errors["total"],
+            "val_energy_mae": errors["energy_mae"],
+            "val_energy_per_atom_mae": errors["energy_per_atom_mae"],
+            "val_forces_mae": errors["forces_mae"],
+            "val_stress_mae": errors["stress_mae"],
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": round(self._elapsed, 3),
+        }
+        self.history = [*[h for h in self.history if h["epoch"] < row["epoch"]], row]
+        better = errors["total"] < self.best
+        if better:
+            self.best = errors["total"]
+            self.best_weights = {k: v.detach().cpu().clone() for k, v in pl_module.model.state_dict().items()}
+        if self.directory is not None and trainer.is_global_zero:
+            self._write(pl_module, row, better)
+
+    def _write(self, module: TrainingModule, row: dict[str, float], better: bool) -> None:
+        assert self.directory is not None
+        part = self.directory / "history.csv.part"
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.history)
+        os.replace(part, self.directory / "history.csv")
+        if better:
+            save_model(module.model, self.directory / "best.pt", metadata={"epoch": row["epoch"], "val_loss": self.best})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best": self.best,
+            "best_weights": self.best_weights,
+            "history": self.history,
+            "elapsed": self._elapsed,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.best_weights = state_dict["best"], state_dict["best_weights"]
+        self.history, self._elapsed = state_dict["history"], state_dict["elapsed"]
