@@ -106,8 +106,7 @@ def run_ase(
                 code = _why_broken(atoms, error)
                 if code == OK:
                     raise StructureError(f"the calculator failed at step {step}: {error}", structure=name) from error
-                monitor_code = torch.tensor([code])
-                _observe(last, step, monitor, temperature=np.nan, energy=0.0, broken=monitor_code)
+                _observe(last, step, monitor, temperature=0.0, energy=0.0, broken=torch.tensor([code]))
                 break
     verdict = monitor.finish()[0]
     assert verdict is not None

@@ -177,11 +177,12 @@ class BatchedRun:
         if traced:
             volumes = torch.linalg.det(state.cells).abs()
             values = torch.stack([temperature, self.now.energy, volumes])
-            values = torch.where(state.broken == 0, values, torch.nan).cpu().numpy()
-            self.traces.add(step, self.active, values)
-        if written or (self.writer is not None and stop is not None):
-            everyone = range(len(self.active)) if written else torch.nonzero(stop).squeeze(1).tolist()
-            self._write(step, everyone)
+            values = torch.where(state.broken == 0, values, torch.nan)
+            self.traces.add(step, self.active, values.cpu().numpy())
+        if written:
+            self._write(step, range(len(self.active)))
+        elif self.writer is not None and stop is not None:
+            self._write(step, torch.nonzero(stop).squeeze(1).tolist())
         if stop is not None:
             self._drop(stop)
 

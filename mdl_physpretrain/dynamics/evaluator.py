@@ -234,7 +234,7 @@ class Evaluator:
             except StructureError as error:
                 unknown[number] = str(error)
         owner = np.repeat(np.arange(len(self.counts)), self.counts)
-        for k, number in zip(owner, self.numbers.tolist(), strict=True):
+        for k, number in zip(owner.tolist(), self.numbers.tolist(), strict=True):
             if number in unknown:
                 raise StructureError(unknown[number], structure=ids[k])
 

@@ -68,7 +68,7 @@ class RunRecord:
         steps_done: int,
         steps: int,
         verdict: Verdict,
-        traces: dict[str, np.ndarray],
+        traces: dict[str, Any],
     ) -> RunRecord:
         """Put a finished structure's record together."""
         return cls(
@@ -221,7 +221,7 @@ def _pack(record: RunRecord) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _unpack(plain: dict[str, Any], content: Any, k: int) -> RunRecord:
-    def arrays(kind: type, prefix: str, known: dict[str, Any]) -> dict[str, np.ndarray]:
+    def arrays(kind: type, prefix: str, known: dict[str, Any]) -> dict[str, Any]:
         names = [f.name for f in fields(kind) if f.name not in known and f.name != "verdict"]
         return {name: content[f"{k}/{prefix}{name}"] for name in names}
 

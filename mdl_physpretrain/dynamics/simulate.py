@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 
-from mdl_physpretrain.dynamics.records import RunRecord, Runs
+from mdl_physpretrain.dynamics.records import Runs
 from mdl_physpretrain.dynamics.settings import TRAJECTORY_FORMATS, WATER_COMPRESSIBILITY, MDSettings
 from mdl_physpretrain.dynamics.state import maxwell_velocities, structure_rng
+from mdl_physpretrain.dynamics.store import RunStore, is_calculator, potential_fingerprint
 from mdl_physpretrain.dynamics.traces import TrajectoryWriter
-from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.models.base import EnergyModel
 from mdl_physpretrain.physicality.monitor import STOPS
 from mdl_physpretrain.physicality.verdict import Limits
@@ -30,7 +27,6 @@ __all__ = ["simulate"]
 
 ENGINES = ("auto", "ase", "batched")
 BATCH_ATOMS = {"cpu": 512, "cuda": 16384}
-SAVE_SECONDS = 30.0
 
 
 def simulate(
@@ -171,7 +167,7 @@ def simulate(
     if isinstance(potential, EnergyModel):
         _check_trained_elements(potential, structures)
 
-    store = _Store(checkpoint, settings, _potential_fingerprint(potential), structures)
+    store = RunStore(checkpoint, settings, potential_fingerprint(potential), structures)
     todo = [a for a in structures if a.info["structure_id"] not in store.done]
     generators = [_thermalise(a, settings) for a in todo]
     writer = None
@@ -200,7 +196,7 @@ def _run_batches(
     structures: Sequence[Atoms],
     generators: Sequence[np.random.Generator],
     settings: MDSettings,
-    store: _Store,
+    store: RunStore,
     writer: TrajectoryWriter | None,
     skin: float,
     max_atoms: int,
@@ -230,7 +226,7 @@ def _run_one_by_one(
     structures: Sequence[Atoms],
     generators: Sequence[np.random.Generator],
     settings: MDSettings,
-    store: _Store,
+    store: RunStore,
     writer: TrajectoryWriter | None,
     progress: bool,
 ) -> None:
@@ -241,63 +237,10 @@ def _run_one_by_one(
         potential = ASECalculator(potential)
     tasks = list(zip(structures, generators, strict=True))
     for atoms, generator in track(tasks, f"MD {settings.ensemble.upper()}", enabled=progress):
-        calculator = potential if _is_calculator(potential) else potential()
-        if not _is_calculator(calculator):
+        calculator = potential if is_calculator(potential) else potential()
+        if not is_calculator(calculator):
             raise ConfigError(f"the function given as potential returned {type(calculator).__name__}, no calculator")
         run_ase(calculator, atoms, generator, settings, writer=writer, finished=store.add)
-
-
-class _Store:
-    """Finished records, in memory and in the checkpoint file."""
-
-    def __init__(
-        self, path: str | Path | None, settings: MDSettings, potential: str, structures: Sequence[Atoms]
-    ) -> None:
-        self.path = None if path is None else Path(path)
-        self.order = [a.info["structure_id"] for a in structures]
-        self.hashes = {a.info["structure_id"]: _structure_hash(a, settings) for a in structures}
-        self.settings = asdict(settings)
-        self.fingerprint = settings.fingerprint(potential)
-        self.done: dict[str, RunRecord] = {}
-        self.others: list[RunRecord] = []
-        self.saved_at, self.dirty = time.monotonic(), False
-        if self.path is not None and self.path.exists():
-            self._resume(self.path)
-
-    def _resume(self, path: Path) -> None:
-        runs = Runs.load(path)
-        if runs.fingerprint != self.fingerprint:
-            changed = sorted(k for k, v in json.loads(json.dumps(self.settings)).items() if runs.settings.get(k) != v)
-            what = f"other options ({', '.join(changed)})" if changed else "another potential"
-            raise CheckpointError(f"{path} was written with {what}; delete it or choose another checkpoint file")
-        for record in runs:
-            name = record.structure_id
-            if name not in self.hashes:
-                self.others.append(record)  # of a longer list of structures: kept in the file
-            elif record.input_hash != self.hashes[name]:
-                raise CheckpointError(
-                    f"{path} holds another structure {name}; delete it or choose another checkpoint file"
-                )
-            else:
-                self.done[name] = record
-
-    def add(self, record: RunRecord) -> None:
-        record.input_hash = self.hashes[record.structure_id]
-        self.done[record.structure_id] = record
-        self.dirty = True
-        if time.monotonic() - self.saved_at > SAVE_SECONDS:
-            self.save()
-
-    def save(self) -> None:
-        if self.path is None or not self.dirty:
-            return
-        records = [*self.runs(), *self.others]
-        Runs(records, settings=self.settings, fingerprint=self.fingerprint).save(self.path)
-        self.saved_at, self.dirty = time.monotonic(), False
-
-    def runs(self) -> Runs:
-        records = [self.done[name] for name in self.order if name in self.done]
-        return Runs(records, settings=self.settings, fingerprint=self.fingerprint)
 
 
 def _prepare(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
@@ -337,7 +280,7 @@ def _prepare(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
 def _choose_engine(engine: str, potential: object, structures: Sequence[Atoms]) -> str:
     if engine not in ENGINES:
         raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    if not (isinstance(potential, EnergyModel) or _is_calculator(potential) or callable(potential)):
+    if not (isinstance(potential, EnergyModel) or is_calculator(potential) or callable(potential)):
         raise ConfigError(
             "the potential must be an EnergyModel, an ASE calculator or a function that makes one, "
             f"not {type(potential).__name__}"
@@ -351,10 +294,6 @@ def _choose_engine(engine: str, potential: object, structures: Sequence[Atoms]) 
     if engine == "auto":
         return "batched" if isinstance(potential, EnergyModel) and constrained is None else "ase"
     return engine
-
-
-def _is_calculator(potential: object) -> bool:
-    return not isinstance(potential, type) and hasattr(potential, "get_potential_energy")
 
 
 def _check_trained_elements(model: EnergyModel, structures: Sequence[Atoms]) -> None:
@@ -380,34 +319,3 @@ def _thermalise(atoms: Atoms, settings: MDSettings) -> np.random.Generator:
     elif not atoms.has("momenta"):
         atoms.set_velocities(np.zeros((len(atoms), 3)))
     return rng
-
-
-def _structure_hash(atoms: Atoms, settings: MDSettings) -> str:
-    digest = hashlib.sha256()
-    arrays: list[np.ndarray] = [atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_masses()]
-    if settings.initial_velocities == "keep":
-        arrays.append(atoms.get_velocities())
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _potential_fingerprint(potential: object) -> str:
-    """Weights of a model; name and parameters of a calculator (all that ASE knows of it)."""
-    digest = hashlib.sha256()
-    if isinstance(potential, EnergyModel):
-        digest.update(json.dumps([potential.registry_name, potential.hparams], sort_keys=True, default=str).encode())
-        for name, tensor in potential.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    elif _is_calculator(potential):
-        parameters = getattr(potential, "parameters", {})
-        text = json.dumps([type(potential).__qualname__, dict(parameters or {})], sort_keys=True, default=_describe)
-        digest.update(text.encode())
-    else:
-        digest.update(getattr(potential, "__qualname__", type(potential).__qualname__).encode())
-    return digest.hexdigest()
-
-
-def _describe(value: object) -> str:
-    return value.tobytes().hex() if isinstance(value, np.ndarray) else type(value).__qualname__

@@ -111,7 +111,7 @@ class MDState:
     def temperatures(self) -> Tensor:
         """Instantaneous temperatures in K from 3n degrees of freedom, as ASE counts, shape (B,)."""
         twice_kinetic = self.per_structure((self.masses * self.velocities.square()).sum(1))
-        return twice_kinetic / (3 * units.kB * self.n_atoms)
+        return twice_kinetic / self.n_atoms / (3 * units.kB)
 
     def keep(self, structures: Tensor, atoms: Tensor) -> None:
         """Drop structures; masks of shapes (B,) and (N,) of what stays."""

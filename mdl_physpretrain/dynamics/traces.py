@@ -107,8 +107,13 @@ class TrajectoryWriter:
     def write(self, frame: Atoms, name: str, step: int, energy: float, forces: np.ndarray) -> None:
         """Append one frame; step 0 starts the file anew."""
         from ase.io import write
+        from ase.io.trajectory import Trajectory
 
         frame = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, velocities=frame.get_velocities())
         frame.info.update(structure_id=name, step=step, time_fs=step * self.timestep)
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
-        write(self.paths[name], frame, format=self.file_format, append=step > 0)
+        if self.file_format == "extxyz":
+            write(self.paths[name], frame, format="extxyz", append=step > 0)
+            return
+        with Trajectory(str(self.paths[name]), "a" if step > 0 else "w") as trajectory:  # type: ignore[attr-defined]
+            trajectory.write(frame)

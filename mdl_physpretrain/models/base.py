@@ -48,6 +48,8 @@ class EnergyModel(nn.Module):
         Range of the model in Å.
     hparams
         Constructor arguments.
+    metadata
+        Plain values stored with a checkpoint, e.g. the elements trained on.
     """
 
     registry_name: ClassVar[str] = ""
@@ -58,6 +60,7 @@ class EnergyModel(nn.Module):
             raise ConfigError(f"cutoff must be positive (Å), not {cutoff}")
         self.cutoff = float(cutoff)
         self.hparams = hparams
+        self.metadata: dict[str, Any] = {}
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         """Potential energies in eV, shape (B,).

@@ -61,7 +61,9 @@ def minimum_image_shifts(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray)
     result = np.zeros(vectors.shape, dtype=np.int64)
     if not pbc.any():
         return result
-    reduced, operation = minkowski_reduce(complete_cell(np.asarray(cell, dtype=np.float64), pbc), pbc)
+    # only the periodic vectors count; a tilted vacuum direction would spoil the fractional coordinates
+    box = complete_cell(np.where(pbc[:, None], np.asarray(cell, dtype=np.float64), 0.0), pbc)
+    reduced, operation = minkowski_reduce(box, pbc)
     # in a Minkowski-reduced cell the shortest image is among the nearest neighbours of the wrapped vector
     around = np.array(list(itertools.product(*[(-1, 0, 1) if periodic else (0,) for periodic in pbc])))
     inverse = np.linalg.inv(reduced)

@@ -116,7 +116,8 @@ class Verdict:
             "explosion": self.explosion_step,
             "lindemann": (last_step if self.lindemann_step is None else self.lindemann_step) if violated else None,
         }
-        events = sorted((step, name) for name, step in steps.items() if step is not None)
+        events = [(step, name) for name, step in steps.items() if step is not None]
+        events.sort(key=lambda event: event[0])
         return {
             "overlap": self.overlap_step is not None,
             "lindemann_local": largest,

@@ -60,8 +60,8 @@ def _failures(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
         length = max(float(np.nanmax([part["steps_done"].max(), part["steps"].max(), 1])), 1.0)
         name = f" ({condition})" if len(conditions) > 1 else ""
         panels += [
-            Panel(f"Still physical{name}", lambda ax, p=part, a=arms, n=length: _survival(ax, p, a, styles, n)),
-            Panel(f"Step of failure{name}", lambda ax, p=part, a=arms, n=length: _strip(ax, p, a, styles, n)),
+            Panel(f"Still physical{name}", partial(_survival, table=part, arms=arms, styles=styles, length=length)),
+            Panel(f"Step of failure{name}", partial(_strip, table=part, arms=arms, styles=styles, length=length)),
         ]
     present = set(table["outcome"])
     legend = _arm_legend(run.arms, styles)
@@ -168,7 +168,7 @@ def _teacher(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
         badge = None if verdict is None else ("passed", True) if verdict.get("passed") else ("failed", False)
         curve = curves[curves["pair"] == pair].sort_values("r")
         at = verdict.get("data_distance") if verdict else None
-        panels.append(Panel(str(pair), lambda ax, c=curve, d=at: _teacher_panel(ax, c, parts, d), badge))
+        panels.append(Panel(str(pair), partial(_teacher_panel, curve=curve, parts=parts, typical=at), badge))
     legend = [Legend("total, as felt in the data", INK), *(Legend(label, c, "dashed") for _, label, c in parts)]
     if verdicts:
         legend.append(Legend("typical distance in the data", MUTED, "dotted"))
@@ -239,13 +239,13 @@ def _distances(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     panels = []
     for pair in list(dict.fromkeys(table["pair"]))[:MAX_PAIRS]:
         part = table[table["pair"] == pair]
-        panels.append(Panel(str(pair), lambda ax, p=part: _histogram(ax, p, colours)))
+        panels.append(Panel(str(pair), partial(_histogram, table=part, colours=colours)))
     return Figure("Smallest distances", panels, [Legend(s, colours[s], "fill") for s in sets], size=(3.8, 2.3))
 
 
 def _histogram(ax: Axes, table: pd.DataFrame, colours: dict[str, str]) -> None:
     low, high = table["distance"].min(), table["distance"].quantile(0.995)
-    bins = np.linspace(max(0.0, low - 0.1), high + 0.1, 45)
+    bins = np.linspace(max(0.0, low - 0.1), high + 0.1, 45).tolist()
     for name, colour in colours.items():
         values = table.loc[table["set"] == name, "distance"].to_numpy(float)
         if len(values):
@@ -274,7 +274,7 @@ def _learning(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     panels = []
     for name in others:
         frames = [h for (_, t), h in run.histories.items() if t == name]
-        panels.append(Panel(f"{name}: loss", lambda ax, f=frames: _pretraining(ax, f)))
+        panels.append(Panel(f"{name}: loss", partial(_pretraining, frames=frames)))
     for column, label in (
         ("val_loss", "validation loss"),
         ("val_forces_mae", "validation force MAE (eV/Å)"),
@@ -289,7 +289,7 @@ def _learning(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
             panels.append(
                 Panel(
                     label[0].upper() + label[1:],
-                    lambda ax, g=groups, c=column, y=label: _arm_histories(ax, g, c, y, styles),
+                    partial(_arm_histories, groups=groups, column=column, label=label, styles=styles),
                 )
             )
     legend = _arm_legend(arms, styles)
@@ -344,7 +344,7 @@ def _diatomics(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
         curve = part[part["arm"] == "teacher"].rename(columns={"energy": "total"}) if teacher else run.curves
         if curve is not None:
             curve = curve[curve["pair"] == pair].sort_values("r")
-        panels.append(Panel(str(pair), lambda ax, p=part, c=curve: _diatomic_panel(ax, p, c, arms, styles)))
+        panels.append(Panel(str(pair), partial(_diatomic_panel, table=part, teacher=curve, arms=arms, styles=styles)))
     legend = _arm_legend(arms, styles)
     if teacher or run.curves is not None:
         legend.append(Legend("teacher" if teacher else "teacher, in the data's surroundings", INK, "dashed"))

@@ -166,7 +166,7 @@ def trajectories(table: pd.DataFrame) -> HtmlTable:
         Column("Threshold", "Å"),
         Column("Closest pair", numeric=False),
         Column("Lindemann, local"),
-        Column("global"),
+        Column("Lindemann, global"),
     ]
     rows, css = [], []
     for row in table.head(MAX_ROWS).to_dict("records"):

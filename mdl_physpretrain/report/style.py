@@ -31,7 +31,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 THEME = {INK: "ink", MUTED: "muted", GRID: "grid", **{c: f"c{k}" for k, c in enumerate(PALETTE)}}
 VARIABLES = {**{c: f"var(--{name},{c})" for c, name in THEME.items()}}
 
-RC: dict[str, Any] = {
+RC: Any = {  # matplotlib's type for the keys is a list of all of them
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -105,7 +105,7 @@ class Legend:
             return Patch(facecolor=self.colour, alpha=0.6, label=self.label)
         if self.kind == "marker":
             return Line2D([], [], color=self.colour, marker=self.marker, linestyle="none", label=self.label)
-        dash = {"dashed": "--", "dotted": ":"}.get(self.kind, "-")
+        dash: Any = {"dashed": "--", "dotted": ":"}.get(self.kind, "-")
         return Line2D([], [], color=self.colour, linestyle=dash, label=self.label)
 
 
@@ -159,7 +159,9 @@ def draw(makers: Mapping[str, Callable[[], Figure | None]], folder: Path, notes:
     import matplotlib as mpl
 
     drawn = {}
-    with mpl.rc_context(RC):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # the user's own style has no business here
+        mpl.rcParams.update(RC)
         for name, maker in makers.items():
             try:
                 figure = maker()

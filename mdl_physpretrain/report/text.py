@@ -89,7 +89,9 @@ def physicality_sentence(comparison: Comparison, counts: pd.DataFrame, *, name_c
     )
     if not c.n_pairs:
         return Sentence(
-            "neutral", "no comparison", start + "No trajectory is shared by the two arms, so nothing is compared."
+            "neutral",
+            f"{c.arm}: no comparison",
+            start + "No trajectory is shared by the two arms, so nothing is compared.",
         )
     evidence = Markup("Of {} (same structure and seed), {} only with {} and {} only with {} (exact McNemar {})").format(
         plural(c.n_pairs, "paired trajectory").replace("trajectorys", "trajectories"),
@@ -102,7 +104,7 @@ def physicality_sentence(comparison: Comparison, counts: pd.DataFrame, *, name_c
     seeds = _seed_words(c)
     if c.verdict == "supported":
         good = c.direction == "fewer"
-        label = "fewer unphysical" if good else "more unphysical"
+        label = f"{c.arm}: {c.direction} unphysical"
         return Sentence(
             "good" if good else "bad",
             label,
@@ -117,10 +119,10 @@ def physicality_sentence(comparison: Comparison, counts: pd.DataFrame, *, name_c
         text = Markup("{}; {}. This points to {} failures, but {}: not established.").format(
             evidence, seeds, c.direction, why
         )
-        return Sentence("caution", f"{c.direction} unphysical?", start + text)
+        return Sentence("caution", f"{c.arm}: {c.direction} unphysical?", start + text)
     return Sentence(
         "neutral",
-        "no difference shown",
+        f"{c.arm}: no difference shown",
         start + Markup("{}; {}. A difference is not supported.").format(evidence, seeds),
     )
 
@@ -133,7 +135,7 @@ def _seed_words(c: Comparison) -> str:
 
 
 def accuracy_sentence(
-    difference: PairedDifference, means: dict[str, tuple[float, float, int]], *, split: str, unit: str = ""
+    difference: PairedDifference, means: dict[str, tuple[float, float, int]], *, split: str
 ) -> Sentence:
     """What pretraining did to the total error.
 
@@ -145,31 +147,30 @@ def accuracy_sentence(
         Mean, standard deviation and number of seeds by arm.
     split
         Which data the error belongs to.
-    unit
-        Of the quantity.
     """
     d = difference
-    values = Markup("Total error on the {} data: {} {} against {} {}{}, mean ± standard deviation over seeds. ").format(
+    values = Markup("Total error on the {} data: {} {} against {} {}, mean ± standard deviation over seeds. ").format(
         split,
         Markup("<strong>{}</strong>").format(d.arm),
         spread(*means[d.arm][:2]),
         d.reference,
         spread(*means[d.reference][:2]),
-        unit,
     )
     if d.n_seeds < MIN_SEEDS:
         text = f"{plural(d.n_seeds, 'seed')} in common: too few to tell a difference from the spread between seeds."
-        return Sentence("neutral", "accuracy: too few seeds", values + text)
+        return Sentence("neutral", f"{d.arm}: accuracy, too few seeds", values + text)
     sign = "+" if d.mean >= 0 else ""
     text = (
         f"Difference within a seed: {sign}{number(d.mean)} "
         f"(95% interval {number(d.low)} to {number(d.high)}, {plural(d.n_seeds, 'seed')})"
     )
     if d.verdict == "lower":
-        return Sentence("good", "more accurate", values + f"{text}: lower, and supported.")
+        return Sentence("good", f"{d.arm}: more accurate", values + f"{text}: lower, and supported.")
     if d.verdict == "higher":
-        return Sentence("bad", "less accurate", values + f"{text}: higher, and supported.")
-    return Sentence("neutral", "accuracy: no difference shown", values + f"{text}: a difference is not supported.")
+        return Sentence("bad", f"{d.arm}: less accurate", values + f"{text}: higher, and supported.")
+    return Sentence(
+        "neutral", f"{d.arm}: accuracy, no difference shown", values + f"{text}: a difference is not supported."
+    )
 
 
 def teacher_sentence(examination: dict[str, Any]) -> Sentence:

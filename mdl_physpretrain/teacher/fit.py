@@ -136,7 +136,7 @@ def fit_eam(
     )
     model.load_state_dict(best)
     model = model.double().eval()
-    model.metadata = {  # type: ignore[assignment]
+    model.metadata = {
         "fit": {
             "preset": preset,
             "seed": seed,
@@ -146,7 +146,7 @@ def fit_eam(
             "trivial": trivial_errors(structures, references),
         }
     }
-    model.metadata["examination"] = examine(model, structures).to_dict()  # type: ignore[index]
+    model.metadata["examination"] = examine(model, structures).to_dict()
     if directory:
         model.save(Path(directory) / "teacher.pt")
     return model

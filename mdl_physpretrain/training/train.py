@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from ase import Atoms
 
-from mdl_physpretrain.batch import build_batch
+from mdl_physpretrain.batch import build_batch, collate
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.models.base import EnergyModel, model_class
 from mdl_physpretrain.models.checkpoint import load_model
@@ -73,6 +73,10 @@ def build_student(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = cls(**args)
+    if hasattr(model, "initialise"):
+        step = max(1, len(structures) // 64)
+        sample = collate([build_batch(a, model.cutoff, model.dtype) for a in structures[::step]])
+        model.initialise(sample, torch.Generator().manual_seed(seed))
     if hasattr(model, "reference_energies"):
         from ase.data import atomic_numbers
 
@@ -246,7 +250,14 @@ def train(
         raise StructureError("training gave no finite validation error: look at the labels and the learning rate")
     result = deepcopy(student).cpu()
     result.load_state_dict(keep.best_weights)
-    result.metadata = {"history": keep.history, "best_val_loss": keep.best, "seed": seed}  # type: ignore[assignment]
+    known = set(getattr(student, "metadata", {}).get("elements", []))
+    elements = sorted(known | {s for a in [*structures, *replay] for s in a.get_chemical_symbols()})
+    result.metadata = {
+        "history": keep.history,
+        "best_val_loss": keep.best,
+        "seed": seed,
+        "elements": elements,
+    }
     return result.eval()
 
 

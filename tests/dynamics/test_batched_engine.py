@@ -21,7 +21,7 @@ def final(runs) -> dict[str, np.ndarray]:
     return {record.structure_id: record.positions for record in runs}
 
 
-@pytest.mark.parametrize(("ensemble", "pressure"), [("nvt", 0.0), ("npt", 0.4), ("npt", -0.1)])
+@pytest.mark.parametrize(("ensemble", "pressure"), [("nvt", 0.0), ("npt", 0.4), ("npt", -0.3)])
 def test_the_skin_never_misses_a_pair(ensemble, pressure, eam, mgo):
     settings = MDSettings(ensemble=ensemble, temperature=1500, pressure=pressure, steps=120, taup=2000.0, stop_on=())
     rngs = [np.random.default_rng(k) for k in range(len(mgo))]
@@ -42,7 +42,8 @@ def test_the_skin_never_misses_a_pair(ensemble, pressure, eam, mgo):
                 start += len(atoms)
                 edges, _ = neighbour_list(own, run.state.cells[k].numpy(), np.ones(3, bool), eam.cutoff)
                 assert found[k] == edges.shape[1], (step, k)
-    assert len(mgo) < run.evaluator.rebuilds < 0.8 * len(mgo) * settings.steps
+    least = len(mgo) if pressure < 0 else len(mgo) + 1  # in a growing cell the first list may last
+    assert least <= run.evaluator.rebuilds < 0.8 * len(mgo) * settings.steps
     change = (torch.linalg.det(run.state.cells) / first_volume).numpy()
     if pressure:
         assert (np.abs(change - 1) > 0.05).all()

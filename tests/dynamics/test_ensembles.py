@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from ase import units
 
 from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.dynamics.batched import BatchedRun
 from mdl_physpretrain.dynamics.settings import MDSettings
+from mdl_physpretrain.dynamics.state import maxwell_velocities
 
 
 def kinetic(state) -> np.ndarray:
@@ -71,7 +71,7 @@ def test_berendsen_reaches_the_pressure(eam, mgo):
     )
     rng = np.random.default_rng(0)
     for atoms in mgo:
-        atoms.set_velocities(rng.normal(scale=np.sqrt(units.kB * 300 / atoms.get_masses())[:, None], size=(len(atoms), 3)))
+        atoms.set_velocities(maxwell_velocities(atoms.get_masses(), 300, rng))
     pressures = []
     with torch.no_grad():
         run = BatchedRun(eam, mgo, [None] * len(mgo), settings)

@@ -26,9 +26,7 @@ OPTIONS = {
 def reference(ensemble: str, atoms, rng: np.random.Generator):
     dt, options = 2.0 * units.fs, OPTIONS[ensemble]
     if ensemble == "nvt":
-        return Langevin(
-            atoms, dt, temperature_K=900, friction=options["friction"] / units.fs, fixcm=False, rng=rng
-        )
+        return Langevin(atoms, dt, temperature_K=900, friction=options["friction"] / units.fs, fixcm=False, rng=rng)
     if ensemble == "nve":
         return VelocityVerlet(atoms, dt)
     return NPTBerendsen(

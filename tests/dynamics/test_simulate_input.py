@@ -99,7 +99,7 @@ def test_engines_and_potentials_must_fit(eam, mgo):
         simulate("eam", mgo, steps=1)
     with pytest.raises(ConfigError, match="returned int"):
         simulate(lambda: 3, mgo, steps=1)
-    with pytest.raises(StructureError, match="mgo-0.*calculator failed"):
+    with pytest.raises(StructureError, match=r"mgo-0.*calculator failed"):
         simulate(EMT(), mgo, steps=1)  # EMT knows neither Mg nor O as such
     mgo[2].set_constraint(FixAtoms([0]))
     with pytest.raises(ConfigError, match="mgo-2 has constraints"):
@@ -126,9 +126,8 @@ def test_structures_are_left_alone_and_may_lack_ids(eam, mgo):
         del atoms.info["structure_id"]
     before = [atoms.copy() for atoms in mgo]
     runs = simulate(eam, mgo, steps=3)
-    assert [r.structure_id for r in runs] == ["Mg4O4-0", "Mg4O4-1", "Mg4O4-2", "Mg4O3-3"] or len(
-        {r.structure_id for r in runs}
-    ) == 4
+    assert len({r.structure_id for r in runs}) == 4
+    assert all(r.structure_id.endswith(f"-{k}") for k, r in enumerate(runs))
     assert all(a == b and a.info == b.info and not a.has("momenta") for a, b in zip(mgo, before, strict=True))
 
 

@@ -64,11 +64,17 @@ def _inputs(folder: Path, arms: tuple[str, ...], seeds: int, passed: bool, typic
     _dump(
         folder / "data" / "summary.json",
         {
-            "n_train": 40, "n_val": 12, "n_test": 48, "elements": ["Li", "Mn", "O"], "usage": 0.13,
-            "source": "lmo_train.extxyz", "label_note": "DFT, functional not stated by the source.",
-            "trivial": errors, "n_atoms": {"min": 5, "mean": 23.4, "max": 126},
+            "n_train": 40,
+            "n_val": 12,
+            "n_test": 48,
+            "elements": ["Li", "Mn", "O"],
+            "usage": 0.13,
+            "source": "lmo_train.extxyz",
+            "label_note": "DFT, functional not stated by the source.",
+            "trivial": errors,
+            "n_atoms": {"min": 5, "mean": 23.4, "max": 126},
         },
-    )  # fmt: skip
+    )
     _dump(
         folder / "teacher" / "errors.json", {"train": errors | {"total": 5.1, "forces_mae": 0.098}, "trivial": errors}
     )
@@ -77,11 +83,18 @@ def _inputs(folder: Path, arms: tuple[str, ...], seeds: int, passed: bool, typic
         good = passed or k != len(typical) - 1
         verdicts.append(
             {
-                "pair": pair, "passed": good, "core": good, "smooth": True, "well": None if k % 3 == 0 else good,
-                "well_position": None if k % 3 == 0 else d * 1.04, "data_distance": d, "wall_energy": 14.2 if good else -3.0,
-                "n_bonds": 0 if k % 3 == 0 else 130 + k, "notes": "" if good else "attractive between 0.30 and 0.85 Å",
+                "pair": pair,
+                "passed": good,
+                "core": good,
+                "smooth": True,
+                "well": None if k % 3 == 0 else good,
+                "well_position": None if k % 3 == 0 else d * 1.04,
+                "data_distance": d,
+                "wall_energy": 14.2 if good else -3.0,
+                "n_bonds": 0 if k % 3 == 0 else 130 + k,
+                "notes": "" if good else "attractive between 0.30 and 0.85 Å",
             }
-        )  # fmt: skip
+        )
     failures = [f"{v['pair']}: {v['notes']}" for v in verdicts if not v["passed"]]
     _dump(folder / "teacher" / "examination.json", {"passed": passed, "failures": failures, "pairs": verdicts})
 
@@ -139,11 +152,18 @@ def _seeds(folder: Path, rng: np.random.Generator, arms: tuple[str, ...], seeds:
             stress = rng.normal(0.0019, 1e-4)
             errors.append(
                 {
-                    "seed": seed, "arm": arm, "split": "test", "energy_mae": energy, "energy_per_atom_mae": energy / 23.4,
-                    "forces_mae": forces, "stress_mae": stress, "stress_mae_gpa": stress * 160.21766208,
-                    "total": 0.01 * energy + 50 * forces + 50 * stress, "n_structures": len(names),
+                    "seed": seed,
+                    "arm": arm,
+                    "split": "test",
+                    "energy_mae": energy,
+                    "energy_per_atom_mae": energy / 23.4,
+                    "forces_mae": forces,
+                    "stress_mae": stress,
+                    "stress_mae_gpa": stress * 160.21766208,
+                    "total": 0.01 * energy + 50 * forces + 50 * stress,
+                    "n_structures": len(names),
                 }
-            )  # fmt: skip
+            )
     pd.concat(results).to_csv(folder / "physicality.csv", index=False)
     pd.DataFrame(errors).to_csv(folder / "efs.csv", index=False)
 
@@ -157,15 +177,28 @@ def _trajectories(rng: np.random.Generator, names: list[str], failing: float) ->
         local = rng.uniform(0.26, 0.4) if kind == "lindemann" else rng.uniform(0.06, 0.14)
         rows.append(
             {
-                "structure_id": name, "n_atoms": 8 + k, "formula": f"Li{k + 1}Mn2O{4 + k}",
-                "steps": 800, "steps_done": 800 if kind in ("", "lindemann") else step, "overlap": kind == "overlap",
-                "lindemann_local": local, "lindemann_global": 0.7 * local, "lindemann_violation": kind == "lindemann",
-                "nan": False, "exploded": kind == "exploded" or (kind == "overlap" and k % 5 == 0), "physical": not fails, "first_unphysical_step": step,
-                "reason": {"overlap": "overlap, explosion" if k % 5 == 0 else "overlap", "exploded": "explosion"}.get(kind, kind),
+                "structure_id": name,
+                "n_atoms": 8 + k,
+                "formula": f"Li{k + 1}Mn2O{4 + k}",
+                "steps": 800,
+                "steps_done": 800 if kind in ("", "lindemann") else step,
+                "overlap": kind == "overlap",
+                "lindemann_local": local,
+                "lindemann_global": 0.7 * local,
+                "lindemann_violation": kind == "lindemann",
+                "nan": False,
+                "exploded": kind == "exploded" or (kind == "overlap" and k % 5 == 0),
+                "physical": not fails,
+                "first_unphysical_step": step,
+                "reason": {"overlap": "overlap" if k % 5 else "overlap, explosion", "exploded": "explosion"}.get(
+                    kind, kind
+                ),
                 "min_distance": rng.uniform(0.4, 0.9) if kind == "overlap" else rng.uniform(1.5, 1.8),
-                "overlap_threshold": 0.93, "closest_pair": "O-O" if fails else "Mn-O", "temperature_mean": rng.normal(1000, 40),
+                "overlap_threshold": 0.93,
+                "closest_pair": "O-O" if fails else "Mn-O",
+                "temperature_mean": rng.normal(1000, 40),
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows).astype({"first_unphysical_step": "Int64"})
 
 

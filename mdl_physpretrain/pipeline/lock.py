@@ -1,0 +1,77 @@
+"""One run at a time in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from mdl_physpretrain.errors import PhysPretrainError
+
+__all__ = ["locked", "prepare_folder"]
+
+
+def prepare_folder(folder: Path) -> None:
+    """Create the run folder and make sure that it can be written to.
+
+    Raises
+    ------
+    PhysPretrainError
+        If it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test-{os.getpid()}"
+        probe.write_text("test")
+        probe.unlink()
+    except OSError as error:
+        raise PhysPretrainError(f"cannot write to the run folder {folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, or say who holds it.
+
+    The operating system holds the lock (``flock``) and releases it when the
+    process ends in whatever way, so a lock that is left behind cannot exist;
+    the file only says who holds it. Where there is no such lock (Windows, some
+    network file systems) the run goes on without.
+
+    Raises
+    ------
+    PhysPretrainError
+        If another process runs in this folder.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    path = folder / ".lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise PhysPretrainError(f"another run is at work in {folder} ({_holder(file.read())})") from None
+        except OSError:
+            yield
+            return
+        file.seek(0)
+        file.truncate()
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
+        file.flush()
+        yield
+
+
+def _holder(text: str) -> str:
+    try:
+        known = json.loads(text)
+        return f"process {known['pid']} on {known['host']} since {known['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "its lock file does not say which"
