@@ -82,7 +82,7 @@ def test_forces_and_stress_have_the_sign_of_the_energy(demo):
         energies = np.array([atoms.get_potential_energy() for atoms in strained])
         traces = np.array([np.trace(atoms.get_stress(voigt=False)) / 3 for atoms in strained])
         assert (np.diff(traces) > 0).all()
-        # dE/dV = tr(stress)/3: units and sign at once; the difference across the four is curvature and rattle
+        # dE/dV = tr(stress)/3: units and sign at once; what is left is curvature and rattle
         slope = (energies[-1] - energies[0]) / (volumes[-1] - volumes[0])
         span = traces[-1] - traces[0]
         assert abs(slope - traces.mean()) < 0.15 * span

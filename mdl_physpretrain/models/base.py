@@ -8,6 +8,7 @@ vectors: one backward pass gives both.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -99,13 +100,14 @@ class EnergyModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the parameters."""
-        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+        """Floating-point type of the parameters, or of the buffers without any."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
 
     @property
     def device(self) -> torch.device:
-        """Device of the parameters."""
-        return next((p.device for p in self.parameters()), torch.device("cpu"))
+        """Device of the parameters, or of the buffers without any."""
+        return next((t.device for t in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     def save(self, path: str, **metadata: Any) -> None:
         """Write a native checkpoint, see :func:`mdl_physpretrain.models.checkpoint.save_model`."""

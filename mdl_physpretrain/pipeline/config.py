@@ -155,9 +155,7 @@ class Training(_Section):
     weight_decay: NotNegative = Field(1e-2, description="Of AdamW.")
     weights: Weights = Field((0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
     loss: Literal["mae", "huber"] = Field("mae", description="Kind of error.")
-    force_scale: Positive | None = Field(
-        None, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not."
-    )
+    force_scale: Positive | None = Field(None, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not.")
     clip_grad: Positive | None = Field(10.0, description="Largest norm of the gradient.")
     scheduler_factor: float = Field(0.8, gt=0, lt=1, description="Of ReduceLROnPlateau.")
     scheduler_patience: int = Field(10, ge=0, description="Of ReduceLROnPlateau, epochs.")
@@ -185,6 +183,9 @@ class Finetune(Training):
     epochs: Count = Field(200, description="Passes over the data.")
     replay_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of teacher-labelled structures in an epoch of pretrained arms."
+    )
+    shift_energies: bool = Field(
+        True, description="Fit a pretrained network's reference energies to the reference labels before finetuning."
     )
 
 
@@ -291,12 +292,23 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "teacher": {"preset": "paper", "cutoff": 8.0, "n_basis": 10, "epochs": 200, "force": True},
         "augment": {
-            **{"n_aug": 5, "n_pairs": 4, "pull": 1.0, "n_sites": 5, "perturb": 1.0},
-            **{"convention": "paper", "ladder": "down", "anchor": False, "max_force": None},
+            "n_aug": 5,
+            "n_pairs": 4,
+            "pull": 1.0,
+            "n_sites": 5,
+            "perturb": 1.0,
+            "convention": "paper",
+            "ladder": "down",
+            "anchor": False,
+            "max_force": None,
         },
-        "backbone": {"name": "cgcnn", "args": {"smooth_cutoff": False}, "core": "none"},
+        "backbone": {
+            "name": "cgcnn",
+            "args": {"smooth_cutoff": False, "width": 0.2, "fixed_norm": False},
+            "core": "none",
+        },
         "pretrain": {"epochs": 50, "loss": "mae", "force_scale": None},
-        "finetune": {"epochs": 200, "loss": "mae", "force_scale": None, "replay_fraction": 0.0},
+        "finetune": {"epochs": 200, "loss": "mae", "replay_fraction": 0.0, "shift_energies": False},
         "md": {"timestep": 1.0, "steps": 5000, "n_structures": 100, "friction": 0.01},
     },
 }

@@ -169,7 +169,7 @@ def _read(path: Path, source: _Source, above: tuple[Path, ...]) -> dict[str, Any
         raise ConfigError(f"{path}: 'inherits' goes round in a circle")
     try:
         node = yaml.compose(text, Loader=_Loader)
-        content = yaml.load(text, Loader=_Loader) if node is not None else {}  # noqa: S506 - a SafeLoader
+        content = yaml.load(text, Loader=_Loader) if node is not None else {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
@@ -212,7 +212,7 @@ def _override(content: dict[str, Any], word: str, source: _Source) -> None:
     if not equals or not all(names):
         raise ConfigError(f"{word!r} is not of the form key.sub=value")
     try:
-        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        parsed = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{word!r}: the value is not valid YAML: {getattr(error, 'problem', error)}") from error
     inner = content
@@ -295,7 +295,11 @@ def _absolute(config: RunConfig, base: Path) -> None:
         magic = any(c in text for c in "*?[")
         for root in (Path.cwd(), base):
             if (root / path).exists() or (magic and any(root.glob(text) if not path.is_absolute() else [])):
-                return str(root / path) if path.is_absolute() else str((root / path).resolve() if not magic else root / path)
+                return (
+                    str(root / path)
+                    if path.is_absolute()
+                    else str((root / path).resolve() if not magic else root / path)
+                )
         return str(path)
 
     def sources(given: list[str] | None, words: set[str]) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 from mdl_physpretrain.teacher.examine import Examination, examine, teacher_curves
 from mdl_physpretrain.teacher.fit import fit_eam
-from mdl_physpretrain.teacher.label import Labelled, LabelFailure, label
+from mdl_physpretrain.teacher.label import LabelFailure, Labelled, label
 from mdl_physpretrain.teacher.parametrisation import Bounds
 
 __all__ = [

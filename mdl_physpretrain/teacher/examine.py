@@ -27,7 +27,7 @@ from ase.data import atomic_numbers
 from mdl_physpretrain.batch import build_batch, neighbour_list
 from mdl_physpretrain.models.base import predict
 from mdl_physpretrain.models.eam import EAM
-from mdl_physpretrain.teacher.bonds import PairDistances, nearest_distances
+from mdl_physpretrain.structures.bonds import PairDistances, nearest_distances
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Examination", "PairVerdict", "examine", "teacher_curves"]
 
 INNERMOST = 0.3  # Å, where curves begin
-REPULSIVE_BELOW = 0.8  # of the typical distance: the curve must fall from INNERMOST to here
+REPULSIVE_BELOW = 0.75  # of the typical distance: the curve must fall from INNERMOST to here
 WALL_AT = 0.5  # of the typical distance: the overlap criterion
 WALL_ENERGY = 3.0  # eV above the typical distance that the wall must have there
 WELL_TOLERANCE = 0.25  # relative deviation of the well from the typical distance
@@ -143,7 +143,11 @@ def _mean_densities(model: EAM, structures: Sequence[Atoms], limit: int = 100) -
             rho = model.densities(batch, batch.edge_vectors()).double().numpy()
             for z in set(atoms.numbers.tolist()):
                 collected.setdefault(z, []).append(rho[atoms.numbers == z])
-    return {e: float(np.mean(np.concatenate(collected[atomic_numbers[e]]))) for e in model.elements if atomic_numbers[e] in collected}
+    return {
+        e: float(np.mean(np.concatenate(collected[atomic_numbers[e]])))
+        for e in model.elements
+        if atomic_numbers[e] in collected
+    }
 
 
 def _in_situ(
@@ -198,13 +202,11 @@ def examine(model: EAM, structures: Sequence[Atoms]) -> Examination:
     pushed = _pushed_back(model, structures)
     failures = [f"{v.pair}: {v.notes}" for v in verdicts if not v.passed]
     if pushed < PUSHED_BACK:
-        failures.append(f"of real close pairs pulled to {PULL_TO:.0%} of their distance only {pushed:.0%} are pushed back")
+        failures.append(f"only {pushed:.0%} of real pairs pulled to {PULL_TO:.0%} of their distance are pushed back")
     return Examination(not failures, failures, verdicts, pushed)
 
 
-def _examine_pair(
-    model: EAM, pair: tuple[str, str], known: PairDistances, densities: dict[str, float]
-) -> PairVerdict:
+def _examine_pair(model: EAM, pair: tuple[str, str], known: PairDistances, densities: dict[str, float]) -> PairVerdict:
     r = torch.linspace(INNERMOST, model.cutoff, 1500, dtype=torch.float64)
     parts = _in_situ(model, *pair, known.typical, densities, r)
     energy, slope, grid = parts["total"].numpy(), parts["slope"].numpy(), r.numpy()

@@ -9,6 +9,7 @@ functional form, with a ZBL core, inside bounds that keep it physical
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mdl_physpretrain.models.base import predict
 from mdl_physpretrain.models.eam import EAM, one_direction
 from mdl_physpretrain.progress import track
 from mdl_physpretrain.structures import reference_energies, validate_structures
-from mdl_physpretrain.teacher.bonds import nearest_distances
+from mdl_physpretrain.structures.bonds import core_range, nearest_distances
 from mdl_physpretrain.teacher.examine import examine
 from mdl_physpretrain.teacher.parametrisation import BoundedEAM, Bounds
 from mdl_physpretrain.training.errors import ErrorSums, trivial_errors
@@ -32,8 +33,12 @@ from mdl_physpretrain.training.loss import EFSLoss
 
 __all__ = ["fit_eam"]
 
+DEFAULT_STEPS = 600  # of the default preset, whatever the size of the dataset
+MIN_EPOCHS = 10
+ATTEMPTS = 4  # with bounds tightened after every failed examination
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {"epochs": 60, "learning_rate": 3e-2, "batch_size": 8, "core": True},
+    "default": {"epochs": None, "learning_rate": 3e-2, "batch_size": 8, "core": True},
     "paper": {"epochs": 200, "learning_rate": 1e-3, "batch_size": 8, "core": False},
 }
 
@@ -81,7 +86,7 @@ def fit_eam(
     preset
         ``"default"`` or ``"paper"``.
     epochs, batch_size, learning_rate
-        Override the preset's.
+        Override the preset's; the default preset takes about 600 steps.
     weights
         Of energy (eV), forces (eV/Å), stress (eV/Å³) in the MAE loss.
     bounds
@@ -91,14 +96,16 @@ def fit_eam(
     seed
         Of the start (default preset) and the order of batches.
     directory
-        ``teacher.pt`` is kept up to date there with every better state.
+        ``teacher.pt`` is written there at the end.
     progress
         Show a progress bar.
 
     Returns
     -------
     EAM
-        The best state in double precision. ``metadata["fit"]`` holds the
+        The best state in double precision. Where it fails the examination the
+        default preset is fitted again, three times at most, within tighter
+        bounds. ``metadata["fit"]`` holds the
         history and the errors next to the trivial predictor's,
         ``metadata["examination"]`` the verdict.
 
@@ -111,42 +118,50 @@ def fit_eam(
     """
     if preset not in PRESETS:
         raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+    structures = validate_structures(list(structures), require=("energy",))
     options = dict(PRESETS[preset])
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     options.update({k: v for k, v in given.items() if v is not None})
+    if options["epochs"] is None:
+        options["epochs"] = max(MIN_EPOCHS, -(-DEFAULT_STEPS // -(-len(structures) // max(1, options["batch_size"]))))
     if options["epochs"] < 1 or options["batch_size"] < 1 or not options["learning_rate"] > 0:
         raise ConfigError("epochs and batch_size must be at least 1 and learning_rate positive")
-    structures = validate_structures(list(structures), require=("energy",))
     symbols = list(elements or sorted({s for a in structures for s in a.symbols}, key=lambda s: atomic_numbers[s]))
     references = reference_energies(structures)
     generator = torch.Generator().manual_seed(seed)
 
-    model = EAM(symbols, cutoff=cutoff, n_basis=n_basis, core=options["core"])
-    if preset == "default":
-        energies = torch.tensor([references.get(s, 0.0) for s in symbols], dtype=model.dtype)
-        search: nn.Module = BoundedEAM(
-            model, nearest_distances(structures, min(cutoff, 6.0)), bounds or Bounds(), energies, generator
-        )
-    else:
-        search = model
     data = [_half(build_batch(a, cutoff)) for a in structures]
     val_data = [_half(build_batch(a, cutoff)) for a in val] if val else data
-    history, best = _minimise(
-        model, search, data, val_data, EFSLoss(*weights), options, generator, Path(directory) if directory else None, progress
-    )
-    model.load_state_dict(best)
-    model = model.double().eval()
+    energies = torch.tensor([references.get(s, 0.0) for s in symbols], dtype=torch.get_default_dtype())
+    distances = nearest_distances(structures, min(cutoff, 6.0))
+    inner, outer = core_range(distances)
+    bounds = bounds or Bounds()
+    attempts = 0
+    while True:
+        attempts += 1
+        model = EAM(symbols, cutoff=cutoff, n_basis=n_basis, core=options["core"], core_inner=inner, core_outer=outer)
+        paper = preset == "paper"
+        search: nn.Module = model if paper else BoundedEAM(model, distances, bounds, energies, generator)
+        history, best = _minimise(model, search, data, val_data, EFSLoss(*weights), options, generator, progress)
+        model.load_state_dict(best)
+        model = model.double().eval()
+        examination = examine(model, structures)
+        if examination.passed or paper or attempts == ATTEMPTS:
+            break
+        bounds = bounds.tightened()
     model.metadata = {
         "fit": {
             "preset": preset,
             "seed": seed,
+            "attempts": attempts,
+            "bounds": None if paper else asdict(bounds),
             "history": history,
             "errors": _errors(model, data, weights),
             "val_errors": _errors(model, val_data, weights) if val else None,
             "trivial": trivial_errors(structures, references),
-        }
+        },
+        "examination": examination.to_dict(),
     }
-    model.metadata["examination"] = examine(model, structures).to_dict()
     if directory:
         model.save(Path(directory) / "teacher.pt")
     return model
@@ -160,7 +175,6 @@ def _minimise(
     loss: EFSLoss,
     options: dict[str, Any],
     generator: torch.Generator,
-    directory: Path | None,
     progress: bool,
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     evaluate = _Predict(model)
@@ -195,7 +209,9 @@ def _minimise(
                 for name, tensor in search.parameters_of_eam().items():  # type: ignore[operator]
                     getattr(model, name).copy_(tensor)
         errors = _errors(model, val_data, (loss.energy, loss.forces, loss.stress))
-        history.append({"step": epoch, "loss": total / count, "val_loss": errors["total"], "forces_mae": errors["forces_mae"]})
+        history.append(
+            {"step": epoch, "loss": total / count, "val_loss": errors["total"], "forces_mae": errors["forces_mae"]}
+        )
         if errors["total"] < lowest:
             lowest = errors["total"]
             best = {k: v.detach().clone() for k, v in model.state_dict().items()}

@@ -10,15 +10,15 @@ convex embedding (``B >= 0``), which makes crowding repulsive.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from mdl_physpretrain.models.eam import EAM
-from mdl_physpretrain.teacher.bonds import PairDistances
+from mdl_physpretrain.structures.bonds import PairDistances
 
-__all__ = ["Bounds", "BoundedEAM"]
+__all__ = ["BoundedEAM", "Bounds"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,23 @@ class Bounds:
         Morse ``r_m`` in units of the data's typical distance of the pair.
     decay
         Density exponents ``beta``, 1/Å.
+    balance
+        Density of lowest embedding energy ``rho_0``; about 1/6 comes from a
+        neighbour at the typical distance. Far above the densities of the
+        data the embedding would pull atoms together.
     """
 
-    depth: tuple[float, float] = (0.05, 4.0)
+    depth: tuple[float, float] = (0.1, 4.0)
     steepness: tuple[float, float] = (1.2, 2.5)
     well: tuple[float, float] = (0.95, 1.25)
-    decay: tuple[float, float] = (0.6, 5.0)
+    decay: tuple[float, float] = (0.8, 5.0)
+    balance: tuple[float, float] = (0.1, 3.0)
+
+    def tightened(self) -> Bounds:
+        """Bounds that leave less room for losing the core: deeper wells, less embedding."""
+        low, high = self.depth
+        lowest, highest = self.balance
+        return replace(self, depth=(min(2 * low, 0.5 * high), high), balance=(lowest, max(0.5 * highest, 2 * lowest)))
 
 
 def _inside(low: Tensor, high: Tensor, x: Tensor) -> Tensor:
@@ -102,7 +113,7 @@ class BoundedEAM(nn.Module):
         self.register_buffer("scale", torch.exp(beta * self.typical.unsqueeze(1)) / (6.0 * n_basis))
         self.amplitude = nn.Parameter(noise(n_pairs, n_basis))
         self.curvature = nn.Parameter(torch.full((n,), -2.0, dtype=dtype) + noise(n))
-        self.balance = nn.Parameter(noise(n))
+        self.balance = nn.Parameter(_logit(*bounds.balance, 1.0) + noise(n))
         self.base_atomic_energy = nn.Parameter(energies.clone())
 
     def parameters_of_eam(self) -> dict[str, Tensor]:
@@ -110,7 +121,7 @@ class BoundedEAM(nn.Module):
         low, high = (torch.tensor(math.log(b), dtype=self.typical.dtype) for b in self.bounds.depth)
         interval = {
             name: [torch.tensor(b, dtype=self.typical.dtype) for b in getattr(self.bounds, name)]
-            for name in ("steepness", "well", "decay")
+            for name in ("steepness", "well", "decay", "balance")
         }
         return {
             "D": torch.exp(_inside(low, high, self.depth)),
@@ -119,6 +130,6 @@ class BoundedEAM(nn.Module):
             "A": self.scale * torch.exp(self.amplitude),
             "beta": _inside(*interval["decay"], self.decay),
             "B": nn.functional.softplus(self.curvature),
-            "rho0": torch.exp(self.balance),
+            "rho0": _inside(*interval["balance"], self.balance),
             "base_atomic_energy": self.base_atomic_energy,
         }

@@ -65,9 +65,7 @@ class ErrorSums:
         return errors
 
 
-def batches_of(
-    structures: Sequence[Atoms], cutoff: float, batch_size: int, dtype: torch.dtype
-) -> list[AtomicBatch]:
+def batches_of(structures: Sequence[Atoms], cutoff: float, batch_size: int, dtype: torch.dtype) -> list[AtomicBatch]:
     """Structures as batches of at most ``batch_size``, in order."""
     single = [build_batch(atoms, cutoff, dtype) for atoms in structures]
     return [collate(single[k : k + batch_size]) for k in range(0, len(single), batch_size)]

@@ -161,7 +161,9 @@ class KeepBest(Callback):
             writer.writerows(self.history)
         os.replace(part, self.directory / "history.csv")
         if better:
-            save_model(module.model, self.directory / "best.pt", metadata={"epoch": row["epoch"], "val_loss": self.best})
+            save_model(
+                module.model, self.directory / "best.pt", metadata={"epoch": row["epoch"], "val_loss": self.best}
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -19,6 +19,7 @@ from mdl_physpretrain.models.checkpoint import load_model
 from mdl_physpretrain.models.sum import Sum
 from mdl_physpretrain.models.zbl import ZBL
 from mdl_physpretrain.structures import reference_energies, validate_structures
+from mdl_physpretrain.structures.bonds import core_range, nearest_distances
 from mdl_physpretrain.training.data import EpochSampler, loader
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
@@ -48,7 +49,8 @@ def build_student(
     model_args
         Constructor arguments of the model.
     core
-        ``"zbl"`` adds a fixed ZBL repulsion: ``E = E_MLIP + E_ZBL``.
+        ``"zbl"`` adds a fixed ZBL repulsion, ``E = E_MLIP + E_ZBL``, which
+        ends before the closest distance in the data.
     seed
         Of the initial weights.
 
@@ -82,7 +84,7 @@ def build_student(
 
         for symbol, energy in reference_energies(structures).items():
             model.reference_energies[atomic_numbers[symbol]] = energy
-    return Sum([model, ZBL()]) if core == "zbl" else model
+    return _with_core(model, structures) if core == "zbl" else model
 
 
 def train(
@@ -276,11 +278,18 @@ def _student(
     start = load_model(model) if is_path else deepcopy(model)  # type: ignore[arg-type]
     assert isinstance(start, EnergyModel)
     if core == "zbl" and not isinstance(start, Sum):
-        start = Sum([start, ZBL()])
+        start = _with_core(start, structures)
     return start.train()
 
 
-def _check_options(epochs: int, batch_size: int, learning_rate: float, replay_fraction: float, ema: float | None) -> None:
+def _with_core(model: EnergyModel, structures: Sequence[Atoms]) -> Sum:
+    inner, outer = core_range(nearest_distances(structures, min(model.cutoff, 6.0)))
+    return Sum([model, ZBL(inner=inner, outer=outer)])
+
+
+def _check_options(
+    epochs: int, batch_size: int, learning_rate: float, replay_fraction: float, ema: float | None
+) -> None:
     if epochs < 1 or batch_size < 1:
         raise ConfigError(f"epochs and batch_size must be at least 1, not {epochs} and {batch_size}")
     if not learning_rate > 0:

@@ -11,8 +11,10 @@ from ase.data import chemical_symbols, covalent_radii
 
 from mdl_physpretrain.batch import neighbour_list
 
-__all__ = ["PairDistances", "nearest_distances"]
+__all__ = ["PairDistances", "core_range", "nearest_distances"]
 
+CORE_INNER, CORE_OUTER = 0.5, 0.95  # range of a ZBL core in units of the radii's sum
+SMALLEST_CORE = 0.6
 BONDED = 1.35  # a pair is bonded where its typical distance is below this multiple of the radii's sum
 
 
@@ -78,3 +80,25 @@ def nearest_distances(structures: Sequence[Atoms], cutoff: float) -> dict[tuple[
         key = (chemical_symbols[a], chemical_symbols[b])
         result[key] = PairDistances(float(np.median(r)), float(r.min()), contact, len(r))
     return result
+
+
+def core_range(distances: dict[tuple[str, str], PairDistances]) -> tuple[float, float]:
+    """Where a ZBL core acts at full strength and where it ends.
+
+    The core must not touch what the data describes: it ends before the
+    closest distance found there, at 0.95 of the sum of covalent radii at
+    most and 0.6 at least.
+
+    Parameters
+    ----------
+    distances
+        From :func:`nearest_distances`.
+
+    Returns
+    -------
+    inner, outer
+        In units of the sum of the covalent radii.
+    """
+    closest = min((d.closest / d.contact for d in distances.values()), default=1.0)
+    outer = float(np.clip(0.98 * closest, SMALLEST_CORE, CORE_OUTER))
+    return CORE_INNER * outer / CORE_OUTER, outer

@@ -1,0 +1,168 @@
+"""Commands about whole runs: run, report, config, init, datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mdl_physpretrain.pipeline.plan import Task
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, e.g. md.steps=5000 'seeds=[0,1]'.")]
+
+MINIMAL = """\
+# A run of physpretrain. All options: physpretrain config
+data:
+  source: {source}        # any file ASE reads, a pattern, 'demo', or load-atoms:<name>; energy and forces
+seeds: [0, 1, 2, 3, 4]    # results vary between seeds: several, always
+backbone:
+  args: {{cutoff: 5.0}}     # Å
+md:
+  temperature: 1000       # K
+  steps: 1000             # of 1 fs
+"""
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML file.")],
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder.")] = None,
+    only: Annotated[str | None, typer.Option("--only", help="Do this stage only.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Begin with this stage.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Do the stages again although nothing changed.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Seeds and arms at a time; default: one per core.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """From data to a checked potential: teacher, labels, training, MD, report.
+
+    Stages: prepare, teacher, augment, pretrain, finetune, evaluate, md, report.
+    What is unchanged is skipped; what was interrupted goes on.
+    """
+    from rich.console import Console
+
+    from mdl_physpretrain.pipeline.loading import load_config
+
+    resolved = load_config(config, overrides or ())
+    console = Console(highlight=False)
+    folder = output or Path(resolved.output or "runs/run")
+
+    from mdl_physpretrain.pipeline.run import run_pipeline, selected_stages
+    from mdl_physpretrain.pipeline.summary import summary_table
+    from mdl_physpretrain.pipeline.workers import default_jobs
+
+    selected_stages(only, start)
+    workers = jobs or default_jobs(len(resolved.seeds) * len(resolved.arms))
+    console.print(f"[bold]{resolved.name}[/] in {folder}" + (f", {workers} at a time" if workers > 1 else ""))
+
+    def tell(event: str, task: Task, seconds: float) -> None:
+        words = {"start": "…", "resume": "↻ going on with", "skip": "[dim]= unchanged:", "done": "[green]✓[/]"}
+        time = f" ({seconds:.1f} s)" if event == "done" else ""
+        console.print(f"{words[event]} {task.name}{time}")
+        if task.name == "teacher" and event in ("done", "skip"):
+            _verdict(console, folder)
+
+    bars = not quiet and workers == 1 and console.is_terminal
+    result = run_pipeline(
+        resolved, output=output, only=only, start=start, force=force, jobs=workers, progress=bars, listener=tell
+    )
+    table = summary_table(folder)
+    if table is not None:
+        console.print(table)
+    if result.report is not None:
+        console.print(f"Report: {result.report.resolve()}", soft_wrap=True)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write the HTML report of a run folder, finished or not."""
+    from mdl_physpretrain.report import write_report
+
+    typer.echo(f"Report: {write_report(folder).resolve()}")
+
+
+@app.command("config")
+def show_config(
+    config: Annotated[Path | None, typer.Argument(help="YAML file; without one, all options are listed.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show a configuration with every default filled in, or all options there are."""
+    from mdl_physpretrain.pipeline.loading import dump_config, load_config, schema_rows
+
+    if config is not None:
+        typer.echo(dump_config(load_config(config, overrides or ())), nl=False)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("key", "type", "default", "what", title="Options of a run")
+    for row in schema_rows():
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("config.yaml"),
+    data: Annotated[str, typer.Option("--data", help="Where the structures are.")] = "demo",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a small configuration to start from."""
+    import json
+
+    if path.exists() and not force:
+        raise ConfigError(f"{path} exists; choose another name or say --force")
+    plain = all(c.isalnum() or c in "/._-" for c in data)
+    try:
+        path.write_text(MINIMAL.format(source=data if plain else json.dumps(data)), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    typer.echo(f"Wrote {path}. Now: physpretrain run {path}")
+
+
+@app.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="'demo' or a load-atoms name such as P-GAP-20.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the structures to this file.")] = None,
+) -> None:
+    """List datasets that have a name, or describe (and write) one of them."""
+    from mdl_physpretrain.structures.datasets import PUBLIC_DATASETS
+
+    if name is None:
+        typer.echo("demo (shipped; labels by CHGNet, not DFT)")
+        for known in PUBLIC_DATASETS:
+            typer.echo(f"load-atoms:{known}")
+        return
+    from mdl_physpretrain.structures import label_counts, read_structures, write_structures
+
+    source = name if name == "demo" or name.startswith("load-atoms:") else f"load-atoms:{name}"
+    structures = read_structures(source, duplicates="rename")
+    counts = ", ".join(f"{count} {what}" for what, count in label_counts(structures).items())
+    typer.echo(f"{source}: {counts}; elements {' '.join(sorted({s for a in structures for s in a.symbols}))}")
+    if output is not None:
+        write_structures(output, structures)
+        typer.echo(f"Wrote {output}")
+
+
+def _verdict(console: Console, folder: Path) -> None:
+    """Print the stored examination of the teacher."""
+    import json
+
+    from mdl_physpretrain.teacher.examine import Examination, PairVerdict
+
+    try:
+        stored = json.loads((folder / "teacher" / "examination.json").read_text())
+        stored["pairs"] = [PairVerdict(**pair) for pair in stored["pairs"]]
+        console.print(Examination(**stored).table())
+    except (OSError, ValueError, TypeError, KeyError):
+        console.print("the teacher's examination is not readable; see teacher/examination.json")

@@ -1,0 +1,301 @@
+"""Commands for single steps: fit-eam, examine, augment, label, train, evaluate, md, assess."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.errors import ConfigError
+
+Structures = Annotated[list[str], typer.Argument(help="Files ASE reads, patterns, 'demo' or load-atoms:<name>.")]
+Seed = Annotated[int, typer.Option("--seed", min=0)]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
+
+
+@app.command("fit-eam")
+def fit_eam(
+    structures: Structures,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write.")] = Path("teacher.pt"),
+    val: Annotated[list[str] | None, typer.Option("--val", help="Structures that choose the best state.")] = None,
+    preset: Annotated[str, typer.Option("--preset", help="default or paper.")] = "default",
+    cutoff: Annotated[float, typer.Option("--cutoff", help="Å.")] = 8.0,
+    n_basis: Annotated[int, typer.Option("--n-basis", help="Exponentials in the density.")] = 10,
+    epochs: Annotated[int | None, typer.Option("--epochs")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Fit an EAM teacher and examine it (exit code 1 when it fails)."""
+    from mdl_physpretrain import teacher
+
+    data = _read(structures)
+    eam = teacher.fit_eam(
+        data, val=_read(val) if val else None, preset=preset, cutoff=cutoff, n_basis=n_basis, epochs=epochs,
+        seed=seed, progress=_bars(),
+    )  # fmt: skip
+    eam.save(str(output))
+    fit: dict[str, Any] = eam.metadata["fit"]  # type: ignore[index, assignment]
+    _errors_table({"teacher": fit["errors"], "reference energies, zero forces": fit["trivial"]})
+    passed = _examine(eam, data)
+    typer.echo(f"Wrote {output}")
+    if not passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def examine(checkpoint: Annotated[Path, typer.Argument(help="An EAM (.pt).")], structures: Structures) -> None:
+    """Ask an EAM whether it may teach (exit code 1 when it may not)."""
+    from mdl_physpretrain.models import load_model
+
+    if not _examine(load_model(checkpoint, expect="eam"), _read(structures)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def augment(
+    structures: Structures,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")],
+    n_aug: Annotated[int, typer.Option("--n-aug", help="Rounds per structure.")] = 5,
+    n_pairs: Annotated[int, typer.Option("--n-pairs", help="Close pairs pulled together.")] = 4,
+    pull: Annotated[float, typer.Option("--pull", help="Largest pull, Å.")] = 1.0,
+    n_sites: Annotated[int, typer.Option("--n-sites", help="Atoms displaced.")] = 5,
+    perturb: Annotated[float, typer.Option("--perturb", help="Largest displacement, Å.")] = 1.0,
+    convention: Annotated[str, typer.Option("--convention", help="paper or authors.")] = "paper",
+    ladder: Annotated[str, typer.Option("--ladder", help="down or up.")] = "down",
+    seed: Seed = 0,
+) -> None:
+    """Perturb structures by Algorithm 1."""
+    from mdl_physpretrain.augment import augment as perturbed
+    from mdl_physpretrain.structures import write_structures
+
+    made = perturbed(
+        _read(structures), n_aug=n_aug, n_pairs=n_pairs, pull=pull, n_sites=n_sites, perturb=perturb,
+        convention=convention, ladder=ladder, seed=seed, progress=_bars(),  # type: ignore[arg-type]
+    )  # fmt: skip
+    write_structures(output, made)
+    typer.echo(f"Wrote {len(made)} structures to {output}")
+
+
+@app.command()
+def label(
+    structures: Structures,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    teacher: Annotated[str, typer.Option("--teacher", help="Checkpoint (.pt), or module:factory of a calculator.")],
+    parents: Annotated[list[str] | None, typer.Option("--anchor", help="Parents to anchor the labels to.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Journal to go on from; default: beside output.")
+    ] = None,
+    max_force: Annotated[float | None, typer.Option("--max-force", help="Filter, eV/Å.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Use a teacher that failed its examination.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Label structures with an EAM or any ASE calculator."""
+    from mdl_physpretrain.augment import filter_labels
+    from mdl_physpretrain.structures import write_structures
+    from mdl_physpretrain.teacher.label import label as labels_of
+
+    journal = resume or output.with_name(f".{output.name}.journal")
+    found: list[Any] = labels_of(
+        _read(structures), _potential(teacher, device), anchor=bool(parents), parents=_read(parents) if parents else None,
+        resume=journal, force=force, progress=_bars(),
+    )  # fmt: skip
+    if max_force is not None:
+        result = filter_labels(found, max_force=max_force)
+        typer.echo(f"The filter removed {len(result.removed)} of {len(found)} structures")
+        found = result.kept
+    write_structures(output, found)
+    journal.unlink(missing_ok=True)
+    typer.echo(f"Wrote {len(found)} structures to {output}")
+
+
+@app.command()
+def train(
+    structures: Structures,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")],
+    model: Annotated[str, typer.Option("--model", help="Registered name, or checkpoint (.pt) to finetune.")] = "cgcnn",
+    arg: Annotated[list[str] | None, typer.Option("--arg", help="Argument of a new model, e.g. cutoff=5.0.")] = None,
+    val: Annotated[list[str] | None, typer.Option("--val", help="Validation structures.")] = None,
+    core: Annotated[str, typer.Option("--core", help="none or zbl.")] = "none",
+    epochs: Annotated[int, typer.Option("--epochs")] = 100,
+    batch_size: Annotated[int, typer.Option("--batch-size")] = 8,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr")] = 1e-3,
+    force_scale: Annotated[float | None, typer.Option("--force-scale", help="eV/Å, see the documentation.")] = None,
+    replay: Annotated[list[str] | None, typer.Option("--replay", help="Teacher-labelled structures mixed in.")] = None,
+    replay_fraction: Annotated[float, typer.Option("--replay-fraction")] = 0.0,
+    seed: Seed = 0,
+    accelerator: Annotated[str, typer.Option("--accelerator", help="Lightning's.")] = "auto",
+    devices: Annotated[str, typer.Option("--devices", help="Lightning's.")] = "1",
+    strategy: Annotated[str, typer.Option("--strategy", help="Lightning's.")] = "auto",
+) -> None:
+    """Train or finetune a potential; the same command goes on after an interruption."""
+    from mdl_physpretrain.training import train as trained
+
+    new = not model.endswith((".pt", ".ckpt"))
+    result = trained(
+        model, _read(structures), val=_read(val) if val else None, epochs=epochs, batch_size=batch_size,
+        learning_rate=learning_rate, force_scale=force_scale, replay=_read(replay) if replay else (),
+        replay_fraction=replay_fraction, model_args=_arguments(arg or []) if new or arg else None,
+        core=core, seed=seed, directory=output, accelerator=accelerator,
+        devices=int(devices) if devices.isdigit() else devices, strategy=strategy, progress=_bars(),
+    )  # fmt: skip
+    result.save(str(output / "best.pt"))
+    best = result.metadata["best_val_loss"]  # type: ignore[index]
+    typer.echo(f"Wrote {output / 'best.pt'} (validation total {best:.4g})")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Checkpoint (.pt).")], structures: Structures, device: Device = "auto"
+) -> None:
+    """Energy, force and stress errors, next to those of the trivial predictor."""
+    from mdl_physpretrain.structures import reference_energies
+    from mdl_physpretrain.training import evaluate as errors_of
+    from mdl_physpretrain.training import trivial_errors
+
+    data = _read(structures)
+    mine = errors_of(_potential(str(model), device), data)
+    _errors_table({model.name: mine, "reference energies, zero forces": trivial_errors(data, reference_energies(data))})
+
+
+@app.command()
+def md(
+    potential: Annotated[str, typer.Argument(help="Checkpoint (.pt), or module:factory of an ASE calculator.")],
+    structures: Structures,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for physicality.csv and runs.npz.")],
+    ensemble: Annotated[str, typer.Option("--ensemble", help="nvt, npt or nve.")] = "nvt",
+    temperature: Annotated[float, typer.Option("--temperature", "-T", help="K.")] = 300.0,
+    timestep: Annotated[float, typer.Option("--timestep", help="fs.")] = 1.0,
+    steps: Annotated[int, typer.Option("--steps")] = 1000,
+    friction: Annotated[float, typer.Option("--friction", help="Langevin, 1/fs.")] = 0.01,
+    pressure: Annotated[float, typer.Option("--pressure", help="eV/Å³.")] = 0.0,
+    engine: Annotated[str, typer.Option("--engine", help="auto, ase or batched.")] = "auto",
+    trajectories: Annotated[
+        int | None, typer.Option("--trajectories", help="Write a frame every so many steps.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Molecular dynamics of structures, and whether it stays physical."""
+    from mdl_physpretrain.dynamics import simulate
+    from mdl_physpretrain.physicality import assess as judged
+
+    extra: dict[str, Any] = {}
+    if trajectories is not None:
+        extra = {"trajectory_dir": output / "trajectories", "trajectory_interval": trajectories}
+    runs = simulate(
+        _potential(potential, device), _read(structures), ensemble=ensemble, temperature=temperature, timestep=timestep,
+        steps=steps, friction=friction, pressure=pressure, engine=engine, seed=seed, checkpoint=output / "runs.npz",
+        progress=_bars(), **extra,
+    )  # fmt: skip
+    _physicality_table(judged(runs), output / "physicality.csv")
+
+
+@app.command()
+def assess(
+    trajectories: Annotated[
+        list[str], typer.Argument(help="Trajectory files of any code that ASE reads, or patterns.")
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", "-T", help="Target, K: explosion limit.")
+    ] = None,
+    variant: Annotated[str, typer.Option("--variant", help="Lindemann index: literature or printed.")] = "literature",
+    unwrapped: Annotated[bool, typer.Option("--unwrapped", help="Positions are not wrapped into the cell.")] = False,
+    interval: Annotated[int, typer.Option("--interval", help="Look at every so many frames.")] = 1,
+) -> None:
+    """Atom overlap, Lindemann indices, NaN and explosion of existing trajectories."""
+    from mdl_physpretrain.physicality import Limits
+    from mdl_physpretrain.physicality import assess as judged
+
+    table = judged(
+        trajectories, limits=Limits(variant=variant), temperature=temperature, wrapped=not unwrapped, interval=interval,
+        progress=_bars(),
+    )  # fmt: skip
+    _physicality_table(table, output)
+
+
+def _read(sources: list[str]) -> list[Any]:
+    from mdl_physpretrain.structures import read_structures
+
+    return read_structures(sources)
+
+
+def _bars() -> bool:
+    return sys.stderr.isatty()
+
+
+def _potential(name: str, device: str) -> Any:
+    """A checkpoint as a model on a device, or the factory of a calculator."""
+    from mdl_physpretrain.models import load_model
+    from mdl_physpretrain.pipeline.config import Teacher
+    from mdl_physpretrain.pipeline.teaching import calculator_factory, resolve_device
+
+    module, colon, factory = name.partition(":")
+    if colon and factory.isidentifier() and not Path(name).exists() and not module.endswith(".pt"):
+        return calculator_factory(Teacher(calculator=name))
+    return load_model(name).to(resolve_device(device))
+
+
+def _arguments(words: list[str]) -> dict[str, Any]:
+    import yaml
+
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--arg: {word!r} is not of the form name=value")
+        found[name] = yaml.safe_load(value)
+    return found
+
+
+def _examine(eam: Any, structures: list[Any]) -> bool:
+    from rich.console import Console
+
+    from mdl_physpretrain.teacher import examine as examined
+
+    verdict = examined(eam, structures)
+    Console().print(verdict.table())
+    return verdict.passed
+
+
+def _errors_table(rows: dict[str, dict[str, float]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Mean absolute errors")
+    columns = {
+        "energy_mae": "energy (eV)",
+        "energy_per_atom_mae": "energy (eV/atom)",
+        "forces_mae": "forces (eV/Å)",
+        "stress_mae": "stress (eV/Å³)",
+        "stress_mae_gpa": "stress (GPa)",
+        "total": "total",
+    }
+    table.add_column("")
+    for title in columns.values():
+        table.add_column(title, justify="right")
+    for name, errors in rows.items():
+        table.add_row(name, *(f"{errors[key]:.4g}" for key in columns))
+    Console().print(table)
+
+
+def _physicality_table(frame: Any, output: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names = ["structure_id", "steps_done", "physical", "reason", "first_unphysical_step", "min_distance"]
+    names += ["closest_pair", "lindemann_local", "lindemann_global"]
+    table = Table(*names, title=f"{int((~frame['physical']).sum())} of {len(frame)} trajectories are unphysical")
+    for row in frame[names].to_dict("records"):
+        table.add_row(*(Text(f"{v:.3f}" if isinstance(v, float) else str(v)) for v in row.values()))
+    Console().print(table)
+    if output is not None:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            frame.to_csv(output, index=False)
+        except OSError as error:
+            raise ConfigError(f"cannot write {output}: {error.strerror}") from error
+        typer.echo(f"Wrote {output}")

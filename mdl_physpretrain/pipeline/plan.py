@@ -1,0 +1,267 @@
+"""Which tasks a configuration means, what each reads and writes, and when it is out of date."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mdl_physpretrain.pipeline.cache import file_hash
+from mdl_physpretrain.pipeline.config import RunConfig
+from mdl_physpretrain.pipeline.preparing import prepare
+from mdl_physpretrain.pipeline.students import (
+    LABELLED,
+    arm_folder,
+    collect_errors,
+    collect_md,
+    evaluate_arm,
+    finetune_arm,
+    pretrain_folder,
+    pretrain_student,
+    simulate_arm,
+)
+from mdl_physpretrain.pipeline.teaching import JOURNAL, TEACHER, label_augmented, teach
+
+__all__ = ["STAGES", "Task", "external_inputs", "plan", "report"]
+
+#: In the order of the method; ``--only`` and ``--from`` name these.
+STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "evaluate", "md", "report")
+
+Work = Callable[[RunConfig, Path, bool], list[str]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of work that is done, skipped or resumed as a whole.
+
+    Attributes
+    ----------
+    name
+        Unique, e.g. ``"finetune seed 0 baseline"``.
+    stage
+        One of :data:`STAGES`.
+    work
+        Called with configuration, run folder, and whether to show progress;
+        returns the files it wrote, relative to the run folder. Picklable.
+    section
+        The part of the configuration that the result depends on.
+    inputs
+        Files it reads: relative ones of the run folder (which may be absent),
+        absolute ones of the user.
+    needs
+        Names of the tasks that write them.
+    scratch
+        Files and folders that an interrupted attempt leaves to go on with.
+    code
+        Rooms of the package whose source the result depends on.
+    fixed
+        Further named hashes.
+    parallel
+        Whether it may run in a worker process beside others.
+    """
+
+    name: str
+    stage: str
+    work: Work
+    section: Any
+    inputs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    scratch: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    fixed: tuple[tuple[str, str], ...] = field(default=())
+    parallel: bool = False
+
+
+_BASE = ("batch.py", "models", "structures")
+_DATA = tuple(f"data/{name}.extxyz" for name in ("train", "val", "test"))
+_STUDENTS = "pipeline/students.py"
+
+
+def plan(config: RunConfig) -> list[Task]:
+    """The tasks of a run in an order in which they can be done.
+
+    What no arm needs (teacher and labels, when none is pretrained) is left out.
+    """
+    tasks = [_prepare(config)]
+    uses_labels = any(arm.pretrain or config.replay_of(name) > 0 for name, arm in config.arms.items())
+    if uses_labels:
+        tasks += _teaching(config)
+    for seed in config.seeds:
+        tasks += _trainings(config, seed)
+    for seed in config.seeds:
+        tasks += _judgements(config, seed)
+    arms = list(config.arms)
+    for stage, work, names in (
+        ("evaluate", collect_errors, ("efs", "diatomics")),
+        ("md", collect_md, ()),
+    ):
+        suffixes = [f"evaluate/{{}}.{n}.csv" for n in names] or ["md/{}.csv"]
+        files = [f"seed-{s}/{x.format(a)}" for s in config.seeds for a in arms for x in suffixes]
+        section: Any = [config.seeds, arms]
+        if stage == "md":
+            section = [section, config.md.ensemble, config.md.temperature, config.md.timestep, config.md.steps]
+        needs = tuple(t.name for t in tasks if t.stage == stage)
+        tasks.append(Task(stage, stage, work, section, tuple(files), needs, code=(_STUDENTS,)))
+    tasks.append(_report(config, tasks))
+    return tasks
+
+
+def report(config: RunConfig, folder: Path, show: bool) -> list[str]:
+    """The HTML report."""
+    from mdl_physpretrain.report import write_report
+
+    return [str(write_report(folder).relative_to(folder))]
+
+
+def external_inputs(sources: Sequence[str] | None) -> tuple[list[str], list[tuple[str, str]]]:
+    """Files that sources stand for, and names with hashes for those that are no files."""
+    files: list[str] = []
+    named: list[tuple[str, str]] = []
+    for source in sources or ():
+        if source == "demo":
+            files.append(str(Path(__file__).parents[1] / "data" / "demo.extxyz"))
+        elif source in ("train", "val", "test"):
+            files.append(f"data/{source}.extxyz")
+        elif source.startswith("load-atoms:"):
+            named.append((source, ""))
+        elif any(c in source for c in "*?[") and not Path(source).exists():
+            root = Path(source).anchor or "."
+            pattern = str(Path(source).relative_to(root)) if Path(source).is_absolute() else source
+            files += sorted(str(p.resolve()) for p in Path(root).glob(pattern) if p.is_file())
+        else:
+            files.append(str(Path(source).resolve()))
+    return files, named
+
+
+def _prepare(config: RunConfig) -> Task:
+    section = config.data.model_dump(exclude={"source", "train", "val", "test"})
+    files: list[str] = []
+    named: list[tuple[str, str]] = []
+    for part in ("source", "train", "val", "test"):
+        more, names = external_inputs(getattr(config.data, part))
+        files += more
+        # the part a file belongs to and its name (which makes ids) count, not its folder
+        named += names + [(f"{part}:{Path(f).name}", file_hash(Path(f)) if Path(f).is_file() else "") for f in more]
+    code = ("structures", "pipeline/preparing.py")
+    return Task("prepare", "prepare", prepare, section, needs=(), code=code, fixed=tuple(named))
+
+
+def _teaching(config: RunConfig) -> list[Task]:
+    teacher, train = config.teacher, "data/train.extxyz"
+    tasks = []
+    section: Any = config.augment.model_dump()
+    inputs = (train,)
+    if teacher.calculator is None:
+        own = teacher.model_dump(exclude={"force", "checkpoint", "calculator", "calculator_args"})
+        more = (str(Path(teacher.checkpoint).resolve()),) if teacher.checkpoint else ()
+        code = (*_BASE, "teacher", "training", "pipeline/teaching.py")
+        if teacher.checkpoint:
+            own = {"checkpoint": True}
+        tasks.append(Task("teacher", "teacher", teach, own, (*_DATA, *more), ("prepare",), code=code))
+        inputs = (train, TEACHER)
+    else:
+        section = [section, teacher.calculator, teacher.calculator_args]
+    needs = ("prepare", *(t.name for t in tasks))
+    code = (*_BASE, "augment", "teacher", "pipeline/teaching.py")
+    tasks.append(Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), code))
+    return tasks
+
+
+def _trainings(config: RunConfig, seed: int) -> list[Task]:
+    code = (*_BASE, "training", _STUDENTS)
+    common = [seed, config.accelerator, config.devices, config.strategy]
+    backbone = [config.backbone.name, config.backbone.args]
+    tasks = []
+    cores = dict.fromkeys(config.core_of(name) for name, arm in config.arms.items() if arm.pretrain)
+    for core in cores:
+        tasks.append(
+            Task(
+                name=_pretrain_name(seed, core),
+                stage="pretrain",
+                work=partial(pretrain_student, seed=seed, core=core),
+                section=[*common, *backbone, core, config.pretrain.model_dump(), config.data.seed],
+                inputs=(LABELLED,),
+                needs=("augment",),
+                scratch=(pretrain_folder(seed, core),),
+                code=code,
+                parallel=True,
+            )
+        )
+    for name, arm in config.arms.items():
+        core, replay = config.core_of(name), config.replay_of(name)
+        options = config.finetune.model_dump(
+            exclude={"replay_fraction"} if arm.pretrain else {"replay_fraction", "shift_energies"}
+        )
+        options |= {k: v for k, v in (("epochs", arm.epochs), ("learning_rate", arm.learning_rate)) if v is not None}
+        inputs, needs = list(_DATA[:2]), ["prepare"]
+        if arm.pretrain:
+            inputs.append(f"{pretrain_folder(seed, core)}/best.pt")
+            needs.append(_pretrain_name(seed, core))
+        if replay > 0:
+            inputs.append(LABELLED)
+            needs.append("augment")
+        tasks.append(
+            Task(
+                name=f"finetune seed {seed} {name}",
+                stage="finetune",
+                work=partial(finetune_arm, seed=seed, arm=name),
+                section=[*common, None if arm.pretrain else backbone, core, replay, options],
+                inputs=tuple(inputs),
+                needs=tuple(needs),
+                scratch=(arm_folder(seed, name),),
+                code=code,
+                parallel=True,
+            )
+        )
+    return tasks
+
+
+def _judgements(config: RunConfig, seed: int) -> list[Task]:
+    tasks = []
+    for name in config.arms:
+        best, trained = f"{arm_folder(seed, name)}/best.pt", f"finetune seed {seed} {name}"
+        common: dict[str, Any] = {"needs": ("prepare", trained), "parallel": True}
+        tasks.append(
+            Task(
+                name=f"evaluate seed {seed} {name}",
+                stage="evaluate",
+                work=partial(evaluate_arm, seed=seed, arm=name),
+                section=[seed, name],
+                inputs=(*_DATA, best),
+                code=(*_BASE, "training/errors.py", "physicality/diatomics.py", _STUDENTS),
+                **common,
+            )
+        )
+        files, named = external_inputs(config.md.source)
+        start = f"seed-{seed}/md/{name}"
+        tasks.append(
+            Task(
+                name=f"md seed {seed} {name}",
+                stage="md",
+                work=partial(simulate_arm, seed=seed, arm=name),
+                section=[seed, config.data.seed, config.md.model_dump(exclude={"source"})],
+                inputs=(*files, best),
+                scratch=(f"{start}.parts", f"{start}.runs.npz", f"{start}.trajectories"),
+                code=(*_BASE, "dynamics", "physicality", _STUDENTS),
+                fixed=tuple(named),
+                **common,
+            )
+        )
+    return tasks
+
+
+def _report(config: RunConfig, tasks: Sequence[Task]) -> Task:
+    inputs = ["efs.csv", "physicality.csv", "diatomics.csv", "data/summary.json"]
+    inputs += ["teacher/errors.json", "teacher/examination.json", "teacher/curves.csv", "teacher/history.csv"]
+    inputs += ["augment/filter.json", "augment/min_distances.csv"]
+    inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]
+    needs = tuple(t.name for t in tasks)
+    section = hashlib.sha256(config.model_dump_json(exclude={"output"}).encode()).hexdigest()
+    return Task("report", "report", report, section, tuple(inputs), needs, code=("report",))
+
+
+def _pretrain_name(seed: int, core: str) -> str:
+    return f"pretrain seed {seed}" + ("" if core == "none" else f" {core}")

@@ -1,0 +1,195 @@
+"""Teacher, augmentation and labels: what all seeds share."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ase import Atoms
+
+from mdl_physpretrain.errors import ConfigError, TeacherRefused
+from mdl_physpretrain.pipeline.cache import write_atomic
+from mdl_physpretrain.pipeline.config import Augment, RunConfig, Teacher
+from mdl_physpretrain.pipeline.preparing import plain, read_part
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.augment import FilterResult
+    from mdl_physpretrain.models import EAM
+
+__all__ = ["JOURNAL", "TEACHER", "calculator_factory", "filtered", "label_augmented", "resolve_device", "teach"]
+
+TEACHER = "teacher/teacher.pt"
+JOURNAL = "augment/labels.journal"
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` as the GPU where there is one; a device that is not there is an error."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name.split(":")[0], True):
+        raise ConfigError(f"device: {name!r} is not available on this machine")
+    return name
+
+
+def calculator_factory(teacher: Teacher) -> Callable[[], Any]:
+    """The function that makes the ASE calculator named by ``teacher.calculator``.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be imported.
+    """
+    assert teacher.calculator is not None
+    module, _, name = teacher.calculator.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"teacher.calculator: cannot import {teacher.calculator!r}: {error}") from error
+
+    def make() -> Any:
+        try:
+            return factory(**teacher.calculator_args)
+        except TypeError as error:
+            raise ConfigError(f"teacher.calculator_args do not fit {teacher.calculator}: {error}") from error
+
+    return make
+
+
+def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
+    """Fit (or take over) the EAM, examine it, and write what there is to know about it."""
+    from mdl_physpretrain.models import load_model
+    from mdl_physpretrain.teacher import examine, fit_eam, teacher_curves
+    from mdl_physpretrain.training import evaluate, trivial_errors
+
+    options, train, val = config.teacher, read_part(folder, "train"), read_part(folder, "val")
+    out = folder / "teacher"
+    out.mkdir(parents=True, exist_ok=True)
+    if options.checkpoint is not None:
+        eam: EAM = load_model(options.checkpoint, expect="eam")  # type: ignore[assignment]
+        eam.metadata = {**eam.metadata, "examination": examine(eam, train).to_dict()}  # type: ignore[dict-item, assignment]
+    else:
+        eam = fit_eam(
+            train,
+            val=val or None,
+            cutoff=options.cutoff,
+            n_basis=options.n_basis,
+            preset=options.preset,
+            epochs=options.epochs,
+            weights=options.weights,
+            seed=options.seed,
+            progress=show,
+        )
+    eam.save(folder / TEACHER)  # type: ignore[arg-type]
+    metadata: dict[str, Any] = eam.metadata  # type: ignore[assignment]
+    fit = metadata.get("fit", {})
+    from mdl_physpretrain.structures import reference_energies
+
+    errors = {
+        "train": fit.get("errors") or evaluate(eam, train),
+        "val": fit.get("val_errors") or (evaluate(eam, val) if val else None),
+        "trivial": fit.get("trivial") or trivial_errors(train, reference_energies(train)),
+    }
+    test = read_part(folder, "test")
+    errors["test"] = evaluate(eam, test) if test else None
+    write_atomic(out / "errors.json", json.dumps(plain(errors), indent=1))
+    write_atomic(out / "examination.json", json.dumps(plain(metadata["examination"]), indent=1))
+    write_atomic(out / "curves.csv", teacher_curves(eam, train).to_csv(index=False))
+    outputs = [TEACHER, "teacher/errors.json", "teacher/examination.json", "teacher/curves.csv"]
+    if fit.get("history"):
+        import pandas as pd
+
+        write_atomic(out / "history.csv", pd.DataFrame(fit["history"]).to_csv(index=False))
+        outputs.append("teacher/history.csv")
+    return outputs
+
+
+def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
+    """Augment the training structures, label them, and keep those fit for training."""
+    import pandas as pd
+
+    from mdl_physpretrain.augment import augment, pair_min_distances
+    from mdl_physpretrain.models import load_model
+    from mdl_physpretrain.structures import write_structures
+    from mdl_physpretrain.teacher.label import label
+
+    options, train = config.augment, read_part(folder, "train")
+    if config.teacher.calculator is not None:
+        teacher: Any = calculator_factory(config.teacher)
+    else:
+        teacher = load_model(folder / TEACHER).to(resolve_device(config.device))
+        _refuse(teacher.metadata.get("examination", {}), config.teacher.force)
+    made = augment(
+        train,
+        n_aug=options.n_aug,
+        n_pairs=options.n_pairs,
+        pull=options.pull,
+        n_sites=options.n_sites,
+        perturb=options.perturb,
+        seed=options.seed,
+        convention=options.convention,
+        ladder=options.ladder,
+        min_distance_factor=options.min_distance_factor,
+        progress=show,
+    )
+    common: dict[str, Any] = {"batch_size": options.batch_size, "force": config.teacher.force, "progress": show}
+    parents = train if options.anchor else None
+    labelled = label(made, teacher, anchor=options.anchor, parents=parents, resume=folder / JOURNAL, **common)
+    result = filtered(labelled, options, train, teacher, common)
+
+    out = folder / "augment"
+    facts = result.to_dict()
+    failed = [{"structure_id": f.structure_id, "reason": f.reason} for f in labelled.failures]
+    facts |= {"n_before": len(made), "n_failed_to_label": len(failed), "failed_to_label": failed}
+    facts["skipped_parents"] = made.skipped
+    write_structures(out / "labelled.extxyz", result.kept)
+    write_atomic(out / "filter.json", json.dumps(plain(facts), indent=1))
+    distances = [pair_min_distances(s).assign(set=name) for s, name in ((train, "original"), (made, "augmented"))]
+    write_atomic(out / "min_distances.csv", pd.concat(distances)[["set", "pair", "distance"]].to_csv(index=False))
+    (folder / JOURNAL).unlink(missing_ok=True)
+    return ["augment/labelled.extxyz", "augment/filter.json", "augment/min_distances.csv"]
+
+
+def filtered(
+    labelled: Sequence[Atoms], options: Augment, parents: Sequence[Atoms], teacher: Any, common: dict[str, Any]
+) -> FilterResult:
+    """Labelled structures fit for training.
+
+    Raises
+    ------
+    ConfigError
+        If the filter leaves nothing.
+    """
+    from mdl_physpretrain.augment import filter_labels
+    from mdl_physpretrain.teacher.label import label
+
+    reference: list[Atoms] | None = None
+    if options.max_energy_per_atom is not None:  # on the teacher's own scale, which the anchor replaces
+        reference = list(parents) if options.anchor else label(parents, teacher, **common)
+    result = filter_labels(
+        labelled,
+        max_force=options.max_force,
+        max_energy_per_atom=options.max_energy_per_atom,
+        max_stress=options.max_stress,
+        min_distance=options.min_distance,
+        min_distance_factor=options.filter_distance_factor,
+        reference=reference,
+    )
+    if not result.kept:
+        why = ", ".join(f"{count} by {reason}" for reason, count in result.counts.items() if count)
+        raise ConfigError(f"the label filter removed all {len(labelled)} augmented structures ({why}): relax augment.*")
+    return result
+
+
+def _refuse(examination: dict[str, Any], force: bool) -> None:
+    if examination.get("passed") is False and not force:
+        reasons = "; ".join(map(str, examination.get("failures", [])))
+        raise TeacherRefused(
+            f"the teacher failed its examination and may not label: {reasons}. "
+            "Change the teacher section, or set 'teacher.force: true' if you know that it will do"
+        )
