@@ -65,6 +65,8 @@ def run(
     console.print(f"[bold]{resolved.name}[/] in {folder}" + (f", {workers} at a time" if workers > 1 else ""))
 
     def tell(event: str, task: Task, seconds: float) -> None:
+        if event == "leave":
+            return
         words = {"start": "…", "resume": "↻ going on with", "skip": "[dim]= unchanged:", "done": "[green]✓[/]"}
         time = f" ({seconds:.1f} s)" if event == "done" else ""
         console.print(f"{words[event]} {task.name}{time}")

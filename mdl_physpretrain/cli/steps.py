@@ -37,7 +37,7 @@ def fit_eam(
     )  # fmt: skip
     eam.save(str(output))
     fit: dict[str, Any] = eam.metadata["fit"]  # type: ignore[index, assignment]
-    _errors_table({"teacher": fit["errors"], "reference energies, zero forces": fit["trivial"]})
+    _errors_table({"teacher": fit["errors"], "trivial": fit["trivial"]})
     passed = _examine(eam, data)
     typer.echo(f"Wrote {output}")
     if not passed:
@@ -98,7 +98,8 @@ def label(
 
     journal = resume or output.with_name(f".{output.name}.journal")
     found: list[Any] = labels_of(
-        _read(structures), _potential(teacher, device), anchor=bool(parents), parents=_read(parents) if parents else None,
+        _read(structures), _potential(teacher, device),
+        anchor=bool(parents), parents=_read(parents) if parents else None,
         resume=journal, force=force, progress=_bars(),
     )  # fmt: skip
     if max_force is not None:
@@ -156,7 +157,7 @@ def evaluate(
 
     data = _read(structures)
     mine = errors_of(_potential(str(model), device), data)
-    _errors_table({model.name: mine, "reference energies, zero forces": trivial_errors(data, reference_energies(data))})
+    _errors_table({model.name: mine, "trivial": trivial_errors(data, reference_energies(data))})
 
 
 @app.command()
@@ -264,13 +265,13 @@ def _errors_table(rows: dict[str, dict[str, float]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Mean absolute errors")
+    table = Table(title="Mean absolute errors", caption="trivial: reference energies, zero forces and stress")
     columns = {
-        "energy_mae": "energy (eV)",
-        "energy_per_atom_mae": "energy (eV/atom)",
-        "forces_mae": "forces (eV/Å)",
-        "stress_mae": "stress (eV/Å³)",
-        "stress_mae_gpa": "stress (GPa)",
+        "energy_mae": "E (eV)",
+        "energy_per_atom_mae": "E (eV/atom)",
+        "forces_mae": "F (eV/Å)",
+        "stress_mae": "S (eV/Å³)",
+        "stress_mae_gpa": "S (GPa)",
         "total": "total",
     }
     table.add_column("")

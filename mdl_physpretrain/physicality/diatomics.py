@@ -1,4 +1,4 @@
-"""Energy of two atoms alone: has the potential a core?"""
+"""Energy of two atoms alone, which shows whether a potential has a core."""
 
 from __future__ import annotations
 

@@ -53,24 +53,30 @@ class Data(_Section):
     """Where the structures come from and how they are split."""
 
     source: Sources | None = Field(
-        None, description="Files, patterns, 'demo' or 'load-atoms:<name>', split into train, val and test."
+        default=None, description="Files, patterns, 'demo' or 'load-atoms:<name>', split into train, val and test."
     )
-    train: Sources | None = Field(None, description="Training structures, instead of source.")
-    val: Sources | None = Field(None, description="Validation structures; without them a share of train is taken.")
-    test: Sources | None = Field(None, description="Test structures; without them a share of train is taken.")
-    fractions: tuple[Share, Share, Share] = Field((0.8, 0.1, 0.1), description="Shares of train, val, test; sum 1.")
-    usage: Share = Field(1.0, gt=0, le=1, description="Share of the training structures that is used, e.g. 10%.")
-    seed: int = Field(0, ge=0, description="Of the split and of every random choice of structures.")
-    stratify: str | None = Field("auto", description="info tag shared out evenly, 'auto' or null.")
-    energy_key: str | None = Field(None, description="Name of the energy label, where it is unusual.")
-    forces_key: str | None = Field(None, description="Name of the force label, where it is unusual.")
-    stress_key: str | None = Field(None, description="Name of the stress label, where it is unusual.")
-    duplicates: Literal["error", "rename"] = Field("error", description="What to do with equal structure ids.")
-    max_atoms: Count | None = Field(None, description="Leave larger structures out (of all parts).")
-    max_structures: Count | None = Field(None, description="Random choice of at most so many before the split.")
-    n_train: Count | None = Field(None, description="At most so many training structures (random choice).")
-    n_val: Count | None = Field(None, description="At most so many validation structures.")
-    n_test: Count | None = Field(None, description="At most so many test structures.")
+    train: Sources | None = Field(default=None, description="Training structures, instead of source.")
+    val: Sources | None = Field(
+        default=None, description="Validation structures; without them a share of train is taken."
+    )
+    test: Sources | None = Field(default=None, description="Test structures; without them a share of train is taken.")
+    fractions: tuple[Share, Share, Share] = Field(
+        default=(0.8, 0.1, 0.1), description="Shares of train, val, test; sum 1."
+    )
+    usage: Share = Field(
+        default=1.0, gt=0, le=1, description="Share of the training structures that is used, e.g. 10%."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the split and of every random choice of structures.")
+    stratify: str | None = Field(default="auto", description="info tag shared out evenly, 'auto' or null.")
+    energy_key: str | None = Field(default=None, description="Name of the energy label, where it is unusual.")
+    forces_key: str | None = Field(default=None, description="Name of the force label, where it is unusual.")
+    stress_key: str | None = Field(default=None, description="Name of the stress label, where it is unusual.")
+    duplicates: Literal["error", "rename"] = Field(default="error", description="What to do with equal structure ids.")
+    max_atoms: Count | None = Field(default=None, description="Leave larger structures out (of all parts).")
+    max_structures: Count | None = Field(default=None, description="Random choice of at most so many before the split.")
+    n_train: Count | None = Field(default=None, description="At most so many training structures (random choice).")
+    n_val: Count | None = Field(default=None, description="At most so many validation structures.")
+    n_test: Count | None = Field(default=None, description="At most so many test structures.")
 
     @field_validator("fractions")
     @classmethod
@@ -91,18 +97,18 @@ class Data(_Section):
 class Teacher(_Section):
     """The potential that labels the augmented structures."""
 
-    preset: Literal["default", "paper"] = Field("default", description="Of the EAM fit.")
-    cutoff: float = Field(8.0, gt=0, le=20, description="Of the EAM, Å.")
-    n_basis: Count = Field(10, description="Exponentials in the EAM's density.")
-    epochs: Count | None = Field(None, description="Of the fit; null: the preset's.")
-    weights: Weights = Field((0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
-    seed: int = Field(0, ge=0, description="Of the fit.")
-    checkpoint: str | None = Field(None, description="Use this EAM (.pt) instead of fitting one.")
+    preset: Literal["default", "paper"] = Field(default="default", description="Of the EAM fit.")
+    cutoff: float = Field(default=8.0, gt=0, le=20, description="Of the EAM, Å.")
+    n_basis: Count = Field(default=10, description="Exponentials in the EAM's density.")
+    epochs: Count | None = Field(default=None, description="Of the fit; null: the preset's.")
+    weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
+    seed: int = Field(default=0, ge=0, description="Of the fit.")
+    checkpoint: str | None = Field(default=None, description="Use this EAM (.pt) instead of fitting one.")
     calculator: str | None = Field(
-        None, pattern=r"^[\w.]+:\w+$", description="'module:factory' of an ASE calculator that teaches instead."
+        default=None, pattern=r"^[\w.]+:\w+$", description="'module:factory' of an ASE calculator that teaches instead."
     )
     calculator_args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
-    force: bool = Field(False, description="Let a teacher label that failed its examination.")
+    force: bool = Field(default=False, description="Let a teacher label that failed its examination.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Teacher:
@@ -114,132 +120,151 @@ class Teacher(_Section):
 class Augment(_Section):
     """Algorithm 1, Table A.1's ladder, and the label filter."""
 
-    n_aug: Count = Field(5, description="Rounds per structure.")
-    n_pairs: int = Field(4, ge=0, description="Close pairs pulled together.")
-    pull: NotNegative = Field(1.0, description="Largest pull, Å.")
-    n_sites: int = Field(5, ge=0, description="Atoms displaced.")
-    perturb: NotNegative = Field(1.0, description="Largest displacement, Å.")
-    convention: Literal["paper", "authors"] = Field("paper", description="Each atom of a pair moves by s, or by s/2.")
-    ladder: Literal["down", "up"] = Field("down", description="Strengths max..>0 (Table A.1) or 0..max.")
-    min_distance_factor: NotNegative | None = Field(
-        None, description="Stop pulls at this multiple of the sum of covalent radii."
+    n_aug: Count = Field(default=5, description="Rounds per structure.")
+    n_pairs: int = Field(default=4, ge=0, description="Close pairs pulled together.")
+    pull: NotNegative = Field(default=1.0, description="Largest pull, Å.")
+    n_sites: int = Field(default=5, ge=0, description="Atoms displaced.")
+    perturb: NotNegative = Field(default=1.0, description="Largest displacement, Å.")
+    convention: Literal["paper", "authors"] = Field(
+        default="paper", description="Each atom of a pair moves by s, or by s/2."
     )
-    seed: int = Field(0, ge=0, description="Of the perturbations.")
-    anchor: bool = Field(False, description="Correct the teacher's labels to first order with the parents' own.")
-    batch_size: Count = Field(64, description="Structures labelled at once.")
-    max_force: Positive | None = Field(30.0, description="Filter: largest force on an atom, eV/Å.")
-    max_energy_per_atom: Positive | None = Field(None, description="Filter: largest energy above the parent, eV/atom.")
-    max_stress: Positive | None = Field(None, description="Filter: largest stress component, eV/Å³.")
-    min_distance: Positive | None = Field(None, description="Filter: smallest distance, Å.")
+    ladder: Literal["down", "up"] = Field(default="down", description="Strengths max..>0 (Table A.1) or 0..max.")
+    min_distance_factor: NotNegative | None = Field(
+        default=0.6, description="Stop pulls at this multiple of the sum of covalent radii; null: do not (the paper)."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the perturbations.")
+    anchor: bool = Field(
+        default=True, description="Correct the teacher's labels to first order with the parents' own."
+    )
+    batch_size: Count = Field(default=64, description="Structures labelled at once.")
+    max_force: Positive | None = Field(default=100.0, description="Filter: largest force on an atom, eV/Å.")
+    max_energy_per_atom: Positive | None = Field(
+        default=None, description="Filter: largest energy above the parent, eV/atom."
+    )
+    max_stress: Positive | None = Field(default=None, description="Filter: largest stress component, eV/Å³.")
+    min_distance: Positive | None = Field(default=None, description="Filter: smallest distance, Å.")
     filter_distance_factor: Positive | None = Field(
-        None, description="Filter: smallest distance in sums of covalent radii."
+        default=None, description="Filter: smallest distance in sums of covalent radii."
     )
 
 
 class Backbone(_Section):
     """The network that is trained."""
 
-    name: str = Field("cgcnn", description="Registered model.")
+    name: str = Field(default="cgcnn", description="Registered model.")
     args: dict[str, Any] = Field(default_factory=dict, description="Constructor arguments, e.g. cutoff (Å).")
     core: Annotated[Core, BeforeValidator(_as_text)] = Field(
-        "none", description="'zbl' adds a fixed ZBL repulsion, unless an arm says otherwise."
+        default="none", description="'zbl' adds a fixed ZBL repulsion, unless an arm says otherwise."
     )
 
 
 class Training(_Section):
     """Options of one training, see :func:`mdl_physpretrain.training.train`."""
 
-    epochs: Count = Field(100, description="Passes over the data.")
-    batch_size: Count = Field(8, description="Structures per step.")
-    learning_rate: Positive = Field(1e-3, description="Of AdamW.")
-    weight_decay: NotNegative = Field(1e-2, description="Of AdamW.")
-    weights: Weights = Field((0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
-    loss: Literal["mae", "huber"] = Field("mae", description="Kind of error.")
-    force_scale: Positive | None = Field(None, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not.")
-    clip_grad: Positive | None = Field(10.0, description="Largest norm of the gradient.")
-    scheduler_factor: float = Field(0.8, gt=0, lt=1, description="Of ReduceLROnPlateau.")
-    scheduler_patience: int = Field(10, ge=0, description="Of ReduceLROnPlateau, epochs.")
-    min_learning_rate: NotNegative = Field(1e-5, description="Of ReduceLROnPlateau.")
-    early_stopping: Count | None = Field(None, description="Stop after so many epochs without improvement.")
-    ema: float | None = Field(None, gt=0, lt=1, description="Decay of an average of the weights, e.g. 0.99.")
-    checkpoint_every: Count = Field(1, description="Epochs between two last.ckpt.")
+    epochs: Count = Field(default=100, description="Passes over the data.")
+    batch_size: Count = Field(default=8, description="Structures per step.")
+    learning_rate: Positive = Field(default=1e-3, description="Of AdamW.")
+    weight_decay: NotNegative = Field(default=1e-2, description="Of AdamW.")
+    weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
+    loss: Literal["mae", "huber"] = Field(default="mae", description="Kind of error.")
+    force_scale: Positive | None = Field(
+        default=None, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not."
+    )
+    clip_grad: Positive | None = Field(default=10.0, description="Largest norm of the gradient.")
+    scheduler_factor: float = Field(default=0.8, gt=0, lt=1, description="Of ReduceLROnPlateau.")
+    scheduler_patience: int = Field(default=10, ge=0, description="Of ReduceLROnPlateau, epochs.")
+    min_learning_rate: NotNegative = Field(default=1e-5, description="Of ReduceLROnPlateau.")
+    early_stopping: Count | None = Field(default=None, description="Stop after so many epochs without improvement.")
+    ema: float | None = Field(default=0.99, gt=0, lt=1, description="Decay of an average of the weights; null: none.")
+    checkpoint_every: Count = Field(default=1, description="Epochs between two last.ckpt.")
 
 
 class Pretrain(Training):
     """Training on the teacher's labels."""
 
-    epochs: Count = Field(50, description="Passes over the data.")
+    epochs: Count = Field(default=50, description="Passes over the data.")
     force_scale: Positive | None = Field(
-        5.0, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not (the paper)."
+        default=5.0, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not (the paper)."
     )
     val_fraction: float = Field(
-        0.1, ge=0, lt=1, description="Share of parents whose labelled structures are kept for validation."
+        default=0.1, ge=0, lt=1, description="Share of parents whose labelled structures are kept for validation."
     )
 
 
 class Finetune(Training):
     """Training on the reference labels, with or without pretraining before it."""
 
-    epochs: Count = Field(200, description="Passes over the data.")
+    epochs: Count = Field(default=200, description="Passes over the data.")
     replay_fraction: float = Field(
-        0.0, ge=0, lt=1, description="Share of teacher-labelled structures in an epoch of pretrained arms."
+        default=0.5, ge=0, lt=1, description="Share of teacher-labelled structures in an epoch of pretrained arms."
     )
     shift_energies: bool = Field(
-        True, description="Fit a pretrained network's reference energies to the reference labels before finetuning."
+        default=True,
+        description="Fit a pretrained network's reference energies to the reference labels before finetuning.",
     )
 
 
 class Arm(_Section):
     """One way of training that the run compares with the others."""
 
-    pretrain: bool = Field(True, description="Start from the network pretrained on the teacher's labels.")
+    pretrain: bool = Field(default=True, description="Start from the network pretrained on the teacher's labels.")
     core: Annotated[Literal["none", "zbl", "backbone"], BeforeValidator(_as_text)] = Field(
-        "backbone", description="'none', 'zbl', or as 'backbone.core' says."
+        default="backbone", description="'none', 'zbl', or as 'backbone.core' says."
     )
-    replay: float | None = Field(None, ge=0, lt=1, description="Instead of finetune.replay_fraction.")
-    epochs: Count | None = Field(None, description="Instead of finetune.epochs.")
-    learning_rate: Positive | None = Field(None, description="Instead of finetune.learning_rate.")
+    replay: float | None = Field(default=None, ge=0, lt=1, description="Instead of finetune.replay_fraction.")
+    epochs: Count | None = Field(default=None, description="Instead of finetune.epochs.")
+    learning_rate: Positive | None = Field(default=None, description="Instead of finetune.learning_rate.")
 
 
 class MD(_Section):
     """Molecular dynamics of the finished potentials."""
 
-    ensemble: Literal["nvt", "npt", "nve"] = Field("nvt", description="Langevin, Berendsen, velocity Verlet.")
-    temperature: NotNegative = Field(300.0, description="K.")
-    timestep: Positive = Field(1.0, description="fs.")
-    steps: int = Field(1000, ge=0, description="Number of steps.")
-    n_structures: Count | None = Field(100, description="At most so many starting structures (random choice).")
-    source: Sources = Field(["test"], description="'test', 'val', 'train', or files of starting structures.")
-    max_atoms: Count | None = Field(None, description="Leave larger structures out.")
-    friction: NotNegative = Field(0.01, description="Langevin, 1/fs.")
-    pressure: float = Field(0.0, allow_inf_nan=False, description="eV/Å³ (1 GPa = 0.00624).")
-    taut: Positive = Field(500.0, description="Berendsen thermostat, fs.")
-    taup: Positive = Field(1000.0, description="Berendsen barostat, fs.")
-    compressibility: Positive | None = Field(None, description="Å³/eV; null: that of water.")
-    engine: Literal["auto", "ase", "batched"] = Field("auto", description="Who integrates.")
+    ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin, Berendsen, velocity Verlet.")
+    temperature: NotNegative = Field(default=300.0, description="K.")
+    timestep: Positive = Field(default=1.0, description="fs.")
+    steps: int = Field(default=1000, ge=0, description="Number of steps.")
+    n_structures: Count | None = Field(default=100, description="At most so many starting structures (random choice).")
+    source: Sources = Field(default=["test"], description="'test', 'val', 'train', or files of starting structures.")
+    max_atoms: Count | None = Field(default=None, description="Leave larger structures out.")
+    friction: NotNegative = Field(default=0.01, description="Langevin, 1/fs.")
+    pressure: float = Field(default=0.0, allow_inf_nan=False, description="eV/Å³ (1 GPa = 0.00624).")
+    taut: Positive = Field(default=500.0, description="Berendsen thermostat, fs.")
+    taup: Positive = Field(default=1000.0, description="Berendsen barostat, fs.")
+    compressibility: Positive | None = Field(default=None, description="Å³/eV; null: that of water.")
+    engine: Literal["auto", "ase", "batched"] = Field(default="auto", description="Who integrates.")
     stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(
-        ["overlap", "nan", "explosion"], description="Events that end a trajectory."
+        default=["overlap", "nan", "explosion"], description="Events that end a trajectory."
     )
-    lindemann_variant: Literal["literature", "printed"] = Field("literature", description="With the root, or without.")
-    interval: Count = Field(1, description="Steps between two looks at overlap and Lindemann.")
-    trace_interval: Count = Field(10, description="Steps between two points of the traces.")
-    trajectory_interval: Count | None = Field(None, description="Steps between frames on disk; null: no trajectories.")
-    skin: NotNegative = Field(1.0, description="Of the Verlet lists, Å.")
+    lindemann_variant: Literal["literature", "printed"] = Field(
+        default="literature", description="With the root, or without."
+    )
+    interval: Count = Field(default=1, description="Steps between two looks at overlap and Lindemann.")
+    trace_interval: Count = Field(default=10, description="Steps between two points of the traces.")
+    trajectory_interval: Count | None = Field(
+        default=None, description="Steps between frames on disk; null: no trajectories."
+    )
+    skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
 
 
 class RunConfig(_Section):
     """A whole run. Everything but ``data`` has a default."""
 
-    name: str | None = Field(None, description="Title of the report.")
-    output: str | None = Field(None, description="Run folder; default: runs/<name of the file>.")
-    preset: Literal["default", "paper"] = Field("default", description="'paper': exactly the paper's settings.")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2, 3, 4], min_length=1, description="Of the students.")
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="Of labelling, errors and MD: auto, cpu, cuda, ..."
+    name: str | None = Field(default=None, description="Title of the report.")
+    output: str | None = Field(default=None, description="Run folder; default: runs/<name of the file>.")
+    preset: Literal["default", "paper"] = Field(default="default", description="'paper': exactly the paper's settings.")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[0, 1, 2, 3, 4], min_length=1, description="Of the students."
     )
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field("auto", description="Of training (Lightning).")
-    devices: int | str = Field(1, description="Of training: number of GPUs, or 'auto'.")
-    strategy: str = Field("auto", description="Of training on several devices: 'ddp', ...")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Of labelling, errors and MD: auto, cpu, cuda, ...",
+    )
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field(
+        default="auto", description="Of training (Lightning)."
+    )
+    devices: int | str = Field(default=1, description="Of training: number of GPUs, or 'auto'.")
+    strategy: str = Field(default="auto", description="Of training on several devices: 'ddp', ...")
     data: Data
     teacher: Teacher = Field(default_factory=Teacher)
     augment: Augment = Field(default_factory=Augment)
@@ -300,6 +325,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "convention": "paper",
             "ladder": "down",
             "anchor": False,
+            "min_distance_factor": None,
             "max_force": None,
         },
         "backbone": {
@@ -307,8 +333,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "args": {"smooth_cutoff": False, "width": 0.2, "fixed_norm": False},
             "core": "none",
         },
-        "pretrain": {"epochs": 50, "loss": "mae", "force_scale": None},
-        "finetune": {"epochs": 200, "loss": "mae", "replay_fraction": 0.0, "shift_energies": False},
+        "pretrain": {"epochs": 50, "loss": "mae", "force_scale": None, "ema": None},
+        "finetune": {"epochs": 200, "loss": "mae", "replay_fraction": 0.0, "shift_energies": False, "ema": None},
         "md": {"timestep": 1.0, "steps": 5000, "n_structures": 100, "friction": 0.01},
     },
 }

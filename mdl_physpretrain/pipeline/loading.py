@@ -294,12 +294,10 @@ def _absolute(config: RunConfig, base: Path) -> None:
         path = Path(text).expanduser()
         magic = any(c in text for c in "*?[")
         for root in (Path.cwd(), base):
-            if (root / path).exists() or (magic and any(root.glob(text) if not path.is_absolute() else [])):
-                return (
-                    str(root / path)
-                    if path.is_absolute()
-                    else str((root / path).resolve() if not magic else root / path)
-                )
+            if (root / path).exists():
+                return str((root / path).resolve())
+            if magic and not path.is_absolute() and any(root.glob(text)):
+                return str(root / path)
         return str(path)
 
     def sources(given: list[str] | None, words: set[str]) -> list[str] | None:

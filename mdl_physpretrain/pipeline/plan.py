@@ -153,7 +153,7 @@ def _teaching(config: RunConfig) -> list[Task]:
     teacher, train = config.teacher, "data/train.extxyz"
     tasks = []
     section: Any = config.augment.model_dump()
-    inputs = (train,)
+    inputs: tuple[str, ...] = (train,)
     if teacher.calculator is None:
         own = teacher.model_dump(exclude={"force", "checkpoint", "calculator", "calculator_args"})
         more = (str(Path(teacher.checkpoint).resolve()),) if teacher.checkpoint else ()
@@ -173,6 +173,7 @@ def _teaching(config: RunConfig) -> list[Task]:
 def _trainings(config: RunConfig, seed: int) -> list[Task]:
     code = (*_BASE, "training", _STUDENTS)
     common = [seed, config.accelerator, config.devices, config.strategy]
+    foreign = config.teacher.calculator is not None and not config.augment.anchor
     backbone = [config.backbone.name, config.backbone.args]
     tasks = []
     cores = dict.fromkeys(config.core_of(name) for name, arm in config.arms.items() if arm.pretrain)
@@ -182,9 +183,9 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
                 name=_pretrain_name(seed, core),
                 stage="pretrain",
                 work=partial(pretrain_student, seed=seed, core=core),
-                section=[*common, *backbone, core, config.pretrain.model_dump(), config.data.seed],
-                inputs=(LABELLED,),
-                needs=("augment",),
+                section=[*common, *backbone, core, config.pretrain.model_dump(), config.data.seed, foreign],
+                inputs=(LABELLED, "data/train.extxyz"),
+                needs=("prepare", "augment"),
                 scratch=(pretrain_folder(seed, core),),
                 code=code,
                 parallel=True,
@@ -192,9 +193,8 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
         )
     for name, arm in config.arms.items():
         core, replay = config.core_of(name), config.replay_of(name)
-        options = config.finetune.model_dump(
-            exclude={"replay_fraction"} if arm.pretrain else {"replay_fraction", "shift_energies"}
-        )
+        irrelevant = {"replay_fraction"} if arm.pretrain else {"replay_fraction", "shift_energies"}
+        options = config.finetune.model_dump(exclude=irrelevant)
         options |= {k: v for k, v in (("epochs", arm.epochs), ("learning_rate", arm.learning_rate)) if v is not None}
         inputs, needs = list(_DATA[:2]), ["prepare"]
         if arm.pretrain:

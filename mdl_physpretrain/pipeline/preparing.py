@@ -86,7 +86,7 @@ def plain(value: Any) -> Any:
 def _read(data: Data) -> dict[str, list[Atoms]]:
     from mdl_physpretrain.structures import read_structures, validate_structures
 
-    keys = {"energy_key": data.energy_key, "forces_key": data.forces_key, "stress_key": data.stress_key}
+    keys: dict[str, Any] = {"energy_key": data.energy_key, "forces_key": data.forces_key, "stress_key": data.stress_key}
     parts = {}
     for name in PARTS:
         source = (data.source or data.train) if name == "train" else getattr(data, name)

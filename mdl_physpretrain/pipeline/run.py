@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
+from mdl_physpretrain.pipeline.alone import needs_own_process
 from mdl_physpretrain.pipeline.cache import Records, code_hash, fingerprint
 from mdl_physpretrain.pipeline.config import RunConfig
 from mdl_physpretrain.pipeline.folder import describe, preflight, write_timings
@@ -77,8 +78,8 @@ def run_pipeline(
     progress
         Show progress bars.
     listener
-        Called with ``"start"``, ``"resume"``, ``"skip"`` or ``"done"``, the
-        task and the seconds.
+        Called with ``"start"``, ``"resume"``, ``"done"``, ``"skip"`` (unchanged)
+        or ``"leave"`` (not selected), the task and the seconds.
 
     Returns
     -------
@@ -95,6 +96,8 @@ def run_pipeline(
         raise ConfigError(f"jobs must be at least 1, not {jobs}")
     folder = Path(output or config.output or "runs/run")
     prepare_folder(folder)
+    if needs_own_process(config, "finetune"):
+        jobs = 1  # one training already has all devices
     with locked(folder):
         preflight(config)
         tasks = plan(config)
@@ -167,15 +170,15 @@ def execute(
 
     with pool:
         while waiting or pool.busy:
-            for task in [t for t in waiting if settled.issuperset(t.needs)]:
-                if pool.full(task):
-                    continue
+            ready = [t for t in waiting if settled.issuperset(t.needs) and not pool.full(t)]
+            if ready:
+                task = pool.first(ready)
                 waiting.remove(task)
                 if task.stage not in chosen:
                     if task.name in needed:
                         _require(task, records)
                     known = records.read(task.name)
-                    settle(task, "not selected", known["seconds"] if known else 0.0, "skip")
+                    settle(task, "not selected", known["seconds"] if known else 0.0, "leave")
                     continue
                 mark = _fingerprint(task, records)
                 known = None if force else records.done(task.name)
@@ -187,6 +190,7 @@ def execute(
                 tell("resume" if resumes else "start", task, 0.0)
                 marks[task.name] = mark
                 pool.submit(task, config, records.folder, progress)
+                continue
             for task, outputs, seconds in pool.finished():
                 records.finish(task.name, marks.pop(task.name), outputs, seconds)
                 settle(task, result.status[task.name], seconds, "done")

@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.pipeline.alone import is_first_rank
 from mdl_physpretrain.pipeline.cache import write_atomic
 from mdl_physpretrain.pipeline.config import RunConfig, Training
 from mdl_physpretrain.pipeline.preparing import choose, read_part
@@ -61,14 +62,23 @@ def arm_folder(seed: int, arm: str) -> str:
 
 
 def pretrain_student(config: RunConfig, folder: Path, show: bool, *, seed: int, core: str) -> list[str]:
-    """Train a new network on the teacher's labels."""
+    """Train a new network on the teacher's labels.
+
+    It is made from the reference data, like that of an arm without pretraining
+    and with the same seed: reference energies, normalisation and the reach of
+    a core are those of the data, not of compressed structures.
+    """
+    from mdl_physpretrain.training import build_student
+
     labelled = _read(folder / LABELLED)
     kept, val = _by_parent(labelled, config.pretrain.val_fraction, config.data.seed)
+    number = derived_seed(seed, "student")
+    train = read_part(folder, "train")
+    model = build_student(config.backbone.name, train, model_args=config.backbone.args, core=core, seed=number)
+    if config.teacher.calculator is not None and not config.augment.anchor:
+        shift_reference_energies(model, kept)  # another code, another energy scale
     out = pretrain_folder(seed, core)
-    return _train(
-        config, folder, out, show, config.backbone.name, kept, val or None, config.pretrain,
-        model_args=config.backbone.args, core=core, seed=derived_seed(seed, "student"),
-    )  # fmt: skip
+    return _train(config, folder, out, show, model, kept, val or None, config.pretrain, seed=number)
 
 
 def finetune_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: str) -> list[str]:
@@ -113,9 +123,9 @@ def shift_reference_energies(model: EnergyModel, structures: Sequence[Atoms]) ->
     from mdl_physpretrain.structures.labels import Labels
     from mdl_physpretrain.training.errors import batches_of
 
-    owner = next((m for m in model.modules() if hasattr(m, "reference_energies")), None)
+    table: Any = next((m.reference_energies for m in model.modules() if hasattr(m, "reference_energies")), None)
     labelled = [a for a in structures if get_labels(a).energy is not None]
-    if owner is None or not labelled:
+    if table is None or not labelled:
         return
     model.eval()
     with torch.no_grad():
@@ -126,7 +136,7 @@ def shift_reference_energies(model: EnergyModel, structures: Sequence[Atoms]) ->
         assert reference is not None
         residuals.append(set_labels(atoms.copy(), Labels(reference - energy, None, None)))
     for symbol, shift in reference_energies(residuals).items():
-        owner.reference_energies[atomic_numbers[symbol]] += shift
+        table[atomic_numbers[symbol]] += shift
 
 
 def evaluate_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: str) -> list[str]:
@@ -294,7 +304,8 @@ def _train(
     elements = sorted({s for a in structures for s in a.symbols})
     # nothing that differs from run to run (times): equal results shall be equal files
     trained.metadata = {"training": out, "seed": extra["seed"], "best_val_loss": best, "elements": elements}  # type: ignore[assignment]
-    trained.save(folder / out / "best.pt")  # type: ignore[arg-type]
+    if is_first_rank():
+        trained.save(folder / out / "best.pt")  # type: ignore[arg-type]
     return [f"{out}/best.pt", f"{out}/history.csv"]
 
 

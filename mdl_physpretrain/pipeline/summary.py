@@ -31,7 +31,7 @@ def summary_table(folder: Path) -> Table | None:
     split = next((s for s in ("test", "val", "train") if (errors["split"] == s).any()), None)
     errors = errors[errors["split"] == split]
     title = "Unphysical trajectories (in every seed) and errors"
-    caption = f"errors on {split}: mean ± spread over seeds; forces in eV/Å; total 0.01 E + 50 F + 50 S"
+    caption = f"errors on {split}, mean ± spread over seeds\nforces in eV/Å, total = 0.01 E + 50 F + 50 S"
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("arm", no_wrap=True)
     for name in ("runs", "overlap", "Lindemann", "unphysical", "forces", "total"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,13 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     failed = [{"structure_id": f.structure_id, "reason": f.reason} for f in labelled.failures]
     facts |= {"n_before": len(made), "n_failed_to_label": len(failed), "failed_to_label": failed}
     facts["skipped_parents"] = made.skipped
+    if len(result.kept) < len(made) / 2:
+        most = max(result.counts, key=lambda reason: result.counts[reason])
+        warnings.warn(
+            f"the label filter kept only {len(result.kept)} of {len(made)} augmented structures (most fell to {most}); "
+            "smaller augment.pull and perturb, augment.min_distance_factor or a wider limit keep more",
+            stacklevel=2,
+        )
     write_structures(out / "labelled.extxyz", result.kept)
     write_atomic(out / "filter.json", json.dumps(plain(facts), indent=1))
     distances = [pair_min_distances(s).assign(set=name) for s, name in ((train, "original"), (made, "augmented"))]

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.pipeline.alone import needs_own_process, run_alone
 from mdl_physpretrain.pipeline.config import RunConfig
 
 if TYPE_CHECKING:
@@ -59,10 +61,18 @@ class Inline:
         """Whether a task must wait."""
         return self.busy
 
+    def first(self, ready: Sequence[Task]) -> Task:
+        """Which of several tasks to begin with."""
+        return ready[0]
+
     def submit(self, task: Task, config: RunConfig, folder: Path, progress: bool) -> None:
         """Do it."""
         try:
-            self._done.append((task, *_timed(task.work, config, folder, progress)))
+            if needs_own_process(config, task.stage):
+                began = time.perf_counter()
+                self._done.append((task, run_alone(folder, task.name), time.perf_counter() - began))
+            else:
+                self._done.append((task, *_timed(task.work, config, folder, progress)))
         except Exception as error:
             _name(task, error)
 
@@ -113,6 +123,10 @@ class Workers:
     def full(self, task: Task) -> bool:
         """Whether a task must wait for a free worker."""
         return task.parallel and len(self._futures) >= self.jobs
+
+    def first(self, ready: Sequence[Task]) -> Task:
+        """Tasks for the workers before those that occupy this process."""
+        return next((t for t in ready if t.parallel), ready[0])
 
     def submit(self, task: Task, config: RunConfig, folder: Path, progress: bool) -> None:
         """Start a task."""

@@ -7,10 +7,7 @@ not know which kind of teacher is at work.
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import struct
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,11 +30,11 @@ from mdl_physpretrain.models.base import EnergyModel, predict
 from mdl_physpretrain.models.calculator import ASECalculator
 from mdl_physpretrain.progress import track
 from mdl_physpretrain.structures.labels import Labels, set_labels
+from mdl_physpretrain.teacher.journal import Journal, Outcome
 
 __all__ = ["LabelFailure", "Labelled", "Teacher", "label"]
 
 Teacher: TypeAlias = EnergyModel | Calculator | Callable[[], Calculator]
-Outcome: TypeAlias = Labels | str  # a text is the reason of a failure
 
 MAX_EDGES_CPU = 100_000  # per batch: what fits the cache is fastest
 MAX_EDGES_GPU = 4_000_000
@@ -364,7 +361,7 @@ def _evaluate(
     progress: bool,
 ) -> list[Outcome]:
     """Outcomes of all jobs; those in the resume file are not computed again."""
-    journal = None if resume is None else _Journal(Path(resume), _fingerprint(jobs, engine))
+    journal = None if resume is None else Journal(Path(resume), _fingerprint(jobs, engine))
     outcomes: list[Outcome] = [] if journal is None else journal.read()
     for job, outcome in zip(jobs, outcomes, strict=False):
         if on_error == "raise" and isinstance(outcome, str):
@@ -407,101 +404,3 @@ def _fingerprint(jobs: Sequence[Atoms], engine: _Engine) -> str:
         ):
             digest.update(np.ascontiguousarray(array, dtype=dtype).tobytes())
     return digest.hexdigest()
-
-
-class _Journal:
-    """Finished outcomes in an append-only file that survives ``kill -9``.
-
-    A line with format and fingerprint, then chunks: length (8 bytes, little
-    endian), BLAKE2b digest (16 bytes), and an uncompressed ``.npz`` without
-    pickles. A chunk that is cut short or does not match its digest ends the
-    file; it and what follows are dropped.
-    """
-
-    FORMAT = b"mdl_physpretrain labels 1 "
-    HEAD = struct.Struct("<Q16s")
-
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self.path = path
-        self.header = self.FORMAT + fingerprint.encode() + b"\n"
-
-    def read(self) -> list[Outcome]:
-        """Outcomes of the whole chunks; cuts a torn end off and creates the file where there is none.
-
-        Raises
-        ------
-        ConfigError
-            If the file is not of this work, or cannot be read or written.
-        """
-        try:
-            content = self.path.read_bytes() if self.path.exists() else b""
-        except OSError as error:
-            raise ConfigError(f"cannot read the resume file {self.path}: {error}") from error
-        outcomes: list[Outcome] = []
-        if self.header.startswith(content):  # new, or killed while the header was written
-            self._write("wb", self.header)
-            return outcomes
-        if not content.startswith(self.FORMAT):
-            raise ConfigError(f"resume: {self.path} is another kind of file; choose another name")
-        if not content.startswith(self.header):
-            raise ConfigError(
-                f"resume: {self.path} belongs to other structures, another teacher or other options; "
-                "delete it or choose another name"
-            )
-        good = len(self.header)
-        while len(content) >= good + self.HEAD.size:
-            size, digest = self.HEAD.unpack_from(content, good)
-            payload = content[good + self.HEAD.size : good + self.HEAD.size + size]
-            if len(payload) < size or blake2b(payload, digest_size=16).digest() != digest:
-                break
-            outcomes += _unpack(payload)
-            good += self.HEAD.size + size
-        if good < len(content):
-            self._write("r+b", b"", size=good)
-        return outcomes
-
-    def append(self, outcomes: Sequence[Outcome]) -> None:
-        """Write one chunk and wait until it is on the disk."""
-        payload = _pack(outcomes)
-        self._write("ab", self.HEAD.pack(len(payload), blake2b(payload, digest_size=16).digest()) + payload)
-
-    def _write(self, mode: str, content: bytes, *, size: int | None = None) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open(mode) as file:
-                if size is not None:
-                    file.truncate(size)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise ConfigError(f"cannot write the resume file {self.path}: {error}") from error
-
-
-def _pack(outcomes: Sequence[Outcome]) -> bytes:
-    found = [o for o in outcomes if not isinstance(o, str)]
-    forces = [o.forces for o in found if o.forces is not None]
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        failed=np.array([isinstance(o, str) for o in outcomes]),
-        reasons=np.array([o for o in outcomes if isinstance(o, str)], dtype=np.str_),
-        energy=np.array([o.energy for o in found], dtype=np.float64),
-        n_atoms=np.array([len(f) for f in forces], dtype=np.int64),
-        forces=np.concatenate([np.empty((0, 3)), *forces]),
-        has_stress=np.array([o.stress is not None for o in found], dtype=bool),
-        stress=np.array([o.stress for o in found if o.stress is not None], dtype=np.float64).reshape(-1, 3, 3),
-    )
-    return buffer.getvalue()
-
-
-def _unpack(payload: bytes) -> list[Outcome]:
-    with np.load(io.BytesIO(payload), allow_pickle=False) as file:
-        data: dict[str, Any] = {name: file[name] for name in file.files}
-    reasons, stresses = iter(data["reasons"].tolist()), iter(data["stress"])
-    forces = np.split(data["forces"], np.cumsum(data["n_atoms"])[:-1])
-    labels = (
-        Labels(energy, part.copy(), next(stresses) if has else None)
-        for energy, part, has in zip(data["energy"].tolist(), forces, data["has_stress"], strict=False)
-    )
-    return [next(reasons) if failed else next(labels) for failed in data["failed"]]

@@ -25,6 +25,11 @@ __all__ = ["BoundedEAM", "Bounds"]
 class Bounds:
     """Intervals of the bounded parameters.
 
+    The error of small forces near equilibrium is lowest for a potential that
+    is nearly flat, and a flat teacher teaches nothing: hence the lower limits
+    of depth and steepness. What they cost in error, anchored labels
+    (:func:`mdl_physpretrain.teacher.label`) take back.
+
     Attributes
     ----------
     depth
@@ -41,9 +46,9 @@ class Bounds:
         data the embedding would pull atoms together.
     """
 
-    depth: tuple[float, float] = (0.1, 4.0)
-    steepness: tuple[float, float] = (1.2, 2.5)
-    well: tuple[float, float] = (0.95, 1.25)
+    depth: tuple[float, float] = (0.3, 4.0)
+    steepness: tuple[float, float] = (1.2, 2.2)
+    well: tuple[float, float] = (0.95, 1.2)
     decay: tuple[float, float] = (0.8, 5.0)
     balance: tuple[float, float] = (0.1, 3.0)
 
@@ -103,7 +108,7 @@ class BoundedEAM(nn.Module):
             return 0.2 * torch.randn(*shape, generator=generator, dtype=dtype)
 
         low_depth, high_depth = (math.log(b) for b in bounds.depth)
-        self.depth = nn.Parameter(_logit(low_depth, high_depth, math.log(0.4)) + noise(n_pairs))
+        self.depth = nn.Parameter(_logit(low_depth, high_depth, math.log(0.6)) + noise(n_pairs))
         self.steepness = nn.Parameter(_logit(*bounds.steepness, 1.6) + noise(n_pairs))
         self.well = nn.Parameter(_logit(*bounds.well, 1.05) + noise(n_pairs))
         spread = torch.linspace(-2.0, 2.0, n_basis, dtype=dtype) if n_basis > 1 else torch.zeros(1, dtype=dtype)

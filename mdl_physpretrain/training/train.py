@@ -33,6 +33,7 @@ def build_student(
     *,
     model_args: dict[str, Any] | None = None,
     core: str | None = None,
+    references: dict[str, float] | None = None,
     seed: int = 0,
 ) -> EnergyModel:
     """A freshly initialised model with what it needs to know of the data.
@@ -51,6 +52,9 @@ def build_student(
     core
         ``"zbl"`` adds a fixed ZBL repulsion, ``E = E_MLIP + E_ZBL``, which
         ends before the closest distance in the data.
+    references
+        Reference energy per element in eV, from ``structures`` by default.
+        Give those of the DFT data when ``structures`` are compressed ones.
     seed
         Of the initial weights.
 
@@ -82,7 +86,7 @@ def build_student(
     if hasattr(model, "reference_energies"):
         from ase.data import atomic_numbers
 
-        for symbol, energy in reference_energies(structures).items():
+        for symbol, energy in (references or reference_energies(structures)).items():
             model.reference_energies[atomic_numbers[symbol]] = energy
     return _with_core(model, structures) if core == "zbl" else model
 
@@ -109,6 +113,7 @@ def train(
     replay_fraction: float = 0.0,
     model_args: dict[str, Any] | None = None,
     core: str | None = None,
+    references: dict[str, float] | None = None,
     seed: int = 0,
     directory: str | Path | None = None,
     resume: bool = True,
@@ -150,7 +155,7 @@ def train(
     replay, replay_fraction
         Teacher-labelled structures mixed in, so that finetuning does not
         forget the repulsive core; the share they make of an epoch.
-    model_args, core
+    model_args, core, references
         See :func:`build_student`; only for a model given by name.
     seed
         Of initial weights and order.
@@ -185,7 +190,7 @@ def train(
     structures = validate_structures(list(structures), require=())
     if val is not None and len(val) == 0:
         raise StructureError("the validation set is empty; pass val=None to select on the training set")
-    student = _student(model, structures, model_args, core, seed)
+    student = _student(model, structures, model_args, core, references, seed)
     has_parameters = any(p.requires_grad for p in student.parameters())
     if not has_parameters:
         raise ConfigError("the model has no trainable parameters")
@@ -268,11 +273,12 @@ def _student(
     structures: Sequence[Atoms],
     model_args: dict[str, Any] | None,
     core: str | None,
+    references: dict[str, float] | None,
     seed: int,
 ) -> EnergyModel:
     is_path = isinstance(model, Path) or (isinstance(model, str) and model.endswith((".pt", ".ckpt")))
     if isinstance(model, str) and not is_path:
-        return build_student(model, structures, model_args=model_args, core=core, seed=seed)
+        return build_student(model, structures, model_args=model_args, core=core, references=references, seed=seed)
     if model_args:
         raise ConfigError("model_args belong to a new model given by name, not to one that exists")
     start = load_model(model) if is_path else deepcopy(model)  # type: ignore[arg-type]

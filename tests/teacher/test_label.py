@@ -1,5 +1,7 @@
 """Labelling: agreement with predict and ASE, anchoring, failures, resume, refusal."""
 
+import sys
+
 import ase.io
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
-import mdl_physpretrain.teacher.label as label_module
+
 from mdl_physpretrain.augment import augment, filter_labels
 from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
@@ -82,6 +84,7 @@ def test_edge_limit_and_own_dtype(rocksalt, monkeypatch):
     whole = label(made, _eam(["Mg", "O"], torch.float32))
     assert whole[0].calc.results["forces"].dtype == np.float64
     sizes = []
+    label_module = sys.modules[label.__module__]
     original = label_module.collate
     monkeypatch.setattr(label_module, "MAX_EDGES_CPU", 1500)
     monkeypatch.setattr(label_module, "collate", lambda items: sizes.append(len(items)) or original(items))

@@ -1,0 +1,187 @@
+"""A whole run, as small as it can be, on the command line."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.models import load_model
+from mdl_physpretrain.pipeline.plan import STAGES
+from mdl_physpretrain.structures import get_labels, read_structures, write_structures
+
+CONFIG = """\
+name: Rock salt
+data: {source: mgo.extxyz, fractions: [0.5, 0.25, 0.25]}
+seeds: [0, 1]
+teacher: {epochs: 2, cutoff: 4.5, force: true}
+augment: {n_aug: 2, pull: 0.3, perturb: 0.3, max_force: null}
+backbone: {args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
+pretrain: {epochs: 2}
+finetune: {epochs: 2}
+arms:
+  baseline: {pretrain: false}
+  pretrained: {replay: 0.3}
+md: {n_structures: 2, steps: 20}
+"""
+FILES = """config.yaml README.md environment.json timings.json efs.csv physicality.csv diatomics.csv
+data/train.extxyz data/val.extxyz data/test.extxyz data/summary.json
+teacher/teacher.pt teacher/examination.json teacher/history.csv teacher/errors.json teacher/curves.csv
+augment/labelled.extxyz augment/filter.json augment/min_distances.csv
+seed-0/pretrain/best.pt seed-0/pretrain/last.ckpt seed-0/pretrain/history.csv
+seed-1/baseline/best.pt seed-1/pretrained/best.pt seed-1/pretrained/history.csv
+seed-0/md/baseline.csv seed-0/md/pretrained.csv report/index.html"""
+
+
+def _call(*words):
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    import numpy as np
+    from ase.build import bulk
+    from conftest import _labelled
+
+    folder = tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(7)
+    structures = []
+    for k in range(8):
+        atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+        atoms.positions += rng.normal(scale=0.05, size=(8, 3))
+        structures.append(_labelled(atoms, rng, f"mgo-{k}"))
+    write_structures(folder / "mgo.extxyz", structures)
+    config = folder / "config.yaml"
+    config.write_text(CONFIG)
+    result = _call("run", config, "-o", folder / "run", "--jobs", "1")
+    assert result.exit_code == 0, result.output
+    return config, folder / "run", result.output
+
+
+def _statuses(run):
+    return {row["stage"]: row["status"] for row in json.loads((run / "timings.json").read_text())}
+
+
+def test_every_file_of_the_run_folder_is_there(finished):
+    _, run, output = finished
+    missing = [name for name in FILES.split() if not (run / name).is_file()]
+    assert not missing
+    assert "Report: " in output
+    assert "pretrained" in output
+    assert set(_statuses(run).values()) == {"done"}
+    assert not list(run.rglob("*.part"))
+
+
+def test_tables_have_a_row_for_every_seed_arm_and_structure(finished):
+    _, run, _ = finished
+    physicality = pd.read_csv(run / "physicality.csv")
+    assert len(physicality) == 2 * 2 * 2
+    assert set(physicality.groupby(["seed", "arm"]).size()) == {2}
+    assert {"ensemble", "temperature", "timestep", "steps", "overlap", "physical"} <= set(physicality)
+    errors = pd.read_csv(run / "efs.csv")
+    assert set(map(tuple, errors[["seed", "arm", "split"]].to_numpy())) == {
+        (s, a, p) for s in (0, 1) for a in ("baseline", "pretrained") for p in ("train", "val", "test")
+    }
+    assert errors["forces_mae"].notna().all()
+    curves = pd.read_csv(run / "diatomics.csv")
+    assert set(curves["pair"]) == {"O-O", "O-Mg", "Mg-Mg"}
+    last = curves.sort_values("r").groupby(["arm", "seed", "pair"]).last()
+    assert (last["energy"] == 0).all()
+
+
+def test_labels_provenance_and_metadata_are_kept(finished):
+    _, run, _ = finished
+    labelled = read_structures(run / "augment" / "labelled.extxyz")
+    facts = json.loads((run / "augment" / "filter.json").read_text())
+    assert len(labelled) == facts["n_kept"] == facts["n_before"] - facts["n_removed"]
+    assert all(a.info["label_source"] == "eam" and "parent_id" in a.info for a in labelled)
+    assert all(get_labels(a).stress is not None for a in labelled)
+    model = load_model(run / "seed-0" / "pretrained" / "best.pt")
+    assert model.metadata["elements"] == ["Mg", "O"]
+    summary = json.loads((run / "data" / "summary.json").read_text())
+    assert (summary["n_train"], summary["n_val"], summary["n_test"]) == (4, 2, 2)
+    assert summary["trivial"]["forces_mae"] > 0
+
+
+def test_arms_of_a_seed_are_paired(finished):
+    """Same structures and starting velocities in all arms of a seed, others in another seed."""
+    from mdl_physpretrain.dynamics import Runs
+
+    _, run, _ = finished
+    first = {
+        (s, a): [float(r.trace_temperature[0]) for r in Runs.load(run / f"seed-{s}/md/{a}.runs.npz")]
+        for s in (0, 1)
+        for a in ("baseline", "pretrained")
+    }
+    assert first[0, "baseline"] == first[0, "pretrained"]
+    assert first[0, "baseline"] != first[1, "baseline"]
+
+
+def test_resolved_configuration_describes_the_same_run(finished):
+    _, run, _ = finished
+    shown = yaml.safe_load((run / "config.yaml").read_text())
+    assert shown["md"]["steps"] == 20
+    assert shown["finetune"]["learning_rate"] == 1e-3
+    result = _call("run", run / "config.yaml", "-o", run, "--jobs", "1")
+    assert result.exit_code == 0, result.output
+    assert set(_statuses(run).values()) == {"skipped"}
+
+
+def test_second_call_skips_everything_and_md_changes_redo_only_md(finished):
+    config, run, _ = finished
+    result = _call("run", config, "-o", run, "--jobs", "1")
+    assert result.exit_code == 0, result.output
+    assert set(_statuses(run).values()) == {"skipped"}
+    result = _call("run", config, "-o", run, "--jobs", "1", "md.steps=10")
+    assert result.exit_code == 0, result.output
+    redone = {stage for stage, status in _statuses(run).items() if status == "done"}
+    assert {stage.split()[0] for stage in redone} == {"md", "report"}
+    assert set(pd.read_csv(run / "physicality.csv")["steps"]) == {10}
+
+
+def test_only_and_unknown_stage(finished):
+    config, run, _ = finished
+    result = _call("run", config, "-o", run, "--only", "evaluate", "--force", "--jobs", "1", "md.steps=10")
+    assert result.exit_code == 0, result.output
+    statuses = _statuses(run)
+    assert statuses["evaluate seed 0 baseline"] == "done"
+    assert statuses["prepare"] == "not selected"
+    result = _call("run", config, "-o", run, "--only", "nonsense")
+    assert result.exit_code == 2
+    assert all(stage in result.output for stage in STAGES)
+
+
+def test_any_ase_calculator_can_teach(tmp_path):
+    """Labels come from it, on its own energy scale, and no EAM is fitted."""
+    import numpy as np
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+
+    structures = []
+    for k in range(6):
+        atoms = bulk("Cu", "fcc", a=3.6, cubic=True)
+        atoms.rattle(0.05, seed=k)
+        atoms.info["structure_id"] = f"cu-{k}"
+        atoms.calc = EMT()
+        energy, forces = atoms.get_potential_energy() - 100.0, atoms.get_forces()
+        from mdl_physpretrain.structures import set_labels
+        from mdl_physpretrain.structures.labels import Labels
+
+        structures.append(set_labels(atoms, Labels(energy, forces, None)))
+    write_structures(tmp_path / "cu.extxyz", structures)
+    (tmp_path / "c.yaml").write_text(
+        "data: {source: cu.extxyz, fractions: [0.6, 0.2, 0.2]}\nseeds: [0]\n"
+        "teacher: {calculator: 'ase.calculators.emt:EMT'}\naugment: {n_aug: 2, pull: 0.2, perturb: 0.2}\n"
+        "backbone: {args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}\npretrain: {epochs: 1}\nfinetune: {epochs: 1}\n"
+        "arms: {pretrained: {}}\nmd: {steps: 3}\n"
+    )
+    result = _call("run", tmp_path / "c.yaml", "-o", tmp_path / "run", "-j", "1")
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "run" / "teacher").exists()
+    labelled = read_structures(tmp_path / "run" / "augment" / "labelled.extxyz")
+    assert {a.info["label_source"] for a in labelled} == {"emt"}
+    # the two energy scales are 100 eV per cell apart: the network follows both
+    histories = [pd.read_csv(tmp_path / "run" / "seed-0" / name / "history.csv") for name in ("pretrain", "pretrained")]
+    assert all(np.isfinite(h["val_energy_mae"]).all() and h["val_energy_mae"].iloc[-1] < 5 for h in histories)

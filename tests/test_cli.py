@@ -1,0 +1,190 @@
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from mdl_physpretrain import __version__
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.structures import get_labels, read_structures, write_structures
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+def fine(*words):
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def data(tmp_path, rocksalt):
+    path = tmp_path / "mgo.extxyz"
+    write_structures(path, rocksalt)
+    return path
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from mdl_physpretrain.cli import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'lightning', 'pandas', 'ase', 'numpy', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in ("run", "fit-eam", "examine", "augment", "label", "train", "evaluate", "md", "assess", "report"):
+        assert command in done.stdout
+
+
+def test_version():
+    assert __version__ in fine("version")
+
+
+def test_init_config_and_its_errors(tmp_path):
+    path = tmp_path / "new.yaml"
+    fine("init", path, "--data", "a file[1].extxyz")
+    assert "a file[1].extxyz" in fine("config", path)
+    result = call("init", path)
+    assert result.exit_code == 2
+    assert "exists" in result.output
+    fine("init", path, "--force")
+    assert "steps: 7" in fine("config", path, "md.steps=7")
+    assert "md.temperature" in fine("config")
+
+
+def test_errors_are_one_message_with_exit_code_2(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("data: {source: demo}\nmd: {stpes: 3}\n")
+    result = call("run", path)
+    assert result.exit_code == 2
+    assert "did you mean 'md.steps'?" in result.stderr
+    assert "Traceback" not in result.output
+    assert isinstance(call("--debug", "run", path).exception, Exception)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("backbone.args={cutof: 5.0}", "backbone.args.cutof: cgcnn has no such argument; did you mean 'cutoff'?"),
+        ("backbone.args={cutoff: -5.0}", "backbone.args: cutoff must be positive"),
+        ("backbone.name=cgnn", "backbone.name: unknown model"),
+        ("teacher.calculator=no.such:thing", "teacher.calculator: cannot import"),
+        ("data.source=gone.extxyz", "gone.extxyz, field data.source: does not exist"),
+        ("data.source='gone*.extxyz'", "no file matches"),
+        ("teacher.checkpoint=gone.pt", "field teacher.checkpoint: does not exist"),
+        ("device=cuda:77", "device: 'cuda:77' is not available"),
+    ],
+)
+def test_what_would_fail_late_fails_at_once(tmp_path, monkeypatch, change, expected):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = tmp_path / "c.yaml"
+    path.write_text("data: {source: demo}\n")
+    result = call("run", path, "-o", tmp_path / "run", change)
+    assert result.exit_code == 2, result.output
+    assert expected in " ".join(result.stderr.replace(str(tmp_path) + "/", "").split())
+    assert not (tmp_path / "run" / "data").exists()
+
+
+def test_refused_teacher_says_how_to_force_it(data, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        f"data: {{source: {data}, fractions: [0.5, 0.25, 0.25]}}\nseeds: [0]\n"
+        "teacher: {preset: paper, epochs: 1, cutoff: 4.0}\nmd: {steps: 2}\n"
+    )
+    result = call("run", path, "-o", tmp_path / "run", "-j", 1)
+    assert "FAILED" in result.stdout, "the examination must be shown"
+    assert result.exit_code == 2, result.output
+    assert "augment: the teacher failed its examination" in result.stderr
+    assert "teacher.force: true" in result.stderr
+
+
+def test_unwritable_output(data, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"data: {{source: {data}}}\n")
+    result = call("run", path, "-o", data / "run")
+    assert result.exit_code == 2
+    assert "cannot write to the run folder" in result.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(data, tmp_path, monkeypatch):
+    import mdl_physpretrain.pipeline.run as pipeline
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "execute", interrupted)
+    path = tmp_path / "c.yaml"
+    path.write_text(f"data: {{source: {data}}}\n")
+    result = call("run", path, "-o", tmp_path / "run")
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr
+
+
+def test_steps_one_by_one(data, tmp_path):
+    teacher, perturbed, labelled = tmp_path / "teacher.pt", tmp_path / "aug.extxyz", tmp_path / "labelled.extxyz"
+    result = call("fit-eam", data, "-o", teacher, "--epochs", 2, "--cutoff", 4.5)
+    assert result.exit_code in (0, 1), result.output
+    passed = result.exit_code == 0
+    assert (call("examine", teacher, data).exit_code == 0) == passed
+    fine("augment", data, "-o", perturbed, "--n-aug", 2, "--pull", 0.3)
+    assert len(read_structures(perturbed)) == 16
+    fine("label", perturbed, "-o", labelled, "--teacher", teacher, "--force")
+    assert all(get_labels(a).forces is not None for a in read_structures(labelled))
+    assert not list(tmp_path.glob(".*.journal"))
+
+    small = [w for a in ("dim1=8", "dim2=8", "gc_count=1", "cutoff=4.0") for w in ("--arg", a)]
+    fine("train", labelled, "-o", tmp_path / "pre", "--epochs", 1, *small)
+    fine("train", data, "-o", tmp_path / "fine", "--model", tmp_path / "pre" / "best.pt", "--epochs", 1, "--val", data)
+    model = tmp_path / "fine" / "best.pt"
+    assert "trivial" in fine("evaluate", model, data)
+    fine("md", model, data, "-o", tmp_path / "md", "--steps", 5, "--trajectories", 1)
+    table = pd.read_csv(tmp_path / "md" / "physicality.csv")
+    assert list(table["steps_done"]) == [5] * 8
+    fine("assess", tmp_path / "md" / "trajectories" / "*.extxyz", "-o", tmp_path / "again.csv", "--unwrapped")
+    again = pd.read_csv(tmp_path / "again.csv")
+    for column in ("lindemann_local", "min_distance"):
+        assert again[column].tolist() == pytest.approx(table[column].tolist(), rel=1e-3), column
+
+
+def test_label_with_any_ase_calculator(data, tmp_path):
+    from ase.build import bulk
+
+    atoms = bulk("Cu", "fcc", a=3.7, cubic=True)
+    write_structures(tmp_path / "cu.extxyz", [atoms])
+    fine("label", tmp_path / "cu.extxyz", "-o", tmp_path / "out.extxyz", "--teacher", "ase.calculators.emt:EMT")
+    (labelled,) = read_structures(tmp_path / "out.extxyz")
+    assert labelled.info["label_source"] == "emt"
+    result = call("label", data, "-o", tmp_path / "x.extxyz", "--teacher", "ase.calculators.emt:Nothing")
+    assert result.exit_code == 2
+    assert "cannot import" in result.stderr
+
+
+def test_datasets(tmp_path):
+    assert "load-atoms:P-GAP-20" in fine("datasets")
+    out = fine("datasets", "demo", "-o", tmp_path / "d.extxyz")
+    assert "elements Li Mn O P" in out
+    assert len(read_structures(tmp_path / "d.extxyz")) > 100
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("evaluate", "none.pt", "demo"), "none.pt does not exist"),
+        (("augment", "none.extxyz", "-o", "x.extxyz"), "none.extxyz"),
+        (("report", "nowhere"), "nowhere does not exist"),
+        (("train", "demo", "-o", "x", "--arg", "cutoff"), "not of the form name=value"),
+        (("assess", "none*.traj"), "no file matches"),
+    ],
+)
+def test_bad_input_of_single_steps(tmp_path, monkeypatch, words, expected):
+    monkeypatch.chdir(tmp_path)
+    result = call(*words)
+    assert result.exit_code == 2, result.output
+    assert expected in result.stderr
