@@ -18,7 +18,7 @@ _EXPORTS = {
     "Sum": "models",
     "ZBL": "models",
     "assess": "physicality",
-    "augment": "augment",
+    "augment": "augmentation",
     "evaluate": "training",
     "examine": "teacher",
     "fit_eam": "teacher",
@@ -32,6 +32,29 @@ _EXPORTS = {
     "train": "training",
     "write_structures": "structures",
 }
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.augmentation import augment as augment
+    from mdl_physpretrain.batch import AtomicBatch as AtomicBatch
+    from mdl_physpretrain.dynamics import simulate as simulate  # type: ignore[no-redef]
+    from mdl_physpretrain.models import CGCNN as CGCNN
+    from mdl_physpretrain.models import EAM as EAM
+    from mdl_physpretrain.models import ZBL as ZBL
+    from mdl_physpretrain.models import ASECalculator as ASECalculator
+    from mdl_physpretrain.models import EnergyModel as EnergyModel
+    from mdl_physpretrain.models import Sum as Sum
+    from mdl_physpretrain.models import load_model as load_model
+    from mdl_physpretrain.models import predict as predict
+    from mdl_physpretrain.models import save_model as save_model
+    from mdl_physpretrain.physicality import assess as assess
+    from mdl_physpretrain.structures import read_structures as read_structures
+    from mdl_physpretrain.structures import split_structures as split_structures
+    from mdl_physpretrain.structures import write_structures as write_structures
+    from mdl_physpretrain.teacher import examine as examine  # type: ignore[no-redef]
+    from mdl_physpretrain.teacher import fit_eam as fit_eam
+    from mdl_physpretrain.teacher import label as label  # type: ignore[no-redef]
+    from mdl_physpretrain.training import evaluate as evaluate
+    from mdl_physpretrain.training import train as train  # type: ignore[no-redef]
 
 __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
 

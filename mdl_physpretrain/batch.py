@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ class AtomicBatch:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> AtomicBatch:
         """Move to a device and cast the floating-point tensors."""
-        moved = {}
+        moved: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
@@ -109,10 +110,10 @@ class AtomicBatch:
 
     def pin_memory(self) -> AtomicBatch:
         """Pin all tensors, for fast transfer to a GPU."""
-        return replace(
-            self,
-            **{f.name: getattr(self, f.name).pin_memory() for f in fields(self) if f.name != "list_cutoff"},
-        )
+        pinned: dict[str, Any] = {
+            f.name: getattr(self, f.name).pin_memory() for f in fields(self) if f.name != "list_cutoff"
+        }
+        return replace(self, **pinned)
 
 
 def neighbour_list(

@@ -67,7 +67,7 @@ def augment(
     seed: Seed = 0,
 ) -> None:
     """Perturb structures by Algorithm 1."""
-    from mdl_physpretrain.augment import augment as perturbed
+    from mdl_physpretrain.augmentation import augment as perturbed
     from mdl_physpretrain.structures import write_structures
 
     made = perturbed(
@@ -92,7 +92,7 @@ def label(
     device: Device = "auto",
 ) -> None:
     """Label structures with an EAM or any ASE calculator."""
-    from mdl_physpretrain.augment import filter_labels
+    from mdl_physpretrain.augmentation import filter_labels
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.label import label as labels_of
 

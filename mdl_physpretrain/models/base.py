@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -109,7 +110,7 @@ class EnergyModel(nn.Module):
         """Device of the parameters, or of the buffers without any."""
         return next((t.device for t in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
-    def save(self, path: str, **metadata: Any) -> None:
+    def save(self, path: str | Path, **metadata: Any) -> None:
         """Write a native checkpoint, see :func:`mdl_physpretrain.models.checkpoint.save_model`."""
         from mdl_physpretrain.models.checkpoint import save_model
 

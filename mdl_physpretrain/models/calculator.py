@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
@@ -27,7 +25,7 @@ class ASECalculator(Calculator):
     >>> atoms.calc = ASECalculator(load_model("m.pt"))  # doctest: +SKIP
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - ASE's name and type
 
     def __init__(self, model: EnergyModel) -> None:
         super().__init__()
@@ -35,6 +33,7 @@ class ASECalculator(Calculator):
 
     def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:  # noqa: ANN001
         super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
         bare = Atoms(self.atoms.numbers, self.atoms.positions, cell=self.atoms.cell, pbc=self.atoms.pbc)
         bare.info["structure_id"] = self.atoms.info.get("structure_id", bare.get_chemical_formula())
         batch = build_batch(bare, self.model.cutoff, dtype=self.model.dtype).to(self.model.device)

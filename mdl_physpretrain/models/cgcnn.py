@@ -9,6 +9,8 @@ parameters, same numbers, a fraction of the work.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,6 +38,8 @@ class GaussianBasis(nn.Module):
     width
         Standard deviation in units of the cutoff (MatDeepLearn: 0.2).
     """
+
+    offset: Tensor
 
     def __init__(self, cutoff: float, n_basis: int, width: float) -> None:
         super().__init__()
@@ -131,6 +135,8 @@ class CGCNN(EnergyModel):
         Typical number of neighbours (``train`` sets it from the data).
     """
 
+    reference_energies: Tensor
+
     def __init__(
         self,
         *,
@@ -196,19 +202,21 @@ class CGCNN(EnergyModel):
             For the embeddings.
         """
         if len(self.pre_lin_list):
-            weight = self.pre_lin_list[0].weight
+            weight: Any = self.pre_lin_list[0].weight
             weight.copy_(torch.randn(weight.shape, generator=generator))
+        conv: Any
         for conv in self.conv_list:
             for layer in (conv.lin_f, conv.lin_s):
                 layer.weight[:, 2 * conv.dim :] *= EDGE_GAIN
         self.lin_out.weight *= OUTPUT_GAIN
         if self.batch_norm and self.fixed_norm:
-            momenta = [norm.momentum for norm in self.bn_list]
-            for norm in self.bn_list:
+            norms: list[Any] = list(self.bn_list)
+            momenta = [norm.momentum for norm in norms]
+            for norm in norms:
                 norm.train()
                 norm.momentum = 1.0
             self(batch)
-            for norm, momentum in zip(self.bn_list, momenta, strict=True):
+            for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
             self.train(self.training)
 
@@ -233,7 +241,7 @@ class CGCNN(EnergyModel):
             raise StructureError(f"CGCNN knows the elements 1 to {N_ELEMENTS}", field="numbers")
         if not len(self.pre_lin_list):
             return F.one_hot(numbers - 1, N_ELEMENTS).to(self.dtype)
-        first = self.pre_lin_list[0]
+        first: Any = self.pre_lin_list[0]
         x = self.act(first.weight.T[numbers - 1] + first.bias)  # one-hot times matrix
         for layer in self.pre_lin_list[1:]:
             x = self.act(layer(x))

@@ -67,6 +67,9 @@ class EAM(EnergyModel):
     the sum of the covalent radii.
     """
 
+    element_of: Tensor
+    pair_of: Tensor
+
     def __init__(
         self,
         elements: Sequence[str],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class Sum(EnergyModel):
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         total = vectors.new_zeros(len(batch))
+        part: Any
         for part in self.parts:
             inner, inner_vectors, _ = within_cutoff(batch, vectors, part.cutoff)
             total = total + part.energies(inner, inner_vectors)
@@ -46,6 +48,7 @@ class Sum(EnergyModel):
         self, batch: AtomicBatch, vectors: Tensor, *, create_graph: bool = False
     ) -> tuple[Tensor, Tensor]:
         energy, gradient = vectors.new_zeros(len(batch)), torch.zeros_like(vectors)
+        part: Any
         for part in self.parts:
             inner, inner_vectors, keep = within_cutoff(batch, vectors, part.cutoff)
             part_energy, part_gradient = part.energy_and_gradient(inner, inner_vectors, create_graph=create_graph)

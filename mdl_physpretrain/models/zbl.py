@@ -70,6 +70,8 @@ class ZBL(EnergyModel):
         the covalent radii.
     """
 
+    radii: Tensor
+
     def __init__(self, *, inner: float = 0.5, outer: float = 0.95) -> None:
         if not 0 <= inner < outer:
             raise ValueError(f"ZBL needs 0 <= inner < outer, not inner={inner}, outer={outer}")

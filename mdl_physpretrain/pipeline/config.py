@@ -133,9 +133,7 @@ class Augment(_Section):
         default=0.6, description="Stop pulls at this multiple of the sum of covalent radii; null: do not (the paper)."
     )
     seed: int = Field(default=0, ge=0, description="Of the perturbations.")
-    anchor: bool = Field(
-        default=True, description="Correct the teacher's labels to first order with the parents' own."
-    )
+    anchor: bool = Field(default=True, description="Correct the teacher's labels to first order with the parents' own.")
     batch_size: Count = Field(default=64, description="Structures labelled at once.")
     max_force: Positive | None = Field(default=100.0, description="Filter: largest force on an atom, eV/Å.")
     max_energy_per_atom: Positive | None = Field(

@@ -165,7 +165,7 @@ def _teaching(config: RunConfig) -> list[Task]:
     else:
         section = [section, teacher.calculator, teacher.calculator_args]
     needs = ("prepare", *(t.name for t in tasks))
-    code = (*_BASE, "augment", "teacher", "pipeline/teaching.py")
+    code = (*_BASE, "augmentation", "teacher", "pipeline/teaching.py")
     tasks.append(Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), code))
     return tasks
 

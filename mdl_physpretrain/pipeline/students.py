@@ -33,7 +33,6 @@ __all__ = [
     "finetune_arm",
     "pretrain_folder",
     "pretrain_student",
-    "shift_reference_energies",
     "simulate_arm",
 ]
 
@@ -68,7 +67,7 @@ def pretrain_student(config: RunConfig, folder: Path, show: bool, *, seed: int, 
     and with the same seed: reference energies, normalisation and the reach of
     a core are those of the data, not of compressed structures.
     """
-    from mdl_physpretrain.training import build_student
+    from mdl_physpretrain.training import build_student, shift_reference_energies
 
     labelled = _read(folder / LABELLED)
     kept, val = _by_parent(labelled, config.pretrain.val_fraction, config.data.seed)
@@ -95,48 +94,10 @@ def finetune_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
         from mdl_physpretrain.models import load_model
 
         model = load_model(folder / pretrain_folder(seed, core) / "best.pt")
-        if config.finetune.shift_energies:
-            shift_reference_energies(model, train)
+        extra["shift_energies"] = config.finetune.shift_energies
     else:
         extra |= {"model_args": config.backbone.args, "core": core}
     return _train(config, folder, arm_folder(seed, arm), show, model, train, val or None, options, **extra)
-
-
-def shift_reference_energies(model: EnergyModel, structures: Sequence[Atoms]) -> None:
-    """Fit a model's energies per element to labels, leaving its forces as they are.
-
-    The teacher's energy scale need not be that of the reference (a foreign
-    calculator may differ by eV per atom); what a network learned from it about
-    forces stays true. Models without ``reference_energies`` are left alone.
-
-    Parameters
-    ----------
-    model
-        Changed in place.
-    structures
-        With reference energies.
-    """
-    import torch
-    from ase.data import atomic_numbers
-
-    from mdl_physpretrain.structures import get_labels, reference_energies, set_labels
-    from mdl_physpretrain.structures.labels import Labels
-    from mdl_physpretrain.training.errors import batches_of
-
-    table: Any = next((m.reference_energies for m in model.modules() if hasattr(m, "reference_energies")), None)
-    labelled = [a for a in structures if get_labels(a).energy is not None]
-    if table is None or not labelled:
-        return
-    model.eval()
-    with torch.no_grad():
-        found = torch.cat([model(b) for b in batches_of(labelled, model.cutoff, 16, model.dtype)]).double().tolist()
-    residuals = []
-    for atoms, energy in zip(labelled, found, strict=True):
-        reference = get_labels(atoms).energy
-        assert reference is not None
-        residuals.append(set_labels(atoms.copy(), Labels(reference - energy, None, None)))
-    for symbol, shift in reference_energies(residuals).items():
-        table[atomic_numbers[symbol]] += shift
 
 
 def evaluate_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: str) -> list[str]:

@@ -17,7 +17,7 @@ from mdl_physpretrain.pipeline.config import Augment, RunConfig, Teacher
 from mdl_physpretrain.pipeline.preparing import plain, read_part
 
 if TYPE_CHECKING:
-    from mdl_physpretrain.augment import FilterResult
+    from mdl_physpretrain.augmentation import FilterResult
     from mdl_physpretrain.models import EAM
 
 __all__ = ["JOURNAL", "TEACHER", "calculator_factory", "filtered", "label_augmented", "resolve_device", "teach"]
@@ -114,7 +114,7 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """Augment the training structures, label them, and keep those fit for training."""
     import pandas as pd
 
-    from mdl_physpretrain.augment import augment, pair_min_distances
+    from mdl_physpretrain.augmentation import augment, pair_min_distances
     from mdl_physpretrain.models import load_model
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.label import label
@@ -173,7 +173,7 @@ def filtered(
     ConfigError
         If the filter leaves nothing.
     """
-    from mdl_physpretrain.augment import filter_labels
+    from mdl_physpretrain.augmentation import filter_labels
     from mdl_physpretrain.teacher.label import label
 
     reference: list[Atoms] | None = None

@@ -22,8 +22,8 @@ from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from mdl_physpretrain.augment.anchor import anchored_labels, parents_of
-from mdl_physpretrain.augment.seeding import stable_id
+from mdl_physpretrain.augmentation.anchor import anchored_labels, parents_of
+from mdl_physpretrain.augmentation.seeding import stable_id
 from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
 from mdl_physpretrain.models.base import EnergyModel, predict
@@ -80,7 +80,7 @@ def label(
     Parameters
     ----------
     structures
-        Usually of :func:`mdl_physpretrain.augment.augment`.
+        Usually of :func:`mdl_physpretrain.augmentation.augment`.
     teacher
         An :class:`EnergyModel` (evaluated in batches, in its own dtype and on
         its own device), an ASE calculator, or a function without arguments

@@ -86,6 +86,9 @@ class BoundedEAM(nn.Module):
         Randomises the start a little, so that seeds explore.
     """
 
+    typical: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         eam: EAM,
@@ -124,17 +127,18 @@ class BoundedEAM(nn.Module):
     def parameters_of_eam(self) -> dict[str, Tensor]:
         """The EAM parameters as differentiable functions of the search variables."""
         low, high = (torch.tensor(math.log(b), dtype=self.typical.dtype) for b in self.bounds.depth)
-        interval = {
-            name: [torch.tensor(b, dtype=self.typical.dtype) for b in getattr(self.bounds, name)]
-            for name in ("steepness", "well", "decay", "balance")
-        }
+
+        def bounded(name: str, x: Tensor) -> Tensor:
+            smallest, largest = torch.tensor(getattr(self.bounds, name), dtype=self.typical.dtype)
+            return _inside(smallest, largest, x)
+
         return {
             "D": torch.exp(_inside(low, high, self.depth)),
-            "alpha": _inside(*interval["steepness"], self.steepness),
-            "rm": self.typical * _inside(*interval["well"], self.well),
+            "alpha": bounded("steepness", self.steepness),
+            "rm": self.typical * bounded("well", self.well),
             "A": self.scale * torch.exp(self.amplitude),
-            "beta": _inside(*interval["decay"], self.decay),
+            "beta": bounded("decay", self.decay),
             "B": nn.functional.softplus(self.curvature),
-            "rho0": _inside(*interval["balance"], self.balance),
+            "rho0": bounded("balance", self.balance),
             "base_atomic_energy": self.base_atomic_energy,
         }

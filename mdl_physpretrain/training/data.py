@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -17,7 +18,7 @@ class EpochSampler(Sampler[int]):
     """Indices in an order that depends on the seed and the epoch alone.
 
     A resumed training therefore sees the batches an uninterrupted one would
-    have seen.
+    have seen. Of several processes each takes its share.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.n + self.replayed
+        return math.ceil((self.n + self.replayed) / _processes()[0])
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -48,7 +49,17 @@ class EpochSampler(Sampler[int]):
         if self.replayed:
             extra = torch.randperm(self.n_replay, generator=generator)[: self.replayed] + self.n
             chosen = torch.cat([chosen, extra])
-        return iter(chosen[torch.randperm(len(chosen), generator=generator)].tolist())
+        order = chosen[torch.randperm(len(chosen), generator=generator)].tolist()
+        world, rank = _processes()
+        order += order[: len(self) * world - len(order)]  # equal shares, or the others would wait for ever
+        return iter(order[rank::world])
+
+
+def _processes() -> tuple[int, int]:
+    """Number of training processes and which one this is."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return 1, 0
 
 
 def loader(

@@ -81,7 +81,7 @@ class TrainingModule(LightningModule):
         self.log("val_total", errors["total"], prog_bar=True, sync_dist=False)
         self.log("val_forces_mae", errors["forces_mae"], prog_bar=True, sync_dist=False)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         parameters = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **self.scheduler)

@@ -23,6 +23,7 @@ from mdl_physpretrain.structures.bonds import core_range, nearest_distances
 from mdl_physpretrain.training.data import EpochSampler, loader
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
+from mdl_physpretrain.training.references import shift_reference_energies
 
 __all__ = ["build_student", "train"]
 
@@ -65,12 +66,12 @@ def build_student(
     """
     if core not in {None, "none", "zbl"}:
         raise ConfigError(f"core must be 'none' or 'zbl', not {core!r}")
-    cls = model_class(name)
+    cls: Any = model_class(name)
     args = dict(model_args or {})
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = cls(**args)
+            model: Any = cls(**args)
     except TypeError as error:
         raise ConfigError(f"model {name!r}: {error}") from error
     if "n_neighbours" in model.hparams and "n_neighbours" not in args:
@@ -114,6 +115,7 @@ def train(
     model_args: dict[str, Any] | None = None,
     core: str | None = None,
     references: dict[str, float] | None = None,
+    shift_energies: bool = False,
     seed: int = 0,
     directory: str | Path | None = None,
     resume: bool = True,
@@ -157,6 +159,10 @@ def train(
         forget the repulsive core; the share they make of an epoch.
     model_args, core, references
         See :func:`build_student`; only for a model given by name.
+    shift_energies
+        Before going on from a model, fit its energies per element to the
+        labels; its forces stay as they are. For finetuning: the teacher's
+        energies need not be on the scale of the reference.
     seed
         Of initial weights and order.
     directory
@@ -191,13 +197,16 @@ def train(
     if val is not None and len(val) == 0:
         raise StructureError("the validation set is empty; pass val=None to select on the training set")
     student = _student(model, structures, model_args, core, references, seed)
+    if shift_energies:
+        shift_reference_energies(student, structures)
+        student.train()
     has_parameters = any(p.requires_grad for p in student.parameters())
     if not has_parameters:
         raise ConfigError("the model has no trainable parameters")
     folder = _prepare(directory)
 
     sampler = EpochSampler(len(structures), n_replay=len(replay), replay_fraction=replay_fraction, seed=seed)
-    common = {"cutoff": student.cutoff, "batch_size": batch_size, "dtype": student.dtype}
+    common: dict[str, Any] = {"cutoff": student.cutoff, "batch_size": batch_size, "dtype": student.dtype}
     train_loader = loader([*structures, *replay], sampler=sampler, **common)
     val_loader = loader(list(val) if val is not None else list(structures), **common)
 

@@ -13,8 +13,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
-
-from mdl_physpretrain.augment import augment, filter_labels
+from mdl_physpretrain.augmentation import augment, filter_labels
 from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
 from mdl_physpretrain.models import CGCNN, EAM, ZBL, ASECalculator, Sum, predict

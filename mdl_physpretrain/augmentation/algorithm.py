@@ -16,9 +16,9 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
-from mdl_physpretrain.augment.ladder import Ladder, strength_ladder
-from mdl_physpretrain.augment.pairs import close_pairs
-from mdl_physpretrain.augment.seeding import require_unique_ids, stable_id, structure_rng
+from mdl_physpretrain.augmentation.ladder import Ladder, strength_ladder
+from mdl_physpretrain.augmentation.pairs import close_pairs
+from mdl_physpretrain.augmentation.seeding import require_unique_ids, stable_id, structure_rng
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.progress import track
 

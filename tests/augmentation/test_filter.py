@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from mdl_physpretrain.augment import augment, filter_labels
+from mdl_physpretrain.augmentation import augment, filter_labels
 from mdl_physpretrain.errors import ConfigError, StructureError
 
 

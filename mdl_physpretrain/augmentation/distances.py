@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from mdl_physpretrain.augment.seeding import stable_id
+from mdl_physpretrain.augmentation.seeding import stable_id
 from mdl_physpretrain.batch import neighbour_list
 from mdl_physpretrain.errors import ConfigError, StructureError
 

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.geometry import get_distances
 
-from mdl_physpretrain.augment import close_pairs, pair_min_distances
+from mdl_physpretrain.augmentation import close_pairs, pair_min_distances
 from mdl_physpretrain.errors import ConfigError, StructureError
 
 

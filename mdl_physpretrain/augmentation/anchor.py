@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 
-from mdl_physpretrain.augment.seeding import require_unique_ids, stable_id
+from mdl_physpretrain.augmentation.seeding import require_unique_ids, stable_id
 from mdl_physpretrain.batch import complete_cell
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.structures.labels import Labels, get_labels

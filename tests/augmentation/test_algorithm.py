@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 import mdl_physpretrain as pp
-from mdl_physpretrain.augment import TABLE_A1, augment, augment_iter, close_pairs, stable_id, strength_ladder
+from mdl_physpretrain.augmentation import TABLE_A1, augment, augment_iter, close_pairs, stable_id, strength_ladder
 from mdl_physpretrain.errors import ConfigError, StructureError
 
 

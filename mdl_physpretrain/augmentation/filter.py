@@ -15,8 +15,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
-from mdl_physpretrain.augment.distances import shortest_edges
-from mdl_physpretrain.augment.seeding import require_unique_ids, stable_id
+from mdl_physpretrain.augmentation.distances import shortest_edges
+from mdl_physpretrain.augmentation.seeding import require_unique_ids, stable_id
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.structures.labels import get_labels
 

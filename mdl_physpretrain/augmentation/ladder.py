@@ -12,7 +12,7 @@ __all__ = ["TABLE_A1", "Ladder", "strength_ladder"]
 
 Ladder = Literal["down", "up"]
 
-#: Table A.1: options of :func:`mdl_physpretrain.augment.augment` by (dataset, backbone).
+#: Table A.1: options of :func:`mdl_physpretrain.augmentation.augment` by (dataset, backbone).
 TABLE_A1: dict[tuple[str, str], dict[str, Any]] = {
     (dataset, backbone): {"n_aug": n_aug, "n_pairs": n_pairs, "pull": pull, "n_sites": 5, "perturb": perturb}
     for dataset, backbone, n_aug, n_pairs, pull, perturb in (

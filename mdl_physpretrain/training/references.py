@@ -1,0 +1,47 @@
+"""The energy scale of a network: energies per element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.structures import get_labels, reference_energies, set_labels
+from mdl_physpretrain.structures.labels import Labels
+from mdl_physpretrain.training.errors import batches_of
+
+__all__ = ["shift_reference_energies"]
+
+
+def shift_reference_energies(model: EnergyModel, structures: Sequence[Atoms]) -> None:
+    """Fit a model's energies per element to labels, leaving its forces as they are.
+
+    The teacher's energy scale need not be that of the reference (a foreign
+    calculator may differ by eV per atom); what a network learned from it about
+    forces stays true. Models without ``reference_energies`` are left alone.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    structures
+        With reference energies.
+    """
+    table: Any = next((m.reference_energies for m in model.modules() if hasattr(m, "reference_energies")), None)
+    labelled = [a for a in structures if get_labels(a).energy is not None]
+    if table is None or not labelled:
+        return
+    model.eval()
+    with torch.no_grad():
+        found = torch.cat([model(b) for b in batches_of(labelled, model.cutoff, 16, model.dtype)]).double().tolist()
+    residuals = []
+    for atoms, energy in zip(labelled, found, strict=True):
+        reference = get_labels(atoms).energy
+        assert reference is not None
+        residuals.append(set_labels(atoms.copy(), Labels(reference - energy, None, None)))
+    for symbol, shift in reference_energies(residuals).items():
+        table[atomic_numbers[symbol]] += shift
