@@ -10,7 +10,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.singlepoint import SinglePointCalculator
+from labelled_cells import rocksalt_cells
 
 torch.set_num_threads(1)
 
@@ -24,28 +24,10 @@ def shared_data() -> Path:
     return folder
 
 
-def _labelled(atoms: Atoms, rng: np.random.Generator, name: str) -> Atoms:
-    stress = rng.normal(scale=0.01, size=(3, 3))
-    atoms.calc = SinglePointCalculator(
-        atoms,
-        energy=float(rng.normal()) - 5.0 * len(atoms),
-        forces=rng.normal(scale=0.1, size=(len(atoms), 3)),
-        stress=(0.5 * (stress + stress.T)).flat[[0, 4, 8, 5, 2, 1]],
-    )
-    atoms.info["structure_id"] = name
-    return atoms
-
-
 @pytest.fixture
 def rocksalt() -> list[Atoms]:
     """Eight rattled, labelled MgO cells of 8 atoms."""
-    rng = np.random.default_rng(7)
-    structures = []
-    for k in range(8):
-        atoms = bulk("MgO", "rocksalt", a=4.2 * (1 + 0.02 * (k % 3 - 1)), cubic=True)
-        atoms.positions += rng.normal(scale=0.05, size=(8, 3))
-        structures.append(_labelled(atoms, rng, f"mgo-{k}"))
-    return structures
+    return rocksalt_cells()
 
 
 @pytest.fixture

@@ -125,8 +125,9 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     else:
         teacher = load_model(folder / TEACHER).to(resolve_device(config.device))
         _refuse(teacher.metadata.get("examination", {}), config.teacher.force)
+    parents = anchors(train) if options.anchor else train
     made = augment(
-        train,
+        parents,
         n_aug=options.n_aug,
         n_pairs=options.n_pairs,
         pull=options.pull,
@@ -139,8 +140,8 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
         progress=show,
     )
     common: dict[str, Any] = {"batch_size": options.batch_size, "force": config.teacher.force, "progress": show}
-    parents = train if options.anchor else None
-    labelled = label(made, teacher, anchor=options.anchor, parents=parents, resume=folder / JOURNAL, **common)
+    given = parents if options.anchor else None
+    labelled = label(made, teacher, anchor=options.anchor, parents=given, resume=folder / JOURNAL, **common)
     result = filtered(labelled, options, train, teacher, common)
 
     out = folder / "augment"
@@ -161,6 +162,31 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     write_atomic(out / "min_distances.csv", pd.concat(distances)[["set", "pair", "distance"]].to_csv(index=False))
     (folder / JOURNAL).unlink(missing_ok=True)
     return ["augment/labelled.extxyz", "augment/filter.json", "augment/min_distances.csv"]
+
+
+def anchors(structures: Sequence[Atoms]) -> list[Atoms]:
+    """Structures that labels can be anchored to: those with energy and forces.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    from mdl_physpretrain.structures import get_labels
+
+    able = [a for a in structures if get_labels(a).energy is not None and get_labels(a).forces is not None]
+    if not able:
+        raise ConfigError(
+            "augment.anchor needs training structures with energy and forces, and none has both: "
+            "set 'augment.anchor: false' to label with the teacher alone"
+        )
+    if len(able) < len(structures):
+        warnings.warn(
+            f"{len(structures) - len(able)} of {len(structures)} training structures lack energy or forces and are "
+            "not augmented, because labels cannot be anchored to them (augment.anchor)",
+            stacklevel=2,
+        )
+    return able
 
 
 def filtered(

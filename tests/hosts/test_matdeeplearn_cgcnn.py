@@ -16,12 +16,12 @@ OPTIONS = {"dim1": 100, "dim2": 150, "pre_fc_count": 1, "gc_count": 4, "post_fc_
 
 
 @pytest.fixture
-def host_class():  # noqa: ANN201
+def host_class():
     """MatDeepLearn's CGCNN; skipped where the host is not installed."""
     pytest.importorskip("matdeeplearn", reason="MatDeepLearn is not installed")
-    from matdeeplearn.models.cgcnn import CGCNN as HostCGCNN
+    from matdeeplearn.models import cgcnn
 
-    return HostCGCNN
+    return cgcnn.CGCNN
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

@@ -16,7 +16,7 @@ import torch
 from mdl_physpretrain.pipeline import load_config
 from mdl_physpretrain.pipeline.run import run_pipeline
 
-for name in ("training", "dynamics", "report", "augment", "teacher", "structures", "physicality"):
+for name in ("training", "dynamics", "report", "augmentation", "teacher", "structures", "physicality"):
     importlib.import_module(f"mdl_physpretrain.{name}")  # before the forks: once
 
 # stage: module, attribute to die in, at which call of it, before or after the real work

@@ -204,3 +204,14 @@ def test_every_option_of_a_training_is_one_of_train():
     from mdl_physpretrain.training import train
 
     assert set(Training.model_fields) <= set(inspect.signature(train).parameters)
+
+
+def test_labels_are_anchored_to_structures_that_have_some(rocksalt):
+    from mdl_physpretrain.pipeline.teaching import anchors
+    from mdl_physpretrain.structures import Labels, get_labels, set_labels
+
+    set_labels(rocksalt[0], Labels(energy=get_labels(rocksalt[0]).energy))
+    with pytest.warns(UserWarning, match="1 of 8 training structures lack energy or forces"):
+        assert len(anchors(rocksalt)) == 7
+    with pytest.raises(ConfigError, match="anchor: false"):
+        anchors(rocksalt[:1])

@@ -43,7 +43,7 @@ def _call(*words):
 def finished(tmp_path_factory):
     import numpy as np
     from ase.build import bulk
-    from conftest import _labelled
+    from labelled_cells import random_labels
 
     folder = tmp_path_factory.mktemp("run")
     rng = np.random.default_rng(7)
@@ -51,7 +51,7 @@ def finished(tmp_path_factory):
     for k in range(8):
         atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
         atoms.positions += rng.normal(scale=0.05, size=(8, 3))
-        structures.append(_labelled(atoms, rng, f"mgo-{k}"))
+        structures.append(random_labels(atoms, rng, f"mgo-{k}"))
     write_structures(folder / "mgo.extxyz", structures)
     config = folder / "config.yaml"
     config.write_text(CONFIG)
@@ -96,7 +96,7 @@ def test_labels_provenance_and_metadata_are_kept(finished):
     labelled = read_structures(run / "augment" / "labelled.extxyz")
     facts = json.loads((run / "augment" / "filter.json").read_text())
     assert len(labelled) == facts["n_kept"] == facts["n_before"] - facts["n_removed"]
-    assert all(a.info["label_source"] == "eam" and "parent_id" in a.info for a in labelled)
+    assert all(a.info["label_source"] == "eam-anchored" and "parent_id" in a.info for a in labelled)
     assert all(get_labels(a).stress is not None for a in labelled)
     model = load_model(run / "seed-0" / "pretrained" / "best.pt")
     assert model.metadata["elements"] == ["Mg", "O"]
@@ -181,7 +181,7 @@ def test_any_ase_calculator_can_teach(tmp_path):
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "run" / "teacher").exists()
     labelled = read_structures(tmp_path / "run" / "augment" / "labelled.extxyz")
-    assert {a.info["label_source"] for a in labelled} == {"emt"}
+    assert {a.info["label_source"] for a in labelled} == {"emt-anchored"}
     # the two energy scales are 100 eV per cell apart: the network follows both
     histories = [pd.read_csv(tmp_path / "run" / "seed-0" / name / "history.csv") for name in ("pretrain", "pretrained")]
     assert all(np.isfinite(h["val_energy_mae"]).all() and h["val_energy_mae"].iloc[-1] < 5 for h in histories)
