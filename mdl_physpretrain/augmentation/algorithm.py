@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from mdl_physpretrain.augmentation.ladder import Ladder, strength_ladder
-from mdl_physpretrain.augmentation.pairs import close_pairs
+from mdl_physpretrain.augmentation.pairs import close_pairs, kinds_of_pairs
 from mdl_physpretrain.augmentation.seeding import require_unique_ids, stable_id, structure_rng
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.progress import track
@@ -25,6 +25,7 @@ from mdl_physpretrain.progress import track
 __all__ = ["Augmented", "Convention", "augment", "augment_iter"]
 
 Convention = Literal["paper", "authors"]
+Pairs = Literal["closest", "every-kind"]
 
 # Of the parent's other data only what cannot be a label of the parent's positions is inherited.
 INHERITED_ARRAYS = ("tags", "initial_magmoms", "initial_charges", "masses")
@@ -56,6 +57,7 @@ class _Options:
     seed: int
     share: float  # of s that each atom of a pair moves
     min_distance_factor: float | None
+    kinds: bool
 
 
 def augment(
@@ -70,6 +72,7 @@ def augment(
     convention: Convention = "paper",
     ladder: Ladder = "down",
     min_distance_factor: float | None = None,
+    pairs: Pairs = "closest",
     progress: bool = False,
 ) -> Augmented:
     """``n_aug`` perturbed copies of every structure (Algorithm 1, Table A.1).
@@ -107,6 +110,10 @@ def augment(
         this multiple of the sum of its covalent radii apart (nothing, if the
         pair is closer already). It limits the pull itself; the random
         displacements that follow and third atoms are not looked at.
+    pairs
+        ``"closest"`` (the paper), or ``"every-kind"``: the pairs of elements
+        take turns, see
+        :func:`mdl_physpretrain.augmentation.pairs.kinds_of_pairs`.
     progress
         Show a progress bar.
 
@@ -147,6 +154,7 @@ def augment(
             convention=convention,
             ladder=ladder,
             min_distance_factor=min_distance_factor,
+            pairs=pairs,
         ),
         skipped=[name for name, atoms in zip(names, structures, strict=True) if len(atoms) < 2],
     )
@@ -172,6 +180,7 @@ def augment_iter(
     convention: Convention = "paper",
     ladder: Ladder = "down",
     min_distance_factor: float | None = None,
+    pairs: Pairs = "closest",
 ) -> Iterator[Atoms]:
     """Like :func:`augment`, one structure at a time, for sets that exceed memory.
 
@@ -191,6 +200,8 @@ def augment_iter(
         raise ConfigError(f"convention must be 'paper' or 'authors', not {convention!r}")
     if min_distance_factor is not None and not (np.isfinite(min_distance_factor) and min_distance_factor >= 0):
         raise ConfigError(f"min_distance_factor must be finite and not negative, not {min_distance_factor}")
+    if pairs not in ("closest", "every-kind"):
+        raise ConfigError(f"pairs must be 'closest' or 'every-kind', not {pairs!r}")
     structure_rng(seed, "")  # checks the seed
     options = _Options(
         pulls=strength_ladder(pull, n_aug, ladder),
@@ -200,6 +211,7 @@ def augment_iter(
         seed=int(seed),
         share=1.0 if convention == "paper" else 0.5,
         min_distance_factor=min_distance_factor,
+        kinds=pairs == "every-kind",
     )
     return _rounds_of_all(structures, options)
 
@@ -216,19 +228,26 @@ def _rounds_of_all(structures: Iterable[Atoms], options: _Options) -> Iterator[A
 def _displacements(atoms: Atoms, rng: np.random.Generator, options: _Options) -> np.ndarray:
     """Displacements of all rounds in Å, shape (n_aug, n_atoms, 3)."""
     n, rounds = len(atoms), len(options.pulls)
-    pairs = close_pairs(atoms, options.n_pairs)
+    if options.kinds:
+        pairs, chosen = kinds_of_pairs(atoms, options.n_pairs, rounds, rng)
+    else:
+        pairs = close_pairs(atoms, options.n_pairs)
+        chosen = np.broadcast_to(np.arange(len(pairs.i)), (rounds, len(pairs.i)))
     n_sites = min(options.n_sites, n)
     moves = np.zeros((rounds, n, 3))
 
-    limit = np.broadcast_to(options.pulls[:, None], (rounds, len(pairs.i)))
-    if options.min_distance_factor is not None:
-        radii = covalent_radii[atoms.numbers]
-        allowed = pairs.distances - options.min_distance_factor * (radii[pairs.i] + radii[pairs.j])
-        limit = np.minimum(limit, np.maximum(allowed, 0.0) / (2 * options.share))
-    s = limit * rng.random((rounds, len(pairs.i)))
-    steps = (options.share * s)[:, :, None] * (pairs.vectors / pairs.distances[:, None])
-    moves[:, pairs.i] += steps  # no atom occurs twice in a round: plain indexing adds every step
-    moves[:, pairs.j] -= steps
+    if len(pairs.i):
+        first, second = pairs.i[chosen], pairs.j[chosen]
+        limit = np.where(chosen >= 0, options.pulls[:, None], 0.0)
+        if options.min_distance_factor is not None:
+            radii = covalent_radii[atoms.numbers]
+            allowed = pairs.distances[chosen] - options.min_distance_factor * (radii[first] + radii[second])
+            limit = np.minimum(limit, np.maximum(allowed, 0.0) / (2 * options.share))
+        s = limit * rng.random(chosen.shape)
+        steps = (options.share * s)[:, :, None] * (pairs.vectors / pairs.distances[:, None])[chosen]
+        rows = np.arange(rounds)[:, None]
+        np.add.at(moves, (rows, first), steps)
+        np.subtract.at(moves, (rows, second), steps)
 
     sites = np.argsort(rng.random((rounds, n)), axis=1)[:, :n_sites]
     directions = rng.normal(size=(rounds, n_sites, 3))

@@ -10,10 +10,12 @@ from ase import Atoms
 from mdl_physpretrain.batch import neighbour_list
 from mdl_physpretrain.errors import StructureError
 
-__all__ = ["ClosePairs", "close_pairs"]
+__all__ = ["ClosePairs", "close_pairs", "kinds_of_pairs"]
 
 FIRST_CUTOFF = 3.0  # Å: beyond the bonds of nearly every solid
 COINCIDENT = 1e-6  # Å: closer atoms have no direction between them
+KIND_REACH = 4.5  # Å: up to here pairs of a kind are looked for
+KIND_DEPTH = 8  # of each kind the closest few are candidates
 TIE = 1e-6  # Å: distances of symmetry-equivalent pairs differ by rounding only
 
 
@@ -87,6 +89,69 @@ def close_pairs(atoms: Atoms, n_pairs: int) -> ClosePairs:
             f"atoms {pairs.i[k]} and {pairs.j[k]} are on top of each other", structure=name, field="positions"
         )
     return pairs
+
+
+def kinds_of_pairs(atoms: Atoms, n_pairs: int, rounds: int, rng: np.random.Generator) -> tuple[ClosePairs, np.ndarray]:
+    """For every round, close pairs of as many kinds (of elements) as there are.
+
+    The closest pairs of a compound are nearly always of one kind (cation and
+    anion), so Algorithm 1 as printed never shows how two cations repel. Here
+    the kinds take turns, in random order: each gives one of its eight closest
+    pairs that share no atom with those already chosen.
+
+    Parameters
+    ----------
+    atoms
+        Any periodicity.
+    n_pairs
+        Capped by half the number of atoms.
+    rounds
+        Number of independent choices.
+    rng
+        Decides the order of kinds and among the candidates of a kind.
+
+    Returns
+    -------
+    pairs
+        All candidates.
+    chosen
+        Which of them each round takes, shape (rounds, P); -1 where a round has
+        fewer.
+
+    Raises
+    ------
+    StructureError
+        As :func:`close_pairs`.
+    """
+    wanted = close_pairs(atoms, n_pairs)  # also checks the structure
+    (i, j), shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, KIND_REACH)
+    half = i < j
+    i, j = i[half], j[half]
+    vectors = atoms.positions[j] - atoms.positions[i] + shifts[half] @ atoms.cell.array
+    distances = np.linalg.norm(vectors, axis=1)
+    order = np.lexsort((*shifts[half].T[::-1], j, i, np.round(distances / TIE)))
+    i, j, vectors, distances = i[order], j[order], vectors[order], distances[order]
+    _, first = np.unique(i * len(atoms) + j, return_index=True)  # the shortest image of each pair
+    first.sort()
+    i, j, vectors, distances = i[first], j[first], vectors[first], distances[first]
+    numbers = np.sort(np.stack([atoms.numbers[i], atoms.numbers[j]]), axis=0)
+    codes = numbers[0] * 1000 + numbers[1]
+    kinds = [np.flatnonzero(codes == code)[:KIND_DEPTH] for code in np.unique(codes)]
+    chosen = np.full((rounds, len(wanted.i)), -1)
+    for row in chosen:
+        used: set[int] = set()
+        queues = [rng.permutation(kinds[k]).tolist() for k in rng.permutation(len(kinds))]
+        count = 0
+        while count < len(row) and any(queues):
+            for queue in queues:
+                while queue and count < len(row):
+                    k = queue.pop(0)
+                    if i[k] not in used and j[k] not in used:
+                        used |= {i[k], j[k]}
+                        row[count] = k
+                        count += 1
+                        break
+    return ClosePairs(i, j, vectors, distances), chosen
 
 
 def _greedy(i: np.ndarray, j: np.ndarray, wanted: int, n_atoms: int) -> list[int]:

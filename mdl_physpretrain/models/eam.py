@@ -51,6 +51,9 @@ class EAM(EnergyModel):
     core
         Add a ZBL repulsion below ``core_outer`` times the sum of covalent
         radii, at full strength below ``core_inner`` times it.
+    core_ends
+        Where the core of single pairs ends instead, see
+        :class:`mdl_physpretrain.models.ZBL`.
 
     Attributes
     ----------
@@ -79,6 +82,7 @@ class EAM(EnergyModel):
         core: bool = True,
         core_inner: float = 0.5,
         core_outer: float = 0.95,
+        core_ends: dict[str, float] | None = None,
     ) -> None:
         elements = [str(e) for e in elements]
         unknown = [e for e in elements if e not in atomic_numbers or e == "X"]
@@ -95,6 +99,7 @@ class EAM(EnergyModel):
                 "core": bool(core),
                 "core_inner": float(core_inner),
                 "core_outer": float(core_outer),
+                "core_ends": core_ends,
             },
         )
         self.elements = elements
@@ -120,7 +125,7 @@ class EAM(EnergyModel):
         self.B = nn.Parameter(torch.ones(n))
         self.rho0 = nn.Parameter(torch.ones(n))
         self.base_atomic_energy = nn.Parameter(torch.ones(n))
-        self.core = ZBL(inner=core_inner, outer=core_outer) if core else None
+        self.core = ZBL(inner=core_inner, outer=core_outer, ends=core_ends) if core else None
 
     def element_index(self, numbers: Tensor) -> Tensor:
         """Index into :attr:`elements` of atomic numbers, shape (N,).

@@ -12,7 +12,7 @@ Matter* (Pergamon, 1985).
 from __future__ import annotations
 
 import torch
-from ase.data import covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 from torch import Tensor
 
 from mdl_physpretrain.batch import AtomicBatch
@@ -68,29 +68,34 @@ class ZBL(EnergyModel):
     inner, outer
         Full strength below, and nothing above, these multiples of the sum of
         the covalent radii.
+    ends
+        Where the repulsion of single pairs, such as ``"Li-O"``, ends instead,
+        in Å; full strength is reached in the same proportion.
     """
 
-    radii: Tensor
+    end: Tensor
 
-    def __init__(self, *, inner: float = 0.5, outer: float = 0.95) -> None:
+    def __init__(self, *, inner: float = 0.5, outer: float = 0.95, ends: dict[str, float] | None = None) -> None:
         if not 0 <= inner < outer:
             raise ValueError(f"ZBL needs 0 <= inner < outer, not inner={inner}, outer={outer}")
         radii = torch.as_tensor(covalent_radii[:119]).float()
-        super().__init__(cutoff=2 * outer * float(radii.max()), hparams={"inner": inner, "outer": outer})
-        self.inner, self.outer = inner, outer
-        self.register_buffer("radii", radii, persistent=False)
+        super().__init__(cutoff=2 * outer * float(radii.max()), hparams={"inner": inner, "outer": outer, "ends": ends})
+        self.inner_share = inner / outer
+        end = outer * (radii.unsqueeze(0) + radii.unsqueeze(1))
+        for pair, distance in (ends or {}).items():
+            a, b = (atomic_numbers[s] for s in pair.split("-"))
+            end[a, b] = end[b, a] = distance
+        self.register_buffer("end", end, persistent=False)
 
     def pair_terms(self, numbers_i: Tensor, numbers_j: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (eV) and derivative (eV/Å) of pairs of atomic numbers at ``r``."""
-        radii = self.radii.to(r.dtype)
-        contact = radii[numbers_i] + radii[numbers_j]
+        end = self.end[numbers_i, numbers_j].to(r.dtype)
         zi, zj = numbers_i.to(r.dtype), numbers_j.to(r.dtype)
-        return zbl_pair(r, zi, zj, self.inner * contact, self.outer * contact)
+        return zbl_pair(r, zi, zj, self.inner_share * end, end)
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         r = torch.linalg.vector_norm(vectors, dim=1)
         numbers_i, numbers_j = batch.numbers[batch.edge_index]
-        contact = self.radii.to(r.dtype)[numbers_i] + self.radii.to(r.dtype)[numbers_j]
-        near = r.detach() < self.outer * contact  # few edges: spare the others the exponentials
+        near = r.detach() < self.end[numbers_i, numbers_j]  # few edges: spare the others the exponentials
         energy, _ = self.pair_terms(numbers_i[near], numbers_j[near], r[near])
         return r.new_zeros(len(batch)).index_add(0, batch.edge_structure[near], 0.5 * energy)

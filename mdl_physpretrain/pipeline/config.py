@@ -132,6 +132,9 @@ class Augment(_Section):
     min_distance_factor: NotNegative | None = Field(
         default=0.6, description="Stop pulls at this multiple of the sum of covalent radii; null: do not (the paper)."
     )
+    pairs: Literal["closest", "every-kind"] = Field(
+        default="every-kind", description="Pull the closest pairs (the paper), or some of every pair of elements."
+    )
     seed: int = Field(default=0, ge=0, description="Of the perturbations.")
     anchor: bool = Field(default=True, description="Correct the teacher's labels to first order with the parents' own.")
     batch_size: Count = Field(default=64, description="Structures labelled at once.")
@@ -324,6 +327,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "ladder": "down",
             "anchor": False,
             "min_distance_factor": None,
+            "pairs": "closest",
             "max_force": None,
         },
         "backbone": {

@@ -137,6 +137,7 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
         convention=options.convention,
         ladder=options.ladder,
         min_distance_factor=options.min_distance_factor,
+        pairs=options.pairs,
         progress=show,
     )
     common: dict[str, Any] = {"batch_size": options.batch_size, "force": config.teacher.force, "progress": show}

@@ -11,10 +11,9 @@ from ase.data import chemical_symbols, covalent_radii
 
 from mdl_physpretrain.batch import neighbour_list
 
-__all__ = ["PairDistances", "core_range", "nearest_distances"]
+__all__ = ["PairDistances", "core_ends", "nearest_distances"]
 
-CORE_INNER, CORE_OUTER = 0.5, 0.95  # range of a ZBL core in units of the radii's sum
-SMALLEST_CORE = 0.6
+SMALLEST_CORE, LARGEST_CORE = 0.6, 0.95  # end of a ZBL core in units of the radii's sum
 BONDED = 1.35  # a pair is bonded where its typical distance is below this multiple of the radii's sum
 
 
@@ -82,12 +81,12 @@ def nearest_distances(structures: Sequence[Atoms], cutoff: float) -> dict[tuple[
     return result
 
 
-def core_range(distances: dict[tuple[str, str], PairDistances]) -> tuple[float, float]:
-    """Where a ZBL core acts at full strength and where it ends.
+def core_ends(distances: dict[tuple[str, str], PairDistances]) -> dict[str, float]:
+    """Where a ZBL core has to end, for every pair of elements, in Å.
 
     The core must not touch what the data describes: it ends before the
-    closest distance found there, at 0.95 of the sum of covalent radii at
-    most and 0.6 at least.
+    closest distance of the pair found there, at 0.95 of the sum of covalent
+    radii at most and 0.6 at least.
 
     Parameters
     ----------
@@ -96,9 +95,10 @@ def core_range(distances: dict[tuple[str, str], PairDistances]) -> tuple[float, 
 
     Returns
     -------
-    inner, outer
-        In units of the sum of the covalent radii.
+    dict
+        Keyed like ``"Li-O"``, for :class:`mdl_physpretrain.models.ZBL`.
     """
-    closest = min((d.closest / d.contact for d in distances.values()), default=1.0)
-    outer = float(np.clip(0.98 * closest, SMALLEST_CORE, CORE_OUTER))
-    return CORE_INNER * outer / CORE_OUTER, outer
+    return {
+        f"{a}-{b}": round(float(np.clip(0.98 * d.closest, SMALLEST_CORE * d.contact, LARGEST_CORE * d.contact)), 4)
+        for (a, b), d in distances.items()
+    }

@@ -25,7 +25,7 @@ from mdl_physpretrain.models.base import predict
 from mdl_physpretrain.models.eam import EAM, one_direction
 from mdl_physpretrain.progress import track
 from mdl_physpretrain.structures import reference_energies, validate_structures
-from mdl_physpretrain.structures.bonds import core_range, nearest_distances
+from mdl_physpretrain.structures.bonds import core_ends, nearest_distances
 from mdl_physpretrain.teacher.examine import examine
 from mdl_physpretrain.teacher.parametrisation import BoundedEAM, Bounds
 from mdl_physpretrain.training.errors import ErrorSums, trivial_errors
@@ -134,12 +134,12 @@ def fit_eam(
     val_data = [_half(build_batch(a, cutoff)) for a in val] if val else data
     energies = torch.tensor([references.get(s, 0.0) for s in symbols], dtype=torch.get_default_dtype())
     distances = nearest_distances(structures, min(cutoff, 6.0))
-    inner, outer = core_range(distances)
+    ends = core_ends(distances)
     bounds = bounds or Bounds()
     attempts = 0
     while True:
         attempts += 1
-        model = EAM(symbols, cutoff=cutoff, n_basis=n_basis, core=options["core"], core_inner=inner, core_outer=outer)
+        model = EAM(symbols, cutoff=cutoff, n_basis=n_basis, core=options["core"], core_ends=ends)
         paper = preset == "paper"
         search: nn.Module = model if paper else BoundedEAM(model, distances, bounds, energies, generator)
         history, best = _minimise(model, search, data, val_data, EFSLoss(*weights), options, generator, progress)

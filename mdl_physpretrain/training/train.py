@@ -19,7 +19,7 @@ from mdl_physpretrain.models.checkpoint import load_model
 from mdl_physpretrain.models.sum import Sum
 from mdl_physpretrain.models.zbl import ZBL
 from mdl_physpretrain.structures import reference_energies, validate_structures
-from mdl_physpretrain.structures.bonds import core_range, nearest_distances
+from mdl_physpretrain.structures.bonds import core_ends, nearest_distances
 from mdl_physpretrain.training.data import EpochSampler, loader
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
@@ -298,8 +298,8 @@ def _student(
 
 
 def _with_core(model: EnergyModel, structures: Sequence[Atoms]) -> Sum:
-    inner, outer = core_range(nearest_distances(structures, min(model.cutoff, 6.0)))
-    return Sum([model, ZBL(inner=inner, outer=outer)])
+    ends = core_ends(nearest_distances(structures, min(model.cutoff, 6.0)))
+    return Sum([model, ZBL(ends=ends)])
 
 
 def _check_options(

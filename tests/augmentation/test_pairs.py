@@ -122,3 +122,47 @@ def test_minimum_distances(zoo):
     tiny.positions[0] = np.inf
     with pytest.raises(StructureError, match=r"tiny.*positions"):
         pair_min_distances([tiny])
+
+
+def test_every_kind_takes_turns_and_shares_no_atom():
+    import numpy as np
+    from ase.build import bulk
+
+    from mdl_physpretrain.augmentation.pairs import close_pairs, kinds_of_pairs
+
+    atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True).repeat((2, 1, 1))
+    closest = close_pairs(atoms, 6)
+    assert {frozenset(p) for p in zip(atoms.symbols[closest.i], atoms.symbols[closest.j], strict=True)} == {
+        frozenset(("Mg", "O"))
+    }
+    pairs, chosen = kinds_of_pairs(atoms, 6, 20, np.random.default_rng(0))
+    full = atoms.get_all_distances(mic=True)
+    for row in chosen:
+        row = row[row >= 0]
+        touched = np.concatenate([pairs.i[row], pairs.j[row]])
+        assert len(set(touched.tolist())) == len(touched)
+        kinds = ["".join(sorted(atoms.symbols[[a, b]])) for a, b in zip(pairs.i[row], pairs.j[row], strict=True)]
+        assert {"MgMg", "MgO", "OO"} == set(kinds)
+        np.testing.assert_allclose(pairs.distances[row], full[pairs.i[row], pairs.j[row]])
+        np.testing.assert_allclose(np.linalg.norm(pairs.vectors[row], axis=1), pairs.distances[row])
+    assert len({tuple(r) for r in chosen.tolist()}) > 10  # rounds differ
+
+
+def test_every_kind_brings_like_atoms_together():
+    import numpy as np
+    from ase.build import bulk
+
+    from mdl_physpretrain.augmentation import augment
+
+    atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+    atoms.info["structure_id"] = "mgo"
+    options = {"n_aug": 20, "n_pairs": 4, "pull": 1.0, "n_sites": 0, "perturb": 0.0, "seed": 1}
+    nearest = {}
+    for choice in ("closest", "every-kind"):
+        made = augment([atoms], pairs=choice, min_distance_factor=0.6, **options)
+        oxygen = [a[a.numbers == 8].get_all_distances(mic=True) for a in made]
+        nearest[choice] = min(d[d > 0].min() for d in oxygen)
+        again = augment([atoms], pairs=choice, min_distance_factor=0.6, **options)
+        assert all(np.array_equal(a.positions, b.positions) for a, b in zip(made, again, strict=True))
+    assert nearest["every-kind"] < 1.6 < nearest["closest"]
+    assert nearest["every-kind"] >= 0.6 * 2 * 0.66 - 1e-9
