@@ -12,6 +12,7 @@ import pandas as pd
 __all__ = ["Comparison", "PairedDifference", "compare_counts", "mcnemar_exact", "mean_std", "paired_difference"]
 
 ALPHA = 0.05
+NEGLIGIBLE = 1e-3
 MIN_SEEDS = 3  # fewer repeats say nothing about the spread between seeds
 
 
@@ -156,10 +157,18 @@ class PairedDifference:
     std: float
     low: float
     high: float
+    scale: float = math.nan
 
     @property
     def verdict(self) -> str:
-        """``lower``, ``higher`` or ``unsupported`` (the interval holds zero, or too few seeds)."""
+        """``lower``, ``higher`` or ``unsupported``.
+
+        Unsupported: the interval holds zero, there are too few seeds, or the
+        difference is below one part in a thousand of the reference's mean
+        (``scale``), which nobody would call one.
+        """
+        if abs(self.mean) < NEGLIGIBLE * abs(self.scale):
+            return "unsupported"
         if self.n_seeds < MIN_SEEDS or not (math.isfinite(self.low) and math.isfinite(self.high)):
             return "unsupported"
         return "lower" if self.high < 0 else "higher" if self.low > 0 else "unsupported"
@@ -182,7 +191,9 @@ def paired_difference(
     both = pd.concat([reference_values, arm_values], axis=1, join="inner").dropna()
     mean, std, n = mean_std(both.iloc[:, 1] - both.iloc[:, 0])
     half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
-    return PairedDifference(reference, arm, quantity, n, mean, std, mean - half, mean + half)
+    return PairedDifference(
+        reference, arm, quantity, n, mean, std, mean - half, mean + half, float(both.iloc[:, 0].mean())
+    )
 
 
 def wilson(successes: int, total: int) -> tuple[float, float]:

@@ -89,3 +89,14 @@ def test_only_what_both_arms_have_is_paired():
     assert (c.n_pairs, c.n_unpaired) == (2, 1)
     doubled = pd.concat([table, table])  # repeats pair one to one, not each with each
     assert compare_counts(doubled, "a", "b", "unphysical", "MD").n_pairs == 4
+
+
+def test_a_negligible_difference_is_none():
+    import pandas as pd
+
+    from mdl_physpretrain.report.statistics import paired_difference
+
+    reference = pd.Series([10.0, 10.2, 10.1, 9.9])
+    names = {"reference": "a", "arm": "b", "quantity": "total"}
+    assert paired_difference(reference, reference - 1e-4, **names).verdict == "unsupported"
+    assert paired_difference(reference, reference - 0.1, **names).verdict == "lower"
