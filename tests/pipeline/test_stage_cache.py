@@ -185,7 +185,16 @@ def test_workers_do_tasks_with_one_thread_and_name_their_failures(tmp_path):
     tasks = [Task(f"md seed {k}", "md", partial(_environment, target=f"{k}.txt"), k, parallel=True) for k in range(3)]
     tasks.append(Task("collect", "md", partial(_copy, source="0.txt", target="c.txt"), 0, ("0.txt",), ("md seed 0",)))
     error = StructureError("bad", structure="s1")
-    tasks.append(Task("md seed 9", "md", partial(_fail, error=error), 9, needs=("collect",), parallel=True))
+    tasks.append(
+        Task(
+            "md seed 9",
+            "md",
+            partial(_fail, error=error),
+            9,
+            needs=("collect", "md seed 1", "md seed 2"),
+            parallel=True,
+        )
+    )
     result = RunResult(tmp_path)
     with pytest.raises(PhysPretrainError, match=r"^md seed 9: structure s1: bad$"):
         execute(tasks, CONFIG, Records(tmp_path), result, jobs=2)
