@@ -63,26 +63,16 @@ def close_pairs(atoms: Atoms, n_pairs: int) -> ClosePairs:
     if not np.isfinite(atoms.positions).all():
         raise StructureError("NaN or infinite value", structure=name, field="positions")
     wanted = max(0, min(int(n_pairs), len(atoms) // 2))
-    cell, pbc = atoms.cell.array, atoms.pbc
     cutoff = FIRST_CUTOFF
     # Greedy choice among the pairs within a cutoff is a prefix of the greedy choice among all pairs,
     # so the first cutoff that yields enough pairs yields the right ones.
     while True:
-        try:
-            (i, j), shifts = neighbour_list(atoms.positions, cell, pbc, cutoff)
-        except StructureError as error:
-            raise StructureError(str(error), structure=name) from error
-        half = i < j
-        i, j = i[half], j[half]
-        vectors = atoms.positions[j] - atoms.positions[i] + shifts[half] @ cell
-        distances = np.linalg.norm(vectors, axis=1)
-        order = np.lexsort((*shifts[half].T[::-1], j, i, np.round(distances / TIE)))
-        chosen = _greedy(i[order], j[order], wanted, len(atoms))
+        found = _pairs_within(atoms, cutoff)
+        chosen = _greedy(found.i, found.j, wanted, len(atoms))
         if len(chosen) == wanted:
             break
         cutoff *= 1.7
-    picked = order[chosen]
-    pairs = ClosePairs(i[picked], j[picked], vectors[picked], distances[picked])
+    pairs = ClosePairs(*(values[chosen] for values in found))
     if wanted and pairs.distances.min() < COINCIDENT:
         k = int(pairs.distances.argmin())
         raise StructureError(
@@ -124,13 +114,7 @@ def kinds_of_pairs(atoms: Atoms, n_pairs: int, rounds: int, rng: np.random.Gener
         As :func:`close_pairs`.
     """
     wanted = close_pairs(atoms, n_pairs)  # also checks the structure
-    (i, j), shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, KIND_REACH)
-    half = i < j
-    i, j = i[half], j[half]
-    vectors = atoms.positions[j] - atoms.positions[i] + shifts[half] @ atoms.cell.array
-    distances = np.linalg.norm(vectors, axis=1)
-    order = np.lexsort((*shifts[half].T[::-1], j, i, np.round(distances / TIE)))
-    i, j, vectors, distances = i[order], j[order], vectors[order], distances[order]
+    i, j, vectors, distances = _pairs_within(atoms, KIND_REACH)
     _, first = np.unique(i * len(atoms) + j, return_index=True)  # the shortest image of each pair
     first.sort()
     i, j, vectors, distances = i[first], j[first], vectors[first], distances[first]
@@ -152,6 +136,21 @@ def kinds_of_pairs(atoms: Atoms, n_pairs: int, rounds: int, rng: np.random.Gener
                         count += 1
                         break
     return ClosePairs(i, j, vectors, distances), chosen
+
+
+def _pairs_within(atoms: Atoms, cutoff: float) -> ClosePairs:
+    """All images of all pairs of different atoms within ``cutoff`` Å, nearest first."""
+    try:
+        (i, j), shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+    except StructureError as error:
+        name = atoms.info.get("structure_id", atoms.get_chemical_formula())
+        raise StructureError(str(error), structure=name) from error
+    half = i < j
+    i, j, shifts = i[half], j[half], shifts[half]
+    vectors = atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array
+    distances = np.linalg.norm(vectors, axis=1)
+    order = np.lexsort((*shifts.T[::-1], j, i, np.round(distances / TIE)))
+    return ClosePairs(i[order], j[order], vectors[order], distances[order])
 
 
 def _greedy(i: np.ndarray, j: np.ndarray, wanted: int, n_atoms: int) -> list[int]:
