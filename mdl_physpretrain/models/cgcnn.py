@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mdl_physpretrain.batch import AtomicBatch
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.models.base import EnergyModel, register_model
+from mdl_physpretrain.models.edges import select_edges
 from mdl_physpretrain.models.switch import quintic_switch
 
 __all__ = ["CGCNN", "CGConv", "GaussianBasis"]
@@ -133,6 +134,13 @@ class CGCNN(EnergyModel):
         In Å; at most the cutoff.
     n_neighbours
         Typical number of neighbours (``train`` sets it from the data).
+    images
+        ``"all"`` periodic images of a neighbour, or the ``"nearest"`` only
+        (MatDeepLearn's minimum-image graphs; forces jump where another image
+        becomes the nearest).
+    max_neighbours
+        Longest list of neighbours, see :func:`~mdl_physpretrain.models.edges.select_edges`
+        (MatDeepLearn's ``n_neighbors``; forces jump where it cuts).
     """
 
     reference_energies: Tensor
@@ -155,11 +163,17 @@ class CGCNN(EnergyModel):
         smooth_cutoff: bool = True,
         switch_width: float = 1.5,
         n_neighbours: float = 40.0,
+        images: str = "all",
+        max_neighbours: int | None = None,
     ) -> None:
         hparams = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
         super().__init__(cutoff, hparams)
         if pool_order not in {"late", "early"}:
             raise ConfigError(f"pool_order must be 'late' or 'early', not {pool_order!r}")
+        if images not in {"all", "nearest"}:
+            raise ConfigError(f"images must be 'all' or 'nearest', not {images!r}")
+        if max_neighbours is not None and max_neighbours < 1:
+            raise ConfigError(f"max_neighbours must be at least 1 or None, not {max_neighbours}")
         if gc_count < 1 or pre_fc_count < 0 or post_fc_count < 0:
             raise ConfigError("gc_count must be at least 1, pre_fc_count and post_fc_count at least 0")
         if not hasattr(F, act):
@@ -167,7 +181,7 @@ class CGCNN(EnergyModel):
         if not 0 < switch_width <= cutoff:
             raise ConfigError(f"switch_width must lie in (0, {cutoff:g}] Å, not {switch_width}")
         self.act, self.pool_order, self.batch_norm = getattr(F, act), pool_order, batch_norm
-        self.fixed_norm = fixed_norm
+        self.fixed_norm, self.images, self.max_neighbours = fixed_norm, images, max_neighbours
         self.smooth_cutoff, self.switch_width, self.n_neighbours = smooth_cutoff, switch_width, n_neighbours
         self.distance_expansion = GaussianBasis(cutoff, edge_dim, width)
         node_dim = dim1 if pre_fc_count else N_ELEMENTS
@@ -223,6 +237,10 @@ class CGCNN(EnergyModel):
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         x = self._node_features(batch.numbers)
         r = torch.linalg.vector_norm(vectors, dim=1)
+        if self.images == "nearest" or self.max_neighbours is not None:
+            keep = select_edges(batch, r, images=self.images, limit=self.max_neighbours)
+            if keep is not None:
+                batch, r = batch.with_edges(keep), r[keep]
         features = self.distance_expansion(r)
         weight = self._edge_weight(batch, r)
         for k, conv in enumerate(self.conv_list):

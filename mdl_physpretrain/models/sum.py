@@ -24,17 +24,23 @@ class Sum(EnergyModel):
     parts
         The models, or descriptions ``{"model": name, "hparams": {...}}``
         from a checkpoint.
+    frozen
+        Indices of parts whose parameters are not trained.
     """
 
-    def __init__(self, parts: Sequence[EnergyModel | dict]) -> None:
+    def __init__(self, parts: Sequence[EnergyModel | dict], *, frozen: Sequence[int] = ()) -> None:
         if not parts:
             raise ConfigError("a sum of models needs at least one part")
         models = [p if isinstance(p, EnergyModel) else model_class(p["model"])(**p["hparams"]) for p in parts]
         # A short-ranged part must not lengthen the neighbour list: ZBL's range is
         # that of the largest element, far more than most pairs need.
         described = [{"model": m.registry_name, "hparams": m.hparams} for m in models]
-        super().__init__(cutoff=max(m.cutoff for m in models), hparams={"parts": described})
+        super().__init__(cutoff=max(m.cutoff for m in models), hparams={"parts": described, "frozen": list(frozen)})
         self.parts = torch.nn.ModuleList(models)
+        for k in frozen:
+            if not 0 <= k < len(models):
+                raise ConfigError(f"frozen: a sum of {len(models)} parts has no part {k}")
+            self.parts[k].requires_grad_(False)
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         total = vectors.new_zeros(len(batch))
