@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mdl_physpretrain.batch import AtomicBatch
+from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.models.base import EnergyModel, predict
 from mdl_physpretrain.models.checkpoint import save_model
 from mdl_physpretrain.training.errors import ErrorSums
@@ -33,6 +36,20 @@ class TrainingModule(LightningModule):
         Of AdamW.
     scheduler
         ``{"factor": ..., "patience": ..., "min_lr": ...}`` of ReduceLROnPlateau.
+    optimizer
+        ``"adamw"``, or ``"sam"``: AdamW with the gradients of sharpness-aware
+        minimisation.
+    rho
+        Length of SAM's ascent.
+
+    Notes
+    -----
+    With SAM both passes of a step see the same batch. Only the gradient of
+    the second one, which makes the update, is clipped; the ascent has length
+    ``rho`` whatever the first gradient's norm. Between the passes every
+    buffer (running statistics of a batch normalisation) keeps what the first
+    one left there. The training loss is the first pass's. On several devices
+    both gradients are averaged over all of them, so all ascend alike.
     """
 
     def __init__(
@@ -43,10 +60,14 @@ class TrainingModule(LightningModule):
         learning_rate: float,
         weight_decay: float,
         scheduler: dict[str, Any],
+        optimizer: str = "adamw",
+        rho: float = 0.05,
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss
         self.learning_rate, self.weight_decay, self.scheduler = learning_rate, weight_decay, scheduler
+        self.sam, self.rho = optimizer == "sam", rho
+        self.perturbed = False
         self.validation_sums = ErrorSums()
         self.train_loss = [0.0, 0]
 
@@ -56,9 +77,27 @@ class TrainingModule(LightningModule):
     def training_step(self, batch: AtomicBatch, batch_idx: int) -> Tensor:
         out = predict(self.model, batch, create_graph=True)
         loss = self.loss(out, batch)
-        self.train_loss[0] += float(loss.detach())
-        self.train_loss[1] += 1
+        if not self.perturbed:
+            self.train_loss[0] += float(loss.detach())
+            self.train_loss[1] += 1
         return loss
+
+    @contextmanager
+    def perturbed_pass(self) -> Iterator[None]:
+        """What surrounds SAM's second pass: the batch is not new, buffers stay."""
+        kept = [buffer.clone() for buffer in self.buffers()]
+        self.perturbed = True
+        try:
+            yield
+        finally:
+            self.perturbed = False
+            with torch.no_grad():
+                for buffer, old in zip(self.buffers(), kept, strict=True):
+                    buffer.copy_(old)
+
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
+        if self.perturbed or not self.sam:
+            super().configure_gradient_clipping(*args, **kwargs)
 
     def on_train_epoch_start(self) -> None:
         self.train_loss = [0.0, 0]
@@ -83,9 +122,25 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        optimizer: torch.optim.Optimizer
+        if self.sam:
+            from mdl_physpretrain.training.sam import ClosureSAM
+
+            optimizer = ClosureSAM(parameters, rho=self.rho, perturbed=self.perturbed_pass, **options)
+        else:
+            optimizer = torch.optim.AdamW(parameters, **options)
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **self.scheduler)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val_total"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        was_sam = "rho" in checkpoint["optimizer_states"][0]["param_groups"][0]
+        if was_sam != self.sam:
+            names = ("adamw", "sam")
+            raise CheckpointError(
+                f"last.ckpt was written with optimizer {names[was_sam]!r}, not {names[self.sam]!r}: "
+                "train into another directory, or with resume=False"
+            )
 
 
 class KeepBest(Callback):

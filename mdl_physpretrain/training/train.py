@@ -6,90 +6,22 @@ import logging
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from ase import Atoms
 
-from mdl_physpretrain.batch import build_batch, collate
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
-from mdl_physpretrain.models.base import EnergyModel, model_class
-from mdl_physpretrain.models.checkpoint import load_model
-from mdl_physpretrain.models.sum import Sum
-from mdl_physpretrain.models.zbl import ZBL
-from mdl_physpretrain.structures import reference_energies, validate_structures
-from mdl_physpretrain.structures.bonds import core_ends, nearest_distances
+from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.structures import validate_structures
 from mdl_physpretrain.training.data import EpochSampler, loader
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
 from mdl_physpretrain.training.references import shift_reference_energies
+from mdl_physpretrain.training.student import build_student, take_student
 
-__all__ = ["build_student", "train"]
-
-
-def build_student(
-    name: str,
-    structures: Sequence[Atoms],
-    *,
-    model_args: dict[str, Any] | None = None,
-    core: str | None = None,
-    references: dict[str, float] | None = None,
-    seed: int = 0,
-) -> EnergyModel:
-    """A freshly initialised model with what it needs to know of the data.
-
-    Reference energies per element and the typical number of neighbours are
-    taken from ``structures`` unless ``model_args`` gives the latter.
-
-    Parameters
-    ----------
-    name
-        Registered model, e.g. ``"cgcnn"``.
-    structures
-        Labelled training structures.
-    model_args
-        Constructor arguments of the model.
-    core
-        ``"zbl"`` adds a fixed ZBL repulsion, ``E = E_MLIP + E_ZBL``, which
-        ends before the closest distance in the data.
-    references
-        Reference energy per element in eV, from ``structures`` by default.
-        Give those of the DFT data when ``structures`` are compressed ones.
-    seed
-        Of the initial weights.
-
-    Raises
-    ------
-    ConfigError
-        If the model or one of its arguments is unknown.
-    """
-    if core not in {None, "none", "zbl"}:
-        raise ConfigError(f"core must be 'none' or 'zbl', not {core!r}")
-    cls: Any = model_class(name)
-    args = dict(model_args or {})
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model: Any = cls(**args)
-    except TypeError as error:
-        raise ConfigError(f"model {name!r}: {error}") from error
-    if "n_neighbours" in model.hparams and "n_neighbours" not in args:
-        edges = [build_batch(a, model.cutoff).edge_index.shape[1] / len(a) for a in structures[:200]]
-        args["n_neighbours"] = round(max(1.0, sum(edges) / len(edges)), 2)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = cls(**args)
-    if hasattr(model, "initialise"):
-        step = max(1, len(structures) // 64)
-        sample = collate([build_batch(a, model.cutoff, model.dtype) for a in structures[::step]])
-        model.initialise(sample, torch.Generator().manual_seed(seed))
-    if hasattr(model, "reference_energies"):
-        from ase.data import atomic_numbers
-
-        for symbol, energy in (references or reference_energies(structures)).items():
-            model.reference_energies[atomic_numbers[symbol]] = energy
-    return _with_core(model, structures) if core == "zbl" else model
+__all__ = ["train"]
 
 
 def train(
@@ -101,6 +33,8 @@ def train(
     batch_size: int = 8,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
+    optimizer: str = "adamw",
+    rho: float = 0.05,
     weights: tuple[float, float, float] = (0.01, 50.0, 50.0),
     loss: str = "mae",
     force_scale: float | None = None,
@@ -114,6 +48,8 @@ def train(
     replay_fraction: float = 0.0,
     model_args: dict[str, Any] | None = None,
     core: str | None = None,
+    eam: str | Path | EnergyModel | None = None,
+    freeze_eam: bool = False,
     references: dict[str, float] | None = None,
     shift_energies: bool = False,
     seed: int = 0,
@@ -142,6 +78,10 @@ def train(
         Of structures.
     learning_rate, weight_decay
         Of AdamW.
+    optimizer, rho
+        ``"sam"``: sharpness-aware minimisation over AdamW; every step takes a
+        second gradient, at weights moved up the first one by ``rho`` (the
+        norm over all weights). ``clip_grad`` holds for the second.
     weights
         Of energy, forces, stress in the loss (the paper's by default).
     loss, force_scale
@@ -157,7 +97,7 @@ def train(
     replay, replay_fraction
         Teacher-labelled structures mixed in, so that finetuning does not
         forget the repulsive core; the share they make of an epoch.
-    model_args, core, references
+    model_args, core, eam, freeze_eam, references
         See :func:`build_student`; only for a model given by name.
     shift_energies
         Before going on from a model, fit its energies per element to the
@@ -192,11 +132,25 @@ def train(
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 
-    _check_options(epochs, batch_size, learning_rate, replay_fraction, ema)
+    _check_options(epochs, batch_size, learning_rate, replay_fraction, ema, optimizer, rho)
     structures = validate_structures(list(structures), require=())
     if val is not None and len(val) == 0:
         raise StructureError("the validation set is empty; pass val=None to select on the training set")
-    student = _student(model, structures, model_args, core, references, seed)
+    if isinstance(model, str) and not model.endswith((".pt", ".ckpt")):
+        student = build_student(
+            model,
+            structures,
+            model_args=model_args,
+            core=core,
+            eam=eam,
+            freeze_eam=freeze_eam,
+            references=references,
+            seed=seed,
+        )
+    elif model_args or eam is not None:
+        raise ConfigError("model_args and eam belong to a new model given by name, not to one that exists")
+    else:
+        student = take_student(model, structures, core)
     if shift_energies:
         shift_reference_energies(student, structures)
         student.train()
@@ -216,6 +170,8 @@ def train(
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         scheduler={"factor": scheduler_factor, "patience": scheduler_patience, "min_lr": min_learning_rate},
+        optimizer=optimizer,
+        rho=rho,
     )
     keep = KeepBest(folder)
     callbacks: list[Any] = [keep]
@@ -277,33 +233,14 @@ def train(
     return result.eval()
 
 
-def _student(
-    model: str | Path | EnergyModel,
-    structures: Sequence[Atoms],
-    model_args: dict[str, Any] | None,
-    core: str | None,
-    references: dict[str, float] | None,
-    seed: int,
-) -> EnergyModel:
-    is_path = isinstance(model, Path) or (isinstance(model, str) and model.endswith((".pt", ".ckpt")))
-    if isinstance(model, str) and not is_path:
-        return build_student(model, structures, model_args=model_args, core=core, references=references, seed=seed)
-    if model_args:
-        raise ConfigError("model_args belong to a new model given by name, not to one that exists")
-    start = load_model(model) if is_path else deepcopy(model)  # type: ignore[arg-type]
-    assert isinstance(start, EnergyModel)
-    if core == "zbl" and not isinstance(start, Sum):
-        start = _with_core(start, structures)
-    return start.train()
-
-
-def _with_core(model: EnergyModel, structures: Sequence[Atoms]) -> Sum:
-    ends = core_ends(nearest_distances(structures, min(model.cutoff, 6.0)))
-    return Sum([model, ZBL(ends=ends)])
-
-
 def _check_options(
-    epochs: int, batch_size: int, learning_rate: float, replay_fraction: float, ema: float | None
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    replay_fraction: float,
+    ema: float | None,
+    optimizer: str,
+    rho: float,
 ) -> None:
     if epochs < 1 or batch_size < 1:
         raise ConfigError(f"epochs and batch_size must be at least 1, not {epochs} and {batch_size}")
@@ -313,6 +250,12 @@ def _check_options(
         raise ConfigError(f"replay_fraction must lie in [0, 1), not {replay_fraction}")
     if ema is not None and not 0 < ema < 1:
         raise ConfigError(f"ema must lie in (0, 1), not {ema}")
+    if optimizer not in {"adamw", "sam"}:
+        raise ConfigError(f"optimizer must be 'adamw' or 'sam', not {optimizer!r}")
+    if optimizer == "sam" and not 0 < rho < float("inf"):
+        raise ConfigError(f"rho must be positive and finite, not {rho}")
+    if optimizer == "sam" and find_spec("pytorch_optimizer") is None:
+        raise ConfigError("optimizer 'sam' needs the package pytorch_optimizer: pip install pytorch-optimizer")
 
 
 def _prepare(directory: str | Path | None) -> Path | None:
@@ -330,8 +273,6 @@ def _prepare(directory: str | Path | None) -> Path | None:
 
 
 def _loggers(folder: Path | None) -> Any:
-    from importlib.util import find_spec
-
     if folder is None or find_spec("tensorboard") is None:
         return False
     from lightning.pytorch.loggers import TensorBoardLogger

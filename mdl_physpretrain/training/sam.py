@@ -1,0 +1,90 @@
+"""Sharpness-aware minimisation (Foret et al., ICLR 2021) for a trainer that hands over a closure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from pytorch_optimizer import SAM
+from torch.nn import Parameter
+
+__all__ = ["ClosureSAM"]
+
+
+class ClosureSAM(SAM):
+    """SAM over AdamW whose :meth:`step` takes both gradients itself.
+
+    With weights ``w`` and ``g = dL/dw`` on a batch, the gradient of the same
+    batch at ``w + rho g / |g|`` is what AdamW gets at ``w``. State, restoring
+    and the base optimiser are those of ``pytorch_optimizer.SAM``; there the
+    caller must have taken the first gradient, and its norm is a float32.
+
+    Parameters
+    ----------
+    parameters
+        Of one model; ``|g|`` is the norm over all of them.
+    rho
+        Length of the ascent, in the space of the weights.
+    perturbed
+        Makes the context in which the second gradient is taken.
+    **options
+        Of AdamW.
+
+    References
+    ----------
+    arXiv:2010.01412, Algorithm 1, without the second-order term, as there.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        *,
+        rho: float,
+        perturbed: Callable[[], AbstractContextManager[Any]],
+        **options: Any,
+    ) -> None:
+        super().__init__(list(parameters), torch.optim.AdamW, rho=rho, **options)
+        self.perturbed = perturbed
+
+    def step(self, closure: Any = None) -> Any:
+        """One update; returns the loss at the unperturbed weights.
+
+        Parameters
+        ----------
+        closure
+            Clears the gradients, computes loss and gradients of one batch, and
+            returns the loss; called twice.
+        """
+        loss = closure()
+        self.first_step(zero_grad=True)
+        try:
+            with self.perturbed():
+                closure()
+        except BaseException:
+            self.restore()
+            raise
+        self.second_step()
+        return loss
+
+    @torch.no_grad()
+    def first_step(self, zero_grad: bool = False) -> None:
+        moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if moved:
+            gradients: Any = [p.grad for p in moved]
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            for p in moved:
+                self.state[p]["old_p"] = p.clone()
+            scale = self.param_groups[0]["rho"] / (norm + self.perturb_eps)
+            torch._foreach_add_(moved, torch._foreach_mul(gradients, scale))
+        if zero_grad:
+            self.zero_grad()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go back to the unperturbed weights without an update."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if "old_p" in self.state[p]:
+                    p.copy_(self.state[p].pop("old_p"))
