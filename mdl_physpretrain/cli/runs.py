@@ -1,4 +1,4 @@
-"""Commands about whole runs: run, report, config, init, datasets."""
+"""Commands about whole runs: run, report, compare, config, init, datasets."""
 
 from __future__ import annotations
 
@@ -90,6 +90,24 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     from mdl_physpretrain.report import write_report
 
     typer.echo(f"Report: {write_report(folder).resolve()}")
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the whole table to this file.")] = None,
+) -> None:
+    """Several runs in one table (Markdown): stability, errors and training time of every arm."""
+    from mdl_physpretrain.report.compare import compare_runs, markdown
+
+    table = compare_runs(folders)
+    typer.echo(markdown(table), nl=False)
+    if csv is not None:
+        try:
+            table.to_csv(csv, index=False)
+        except OSError as error:
+            raise ConfigError(f"cannot write {csv}: {error.strerror}") from error
+        typer.echo(f"Wrote {csv}", err=True)
 
 
 @app.command("config")

@@ -72,6 +72,9 @@ class Data(_Section):
     forces_key: str | None = Field(default=None, description="Name of the force label, where it is unusual.")
     stress_key: str | None = Field(default=None, description="Name of the stress label, where it is unusual.")
     duplicates: Literal["error", "rename"] = Field(default="error", description="What to do with equal structure ids.")
+    elements: list[str] | None = Field(
+        default=None, description="Keep only structures made of these elements (of all parts)."
+    )
     max_atoms: Count | None = Field(default=None, description="Leave larger structures out (of all parts).")
     max_structures: Count | None = Field(default=None, description="Random choice of at most so many before the split.")
     n_train: Count | None = Field(default=None, description="At most so many training structures (random choice).")
@@ -166,6 +169,10 @@ class Training(_Section):
     batch_size: Count = Field(default=8, description="Structures per step.")
     learning_rate: Positive = Field(default=1e-3, description="Of AdamW.")
     weight_decay: NotNegative = Field(default=1e-2, description="Of AdamW.")
+    optimizer: Literal["adamw", "sam"] = Field(
+        default="adamw", description="'sam': AdamW with the gradients of sharpness-aware minimisation."
+    )
+    rho: Positive = Field(default=0.05, description="Length of SAM's ascent, in the space of the weights.")
     weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
     loss: Literal["mae", "huber"] = Field(default="mae", description="Kind of error.")
     force_scale: Positive | None = Field(
@@ -212,9 +219,24 @@ class Arm(_Section):
     core: Annotated[Literal["none", "zbl", "backbone"], BeforeValidator(_as_text)] = Field(
         default="backbone", description="'none', 'zbl', or as 'backbone.core' says."
     )
+    hybrid: Annotated[Literal["none", "joint", "frozen"], BeforeValidator(_as_text)] = Field(
+        default="none", description="Add the teacher, E_MLIP + E_EAM: trained with the network, or as it is."
+    )
+    optimizer: Literal["adamw", "sam"] | None = Field(default=None, description="Instead of finetune.optimizer.")
     replay: float | None = Field(default=None, ge=0, lt=1, description="Instead of finetune.replay_fraction.")
     epochs: Count | None = Field(default=None, description="Instead of finetune.epochs.")
     learning_rate: Positive | None = Field(default=None, description="Instead of finetune.learning_rate.")
+
+    @model_validator(mode="after")
+    def _hybrid_is_new(self) -> Arm:
+        if self.hybrid != "none" and self.pretrain:
+            raise ValueError("'hybrid' adds the teacher to a new network: set 'pretrain: false'")
+        return self
+
+    def changes(self) -> dict[str, Any]:
+        """What the arm does otherwise than ``finetune`` says."""
+        own = {k: getattr(self, k) for k in ("optimizer", "epochs", "learning_rate")}
+        return {k: v for k, v in own.items() if v is not None}
 
 
 class MD(_Section):
@@ -293,6 +315,25 @@ class RunConfig(_Section):
             if name in RESERVED:
                 raise ValueError(f"an arm cannot be called {name!r}: that is a folder of the run")
         return arms
+
+    @model_validator(mode="after")
+    def _hybrids_need_an_eam(self) -> RunConfig:
+        if self.teacher.calculator is not None:
+            for name, arm in self.arms.items():
+                if arm.hybrid != "none":
+                    raise ValueError(f"arms.{name}.hybrid adds an EAM, but teacher.calculator is another potential")
+        return self
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether any arm learns from the teacher's labels."""
+        return any(arm.pretrain or self.replay_of(name) > 0 for name, arm in self.arms.items())
+
+    @property
+    def uses_eam(self) -> bool:
+        """Whether there is an EAM: as the teacher of an arm, or as a part of one."""
+        hybrids = any(arm.hybrid != "none" for arm in self.arms.values())
+        return self.teacher.calculator is None and (self.uses_labels or hybrids)
 
     def core_of(self, arm: str) -> Core:
         """The core of an arm's network."""

@@ -153,6 +153,7 @@ MD: {md.ensemble.upper()}, {md.temperature:g} K, {md.steps} steps of {md.timeste
 | `efs.csv` | energy, force and stress errors of every seed and arm |
 | `physicality.csv` | verdicts of all seeds and arms |
 | `diatomics.csv` | energy and force of two atoms alone (Å, eV, eV/Å) |
+| `alignment.csv` | angle between the forces of networks and EAM on every atom of test structures (degrees) |
 | `report/` | the report with its figures and tables |
 | `.stages/` | what lets unchanged stages be skipped |
 | `.replaced/` | the last results that another configuration replaced; may be deleted |

@@ -95,7 +95,7 @@ def build_config(content: Mapping[str, Any], *, source: _Source | None = None, b
     """
     source = source or _Source()
     preset = content.get("preset", "default")
-    below = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+    below = _below(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, content)
     try:
         config = RunConfig.model_validate(merge(below, content))
     except ValidationError as error:
@@ -104,6 +104,15 @@ def build_config(content: Mapping[str, Any], *, source: _Source | None = None, b
     if base is not None:
         _absolute(config, base)
     return config
+
+
+def _below(preset: Mapping[str, Any], content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A preset's options; those of its own backbone are no other network's."""
+    own, chosen = preset.get("backbone", {}), content.get("backbone")
+    name = chosen.get("name") if isinstance(chosen, Mapping) else None
+    if name in (None, own.get("name")):
+        return preset
+    return {**preset, "backbone": {k: v for k, v in own.items() if k not in ("name", "args")}}
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

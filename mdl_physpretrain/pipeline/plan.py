@@ -78,6 +78,7 @@ class Task:
 _BASE = ("batch.py", "models", "structures")
 _DATA = tuple(f"data/{name}.extxyz" for name in ("train", "val", "test"))
 _STUDENTS = "pipeline/students.py"
+JUDGED = ("diatomics", "alignment")  # of physicality, without dynamics
 
 
 def plan(config: RunConfig) -> list[Task]:
@@ -86,16 +87,14 @@ def plan(config: RunConfig) -> list[Task]:
     What no arm needs (teacher and labels, when none is pretrained) is left out.
     """
     tasks = [_prepare(config)]
-    uses_labels = any(arm.pretrain or config.replay_of(name) > 0 for name, arm in config.arms.items())
-    if uses_labels:
-        tasks += _teaching(config)
+    tasks += _teaching(config)
     for seed in config.seeds:
         tasks += _trainings(config, seed)
     for seed in config.seeds:
         tasks += _judgements(config, seed)
     arms = list(config.arms)
     for stage, work, names in (
-        ("evaluate", collect_errors, ("efs", "diatomics")),
+        ("evaluate", collect_errors, ("efs", "diatomics", *(("alignment",) if config.uses_eam else ()))),
         ("md", collect_md, ()),
     ):
         suffixes = [f"evaluate/{{}}.{n}.csv" for n in names] or ["md/{}.csv"]
@@ -154,7 +153,7 @@ def _teaching(config: RunConfig) -> list[Task]:
     tasks = []
     section: Any = config.augment.model_dump()
     inputs: tuple[str, ...] = (train,)
-    if teacher.calculator is None:
+    if config.uses_eam:
         own = teacher.model_dump(exclude={"force", "checkpoint", "calculator", "calculator_args"})
         more = (str(Path(teacher.checkpoint).resolve()),) if teacher.checkpoint else ()
         code = (*_BASE, "teacher", "training", "pipeline/teaching.py")
@@ -164,9 +163,10 @@ def _teaching(config: RunConfig) -> list[Task]:
         inputs = (train, TEACHER)
     else:
         section = [section, teacher.calculator, teacher.calculator_args]
-    needs = ("prepare", *(t.name for t in tasks))
-    code = (*_BASE, "augmentation", "teacher", "pipeline/teaching.py")
-    tasks.append(Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), code))
+    if config.uses_labels:
+        needs = ("prepare", *(t.name for t in tasks))
+        code = (*_BASE, "augmentation", "teacher", "pipeline/teaching.py")
+        tasks.append(Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), code))
     return tasks
 
 
@@ -195,7 +195,7 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
         core, replay = config.core_of(name), config.replay_of(name)
         irrelevant = {"replay_fraction"} if arm.pretrain else {"replay_fraction", "shift_energies"}
         options = config.finetune.model_dump(exclude=irrelevant)
-        options |= {k: v for k, v in (("epochs", arm.epochs), ("learning_rate", arm.learning_rate)) if v is not None}
+        options |= arm.changes()
         inputs, needs = list(_DATA[:2]), ["prepare"]
         if arm.pretrain:
             inputs.append(f"{pretrain_folder(seed, core)}/best.pt")
@@ -203,12 +203,15 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
         if replay > 0:
             inputs.append(LABELLED)
             needs.append("augment")
+        if arm.hybrid != "none":
+            inputs.append(TEACHER)
+            needs.append("teacher")
         tasks.append(
             Task(
                 name=f"finetune seed {seed} {name}",
                 stage="finetune",
                 work=partial(finetune_arm, seed=seed, arm=name),
-                section=[*common, None if arm.pretrain else backbone, core, replay, options],
+                section=[*common, None if arm.pretrain else backbone, core, arm.hybrid, replay, options],
                 inputs=tuple(inputs),
                 needs=tuple(needs),
                 scratch=(arm_folder(seed, name),),
@@ -223,15 +226,16 @@ def _judgements(config: RunConfig, seed: int) -> list[Task]:
     tasks = []
     for name in config.arms:
         best, trained = f"{arm_folder(seed, name)}/best.pt", f"finetune seed {seed} {name}"
-        common: dict[str, Any] = {"needs": ("prepare", trained), "parallel": True}
+        taught = ("teacher",) if config.uses_eam else ()
+        common: dict[str, Any] = {"needs": ("prepare", trained, *taught), "parallel": True}
         tasks.append(
             Task(
                 name=f"evaluate seed {seed} {name}",
                 stage="evaluate",
                 work=partial(evaluate_arm, seed=seed, arm=name),
-                section=[seed, name],
-                inputs=(*_DATA, best),
-                code=(*_BASE, "training/errors.py", "physicality/diatomics.py", _STUDENTS),
+                section=[seed, name, config.data.seed],
+                inputs=(*_DATA, best, *((TEACHER,) if config.uses_eam else ())),
+                code=(*_BASE, "training/errors.py", *(f"physicality/{n}.py" for n in JUDGED), _STUDENTS),
                 **common,
             )
         )
@@ -254,7 +258,7 @@ def _judgements(config: RunConfig, seed: int) -> list[Task]:
 
 
 def _report(config: RunConfig, tasks: Sequence[Task]) -> Task:
-    inputs = ["efs.csv", "physicality.csv", "diatomics.csv", "data/summary.json"]
+    inputs = ["efs.csv", "physicality.csv", "diatomics.csv", "alignment.csv", "data/summary.json"]
     inputs += ["teacher/errors.json", "teacher/examination.json", "teacher/curves.csv", "teacher/history.csv"]
     inputs += ["augment/filter.json", "augment/min_distances.csv"]
     inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]

@@ -18,7 +18,7 @@ from mdl_physpretrain.pipeline.alone import is_first_rank
 from mdl_physpretrain.pipeline.cache import write_atomic
 from mdl_physpretrain.pipeline.config import RunConfig, Training
 from mdl_physpretrain.pipeline.preparing import choose, read_part
-from mdl_physpretrain.pipeline.teaching import resolve_device
+from mdl_physpretrain.pipeline.teaching import TEACHER, resolve_device
 
 if TYPE_CHECKING:
     from mdl_physpretrain.dynamics import Runs
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 LABELLED = "augment/labelled.extxyz"
+N_ALIGNED = 100  # structures whose forces are compared with the EAM's
 MD_COLUMNS = ("ensemble", "temperature", "timestep", "steps")
 CHUNK_ATOMS = {"cpu": 512, "cuda": 16384}  # of MD: what an interruption can cost
 
@@ -83,8 +84,7 @@ def pretrain_student(config: RunConfig, folder: Path, show: bool, *, seed: int, 
 def finetune_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: str) -> list[str]:
     """Train an arm's network on the reference labels, from the pretrained one or afresh."""
     chosen, core, replay = config.arms[arm], config.core_of(arm), config.replay_of(arm)
-    changes = {k: getattr(chosen, k) for k in ("epochs", "learning_rate") if getattr(chosen, k) is not None}
-    options = config.finetune.model_copy(update=changes)
+    options = config.finetune.model_copy(update=chosen.changes())
     train, val = read_part(folder, "train"), read_part(folder, "val")
     extra: dict[str, Any] = {"seed": derived_seed(seed, "finetune" if chosen.pretrain else "student")}
     if replay > 0:
@@ -97,11 +97,13 @@ def finetune_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
         extra["shift_energies"] = config.finetune.shift_energies
     else:
         extra |= {"model_args": config.backbone.args, "core": core}
+        if chosen.hybrid != "none":
+            extra |= {"eam": folder / TEACHER, "freeze_eam": chosen.hybrid == "frozen"}
     return _train(config, folder, arm_folder(seed, arm), show, model, train, val or None, options, **extra)
 
 
 def evaluate_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: str) -> list[str]:
-    """Errors of an arm on test and validation data, and its diatomic curves."""
+    """Errors of an arm on test and validation data, its diatomic curves, its forces' angles to an EAM's."""
     import pandas as pd
 
     from mdl_physpretrain.physicality.diatomics import diatomic_curve, element_pairs
@@ -121,7 +123,18 @@ def evaluate_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
     start = f"seed-{seed}/evaluate/{arm}"
     write_atomic(folder / f"{start}.efs.csv", pd.DataFrame(rows).to_csv(index=False))
     write_atomic(folder / f"{start}.diatomics.csv", pd.concat(curves).to_csv(index=False))
-    return [f"{start}.efs.csv", f"{start}.diatomics.csv"]
+    outputs = [f"{start}.efs.csv", f"{start}.diatomics.csv"]
+    if config.uses_eam:
+        from mdl_physpretrain.models import load_model
+        from mdl_physpretrain.physicality.alignment import alignment_table
+
+        teacher = load_model(folder / TEACHER, expect="eam").to(model.device)
+        judged = choose(parts["test"] or parts["val"] or parts["train"], N_ALIGNED, config.data.seed)
+        angles = alignment_table({arm: model}, teacher, judged).round(4)
+        angles.insert(0, "seed", seed)
+        write_atomic(folder / f"{start}.alignment.csv", angles.to_csv(index=False))
+        outputs.append(f"{start}.alignment.csv")
+    return outputs
 
 
 def simulate_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: str) -> list[str]:
@@ -179,11 +192,12 @@ def md_structures(config: RunConfig, folder: Path) -> list[Atoms]:
 
 
 def collect_errors(config: RunConfig, folder: Path, show: bool) -> list[str]:
-    """``efs.csv`` and ``diatomics.csv`` of all seeds and arms."""
-    for kind in ("efs", "diatomics"):
+    """``efs.csv``, ``diatomics.csv`` and ``alignment.csv`` of all seeds and arms."""
+    kinds = ["efs", "diatomics", *(["alignment"] if config.uses_eam else [])]
+    for kind in kinds:
         frames = [_table(folder / f"seed-{s}/evaluate/{a}.{kind}.csv") for s in config.seeds for a in config.arms]
         _write_joined(folder / f"{kind}.csv", frames)
-    return ["efs.csv", "diatomics.csv"]
+    return [f"{kind}.csv" for kind in kinds]
 
 
 def collect_md(config: RunConfig, folder: Path, show: bool) -> list[str]:

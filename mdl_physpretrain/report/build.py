@@ -14,6 +14,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.physicality.alignment import alignment_summary
 from mdl_physpretrain.report import layout
 from mdl_physpretrain.report.figures import MAX_PAIRS, all_figures
 from mdl_physpretrain.report.read import RunData, read_run
@@ -236,7 +237,7 @@ def _tests(paired: list[Comparison]) -> layout.HtmlTable | None:
 
 
 def _pieces(run: RunData, folder: Path) -> dict[str, Any]:
-    """The teacher's, the filter's and the stages' tables."""
+    """The teacher's, the filter's, the angles' and the stages' tables."""
     pairs = layout.teacher_pairs(run.examination) if run.examination else None
     if pairs and run.examination:
         save_table(pd.DataFrame([p for p in run.examination["pairs"] if isinstance(p, dict)]), folder, "teacher_pairs")
@@ -246,7 +247,13 @@ def _pieces(run: RunData, folder: Path) -> dict[str, Any]:
     times = layout.timings(run.timings) if run.timings else None
     if run.timings:
         save_table(pd.DataFrame(run.timings), folder, "timings")
+    angles = None
+    if run.alignment is not None:
+        summary = alignment_summary(run.alignment)
+        save_table(summary.reset_index(), folder, "alignment")
+        angles = layout.alignment(summary)
     return {
+        "alignment": angles,
         "teacher_pairs": pairs,
         "filtered": removed,
         "timings": times,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mdl_physpretrain.report.alignment import alignment_figure
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.style import INK, MUTED, PALETTE, ArmStyle, Figure, Legend, Panel, arm_styles
 from mdl_physpretrain.report.tables import failure_steps, main_split
@@ -39,6 +40,7 @@ def all_figures(run: RunData) -> dict[str, Callable[[], Figure | None]]:
         "min_distances": _distances,
         "learning_curves": _learning,
         "diatomics": _diatomics,
+        "alignment": _alignment,
     }
     return {name: partial(maker, run, styles) for name, maker in makers.items()}
 
@@ -329,6 +331,10 @@ def _arm_histories(
         ax.plot(mean.index, mean, color=style.colour, linestyle=style.line, marker="o" if len(mean) == 1 else None)
     ax.set(xlabel="epoch", ylabel=label)
     _log_if_positive(ax, np.concatenate([f[column].to_numpy(float) for fs in groups.values() for f in fs]))
+
+
+def _alignment(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
+    return None if run.alignment is None else alignment_figure(run.alignment, styles)
 
 
 def _diatomics(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:

@@ -12,7 +12,18 @@ from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.tables import efs_reference_rows
 from mdl_physpretrain.report.text import DASH, number, spread
 
-__all__ = ["Cell", "Column", "HtmlTable", "efs", "filtered", "per_seed", "physicality", "teacher_pairs", "trajectories"]
+__all__ = [
+    "Cell",
+    "Column",
+    "HtmlTable",
+    "alignment",
+    "efs",
+    "filtered",
+    "per_seed",
+    "physicality",
+    "teacher_pairs",
+    "trajectories",
+]
 
 MAX_ROWS = 1000  # trajectories on the page; the CSV has all of them
 
@@ -90,6 +101,24 @@ def physicality(table: pd.DataFrame) -> HtmlTable:
             ]
         )
     return HtmlTable(columns, rows, "physicality")
+
+
+def alignment(table: pd.DataFrame) -> HtmlTable:
+    """Fig. B.1 in numbers, of :func:`mdl_physpretrain.physicality.alignment.alignment_summary`."""
+    columns = [Column("Arm", numeric=False), Column("Atoms"), Column("Without direction"), Column("Mean", "°")]
+    columns += [Column("Median", "°"), *(Column(f"Below {limit}°", "%") for limit in (30, 60, 90))]
+    rows = []
+    for row in table.reset_index().to_dict("records"):
+        arm, atoms = row["arm"], row["n_atoms"]
+        mean = spread(row["mean"], row["mean_error"], 1) if math.isfinite(row["mean_error"]) else number(row["mean"], 1)
+        shares = [Cell(number(100 * row[f"below_{limit}"], 0)) for limit in (30, 60, 90)]
+        counts = (
+            [Cell(str(atoms)), Cell(str(row["left_out"]))] if atoms or row["left_out"] else [Cell(DASH), Cell(DASH)]
+        )
+        rows.append(
+            [Cell(arm, arm=arm if atoms else None), *counts, Cell(mean), Cell(number(row["median"], 1)), *shares]
+        )
+    return HtmlTable(columns, rows, "alignment")
 
 
 def per_seed(table: pd.DataFrame) -> HtmlTable:

@@ -21,13 +21,26 @@ REFERENCE = "baseline"  # the arm that the others are compared with
 
 FIRST = {"overlap": "overlap", "nan": "broken", "explosion": "broken", "lindemann": "lindemann"}  # reason -> outcome
 
-TEXT = ("structure_id", "arm", "pair", "set", "split", "formula", "reason", "closest_pair", "ensemble")
+TEXT = (
+    "structure_id",
+    "arm",
+    "pair",
+    "set",
+    "split",
+    "formula",
+    "reason",
+    "closest_pair",
+    "ensemble",
+    "element",
+    "against",
+)
 COLUMNS = {  # columns without which a file says nothing
     "physicality": ("structure_id", "overlap", "lindemann_violation", "physical"),
     "efs": ("seed", "arm", "total"),
     "curves": ("pair", "r", "total"),
     "distances": ("set", "pair", "distance"),
     "diatomics": ("arm", "pair", "r", "energy"),
+    "alignment": ("arm", "structure_id", "element", "angle"),
     "teacher_history": ("loss",),
     "history": ("epoch",),
 }
@@ -61,6 +74,7 @@ class RunData:
     filter: dict[str, Any] | None = None
     distances: pd.DataFrame | None = None
     diatomics: pd.DataFrame | None = None
+    alignment: pd.DataFrame | None = None
     physicality: pd.DataFrame | None = None
     efs: pd.DataFrame | None = None
     histories: dict[tuple[int, str], pd.DataFrame] = field(default_factory=dict)
@@ -139,6 +153,7 @@ def read_run(run_dir: Path) -> RunData:
     run.filter = take("filter", "augment/filter.json", _filter)
     run.distances = take("distances", "augment/min_distances.csv", _table("distances"))
     run.diatomics = take("diatomics", "diatomics.csv", _table("diatomics"))
+    run.alignment = take("alignment", "alignment.csv", _table("alignment"))
     run.efs = take("efs", "efs.csv", _table("efs"))
     run.physicality = take("physicality", "physicality.csv", _table("physicality"))
     _read_seed_folders(run)

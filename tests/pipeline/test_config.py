@@ -7,7 +7,8 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.pipeline.config import RunConfig
 from mdl_physpretrain.pipeline.loading import build_config, dump_config, load_config, schema_rows
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("lmo-backbones/*.yaml"), *FOLDER.glob("paper/*-*.yaml")])
 
 
 def _write(folder, text, name="c.yaml"):
@@ -57,6 +58,12 @@ def test_unknown_keys(tmp_path, text, expected):
         ("teacher: {checkpoint: a.pt, calculator: 'a:b'}", "not both"),
         ("teacher: {calculator: nonsense}", "teacher.calculator"),
         ("backbone: {core: zlb}", "did you mean 'zbl'?"),
+        ("arms: {a: {hybrid: joint}}", "arms.a: 'hybrid' adds the teacher to a new network: set 'pretrain: false'"),
+        ("finetune: {optimizer: smurf}", "finetune.optimizer"),
+        (
+            "teacher: {calculator: 'a:b'}\narms: {a: {pretrain: false, hybrid: joint}}",
+            "arms.a.hybrid adds an EAM, but teacher.calculator is another potential",
+        ),
     ],
 )
 def test_values_out_of_range(tmp_path, words, expected):

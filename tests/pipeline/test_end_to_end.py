@@ -24,9 +24,11 @@ finetune: {epochs: 2}
 arms:
   baseline: {pretrain: false}
   pretrained: {replay: 0.3}
+  hybrid: {pretrain: false, hybrid: joint, optimizer: sam}
 md: {n_structures: 2, steps: 20}
 """
-FILES = """config.yaml README.md environment.json timings.json efs.csv physicality.csv diatomics.csv
+ARMS = ("baseline", "pretrained", "hybrid")
+FILES = """config.yaml README.md environment.json timings.json efs.csv physicality.csv diatomics.csv alignment.csv
 data/train.extxyz data/val.extxyz data/test.extxyz data/summary.json
 teacher/teacher.pt teacher/examination.json teacher/history.csv teacher/errors.json teacher/curves.csv
 augment/labelled.extxyz augment/filter.json augment/min_distances.csv
@@ -77,12 +79,12 @@ def test_every_file_of_the_run_folder_is_there(finished):
 def test_tables_have_a_row_for_every_seed_arm_and_structure(finished):
     _, run, _ = finished
     physicality = pd.read_csv(run / "physicality.csv")
-    assert len(physicality) == 2 * 2 * 2
+    assert len(physicality) == 2 * 3 * 2
     assert set(physicality.groupby(["seed", "arm"]).size()) == {2}
     assert {"ensemble", "temperature", "timestep", "steps", "overlap", "physical"} <= set(physicality)
     errors = pd.read_csv(run / "efs.csv")
     assert set(map(tuple, errors[["seed", "arm", "split"]].to_numpy())) == {
-        (s, a, p) for s in (0, 1) for a in ("baseline", "pretrained") for p in ("train", "val", "test")
+        (s, a, p) for s in (0, 1) for a in ARMS for p in ("train", "val", "test")
     }
     assert errors["forces_mae"].notna().all()
     curves = pd.read_csv(run / "diatomics.csv")
@@ -105,6 +107,20 @@ def test_labels_provenance_and_metadata_are_kept(finished):
     assert summary["trivial"]["forces_mae"] > 0
 
 
+def test_a_hybrid_is_compared_with_its_own_eam_and_the_others_with_the_teacher(finished):
+    _, run, _ = finished
+    angles = pd.read_csv(run / "alignment.csv")
+    assert set(map(tuple, angles[["seed", "arm", "against"]].to_numpy())) == {
+        (s, a, "own EAM" if a == "hybrid" else "teacher") for s in (0, 1) for a in ARMS
+    }
+    assert set(angles.groupby(["seed", "arm"]).size()) == {2 * 8}
+    page = (run / "report" / "index.html").read_text()
+    assert "random directions" in page
+    hybrid = load_model(run / "seed-0" / "hybrid" / "best.pt")
+    teacher = load_model(run / "teacher" / "teacher.pt").state_dict()
+    assert any((value != teacher[name]).any() for name, value in hybrid.parts[1].state_dict().items())
+
+
 def test_arms_of_a_seed_are_paired(finished):
     """Same structures and starting velocities in all arms of a seed, others in another seed."""
     from mdl_physpretrain.dynamics import Runs
@@ -113,9 +129,9 @@ def test_arms_of_a_seed_are_paired(finished):
     first = {
         (s, a): [float(r.trace_temperature[0]) for r in Runs.load(run / f"seed-{s}/md/{a}.runs.npz")]
         for s in (0, 1)
-        for a in ("baseline", "pretrained")
+        for a in ARMS
     }
-    assert first[0, "baseline"] == first[0, "pretrained"]
+    assert first[0, "baseline"] == first[0, "pretrained"] == first[0, "hybrid"]
     assert first[0, "baseline"] != first[1, "baseline"]
 
 

@@ -35,6 +35,7 @@ def make_run(
     _augmentation(folder, rng, typical)
     _seeds(folder, rng, arms, seeds, names)
     _diatomics(folder, rng, arms, seeds, typical)
+    _alignment(folder, rng, arms, seeds, names)
     return folder
 
 
@@ -227,3 +228,15 @@ def _diatomics(
                     )
                 )
     pd.concat(frames).to_csv(folder / "diatomics.csv", index=False)
+
+
+def _alignment(folder: Path, rng: np.random.Generator, arms: tuple[str, ...], seeds: int, names: list[str]) -> None:
+    frames = []
+    for arm in arms:
+        for seed in range(seeds):
+            for name in names[:3]:
+                angle = rng.uniform(0, 120 if arm == "pretrained" else 180, 12)
+                angle[0] = np.nan  # too small a force
+                table = {"seed": seed, "arm": arm, "against": "teacher", "structure_id": name, "atom": range(12)}
+                frames.append(pd.DataFrame({**table, "element": ["Li", "Mn", "O"] * 4, "angle": angle}))
+    pd.concat(frames).to_csv(folder / "alignment.csv", index=False)

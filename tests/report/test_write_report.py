@@ -18,8 +18,9 @@ from mdl_physpretrain.report import build, write_report
 from mdl_physpretrain.report.read import read_run
 
 SECTIONS = ("verdict", "physicality", "accuracy", "failures", "trajectories", "teacher", "augmentation", "learning",
-            "diatomics", "data", "timings", "configuration")  # fmt: skip
-FIGURES = ("failure_steps", "seeds", "teacher_curves", "teacher_fit", "min_distances", "learning_curves", "diatomics")
+            "diatomics", "alignment", "data", "timings", "configuration")  # fmt: skip
+FIGURES = ("failure_steps", "seeds", "teacher_curves", "teacher_fit", "min_distances", "learning_curves", "diatomics",
+           "alignment")  # fmt: skip
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 
 
@@ -95,7 +96,7 @@ def test_page_has_every_section_and_no_note(finished, page):
     assert read_run(finished).notes == {}
     assert ("p", "class", "note") in page.attributes  # the one about the labels
     assert sum(a == ("p", "class", "note") for a in page.attributes) == 1
-    assert page.tags.count("svg") == 2 + 2 + 2 + 1 + 2 + 5 + 2  # panels of FIGURES
+    assert page.tags.count("svg") == 2 + 2 + 2 + 1 + 2 + 5 + 2 + 4  # panels of FIGURES
     for words in ("DFT, functional not stated", "label filter kept 365 of 400", "Li-Mn-O, 40 structures", "torch"):
         assert words in page.text
 
@@ -201,7 +202,7 @@ def test_empty_run_folder_still_gives_a_page(tmp_path):
 
 PARTS = ["config.yaml", "environment.json", "timings.json", "data/summary.json", "teacher/examination.json",
          "teacher/errors.json", "teacher/history.csv", "teacher/curves.csv", "augment/filter.json",
-         "augment/min_distances.csv", "diatomics.csv", "efs.csv", "physicality.csv"]  # fmt: skip
+         "augment/min_distances.csv", "diatomics.csv", "alignment.csv", "efs.csv", "physicality.csv"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

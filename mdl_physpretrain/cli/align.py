@@ -1,0 +1,74 @@
+"""Command align: whether two potentials push the atoms the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.steps import Device, Structures, _potential, _read
+from mdl_physpretrain.errors import ConfigError
+
+
+@app.command()
+def align(
+    model: Annotated[str, typer.Argument(help="Checkpoint (.pt), or module:factory of an ASE calculator.")],
+    reference: Annotated[str, typer.Argument(help="The same, e.g. the teacher; or 'parts': a hybrid's own EAM.")],
+    structures: Structures,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for alignment.csv, alignment_summary.csv and a figure.")
+    ] = None,
+    min_force: Annotated[float, typer.Option("--min-force", help="Leave out atoms with less, eV/Å.")] = 1e-3,
+    device: Device = "auto",
+) -> None:
+    """Angles between the forces of two potentials, atom by atom (Fig. B.1)."""
+    from mdl_physpretrain.physicality.alignment import alignment_summary, force_angles, hybrid_angles
+
+    mine, data = _potential(model, device), _read(structures)
+    if reference == "parts":
+        angles = hybrid_angles(mine, data, min_force=min_force)
+    else:
+        angles = force_angles(mine, _potential(reference, device), data, min_force=min_force)
+    angles.insert(0, "arm", Path(model).stem)
+    summary = alignment_summary(angles)
+    _print(summary)
+    if out is not None:
+        _write(out, angles, summary)
+
+
+def _print(summary: Any) -> None:
+    import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
+
+    from mdl_physpretrain.physicality.alignment import RANDOM
+
+    table = Table(title="Angle between the forces (°), and shares of atoms (%)")
+    table.add_column("", no_wrap=True)
+    for title in ("atoms", "left out", "mean", "median", "< 30", "< 60", "< 90"):
+        table.add_column(title, justify="right")
+    for name, row in summary.iterrows():
+        counts = ["" if name == RANDOM else str(int(row[k])) for k in ("n_atoms", "left_out")]
+        error = "" if pd.isna(row["mean_error"]) else f" ±{row['mean_error']:.1f}"
+        shares = [f"{100 * row[f'below_{limit}']:.1f}" for limit in (30, 60, 90)]
+        table.add_row(str(name), *counts, f"{row['mean']:.1f}{error}", f"{row['median']:.1f}", *shares)
+    Console().print(table)
+
+
+def _write(out: Path, angles: Any, summary: Any) -> None:
+    from mdl_physpretrain.report.alignment import alignment_figure
+    from mdl_physpretrain.report.style import draw
+
+    notes: dict[str, str] = {}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        angles.to_csv(out / "alignment.csv", index=False)
+        summary.to_csv(out / "alignment_summary.csv")
+        draw({"alignment": lambda: alignment_figure(angles)}, out, notes)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+    for note in notes.values():
+        typer.echo(note, err=True)
+    typer.echo(f"Wrote {out}")

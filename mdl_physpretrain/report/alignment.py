@@ -1,0 +1,83 @@
+"""Figure of the angles between the forces of networks and EAM (Fig. B.1)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mdl_physpretrain.physicality.alignment import RANDOM, null_density
+from mdl_physpretrain.report.style import INK, ArmStyle, Figure, Legend, Panel, arm_styles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["alignment_figure"]
+
+WIDTH = 7.5  # of a bin, degrees
+MAX_ELEMENTS = 11  # panels beside the one of all atoms
+
+
+def alignment_figure(angles: pd.DataFrame, styles: dict[str, ArmStyle] | None = None) -> Figure | None:
+    """Distributions of the angle by arm, for all atoms and by element, with that of random directions.
+
+    Parameters
+    ----------
+    angles
+        Of :func:`mdl_physpretrain.physicality.alignment.alignment_table`;
+        with a column ``seed`` thin lines show the seeds.
+    styles
+        Of the arms; by default those of :func:`arm_styles`.
+
+    Returns
+    -------
+    Figure or None
+        ``None`` where no atom has an angle.
+    """
+    table = angles[angles["angle"].notna()]
+    if table.empty:
+        return None
+    if "arm" not in table:
+        table = table.assign(arm="all")
+    arms = [str(arm) for arm in dict.fromkeys(table["arm"])]
+    styles = styles or arm_styles(arms)
+    parts = {"All atoms": table}
+    elements = sorted(set(table["element"]))
+    if len(elements) > 1:
+        parts |= {e: table[table["element"] == e] for e in elements[:MAX_ELEMENTS]}
+    panels = [Panel(name, partial(_panel, table=part, arms=arms, styles=styles)) for name, part in parts.items()]
+    legend = [Legend(_label(table, arm), styles[arm].colour, _kind(styles[arm])) for arm in arms]
+    legend.append(Legend(RANDOM, INK, "dotted"))
+    return Figure("Angle between the forces of network and EAM", panels, legend, size=(3.8, 2.6))
+
+
+def _label(table: pd.DataFrame, arm: str) -> str:
+    against = table.loc[table["arm"] == arm, "against"].unique() if "against" in table else []
+    return f"{arm} / {against[0]}" if len(against) == 1 else arm
+
+
+def _kind(style: ArmStyle) -> str:
+    return "line" if style.line == "-" else "dashed"
+
+
+def _panel(ax: Axes, table: pd.DataFrame, arms: list[str], styles: dict[str, ArmStyle]) -> None:
+    edges = np.linspace(0, 180, round(180 / WIDTH) + 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+    for arm in arms:
+        group, style = table[table["arm"] == arm], styles[arm]
+        seeds = [g for _, g in group.groupby("seed")] if "seed" in group else []
+        for part in seeds if len(seeds) > 1 else []:
+            ax.plot(centres, _percent(part, edges), color=style.colour, linewidth=0.7, alpha=0.35)
+        if len(group):
+            ax.plot(centres, _percent(group, edges), color=style.colour, linestyle=style.line, linewidth=1.9)
+    x = np.linspace(0, 180, 181)
+    ax.plot(x, 100 * WIDTH * null_density(x), color=INK, linestyle=":", linewidth=1.5)
+    ax.set(xlabel="angle between the forces (°)", ylabel=f"atoms (% per {WIDTH:g}°)", xlim=(0, 180))
+    ax.set_ylim(bottom=0)
+    ax.set_xticks(range(0, 181, 45))
+
+
+def _percent(group: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
+    return 100 * np.histogram(group["angle"], edges)[0] / len(group)
