@@ -66,4 +66,4 @@ def _format_warning(message: Warning | str, *rest: object, **more: object) -> st
     return f"warning: {message}\n"
 
 
-from mdl_physpretrain.cli import runs, steps  # noqa: E402, F401 - they register their commands
+from mdl_physpretrain.cli import align, convert, export, mattertune, mdl, runs, steps  # noqa: E402, F401 - registered

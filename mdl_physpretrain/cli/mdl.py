@@ -1,0 +1,67 @@
+"""Command ``mdl``: MatDeepLearn with this plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.errors import ConfigError
+
+
+@app.command()
+def mdl(
+    config: Annotated[Path, typer.Argument(help="A MatDeepLearn YAML file.")],
+    run_mode: Annotated[str | None, typer.Option("--run-mode", help="train, predict or finetune.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Instead of task.seed.")] = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="Started with torchrun when more than one.")] = 1,
+    matdeeplearn: Annotated[
+        Path | None, typer.Option("--matdeeplearn", help="Its clone, where main.py is not beside the package.")
+    ] = None,
+) -> None:
+    """Run MatDeepLearn's own main with this plugin loaded."""
+    from mdl_physpretrain.hosts.matdeeplearn.runner import run_host
+
+    run_host(config, run_mode=run_mode, seed=seed, script=matdeeplearn, gpus=gpus)
+
+
+@app.command("mdl-data")
+def mdl_data(
+    structures: Annotated[list[str], typer.Argument(help="Files ASE reads, patterns, 'demo' or load-atoms:<name>.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for train.json, val.json, test.json.")],
+    fractions: Annotated[str, typer.Option("--fractions", help="Shares of train, val, test.")] = "0.8,0.1,0.1",
+    usage: Annotated[str, typer.Option("--usage", help="Share of the training structures, e.g. 10%.")] = "100%",
+    elements: Annotated[str | None, typer.Option("--elements", help="Only structures made of these: Li,Mn,O.")] = None,
+    max_structures: Annotated[int | None, typer.Option("--max-structures", min=3, help="A random choice.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of choice and split.")] = 0,
+) -> None:
+    """Write structures as MatDeepLearn's JSON, split into train, val and test."""
+    import numpy as np
+
+    from mdl_physpretrain.structures import label_counts, read_structures, split_structures, write_structures
+
+    found = read_structures(structures, require=("energy",))
+    if elements is not None:
+        known = {e.strip() for e in elements.split(",")}
+        found = [a for a in found if set(a.symbols) <= known]
+    if max_structures is not None and len(found) > max_structures:
+        chosen = np.random.default_rng(seed).permutation(len(found))[:max_structures]
+        found = [found[k] for k in sorted(chosen)]
+    shares = [_share(f, "--fractions") for f in fractions.split(",")]
+    split = split_structures(found, fractions=shares, usage=_share(usage, "--usage"), seed=seed)
+    for name in ("train", "val", "test"):
+        part = getattr(split, name)
+        write_structures(output / f"{name}.json", part)
+        counts = ", ".join(f"{count} {what}" for what, count in label_counts(part).items())
+        typer.echo(f"{output / name}.json: {counts}")
+    typer.echo(f"elements: {' '.join(sorted({s for a in found for s in a.symbols}))}")
+
+
+def _share(word: str, option: str) -> float:
+    """``10%`` or ``0.1``."""
+    try:
+        return float(word.strip().removesuffix("%")) / (100 if word.strip().endswith("%") else 1)
+    except ValueError:
+        raise ConfigError(f"{option}: {word!r} is not a share such as 0.1 or 10%") from None

@@ -1,0 +1,1 @@
+"""Bridges to other programs: their checkpoints, and plugins that run inside them."""

@@ -1,0 +1,256 @@
+"""One entry for checkpoints of all kinds: what is it, read it, write it as another kind.
+
+Kinds: ``native`` (this package), ``matdeeplearn`` (``.pt`` and YAML),
+``mattertune`` (Lightning ``.ckpt``), ``mattersim`` (``.pth``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase import Atoms
+
+from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.hosts.safe_load import load_foreign
+from mdl_physpretrain.models.base import EnergyModel, predict
+from mdl_physpretrain.models.checkpoint import FORMAT, load_model, save_model
+
+__all__ = ["KINDS", "Conversion", "convert", "detect", "differences", "read_checkpoint_of"]
+
+KINDS = ("native", "matdeeplearn", "mattertune", "mattersim")
+CONFIG_SUFFIXES = (".yml", ".yaml")
+
+
+@dataclass
+class Conversion:
+    """What :func:`convert` found and wrote.
+
+    Attributes
+    ----------
+    source_kind, target_kind
+        See :data:`KINDS`.
+    model
+        As it was read.
+    files
+        What was written.
+    config
+        The YAML file the source was read with, if any.
+    notes
+        What to mind about the result.
+    """
+
+    source_kind: str
+    target_kind: str
+    model: EnergyModel
+    files: list[Path]
+    config: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def detect(path: str | Path) -> str:
+    """The kind of a checkpoint, from what is in it.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is unsafe, damaged, or none of the known kinds.
+    """
+    return _kind_of(load_foreign(path), Path(path))
+
+
+def read_checkpoint_of(
+    path: str | Path,
+    kind: str | None = None,
+    *,
+    config: str | Path | Mapping[str, Any] | None = None,
+    elements: Sequence[str] | None = None,
+    member: int | None = None,
+) -> EnergyModel:
+    """A native model from a checkpoint of any kind.
+
+    Parameters
+    ----------
+    path
+        The checkpoint.
+    kind
+        One of :data:`KINDS`; by default found out.
+    config, elements, member
+        For MatDeepLearn, see
+        :func:`~mdl_physpretrain.hosts.matdeeplearn.checkpoint.read_matdeeplearn`.
+
+    Raises
+    ------
+    CheckpointError, ConfigError
+        If it cannot be read or is of another kind.
+    """
+    path = Path(path)
+    kind = kind or detect(path)
+    if kind not in KINDS:
+        raise ConfigError(f"kind of checkpoint must be one of {', '.join(KINDS)}, not {kind!r}")
+    if kind == "native":
+        return load_model(path)
+    if kind == "mattertune":
+        from mdl_physpretrain.hosts.mattertune.convert import read_native
+
+        return read_native(path)
+    if kind == "mattersim":
+        from mdl_physpretrain.models.m3gnet import M3GNet
+
+        return M3GNet.from_mattersim(path)
+    from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn
+
+    if config is None:
+        raise ConfigError(f"{path} is a MatDeepLearn checkpoint: give the YAML file of its run (--config)")
+    return read_matdeeplearn(path, config, elements=elements, member=member)
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    source_kind: str | None = None,
+    target_kind: str | None = None,
+    config: str | Path | None = None,
+    elements: Sequence[str] | None = None,
+    member: int | None = None,
+    references: str = "refuse",
+    drop_core: bool = False,
+    force: bool = False,
+) -> Conversion:
+    """Read a checkpoint of one kind and write it as another.
+
+    Parameters
+    ----------
+    source, target
+        Files.
+    source_kind, target_kind
+        See :data:`KINDS`. By default the source's is found out; a foreign
+        source becomes ``native``; a native one becomes ``mattertune`` where the
+        target is called ``.ckpt``, else ``mattersim`` (M3GNet) or
+        ``matdeeplearn``.
+    config
+        MatDeepLearn's YAML file; read with a foreign source (by default the
+        only one beside it), written with a foreign target.
+    elements, member
+        See :func:`read_checkpoint_of`.
+    references, drop_core
+        See :func:`~mdl_physpretrain.hosts.matdeeplearn.checkpoint.write_matdeeplearn`.
+    force
+        Overwrite.
+
+    Raises
+    ------
+    CheckpointError, ConfigError
+        If it cannot be read, or the target's program cannot have this model.
+    """
+    source, target = Path(source), Path(target)
+    source_kind = source_kind or detect(source)
+    read_with = None
+    if source_kind == "matdeeplearn":
+        read_with = Path(config) if config is not None else config_beside(source)
+    model = read_checkpoint_of(source, source_kind, config=read_with, elements=elements, member=member)
+    target_kind = target_kind or _default_target(source_kind, model, target)
+    if target_kind not in KINDS:
+        raise ConfigError(f"kind of checkpoint must be one of {', '.join(KINDS)}, not {target_kind!r}")
+    written_config = target.with_suffix(".yml")
+    if target_kind == "matdeeplearn" and source_kind != "matdeeplearn" and config is not None:
+        written_config = Path(config)
+    planned = [target] + ([written_config] if target_kind == "matdeeplearn" else [])
+    for path in planned:
+        if path.resolve() in {p.resolve() for p in (source, read_with) if p is not None}:
+            raise ConfigError(f"{path} would overwrite what is read")
+        if path.exists() and not force:
+            raise ConfigError(f"{path} exists; give another name, or --force")
+    notes = list(model.metadata.get("converted", {}).get("notes", []))
+    if target_kind == "native":
+        save_model(model, target)
+    elif target_kind == "mattertune":
+        from mdl_physpretrain.hosts.mattertune.convert import write_host
+
+        write_host(model, target)
+    elif target_kind == "mattersim":
+        if model.registry_name != "m3gnet":
+            raise CheckpointError(f"MatterSim cannot hold a {model.registry_name!r} model, only 'm3gnet'")
+        model.to_mattersim(target)  # type: ignore[operator]
+    else:
+        from mdl_physpretrain.hosts.matdeeplearn.checkpoint import write_matdeeplearn
+
+        write_matdeeplearn(model, target, config=written_config, references=references, drop_core=drop_core)
+        if drop_core:
+            notes.append("the ZBL core is left out: another potential at short distances")
+        if references == "beside":
+            notes.append("MatDeepLearn's energies leave out the reference energies; the YAML lists them")
+    return Conversion(source_kind, target_kind, model, planned, config=read_with, notes=notes)
+
+
+def differences(model: EnergyModel, other: EnergyModel, structures: Sequence[Atoms]) -> dict[str, float]:
+    """Largest differences between two models over structures.
+
+    Returns
+    -------
+    dict
+        ``energy`` (eV per structure), ``forces`` (eV/Å), ``stress`` (eV/Å³),
+        ``longest_list`` (neighbours of an atom within the cutoff).
+    """
+    from mdl_physpretrain.batch import build_batch
+
+    worst = {"energy": 0.0, "forces": 0.0, "stress": 0.0, "longest_list": 0.0}
+    for atoms in structures:
+        batch = build_batch(atoms, max(model.cutoff, other.cutoff), dtype=torch.float64)
+        one = predict(model, batch.to(dtype=model.dtype))
+        two = predict(other, batch.to(dtype=other.dtype))
+        for name in ("energy", "forces", "stress"):
+            gap = (getattr(one, name).double() - getattr(two, name).double()).abs().max()
+            worst[name] = max(worst[name], float(gap))
+        if batch.edge_index.shape[1]:
+            worst["longest_list"] = max(worst["longest_list"], float(torch.bincount(batch.edge_index[0]).max()))
+    return worst
+
+
+def config_beside(path: Path) -> Path:
+    """The YAML file of a checkpoint: of the same name, or the only one in its folder.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or there are several.
+    """
+    for suffix in CONFIG_SUFFIXES:
+        if path.with_suffix(suffix).is_file():
+            return path.with_suffix(suffix)
+    found = sorted(p for p in path.parent.iterdir() if p.suffix in CONFIG_SUFFIXES)
+    if len(found) != 1:
+        what = "no YAML file" if not found else f"{len(found)} YAML files"
+        raise ConfigError(f"{path} is a MatDeepLearn checkpoint with {what} beside it: name that of its run (--config)")
+    return found[0]
+
+
+def _kind_of(content: Any, path: Path) -> str:
+    if isinstance(content, dict):
+        if content.get("format") == FORMAT:
+            return "native"
+        if {"model_name", "model", "model_args"} <= content.keys():
+            return "mattersim"
+        if "pytorch-lightning_version" in content:
+            settings = content.get("hyper_parameters")
+            if isinstance(settings, dict) and "properties" in settings:
+                return "mattertune"
+            raise CheckpointError(f"{path} is a Lightning checkpoint, but not one of MatterTune")
+    entries = content[0] if isinstance(content, list) and content else content
+    if isinstance(entries, dict):
+        state = entries.get("state_dict", entries)
+        if isinstance(state, dict) and state and all(isinstance(v, torch.Tensor) for v in state.values()):
+            return "matdeeplearn"
+    raise CheckpointError(f"{path} is a torch file, but none of a model: {', '.join(KINDS)}")
+
+
+def _default_target(source_kind: str, model: EnergyModel, target: Path) -> str:
+    if source_kind != "native":
+        return "native"
+    if target.suffix == ".ckpt":
+        return "mattertune"
+    return "mattersim" if model.registry_name == "m3gnet" else "matdeeplearn"

@@ -1,0 +1,213 @@
+"""What a MatDeepLearn YAML file says about a network and its graph.
+
+Everything that changes the numbers is read here; the networks decide in
+:mod:`mdl_physpretrain.hosts.matdeeplearn.networks` what they can honour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mdl_physpretrain.errors import ConfigError
+
+__all__ = ["ALL_NEIGHBOURS", "HostConfig", "host_yaml", "read_host_config"]
+
+ALL_NEIGHBOURS = 100_000  # MatDeepLearn needs a number
+FAR_OFFSETS = 10  # cells to look at in every direction; more than any crystal needs at 8 Å
+BOOKKEEPING = {
+    "name", "otf_edge_index", "otf_edge_attr", "otf_node_attr", "gradient", "model_ensemble", "prediction_level",
+    "load_model", "model_path", "reference_energies",
+}  # fmt: skip
+
+
+@dataclass
+class HostConfig:
+    """Network and graph of a MatDeepLearn configuration.
+
+    Attributes
+    ----------
+    name
+        Registered name of the network.
+    options
+        Its own options, of the section ``model``.
+    cutoff
+        In Å.
+    n_neighbors
+        Longest list of neighbours, ``None`` without a limit.
+    images
+        ``"all"`` (``ocp``) or ``"nearest"`` (``mdl``) periodic images.
+    num_offsets
+        Cells it looks at in every direction.
+    node_dim, edge_dim
+        Sizes of node and edge features.
+    atom_types
+        Elements of an EAM, in order; empty where the file names none.
+    reference_energies
+        By symbol in eV, of files that this package wrote with
+        ``references="beside"``: what the network leaves out.
+    source
+        Named in errors.
+    """
+
+    name: str
+    options: dict[str, Any]
+    cutoff: float
+    n_neighbors: int | None
+    images: str
+    num_offsets: int
+    node_dim: int
+    edge_dim: int
+    atom_types: list[str | int]
+    reference_energies: dict[str, float]
+    source: str
+
+    def option(self, key: str, default: Any, kind: type) -> Any:
+        """An option of the network, or the default of the host's class.
+
+        Raises
+        ------
+        ConfigError
+            If it is of another type.
+        """
+        value = self.options.get(key, default)
+        wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+        if wrong:
+            raise ConfigError(f"{self.source}: model.{key} must be of type {kind.__name__}, not {value!r}")
+        return value
+
+    def unused(self, known: set[str]) -> list[str]:
+        """Options that the network does not have (the host ignores them too)."""
+        return sorted(set(self.options) - known)
+
+
+def read_host_config(config: str | Path | Mapping[str, Any]) -> HostConfig:
+    """Read a MatDeepLearn configuration.
+
+    Parameters
+    ----------
+    config
+        A YAML file, or its content.
+
+    Raises
+    ------
+    ConfigError
+        If it is not one, lacks what the network needs, or asks for something
+        that is not an energy.
+    """
+    source, content = _content(config)
+    model, dataset = _section(content, "model", source), _section(content, "dataset", source)
+    graph = _section(dataset, "preprocess_params", f"{source}: dataset")
+    for section, keys in (("model", ("name",)), ("dataset.preprocess_params", ("cutoff_radius",))):
+        missing = [k for k in keys if (model if section == "model" else graph).get(k) is None]
+        if missing:
+            raise ConfigError(f"{source}: {section}.{missing[0]} is missing")
+    levels = {str(s["prediction_level"]) for s in (model, dataset, graph) if s.get("prediction_level") is not None}
+    if strange := sorted(levels - {"graph"}):
+        raise ConfigError(f"{source}: prediction_level is {', '.join(strange)}; an energy is one of a 'graph'")
+    method = str(graph.get("edge_calc_method", "mdl"))
+    if method not in {"ocp", "mdl"}:
+        raise ConfigError(f"{source}: edge_calc_method must be 'ocp' or 'mdl', not {method!r}")
+    limit = int(_number(graph, "n_neighbors", 250, source))
+    if limit < 1:
+        raise ConfigError(f"{source}: n_neighbors must be at least 1, not {limit}")
+    types: Any = next((s["atom_types"] for s in (model, graph, dataset) if s.get("atom_types") is not None), [])
+    if not isinstance(types, list):
+        raise ConfigError(f"{source}: atom_types must be a list, not {types!r}")
+    return HostConfig(
+        name=str(model["name"]).rpartition(".")[2],
+        options={str(k): v for k, v in model.items() if k not in BOOKKEEPING},
+        cutoff=float(_number(graph, "cutoff_radius", None, source)),
+        n_neighbors=limit if limit < ALL_NEIGHBOURS else None,
+        images="all" if method == "ocp" else "nearest",
+        num_offsets=int(_number(graph, "num_offsets", 1, source)),
+        node_dim=int(_number(graph, "node_dim", 100, source)),
+        edge_dim=int(_number(graph, "edge_dim", 50, source)),
+        atom_types=types,
+        reference_energies={str(k): float(v) for k, v in (model.get("reference_energies") or {}).items()},
+        source=source,
+    )
+
+
+def host_yaml(
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    cutoff: float,
+    edge_dim: int,
+    n_neighbors: int | None,
+    images: str,
+    checkpoint: str,
+) -> str:
+    """The parts of a MatDeepLearn configuration that belong to a network.
+
+    They are enough for MatDeepLearn's ASE calculator; for training there, copy
+    them into a full configuration.
+    """
+    content = {
+        "task": {"checkpoint_path": checkpoint},
+        "model": {
+            "name": name,
+            **options,
+            "otf_edge_index": True,
+            "otf_edge_attr": True,
+            "otf_node_attr": True,
+            "gradient": True,
+            "model_ensemble": 1,
+        },
+        "dataset": {
+            "prediction_level": "graph",
+            "preprocess_params": {
+                "edge_calc_method": "ocp" if images == "all" else "mdl",
+                "preprocess_edges": False,
+                "preprocess_edge_features": False,
+                "preprocess_node_features": True,
+                "cutoff_radius": cutoff,
+                "n_neighbors": n_neighbors or ALL_NEIGHBOURS,
+                # 'ocp' looks no further than it needs; 'mdl' looks at all of them
+                "num_offsets": FAR_OFFSETS if images == "all" else 2,
+                "node_dim": 100,
+                "edge_dim": edge_dim,
+                "output_dim": 1,
+                "prediction_level": "graph",
+                "self_loop": True,
+                "node_representation": "onehot",
+            },
+        },
+    }
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def _content(config: str | Path | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(config, Mapping):
+        return "MatDeepLearn configuration", config
+    path = Path(config)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not a MatDeepLearn configuration (no sections)")
+    return str(path), content
+
+
+def _section(parent: Mapping[str, Any], name: str, source: str) -> Mapping[str, Any]:
+    section = parent.get(name)
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{source} is not a MatDeepLearn configuration (no section {name!r})")
+    return section
+
+
+def _number(section: Mapping[str, Any], key: str, default: float | None, source: str) -> float:
+    value = section.get(key)
+    value = default if value is None else value
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ConfigError(f"{source}: {key} must be a number, not {value!r}") from None

@@ -1,0 +1,181 @@
+"""The EAM as a ``state_dict`` of ``EAM_Interaction``, the layout the paper's authors released.
+
+Every parameter is an entry of its own: ``eam_params.param_dict.D.0`` is a
+vector of length 1, ``eam_params.param_dict.A.0`` one of the number of
+exponentials. Pairs are numbered ``combinations(atom_types, 2)`` first, then the
+self pairs, as in :class:`mdl_physpretrain.models.EAM`; elements are numbered in
+the order of ``atom_types``. The formula is that of our EAM without a core.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+from torch import Tensor
+
+from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.models.eam import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
+
+__all__ = ["PREFIX", "eam_from_layout", "eam_to_layout", "is_eam_layout", "symbols_of"]
+
+PREFIX = "eam_params.param_dict."
+BASIS_PARAMETERS = ("A", "beta")
+_KEY = re.compile(r"^(?P<name>[A-Za-z0-9_]+)\.(?P<index>[A-Za-z0-9]+)$")
+
+
+def is_eam_layout(keys: Iterable[str]) -> bool:
+    """Whether the keys of a ``state_dict`` are those of ``EAM_Interaction``."""
+    return any(key.startswith(PREFIX) for key in keys)
+
+
+def symbols_of(atom_types: Sequence[str | int]) -> list[str]:
+    """Chemical symbols of ``atom_types``, which may be symbols or atomic numbers.
+
+    Raises
+    ------
+    ConfigError
+        If an entry is neither.
+    """
+    symbols = []
+    for entry in atom_types:
+        # YAML 1.1 reads an unquoted No (nobelium) as false
+        name = "No" if entry is False else entry
+        number = atomic_numbers.get(name, 0) if isinstance(name, str) and not name.isdigit() else name
+        try:
+            number = int(number)
+        except (TypeError, ValueError):
+            number = 0
+        if entry is True or not 1 <= number < len(chemical_symbols):
+            raise ConfigError(f"atom_types: {entry!r} is neither a chemical symbol nor an atomic number")
+        symbols.append(chemical_symbols[number])
+    return symbols
+
+
+def eam_to_layout(eam: EAM, *, drop_core: bool = False) -> dict[str, Tensor]:
+    """Parameters of an EAM as a ``state_dict`` of ``EAM_Interaction``.
+
+    Parameters
+    ----------
+    eam
+        Its ``elements`` are the ``atom_types`` that belong to the result.
+    drop_core
+        Leave the ZBL core out, for which the layout has no place. The result
+        is then another potential at short distances.
+
+    Returns
+    -------
+    dict
+        Detached copies of the model's dtype and device: shape (1,), or
+        (n_basis,) for ``A`` and ``beta``.
+
+    Raises
+    ------
+    CheckpointError
+        If the EAM has a core and ``drop_core`` is not set.
+    """
+    if eam.core is not None and not drop_core:
+        raise CheckpointError(
+            "this EAM has a ZBL core and the layout of EAM_Interaction has none: "
+            "fit one with preset 'paper', or drop the core (--drop-core) and lose its short-range repulsion"
+        )
+    layout = {}
+    for name in PAIR_PARAMETERS + ELEMENT_PARAMETERS:
+        for index, value in enumerate(getattr(eam, name).detach()):
+            layout[f"{PREFIX}{name}.{index}"] = value.clone().reshape(-1)
+    return layout
+
+
+def eam_from_layout(
+    state_dict: Mapping[str, Tensor],
+    atom_types: Sequence[str | int],
+    *,
+    cutoff: float = 8.0,
+    source: str = "state_dict",
+) -> EAM:
+    """An EAM with the parameters of ``EAM_Interaction``.
+
+    Parameters
+    ----------
+    state_dict
+        With or without the ``module.`` prefix of distributed training. Keys of
+        elements may be numbers in the order of ``atom_types``, symbols or
+        atomic numbers.
+    atom_types
+        Symbols or atomic numbers, in the order of the configuration that the
+        checkpoint was made with: the order decides which pair is which.
+    cutoff
+        In Å.
+    source
+        Named in errors.
+
+    Returns
+    -------
+    EAM
+        Without a core, of the dtype of the entries, in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        If entries are missing, too many, or of the wrong length.
+    """
+    symbols = symbols_of(atom_types)
+    entries = _entries(state_dict, source)
+    lengths = {len(v) for name in BASIS_PARAMETERS for v in entries.get(name, {}).values()}
+    if len(lengths) != 1:
+        raise CheckpointError(f"{source}: the vectors of A and beta have lengths {sorted(lengths)}, not one length")
+    eam = EAM(symbols, cutoff=cutoff, n_basis=lengths.pop(), core=False)
+    n_pairs, n_elements = len(eam.pairs), len(symbols)
+    dtype = next(iter(entries["A"].values())).dtype
+    eam = eam.to(dtype)
+    for name in PAIR_PARAMETERS + ELEMENT_PARAMETERS:
+        per_pair = name in PAIR_PARAMETERS
+        count = n_pairs if per_pair else n_elements
+        found = _numbered(entries.get(name, {}), symbols, elements=not per_pair)
+        if set(found) != set(range(count)):
+            kind = "pairs" if per_pair else "elements"
+            raise CheckpointError(
+                f"{source}: {PREFIX}{name} has entries for {len(found)} {kind} ({', '.join(sorted(map(str, found)))}), "
+                f"but atom_types {symbols} has {count} {kind}"
+            )
+        for index, slot in enumerate(getattr(eam, name).data.unbind(0)):
+            value = found[index]
+            if value.numel() != slot.numel():
+                raise CheckpointError(
+                    f"{source}: {PREFIX}{name}.{index} has {value.numel()} values, expected {slot.numel()}"
+                )
+            slot.copy_(value.reshape(slot.shape))
+    eam.metadata = {"elements": symbols}
+    return eam.eval()
+
+
+def _entries(state_dict: Mapping[str, Tensor], source: str) -> dict[str, dict[str, Tensor]]:
+    """Vectors by parameter name and the text of their index."""
+    entries: dict[str, dict[str, Tensor]] = {}
+    strange = []
+    for key, value in state_dict.items():
+        bare = key.removeprefix("module.")
+        match = _KEY.match(bare.removeprefix(PREFIX)) if bare.startswith(PREFIX) else None
+        if match is None or match["name"] not in PAIR_PARAMETERS + ELEMENT_PARAMETERS:
+            strange.append(key)
+        else:
+            entries.setdefault(match["name"], {})[match["index"]] = torch.as_tensor(value).detach().cpu().reshape(-1)
+    if strange or "A" not in entries:
+        raise CheckpointError(
+            f"{source}: not the layout of EAM_Interaction ("
+            + (f"unknown entries {', '.join(strange[:5])}" if strange else f"no entries {PREFIX}A.*")
+            + ")"
+        )
+    return entries
+
+
+def _numbered(entries: Mapping[str, Tensor], symbols: list[str], *, elements: bool) -> dict[int | str, Tensor]:
+    """Entries by number; what cannot be numbered keeps its text and fails the count."""
+    names: dict[str, int] = {}
+    if elements and set(entries) != {str(k) for k in range(len(symbols))}:
+        for index, symbol in enumerate(symbols):
+            names[symbol] = names[str(atomic_numbers[symbol])] = index
+        return {names.get(key, key): value for key, value in entries.items()}
+    return {int(key) if key.isdigit() else key: value for key, value in entries.items()}

@@ -1,0 +1,119 @@
+"""Whether MatDeepLearn is there, and one that the plugin fits; where its ``main.py`` is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+from mdl_physpretrain.errors import ConfigError
+
+__all__ = ["main_script", "require_host"]
+
+TESTED = "commit 23f5141 (March 2024)"
+
+#: What the plugin builds on: module, class or object, attributes.
+NEEDED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("common.registry", "registry", ("register_model", "register_trainer", "register_loss", "register_transform")),
+    ("common.data", "get_dataloader", ()),
+    ("common.data", "get_otf_transforms", ()),
+    ("common.ase_utils", "MDLCalculator", ("calculate",)),
+    ("models.base_model", "BaseModel", ("generate_graph",)),
+    ("models.cgcnn", "CGCNN", ("_forward", "forward")),
+    ("models.torchmd_etEarly", "TorchMD_ET_Early", ("_forward", "forward")),
+    ("preprocessor.processor", "from_config", ()),
+    ("preprocessor.processor", "DataProcessor", ("process",)),
+    (
+        "trainers.property_trainer",
+        "PropertyTrainer",
+        (
+            "from_config", "train", "validate", "predict", "load_checkpoint", "load_pre_trained_weights",
+            "_forward", "_compute_loss", "_backward", "_scheduler_step", "_load_optimizer", "_load_scheduler",
+        ),
+    ),
+)  # fmt: skip
+
+
+def require_host() -> None:
+    """Check that MatDeepLearn can be imported and has what the plugin uses.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, does not import, or lacks an attribute, which is named.
+    """
+    try:
+        import_module("matdeeplearn")
+    except ImportError as error:
+        raise ConfigError(
+            "MatDeepLearn is not installed in this environment (it is not on PyPI): "
+            "git clone https://github.com/Fung-Lab/MatDeepLearn_dev and pip install -e it"
+        ) from error
+    with _root_logger_kept():
+        _check()
+
+
+def _check() -> None:
+    for module, name, attributes in NEEDED:
+        try:
+            found = getattr(import_module(f"matdeeplearn.{module}"), name)
+        except ImportError as error:
+            raise ConfigError(f"MatDeepLearn does not import: matdeeplearn.{module}: {error}") from error
+        except AttributeError:
+            raise _incompatible(f"matdeeplearn.{module}.{name}") from None
+        for attribute in attributes:
+            if not hasattr(found, attribute):
+                raise _incompatible(f"matdeeplearn.{module}.{name}.{attribute}")
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Importing MatDeepLearn's calculator configures the root logger: every message would come twice."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _incompatible(what: str) -> ConfigError:
+    return ConfigError(
+        f"this MatDeepLearn is too old or incompatible: it has no {what} (the plugin was written for {TESTED})"
+    )
+
+
+def main_script(given: str | Path | None = None) -> Path:
+    """MatDeepLearn's ``scripts/main.py`` (or ``main.py``).
+
+    Parameters
+    ----------
+    given
+        The script, or a folder in which it is; by default it is looked for
+        beside the imported package.
+
+    Raises
+    ------
+    ConfigError
+        If there is none: a normal (not editable) installation leaves it out.
+    """
+    if given is None:
+        package = import_module("matdeeplearn")
+        places = [str(p) for p in package.__path__]
+        roots = [Path(p).resolve().parent for p in places] + [Path.cwd()]
+    else:
+        roots = [Path(given)]
+        if roots[0].is_file():
+            return roots[0]
+    for root in roots:
+        for name in ("scripts/main.py", "main.py"):
+            if (root / name).is_file() and "matdeeplearn" in (root / name).read_text():
+                return root / name
+    looked = ", ".join(map(str, roots))
+    raise ConfigError(
+        f"MatDeepLearn's scripts/main.py was not found in {looked}: give its folder with --matdeeplearn, "
+        "or install MatDeepLearn from its clone with pip install -e"
+    )

@@ -1,0 +1,29 @@
+"""Checkpoints by pattern: MatDeepLearn puts the time of the start into the name of a results folder."""
+
+from __future__ import annotations
+
+from glob import glob, has_magic
+from pathlib import Path
+
+from mdl_physpretrain.errors import CheckpointError
+
+__all__ = ["newest"]
+
+
+def newest(pattern: str | Path) -> Path:
+    """A file, or of all that match a pattern the one of the latest job.
+
+    Raises
+    ------
+    CheckpointError
+        If nothing matches.
+
+    Examples
+    --------
+    >>> newest("results/*-silica-eam/checkpoint_0/best_checkpoint.pt")  # doctest: +SKIP
+    """
+    text = str(pattern)
+    found = sorted(glob(text)) if has_magic(text) else [text]  # noqa: PTH207 - patterns may be absolute
+    if not found or not Path(found[-1]).is_file():
+        raise CheckpointError(f"checkpoint {text} does not exist (looked in {Path.cwd()})")
+    return Path(found[-1])

@@ -1,0 +1,179 @@
+"""Run MatDeepLearn's own ``main.py`` with the plugin loaded and the environment it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mdl_physpretrain.errors import ConfigError
+
+__all__ = ["check_config", "run_host"]
+
+#: torch >= 2.6 refuses MatDeepLearn's processed files (pickled ``Data`` objects) otherwise.
+ENVIRONMENT = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+RUN_MODES = ("train", "predict", "finetune")
+
+
+def run_host(
+    config_path: str | Path,
+    *,
+    run_mode: str | None = None,
+    seed: int | None = None,
+    script: str | Path | None = None,
+    gpus: int = 1,
+) -> None:
+    """Run a MatDeepLearn job in this process, in the current folder.
+
+    Parameters
+    ----------
+    config_path
+        Its YAML file.
+    run_mode
+        ``"train"``, ``"predict"`` or ``"finetune"``; by default the file's
+        ``task.run_mode``, or ``"train"``.
+    seed
+        Instead of ``task.seed``.
+    script
+        MatDeepLearn's ``main.py`` or its folder, where it is not beside the
+        installed package.
+    gpus
+        More than one: started with ``torchrun``, ``task.parallel: True`` in the file.
+
+    Raises
+    ------
+    ConfigError
+        If MatDeepLearn is missing or incompatible, or the file cannot work.
+    """
+    from mdl_physpretrain.hosts.matdeeplearn import register
+    from mdl_physpretrain.hosts.matdeeplearn.host import main_script
+
+    config = check_config(config_path)
+    run_mode = run_mode or config["task"].get("run_mode") or "train"
+    if run_mode not in RUN_MODES:
+        raise ConfigError(f"run_mode must be one of {', '.join(RUN_MODES)}, not {run_mode!r}")
+    if gpus > 1:
+        _launch(config_path, run_mode, seed, script, gpus, bool(config["task"].get("parallel")))
+        return
+    register()
+    main = main_script(script)
+    words = [str(main), f"--config_path={config_path}", f"--run_mode={run_mode}"]
+    words += [] if seed is None else [f"--seed={seed}"]
+    pt_path = config["dataset"].get("pt_path")
+    if pt_path:
+        Path(pt_path).mkdir(parents=True, exist_ok=True)
+    # main.py names its log only in the first process of several, but uses the name in all
+    log_id = datetime.now().strftime("%Y-%m-%d-%H-%M-%S-%f")[:-3] + f"-{os.environ.get('LOCAL_RANK', '0')}"
+    with _environment(words):
+        try:
+            runpy.run_path(str(main), init_globals={"timestamp_id": log_id}, run_name="__main__")
+        except FileNotFoundError as error:
+            other_process = os.environ.get("LOCAL_RANK", "0") != "0"
+            if not (other_process and str(error.filename or "").startswith("log_")):
+                raise
+
+
+def check_config(path: str | Path) -> dict[str, Any]:
+    """Read a MatDeepLearn configuration and refuse what fails late or obscurely there.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file and the key.
+    """
+    path = Path(path)
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise ConfigError(f"configuration {path} {reason}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"configuration {path} is not valid YAML: {error}") from error
+    missing = [k for k in ("task", "model", "optim", "dataset") if not isinstance((config or {}).get(k), dict)]
+    if missing:
+        raise ConfigError(f"{path} is not a MatDeepLearn configuration: it has no section {', '.join(missing)}")
+    if "model_ensemble" not in config["model"]:
+        raise ConfigError(f"{path}: model.model_ensemble is missing (1 for a single model)")
+    if config["dataset"].get("processed"):
+        return config
+    sources = config["dataset"].get("src")
+    files = sources.values() if isinstance(sources, dict) else [sources]
+    for file in (f for f in files if f):
+        if not Path(file).exists():
+            raise ConfigError(f"{path}: dataset.src: {file} does not exist (looked in {Path.cwd()})")
+        if not config["dataset"].get("target_path") and Path(file).suffix == ".json":
+            _check_data(Path(file), config, path)
+    return config
+
+
+def _check_data(file: Path, config: dict[str, Any], path: Path) -> None:
+    from ase.data import chemical_symbols
+
+    from mdl_physpretrain.hosts.matdeeplearn.eam_layout import symbols_of
+
+    try:
+        entries = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: dataset.src: {file} is not valid JSON: {error}") from error
+    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+        raise ConfigError(f"{path}: dataset.src: {file} is not MatDeepLearn's list of structures")
+    wanted = [
+        "structure_id",
+        "atomic_numbers",
+        "positions",
+        "y",
+        *(config["dataset"].get("additional_attributes") or []),
+    ]
+    types = config["model"].get("atom_types")
+    known = set(symbols_of(types)) if types else None
+    for k, entry in enumerate(entries):
+        name = entry.get("structure_id", k)
+        for key in wanted:
+            if entry.get(key) is None:
+                why = " (dataset.additional_attributes)" if key in ("forces", "stress") else ""
+                raise ConfigError(f"{file}, structure {name}: {key} is missing{why}")
+        if known is not None:
+            strange = sorted({chemical_symbols[int(z)] for z in entry["atomic_numbers"]} - known)
+            if strange:
+                raise ConfigError(
+                    f"{file}, structure {name}: {', '.join(strange)} is not in model.atom_types of {path}"
+                )
+
+
+@contextmanager
+def _environment(words: list[str]) -> Iterator[None]:
+    before, arguments = {k: os.environ.get(k) for k in ENVIRONMENT}, sys.argv
+    os.environ.update(ENVIRONMENT)
+    sys.argv = words
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _launch(
+    config_path: str | Path, run_mode: str, seed: int | None, script: str | Path | None, gpus: int, parallel: bool
+) -> None:
+    if not parallel:
+        raise ConfigError(f"{config_path}: {gpus} GPUs need 'task.parallel: True'")
+    words = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={gpus}", "-m", "mdl_physpretrain", "mdl"]
+    words += [str(config_path), "--run-mode", run_mode]
+    words += [] if seed is None else ["--seed", str(seed)]
+    words += [] if script is None else ["--matdeeplearn", str(script)]
+    result = subprocess.run(words, check=False)
+    if result.returncode:
+        raise ConfigError(f"MatDeepLearn ended with exit code {result.returncode} (see its messages above)")

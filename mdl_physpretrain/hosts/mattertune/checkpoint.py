@@ -1,0 +1,196 @@
+"""Lightning checkpoints of MatterTune's MatterSim backbone, read and written.
+
+Nothing here needs MatterTune. A checkpoint holds ``hyper_parameters`` (the
+configuration as plain values) and a ``state_dict`` with the network under
+``backbone.model.`` and the property normalizers under ``normalizers.``.
+"""
+
+from __future__ import annotations
+
+import os
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdl_physpretrain.errors import CheckpointError
+from mdl_physpretrain.hosts.safe_load import load_foreign
+from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.models.m3gnet import M3GNet
+
+__all__ = ["read_mattertune", "write_mattertune"]
+
+NETWORK = "backbone.model."
+STOCK, OURS = "mattersim", "mattersim_m3gnet"  # MatterTune's backbone, and the plugin's that takes model_args
+RELEASED_THREEBODY_CUTOFF = 4.0  # Å, of the two networks the stock backbone accepts
+WRITTEN_BY = "2.6.0"  # Lightning's version field, which decides on migrations when it is read
+
+
+def read_mattertune(path: str | Path) -> EnergyModel:
+    """Read the MatterSim-M3GNet network of a MatterTune checkpoint.
+
+    References per atom of the energy are added to ``reference_energies``.
+
+    Parameters
+    ----------
+    path
+        A Lightning ``.ckpt``. Nothing in it is executed.
+
+    Returns
+    -------
+    EnergyModel
+        An :class:`~mdl_physpretrain.models.m3gnet.M3GNet` in evaluation mode
+        on the CPU, whose energies, forces and stress are those that MatterTune
+        predicts.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged or would execute code, holds another backbone,
+        or normalizes its predictions in a way no energy model can follow.
+    """
+    content = load_foreign(path)
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path} is not a Lightning checkpoint (no state_dict)")
+    settings, state = content.get("hyper_parameters"), content["state_dict"]
+    if not isinstance(settings, dict) or "name" not in settings:
+        raise CheckpointError(f"{path} is not a checkpoint of MatterTune (no hyper_parameters with a backbone's name)")
+    if settings["name"] not in {STOCK, OURS}:
+        raise CheckpointError(f"{path} holds MatterTune's backbone {settings['name']!r}, not {STOCK!r} or {OURS!r}")
+    weights = {k.removeprefix(NETWORK): v for k, v in state.items() if k.startswith(NETWORK)}
+    if not weights:
+        raise CheckpointError(f"{path} holds no network (no key starts with {NETWORK!r})")
+    if settings["name"] == STOCK:
+        args = _architecture(weights, path)
+    else:
+        defaults = {name: parameter.default for name, parameter in signature(M3GNet).parameters.items()}
+        args = {**defaults, **(settings.get("model_args") or {})}
+    model = M3GNet.from_network(args, weights, source=path)
+    _check_graph(settings.get("graph_convertor"), model, path)
+    with torch.no_grad():
+        references = _references(settings, state, path)[: len(model.reference_energies)]
+        model.reference_energies[: len(references)] += references
+    return model
+
+
+def write_mattertune(model: EnergyModel, path: str | Path) -> Path:
+    """Write a checkpoint that MatterTune loads with the plugin's ``mattersim_m3gnet``.
+
+    Parameters
+    ----------
+    model
+        An :class:`~mdl_physpretrain.models.m3gnet.M3GNet`; its reference
+        energies become shifts of the network.
+    path
+        File to write, atomically; parents are created.
+
+    Raises
+    ------
+    CheckpointError
+        If the model is another one, or the file cannot be written.
+    """
+    if not isinstance(model, M3GNet):
+        raise CheckpointError(
+            f"MatterTune's MatterSim backbone cannot hold a {model.registry_name!r} model, only 'm3gnet'"
+        )
+    path = Path(path)
+    content = {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": WRITTEN_BY,
+        "hparams_name": "hparams",
+        "hyper_parameters": _settings(model),
+        "state_dict": {NETWORK + k: v.float() for k, v in model.network_state().items()},
+    }
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, part)
+        os.replace(part, path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
+    return path
+
+
+def _settings(model: M3GNet) -> dict[str, Any]:
+    loss = {"name": "mae", "reduction": "mean"}
+    conservative = {"loss": loss, "conservative": True}
+    return {
+        "name": OURS,
+        "model_args": dict(model.hparams),
+        "properties": [
+            {"type": "energy", "name": "energy", "loss": loss},
+            {"type": "forces", "name": "forces", **conservative},
+            {"type": "stresses", "name": "stresses", **conservative},
+        ],
+        "optimizer": {"name": "AdamW", "lr": 1e-3},
+        "normalizers": {},
+        "reset_output_heads": False,
+        "initialise": False,
+    }
+
+
+def _architecture(weights: dict[str, Tensor], path: str | Path) -> dict[str, Any]:
+    """Arguments of the network, from the shapes of its weights."""
+    try:
+        units, max_n = weights["edge_encoder.mlp.0.linear.weight"].shape
+        channels = len(weights["graph_conv.0.three_body.atom_mlp.linear.bias"])
+        blocks = {k.split(".")[1] for k in weights if k.startswith("graph_conv.")}
+        return {
+            "cutoff": round(float(weights["rbf.r_max"]), 6),
+            "threebody_cutoff": RELEASED_THREEBODY_CUTOFF,
+            "units": units,
+            "num_blocks": len(blocks),
+            "max_n": max_n,
+            "max_l": channels // max_n,
+            "max_z": len(weights["normalizer.shift"]) - 1,
+        }
+    except KeyError as error:
+        raise CheckpointError(f"{path} does not fit M3GNet: it lacks {NETWORK}{error.args[0]}") from error
+
+
+def _check_graph(graph: Any, model: M3GNet, path: str | Path) -> None:
+    """Refuse a graph cut elsewhere than the network's functions end."""
+    if not isinstance(graph, dict):
+        return
+    own = {"twobody_cutoff": model.cutoff, "threebody_cutoff": model.threebody_cutoff, "has_threebody": True}
+    for name, value in own.items():
+        given = graph.get(name, value)
+        if abs(float(given) - float(value)) > 1e-6:
+            raise CheckpointError(
+                f"{path}: graph_convertor.{name} is {given}, but the network was made for {value}: "
+                "its energy jumps where bonds are cut off"
+            )
+
+
+def _references(settings: dict[str, Any], state: dict[str, Tensor], path: str | Path) -> Tensor:
+    """Energies per element in eV, by atomic number, that MatterTune adds to a prediction.
+
+    A normalizer that is not ``only_for_target`` acts in the loss alone.
+    """
+    total = torch.zeros(119, dtype=torch.float64)
+    kinds = {p.get("name"): p.get("type") for p in settings.get("properties") or []}
+    for name, normalizers in (settings.get("normalizers") or {}).items():
+        for k, normalizer in enumerate(normalizers):
+            if not normalizer.get("only_for_target", True) or _is_identity(normalizer):
+                continue
+            if kinds.get(name) != "energy" or "per_atom_references" not in normalizer:
+                what = ", ".join(f"{key} {value}" for key, value in normalizer.items() if key != "only_for_target")
+                raise CheckpointError(
+                    f"{path}: predictions of {name!r} are normalized ({what or 'per atom'}). Forces and stress are "
+                    "derivatives of the energy, so only per_atom_references of the energy can be taken over"
+                )
+            key = f"normalizers.{name}.normalizers.{k}.references"
+            if key not in state:
+                raise CheckpointError(f"{path} lacks {key}, which its hyper_parameters ask for")
+            references = state[key].double()[: len(total) - 1]
+            total[1 : 1 + len(references)] += references
+    return total
+
+
+def _is_identity(normalizer: dict[str, Any]) -> bool:
+    if "rms" in normalizer:
+        return float(normalizer["rms"]) == 1
+    return "std" in normalizer and float(normalizer["std"]) == 1 and float(normalizer["mean"]) == 0

@@ -1,0 +1,98 @@
+"""Data ``eam_labelled``: any MatterTune dataset, augmented and labelled by a teacher."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from ase import Atoms
+from mattertune.data.base import DatasetConfig, DatasetConfigBase
+from mattertune.registry import data_registry
+from nshconfig import Field
+from torch.utils.data import Dataset
+
+from mdl_physpretrain.hosts.mattertune.labelling import clean, labelled_structures, part_of, with_stress
+from mdl_physpretrain.pipeline.config import Augment, Teacher
+from mdl_physpretrain.structures import reference_energies
+
+__all__ = ["EAMLabelledDatasetConfig", "StructuresDataset"]
+
+
+class StructuresDataset(Dataset[Atoms]):
+    """A list of structures as a dataset.
+
+    Parameters
+    ----------
+    structures
+        Labelled.
+    reference_energies
+        Per element in eV, those of the parents: compressed structures would give others.
+    """
+
+    def __init__(self, structures: list[Atoms], reference_energies: dict[str, float] | None = None) -> None:
+        self.structures, self.reference_energies = structures, reference_energies
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    def __getitem__(self, index: int) -> Atoms:
+        return self.structures[index]
+
+
+@data_registry.rebuild_on_registers
+@data_registry.register
+class EAMLabelledDatasetConfig(DatasetConfigBase):
+    """Structures of another dataset, pushed together and labelled by a physical teacher."""
+
+    type: Literal["eam_labelled"] = "eam_labelled"
+
+    dataset: DatasetConfig
+    """The dataset that is augmented: any registered type, with energy and forces."""
+
+    teacher: Teacher = Teacher()
+    """An EAM fitted to ``dataset`` (the default), ``checkpoint`` of one, or ``calculator: module:factory``."""
+
+    augment: Augment = Augment()
+    """Algorithm 1 and the label filter, with the options of ``physpretrain run``."""
+
+    part: Literal["all", "train", "validation"] = "all"
+    """All labelled structures, or one side of a split by parent structure."""
+
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the parents whose structures are for validation, where ``part`` is not ``all``."""
+
+    include_dataset: bool = False
+    """Add the structures of ``dataset`` with their own labels (they go with their children)."""
+
+    missing_stress: Literal["error", "drop", "allow"] = "error"
+    """What to do with structures without a stress label."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the split and of the order (the host does not shuffle)."""
+
+    device: str = "auto"
+    """Of a teacher that is a model."""
+
+    cache: str = ".physpretrain-cache"
+    """Folder in which labels are kept; they are made again when anything they depend on changes."""
+
+    def prepare_data(self) -> None:
+        self.dataset.prepare_data()
+        self._labelled()
+
+    def create_dataset(self) -> StructuresDataset:
+        made = self._labelled()
+        if self.include_dataset:
+            made = made + clean(self._parents())
+        chosen = with_stress(part_of(made, self.part, self.validation_share, self.seed), self.missing_stress)
+        order = np.random.default_rng([self.seed, 0x5FFE]).permutation(len(chosen))
+        same_scale = self.augment.anchor or self.teacher.calculator is None
+        references = reference_energies(clean(self._parents())) if same_scale else None
+        return StructuresDataset([chosen[k] for k in order], references)
+
+    def _labelled(self) -> list[Atoms]:
+        return labelled_structures(self._parents(), self.teacher, self.augment, device=self.device, cache=self.cache)
+
+    def _parents(self) -> list[Atoms]:
+        inner = self.dataset.create_dataset()
+        return [inner[k] for k in range(len(inner))]  # type: ignore[arg-type]

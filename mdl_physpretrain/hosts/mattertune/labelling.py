@@ -1,0 +1,240 @@
+"""Teacher-labelled structures for a host: made once, kept on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from mdl_physpretrain.augmentation.seeding import stable_id
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.pipeline.cache import code_hash, file_hash, write_atomic
+from mdl_physpretrain.pipeline.config import Augment, Teacher
+from mdl_physpretrain.structures import get_labels, set_labels, write_structures
+from mdl_physpretrain.structures.labels import Labels, structure_id
+
+__all__ = ["clean", "labelled_structures", "part_of", "with_stress"]
+
+log = logging.getLogger(__name__)
+
+ROOMS = ("augmentation", "models", "structures", "teacher")  # code whose change makes the labels stale
+
+
+def clean(structures: Sequence[Atoms]) -> list[Atoms]:
+    """Copies without momenta and constraints, with a unique id and the same labels.
+
+    MatterTune reads the total energy, kinetic part included, and constrained
+    forces: neither may be there.
+    """
+    from mdl_physpretrain.structures.ids import unique_ids
+
+    copies = []
+    for atoms in structures:
+        copy = atoms.copy()
+        copy.set_constraint()
+        copy.arrays.pop("momenta", None)
+        copy.info["structure_id"] = stable_id(atoms)  # of the content where there is none: no order changes it
+        copies.append(set_labels(copy, get_labels(atoms)) if atoms.calc is not None else copy)
+    return unique_ids(copies, duplicates="rename")
+
+
+def labelled_structures(
+    structures: Sequence[Atoms], teacher: Teacher, augment: Augment, *, device: str, cache: str | Path
+) -> list[Atoms]:
+    """Augmented structures with the teacher's labels, from the cache where they are there.
+
+    Parameters
+    ----------
+    structures
+        Labelled parents.
+    teacher, augment
+        As the sections of the same name of ``physpretrain run``.
+    device
+        Of a teacher that is a model: ``auto``, ``cpu``, ``cuda``, ...
+    cache
+        Folder; one sub-folder per fingerprint of structures, options and code.
+        It also holds the teacher and the filter's account.
+
+    Raises
+    ------
+    TeacherRefused
+        If the teacher failed its examination and is not forced.
+    """
+    from mdl_physpretrain.structures import read_structures
+
+    parents = sorted(clean(structures), key=structure_id)  # some of the host's datasets shuffle
+    folder = Path(cache) / _fingerprint(parents, teacher, augment)
+    finished = folder / "labelled.extxyz"
+    if finished.is_file():
+        log.info("teacher labels taken from %s", finished)
+        return read_structures(finished)
+    made, facts = _make(parents, teacher, augment, device, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"labelled.{os.getpid()}.extxyz"  # several processes may label at a time
+        write_structures(part, made)
+        os.replace(part, finished)
+        write_atomic(folder / "filter.json", json.dumps(facts, indent=1))
+    except OSError as error:
+        raise ConfigError(f"cache: cannot write to {folder}: {error.strerror}") from error
+    log.info("%d of %d augmented structures labelled and kept in %s", len(made), facts["n_before"], finished)
+    return read_structures(finished)
+
+
+def part_of(structures: Sequence[Atoms], part: str, share: float, seed: int) -> list[Atoms]:
+    """One side of a split by parent: no structure's siblings are on the other side.
+
+    Parameters
+    ----------
+    structures
+        Labelled children.
+    part
+        ``"all"``, ``"train"`` or ``"validation"``.
+    share
+        Of the parents whose children are for validation.
+    seed
+        Of the choice.
+
+    Raises
+    ------
+    ConfigError
+        If there are too few parents to split.
+    """
+    if part == "all":
+        return list(structures)
+    of = [str(a.info.get("parent_id", structure_id(a))) for a in structures]
+    parents = sorted(set(of))
+    count = max(1, round(share * len(parents)))
+    if count >= len(parents):
+        raise ConfigError(f"part: {part!r} of {len(parents)} parent structures is impossible; use part: all")
+    order = np.random.default_rng([seed, 0xA0612]).permutation(len(parents))
+    held = {parents[k] for k in order[:count]}
+    return [a for a, parent in zip(structures, of, strict=True) if (parent in held) == (part == "validation")]
+
+
+def with_stress(structures: Sequence[Atoms], missing: str) -> list[Atoms]:
+    """Structures that a loss with stress can be computed of.
+
+    Parameters
+    ----------
+    structures
+        Labelled.
+    missing
+        ``"error"``, ``"drop"`` or ``"allow"`` those without a stress label.
+
+    Raises
+    ------
+    StructureError
+        Naming the first structure without one, or if none is left.
+    """
+    bare = [structure_id(a) for a in structures if get_labels(a).stress is None]
+    if not bare or missing == "allow":
+        return list(structures)
+    if missing == "error" or len(bare) == len(structures):
+        raise StructureError(
+            f"{len(bare)} of {len(structures)} structures have no stress label. Leave them out with "
+            "'missing_stress: drop', or train on energy and forces alone: remove 'stresses' from "
+            "model.properties and set 'missing_stress: allow'",
+            structure=bare[0],
+            field="stress",
+        )
+    log.warning("%d of %d structures have no stress label and are left out", len(bare), len(structures))
+    return [a for a in structures if get_labels(a).stress is not None]
+
+
+def require_labels(atoms: Atoms, *, forces: bool, stress: bool) -> Labels:
+    """The labels of a structure, all that are asked for.
+
+    Raises
+    ------
+    StructureError
+        If one is missing.
+    """
+    labels = get_labels(atoms)
+    for name, needed in (("energy", True), ("forces", forces), ("stress", stress)):
+        if needed and getattr(labels, name) is None:
+            raise StructureError(
+                f"no label, but model.properties asks for {name}; remove it there, or leave the structure out",
+                structure=structure_id(atoms),
+                field=name,
+            )
+    return labels
+
+
+def _fingerprint(parents: Sequence[Atoms], teacher: Teacher, augment: Augment) -> str:
+    options: dict[str, Any] = {"teacher": teacher.model_dump(), "augment": augment.model_dump()}
+    del options["augment"]["batch_size"]  # how many at a time, not what
+    if teacher.checkpoint is not None:
+        path = Path(teacher.checkpoint)
+        if not path.is_file():
+            raise ConfigError(f"teacher.checkpoint: {path} does not exist")
+        options["teacher"]["checkpoint"] = file_hash(path)
+    digest = blake2b(json.dumps([options, code_hash(ROOMS)], sort_keys=True).encode(), digest_size=10)
+    for atoms in parents:
+        labels = get_labels(atoms)
+        digest.update(f"{structure_id(atoms)}\0{labels.energy!r}\0".encode())
+        for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, labels.forces, labels.stress):
+            digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _make(
+    parents: list[Atoms], teacher: Teacher, augment: Augment, device: str, folder: Path
+) -> tuple[list[Atoms], dict[str, Any]]:
+    from mdl_physpretrain import augmentation
+    from mdl_physpretrain.pipeline.preparing import plain
+    from mdl_physpretrain.pipeline.teaching import anchors, filtered
+    from mdl_physpretrain.teacher.label import label
+
+    expert = _teacher(parents, teacher, device, folder)
+    started = anchors(parents) if augment.anchor else parents
+    made = augmentation.augment(
+        started,
+        n_aug=augment.n_aug,
+        n_pairs=augment.n_pairs,
+        pull=augment.pull,
+        n_sites=augment.n_sites,
+        perturb=augment.perturb,
+        seed=augment.seed,
+        convention=augment.convention,
+        ladder=augment.ladder,
+        min_distance_factor=augment.min_distance_factor,
+        pairs=augment.pairs,
+    )
+    common: dict[str, Any] = {"batch_size": augment.batch_size, "force": teacher.force}
+    labelled = label(made, expert, anchor=augment.anchor, parents=started if augment.anchor else None, **common)
+    result = filtered(labelled, augment, parents, expert, common)
+    facts = result.to_dict() | {"n_before": len(made), "n_failed_to_label": len(labelled.failures)}
+    return list(result.kept), plain(facts)
+
+
+def _teacher(parents: list[Atoms], options: Teacher, device: str, folder: Path) -> Any:
+    from mdl_physpretrain.models import load_model
+    from mdl_physpretrain.pipeline.teaching import calculator_factory, resolve_device
+    from mdl_physpretrain.teacher import examine, fit_eam
+
+    if options.calculator is not None:
+        return calculator_factory(options)
+    if options.checkpoint is not None:
+        known = load_model(options.checkpoint)
+        if known.registry_name == "eam":  # what passed on other elements need not pass here
+            known.metadata = {**known.metadata, "examination": examine(known, parents).to_dict()}  # type: ignore[arg-type]
+        return known.to(resolve_device(device))
+    eam = fit_eam(
+        parents,
+        cutoff=options.cutoff,
+        n_basis=options.n_basis,
+        preset=options.preset,
+        epochs=options.epochs,
+        weights=options.weights,
+        seed=options.seed,
+    )
+    eam.save(folder / "teacher.pt")
+    return eam.to(resolve_device(device))

@@ -1,0 +1,162 @@
+"""MatterTune modules from checkpoints, and what our evaluator needs of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+from mattertune.finetune import properties as props
+from mattertune.finetune.base import FinetuneModuleBase
+from mattertune.registry import backbone_registry
+
+from mdl_physpretrain.errors import CheckpointError
+from mdl_physpretrain.hosts.mattertune.backbone_native import NativeBackbone
+from mdl_physpretrain.hosts.mattertune.convert import plain_copy
+from mdl_physpretrain.hosts.safe_load import load_foreign
+from mdl_physpretrain.models.base import EnergyModel
+
+__all__ = ["ModuleCalculator", "load_module", "potential"]
+
+
+def load_module(path: str | Path) -> FinetuneModuleBase:
+    """The MatterTune module of a Lightning checkpoint, whatever its registered backbone.
+
+    The host's own ``mattersim`` comes back as ``mattersim_m3gnet``, which needs
+    no download and runs on any device.
+
+    Parameters
+    ----------
+    path
+        A ``.ckpt``. Nothing in it is executed.
+
+    Returns
+    -------
+    FinetuneModuleBase
+        In evaluation mode on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If the file does not hold such a module, or its weights do not fit.
+    """
+    content = load_foreign(path)
+    settings = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(settings, dict) or "name" not in settings:
+        raise CheckpointError(f"{path} is not a checkpoint of MatterTune (no hyper_parameters with a backbone's name)")
+    if settings["name"] == "mattersim":
+        settings = _as_ours(settings, path)
+    try:
+        config: Any = backbone_registry.construct(settings)
+        module = config.create_model()
+        module.load_state_dict(content["state_dict"])
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} does not fit MatterTune's backbone {settings['name']!r}: {error}") from error
+    if isinstance(module, NativeBackbone):
+        module.hparams.initialise = False
+    return module.eval()
+
+
+def potential(model: str | Path | FinetuneModuleBase, device: str | None = None) -> EnergyModel | ModuleCalculator:
+    """Any MatterTune model as a potential for ``simulate``, ``assess`` and ASE.
+
+    Parameters
+    ----------
+    model
+        A module, or a checkpoint for :func:`load_module`.
+    device
+        To move it to.
+
+    Returns
+    -------
+    EnergyModel or ModuleCalculator
+        One of our networks for the plugin's backbones and the host's
+        ``mattersim`` (the batched MD engine takes them), else an ASE
+        calculator.
+
+    Examples
+    --------
+    >>> runs = pp.simulate(potential("best.ckpt"), structures, temperature=1000)  # doctest: +SKIP
+    """
+    module = load_module(model) if isinstance(model, str | Path) else model
+    if device is not None:
+        module.to_device(device)
+    if len(module.normalizers):  # the network alone is not the prediction
+        return ModuleCalculator(module)
+    if isinstance(module, NativeBackbone):
+        return plain_copy(module.backbone).to(module.device)
+    return _stock_m3gnet(module) or ModuleCalculator(module)
+
+
+class ModuleCalculator(Calculator):
+    """ASE calculator of a MatterTune module: evaluation mode, one pass for all properties.
+
+    Parameters
+    ----------
+    module
+        Used as it is, on the device it is on.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - ASE's name and type
+
+    def __init__(self, module: FinetuneModuleBase) -> None:
+        super().__init__()
+        self.module = module
+        found = {prop.ase_calculator_property_name(): prop for prop in module.hparams.properties}
+        self.wanted = {kind: prop for kind, prop in found.items() if kind in self.implemented_properties}
+        self.implemented_properties = [*self.wanted, *(["free_energy"] if "energy" in self.wanted else [])]
+
+    @property
+    def name(self) -> str:
+        """What labels of this calculator are said to come from."""
+        return f"mattertune-{self.module.hparams.name}"
+
+    def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:  # noqa: ANN001
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        bare = Atoms(self.atoms.numbers, self.atoms.positions, cell=self.atoms.cell, pbc=self.atoms.pbc)
+        training = self.module.training
+        self.module.eval()
+        try:
+            batch = self.module.collate_fn([self.module.atoms_to_data(bare, has_labels=False)])
+            batch = self.module.batch_to_device(batch, self.module.device)
+            with torch.enable_grad():
+                (found,) = self.module.predict_step(batch, 0)
+        finally:
+            self.module.train(training)
+        self.results = {}
+        for kind, prop in self.wanted.items():
+            value = np.asarray(found[prop.name].detach().double().cpu())
+            if isinstance(prop, props.StressesPropertyConfig):
+                value = full_3x3_to_voigt_6_stress(value.reshape(3, 3))
+            self.results[kind] = float(value.reshape(())) if kind == "energy" else value
+        if "energy" in self.results:
+            self.results["free_energy"] = self.results["energy"]
+
+
+def _stock_m3gnet(module: Any) -> EnergyModel | None:
+    """Our M3GNet with the weights of the host's MatterSim module, or ``None`` if it is not one."""
+    from mattertune.backbones.mattersim.model import MatterSimM3GNetBackboneModule
+
+    if not isinstance(module, MatterSimM3GNetBackboneModule):
+        return None
+    from mdl_physpretrain.models.m3gnet import M3GNet
+
+    net, graph = module.backbone.model, module.graph_convertor
+    model = M3GNet.from_network(net.model_args, net.state_dict(), source="the module")
+    same = graph.twobody_cutoff == model.cutoff and graph.threebody_cutoff == model.threebody_cutoff
+    return model.to(module.device).eval() if same and graph.has_threebody else None
+
+
+def _as_ours(settings: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """Settings of the plugin's M3GNet for a checkpoint of the host's own."""
+    from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune
+
+    shared = {"properties", "optimizer", "lr_scheduler", "normalizers", "freeze_backbone"}
+    kept = {k: v for k, v in settings.items() if k in shared}
+    args = read_mattertune(path).hparams
+    return {**kept, "name": "mattersim_m3gnet", "model_args": dict(args), "initialise": False}

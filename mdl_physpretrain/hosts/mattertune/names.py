@@ -1,0 +1,46 @@
+"""Names of weights: ours inside, the host's in every ``state_dict``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mdl_physpretrain.models.base import EnergyModel
+
+__all__ = ["named_as_in_host"]
+
+OURS, HOSTS = "network.", "model."
+
+
+def named_as_in_host(model: EnergyModel) -> EnergyModel:
+    """Let an M3GNet save and load weights under the names of MatterTune's ``mattersim`` backbone.
+
+    ``network.*`` becomes ``model.*``, and the reference energies, which that
+    backbone has not, are saved as part of the normaliser's shift. Other models
+    are left as they are.
+
+    Parameters
+    ----------
+    model
+        Changed in place, and returned.
+    """
+    if model.registry_name == "m3gnet" and not hasattr(model, "named_as_in_host"):
+        model.register_state_dict_post_hook(_to_host)
+        model.register_load_state_dict_pre_hook(_from_host)
+        model.named_as_in_host = True  # type: ignore[assignment]
+    return model
+
+
+def _to_host(model: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for key in [k for k in state if k.startswith(prefix + OURS)]:
+        state[prefix + HOSTS + key.removeprefix(prefix + OURS)] = state.pop(key)
+    reference = state.pop(prefix + "reference_energies")
+    shift = prefix + HOSTS + "normalizer.shift"
+    state[shift] = state[shift] + reference[: len(state[shift])].to(state[shift])
+
+
+def _from_host(model: Any, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    for key in [k for k in state if k.startswith(prefix + HOSTS)]:
+        state[prefix + OURS + key.removeprefix(prefix + HOSTS)] = state.pop(key)
+    state.setdefault(prefix + "reference_energies", torch.zeros_like(model.reference_energies))
