@@ -40,6 +40,7 @@ def mdl_data(
     """Write structures as MatDeepLearn's JSON, split into train, val and test."""
     import numpy as np
 
+    from mdl_physpretrain.hosts.matdeeplearn.data import right_handed
     from mdl_physpretrain.structures import label_counts, read_structures, split_structures, write_structures
 
     found = read_structures(structures, require=("energy",))
@@ -53,7 +54,7 @@ def mdl_data(
     split = split_structures(found, fractions=shares, usage=_share(usage, "--usage"), seed=seed)
     for name in ("train", "val", "test"):
         part = getattr(split, name)
-        write_structures(output / f"{name}.json", part)
+        write_structures(output / f"{name}.json", [right_handed(a) for a in part])
         counts = ", ".join(f"{count} {what}" for what, count in label_counts(part).items())
         typer.echo(f"{output / name}.json: {counts}")
     typer.echo(f"elements: {' '.join(sorted({s for a in found for s in a.symbols}))}")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["alignment_figure"]
 
 WIDTH = 7.5  # of a bin, degrees
+MANY = 4  # with more arms, the lines of single seeds would hide those of the arms
 MAX_ELEMENTS = 11  # panels beside the one of all atoms
 
 
@@ -27,7 +28,7 @@ def alignment_figure(angles: pd.DataFrame, styles: dict[str, ArmStyle] | None = 
     ----------
     angles
         Of :func:`mdl_physpretrain.physicality.alignment.alignment_table`;
-        with a column ``seed`` thin lines show the seeds.
+        with a column ``seed`` and few arms, thin lines show the seeds.
     styles
         Of the arms; by default those of :func:`arm_styles`.
 
@@ -67,7 +68,7 @@ def _panel(ax: Axes, table: pd.DataFrame, arms: list[str], styles: dict[str, Arm
     centres = (edges[1:] + edges[:-1]) / 2
     for arm in arms:
         group, style = table[table["arm"] == arm], styles[arm]
-        seeds = [g for _, g in group.groupby("seed")] if "seed" in group else []
+        seeds = [g for _, g in group.groupby("seed")] if "seed" in group and len(arms) <= MANY else []
         for part in seeds if len(seeds) > 1 else []:
             ax.plot(centres, _percent(part, edges), color=style.colour, linewidth=0.7, alpha=0.35)
         if len(group):

@@ -313,6 +313,29 @@ def test_sam_takes_the_gradient_at_the_worst_point(cells: list[Atoms], tmp_path:
     assert torch.allclose(model.bn_list[0].running_mean, mean)  # the second pass leaves the statistics alone
 
 
+def test_left_handed_cells_are_turned_round(cells: list[Atoms], tmp_path: Path) -> None:
+    """MatDeepLearn's networks flip the stress there; what we write for it has none."""
+    from matdeeplearn.models import cgcnn
+
+    from mdl_physpretrain.hosts.matdeeplearn.data import right_handed, structures_of
+
+    left = cells[0].copy()
+    left.cell = left.cell.array[[1, 0, 2]]
+    left.calc = cells[0].calc
+    options = {k: v for k, v in CGCNN.items() if k != "name"}
+    network = cgcnn.CGCNN(
+        node_dim=100, edge_dim=20, output_dim=1, cutoff_radius=4.5, n_neighbors=250, graph_method="ocp", num_offsets=3,
+        otf_edge_index=True, otf_edge_attr=True, otf_node_attr=True, gradient=True, **options,
+    ).eval()  # fmt: skip
+    stresses = [network(host_batch([a]))["cell_grad"] for a in (cells[0], left, right_handed(left))]
+    assert torch.allclose(stresses[1], -stresses[0], atol=1e-6)
+    assert torch.allclose(stresses[2], stresses[0], atol=1e-6)
+    (read,) = structures_of(host_items([left], tmp_path))
+    assert np.linalg.det(read.cell.array) > 0
+    assert np.allclose(read.get_forces(), cells[0].get_forces(), atol=1e-5)
+    assert np.allclose(read.get_stress(), cells[0].get_stress(), atol=1e-6)
+
+
 def test_replay_and_what_is_minimised() -> None:
     """Replayed items are drawn at random; while training another loss than the reported one may be minimised."""
     from mdl_physpretrain.hosts.matdeeplearn.replay import Replay

@@ -42,7 +42,7 @@ def section(**changes: Any) -> dict[str, Any]:
 def test_pretrain_then_finetune_in_one_job(
     cells: list[Atoms], tmp_path: Path, monkeypatch, model: dict[str, Any]
 ) -> None:
-    options = section(md={"steps": 10, "temperature": 300, "every": 1})
+    options = section(md={"steps": 10, "temperature": 300, "every": 1, "select": True})
     config = job(model, trainer=TRAINER, physpretrain=options, optim__lr=1e-12)
     config["optim"]["optimizer"]["optimizer_args"] = {"weight_decay": 0.0}
     config["physpretrain"]["lr"] = 0.002
@@ -60,7 +60,7 @@ def test_pretrain_then_finetune_in_one_job(
     for key, value in weights[0].items():  # finetuning with a vanishing learning rate starts from, and keeps, them
         assert torch.allclose(value, weights[1][key], rtol=0, atol=1e-8), key
     log = (results / "log.txt").read_text()
-    steps = ["Pretraining on", "Finetuning on 8 structures and", "replayed", "Physicality at the end"]
+    steps = ["Pretraining on", "Finetuning on 8 structures and", "replayed", "Selected epoch", "Physicality at the end"]
     assert [log.index(s) for s in steps] == sorted(log.index(s) for s in steps)
 
     table = pd.read_csv(results / "train_results" / "physicality.csv")
@@ -262,6 +262,30 @@ def test_data_that_cannot_be(cells: list[Atoms], tmp_path: Path, monkeypatch) ->
             check_config(tmp_path / file)
 
 
+def test_several_processes(cells: list[Atoms], tmp_path: Path, monkeypatch) -> None:
+    """Started with torchrun; only the words are looked at, there is no second GPU here."""
+    from mdl_physpretrain.hosts.matdeeplearn import runner
+
+    monkeypatch.chdir(tmp_path)
+    config = job(CGCNN)
+    path = write_job(tmp_path, config, cells)
+    with pytest.raises(ConfigError, match=r"2 GPUs need 'task\.parallel: True'"):
+        runner.run_host(path, gpus=2)
+    config["task"]["parallel"] = True
+    path = write_job(tmp_path, config, cells)
+    words: list[str] = []
+
+    def run(given: list[str], check: bool) -> Any:
+        words.extend(given)
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(runner.subprocess, "run", run)
+    with pytest.raises(ConfigError, match="exit code 1"):
+        runner.run_host(path, gpus=2, seed=3)
+    assert words[1:7] == ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "mdl_physpretrain", "mdl"]
+    assert words[7:] == [str(path), "--run-mode", "train", "--seed", "3"]
+
+
 def test_jobs_that_cannot_be(cells: list[Atoms], tmp_path: Path, monkeypatch) -> None:
     loss = {"loss_type": "TorchLossWrapper", "loss_args": {"loss_fn": "l1_loss"}}
     bad: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -310,5 +334,3 @@ def test_same_verdicts_as_the_hosts_calculator(
     for column in ("physical", "overlap", "lindemann_violation", "exploded", "reason"):
         assert tables[0][column].tolist() == tables[1][column].tolist(), column
     assert (tables[0]["first_unphysical_step"] - tables[1]["first_unphysical_step"]).abs().fillna(0).max() <= 2
-    print(tables[0][["physical", "reason", "first_unphysical_step", "min_distance"]])
-    print(tables[1][["physical", "reason", "first_unphysical_step", "min_distance"]])

@@ -11,6 +11,13 @@ import pytest
 import torch
 from ase import Atoms
 from ase.io import read, write
+from mattertune_jobs import (
+    MODELS,
+    PROPERTIES,
+    model_config,
+    plugin_fixture,  # noqa: F401 - pytest finds them by name
+    student,
+)
 
 from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.dynamics import simulate
@@ -21,51 +28,6 @@ from mdl_physpretrain.physicality import assess
 from mdl_physpretrain.training import build_student
 
 pytestmark = pytest.mark.hosts
-
-MODELS = {
-    "cgcnn": {"cutoff": 4.5, "dim1": 16, "dim2": 16, "gc_count": 2, "post_fc_count": 1, "edge_dim": 12, "width": 0.1},
-    "torchmd_et": {"cutoff": 4.5, "hidden_channels": 16, "num_layers": 1, "num_heads": 2, "num_rbf": 8},
-    "m3gnet": {"cutoff": 4.5, "threebody_cutoff": 4.0, "units": 12, "num_blocks": 1},
-}
-PROPERTIES = [
-    {"type": "energy", "loss": {"name": "mae"}, "loss_coefficient": 0.01},
-    {"type": "forces", "loss": {"name": "mae"}, "loss_coefficient": 50.0, "conservative": True},
-    {"type": "stresses", "loss": {"name": "mae"}, "loss_coefficient": 50.0, "conservative": True},
-]
-
-
-@pytest.fixture(scope="module")
-def plugin() -> Any:
-    """The plugin, imported into MatterTune; skipped where the host is not installed."""
-    pytest.importorskip("nshconfig", reason="MatterTune's nshconfig is not installed")
-    host = pytest.importorskip("mdl_physpretrain.hosts.mattertune.host")
-    try:
-        host.require_host()
-    except ConfigError as error:
-        pytest.skip(f"MatterTune is not installed: {error}")
-    from mdl_physpretrain.hosts.mattertune import plugin
-
-    return plugin
-
-
-def backbone_name(network: str) -> str:
-    return "mattersim_m3gnet" if network == "m3gnet" else network
-
-
-def model_config(network: str, **more: Any) -> dict[str, Any]:
-    return {
-        "name": backbone_name(network),
-        "model_args": MODELS[network],
-        "properties": PROPERTIES,
-        "optimizer": {"name": "AdamW", "lr": 1e-3},
-        **more,
-    }
-
-
-def student(network: str, structures: list[Atoms], seed: int = 3) -> EnergyModel:
-    if network == "m3gnet":
-        pytest.importorskip("mattersim", reason="mattersim is not installed")
-    return build_student(network, structures, model_args=MODELS[network], seed=seed).eval()
 
 
 def assert_same(found: Any, model: EnergyModel, structures: list[Atoms]) -> None:

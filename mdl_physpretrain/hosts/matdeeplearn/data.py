@@ -12,9 +12,9 @@ from ase import Atoms
 
 from mdl_physpretrain.batch import AtomicBatch, neighbour_list
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.structures.labels import Labels, set_labels
+from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 
-__all__ = ["batch_of", "host_data", "label_index", "raw_items", "structure_of", "structures_of"]
+__all__ = ["batch_of", "host_data", "label_index", "raw_items", "right_handed", "structure_of", "structures_of"]
 
 
 def batch_of(data: Any, cutoff: float) -> AtomicBatch:
@@ -107,6 +107,19 @@ def _label(data: Any, key: str) -> np.ndarray | None:
     return value if np.isfinite(value).all() else None
 
 
+def right_handed(atoms: Atoms) -> Atoms:
+    """The same crystal with a cell of positive determinant (two vectors change places).
+
+    MatDeepLearn divides by the signed volume: in a left-handed cell its
+    networks predict the stress with the wrong sign.
+    """
+    if np.linalg.det(atoms.cell.array) >= 0:
+        return atoms
+    swapped = atoms.copy()
+    swapped.cell, swapped.pbc = atoms.cell.array[[1, 0, 2]], atoms.pbc[[1, 0, 2]]
+    return set_labels(swapped, get_labels(atoms))
+
+
 def raw_items(dataset: Any) -> list[Any]:
     """The items of one of MatDeepLearn's data sets, or of a part of one, before on-the-fly transforms."""
     from torch.utils.data import Subset
@@ -161,7 +174,7 @@ def host_data(structures: Sequence[Atoms], dataset_config: Mapping[str, Any], fi
     from mdl_physpretrain.structures import write_structures
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_structures(file, list(structures))
+    write_structures(file, [right_handed(a) for a in structures])
     ours = ("AugmentAndLabel",)
     transforms = [t for t in dataset_config["transforms"] if t["name"].rsplit(".", 1)[-1] not in ours]
     config = {**dataset_config, "src": str(file), "target_path": None, "pt_path": None, "transforms": transforms}

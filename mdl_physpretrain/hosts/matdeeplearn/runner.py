@@ -7,12 +7,14 @@ import os
 import runpy
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from mdl_physpretrain.errors import ConfigError
@@ -135,6 +137,15 @@ def _check_data(file: Path, config: dict[str, Any], path: Path) -> None:
     ]
     types = config["model"].get("atom_types")
     known = set(symbols_of(types)) if types else None
+    left_handed = [
+        e for e in entries if "stress" in wanted and np.linalg.det(np.reshape(e.get("cell") or np.eye(3), (3, 3))) < 0
+    ]
+    if left_handed:
+        warnings.warn(
+            f"{file}: {len(left_handed)} cells are left-handed: MatDeepLearn's networks get the sign of their stress "
+            "wrong; 'physpretrain mdl-data' writes right-handed ones",
+            stacklevel=2,
+        )
     for k, entry in enumerate(entries):
         name = entry.get("structure_id", k)
         for key in wanted:

@@ -283,7 +283,7 @@ class PhysPretrainTrainer(_StagedTrainer):
         count = len(self.model)
         self.epoch, self.step = 0, 0
         self.metrics, self.best_metric = [{} for _ in range(count)], [1e10] * count
-        self.best_model_state = [None] * count
+        self.best_model_state, self._last_metric = [None] * count, float("nan")
         optim = copy.deepcopy(self.config["optim"])
         self.optimizer = self._load_optimizer(optim, self.model, world)
         self.scheduler = self._load_scheduler(optim["scheduler"], self.optimizer)

@@ -146,7 +146,7 @@ def _take_over(own: dict[str, Any], *, fit: bool) -> bool:
     mine = next((r for r in recipes if isinstance(r, dict) and r.get("name") == WEIGHTS), None)
     if mine is None:
         mine = {"name": WEIGHTS}
-        recipes.insert(0, mine)
+        recipes.append(mine)
     if not fit:
         mine.setdefault("shift_energies", False)
     return mine.get("checkpoint") is None

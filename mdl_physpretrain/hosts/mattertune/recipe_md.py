@@ -92,7 +92,6 @@ class MDPhysicalityCallback(Callback):
             return
         self.structures = _structures(self.config.md, trainer)
         run: Any = trainer
-        run.callbacks = [self, *(c for c in run.callbacks if c is not self)]  # counts before who reads them
         watched = {getattr(c, "monitor", None) for c in run.callbacks}
         if any(str(w).startswith(f"{PREFIX}/") for w in watched) and not self._due(0):
             raise ConfigError(

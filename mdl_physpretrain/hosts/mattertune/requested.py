@@ -85,7 +85,7 @@ def training_references(trainer: Any) -> dict[str, float] | None:
 
 
 def training_structures(trainer: Any, limit: int | None = None) -> list[Atoms]:
-    """Training structures of a host's run, evenly chosen when there are more than ``limit``.
+    """Training structures of a host's run, without replay; evenly chosen when there are more than ``limit``.
 
     Raises
     ------
@@ -96,5 +96,6 @@ def training_structures(trainer: Any, limit: int | None = None) -> list[Atoms]:
     if not isinstance(module, MatterTuneDataModule):
         raise ConfigError("the training data are not those of a MatterTune data module")
     dataset: Any = module.datasets["train"]
+    dataset = getattr(dataset, "base", dataset)
     step = 1 if limit is None else max(1, -(-len(dataset) // limit))
     return clean([dataset[k] for k in range(0, len(dataset), step)])
