@@ -119,9 +119,13 @@ def train(
     arg: Annotated[list[str] | None, typer.Option("--arg", help="Argument of a new model, e.g. cutoff=5.0.")] = None,
     val: Annotated[list[str] | None, typer.Option("--val", help="Validation structures.")] = None,
     core: Annotated[str, typer.Option("--core", help="none or zbl.")] = "none",
+    eam: Annotated[str | None, typer.Option("--eam", help="Fitted EAM (.pt) added to a new model.")] = None,
+    freeze_eam: Annotated[bool, typer.Option("--freeze-eam", help="Do not train the added EAM.")] = False,
     epochs: Annotated[int, typer.Option("--epochs")] = 100,
     batch_size: Annotated[int, typer.Option("--batch-size")] = 8,
     learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr")] = 1e-3,
+    optimizer: Annotated[str, typer.Option("--optimizer", help="adamw or sam.")] = "adamw",
+    rho: Annotated[float, typer.Option("--rho", help="Length of SAM's ascent.")] = 0.05,
     force_scale: Annotated[float | None, typer.Option("--force-scale", help="eV/Å, see the documentation.")] = None,
     replay: Annotated[list[str] | None, typer.Option("--replay", help="Teacher-labelled structures mixed in.")] = None,
     replay_fraction: Annotated[float, typer.Option("--replay-fraction")] = 0.0,
@@ -138,7 +142,8 @@ def train(
         model, _read(structures), val=_read(val) if val else None, epochs=epochs, batch_size=batch_size,
         learning_rate=learning_rate, force_scale=force_scale, replay=_read(replay) if replay else (),
         replay_fraction=replay_fraction, model_args=_arguments(arg or []) if new or arg else None,
-        core=core, seed=seed, directory=output, accelerator=accelerator,
+        core=core, eam=eam, freeze_eam=freeze_eam, optimizer=optimizer, rho=rho, seed=seed,
+        directory=output, accelerator=accelerator,
         devices=int(devices) if devices.isdigit() else devices, strategy=strategy, progress=_bars(),
     )  # fmt: skip
     result.save(str(output / "best.pt"))

@@ -22,7 +22,8 @@ from mdl_physpretrain.training import build_student, evaluate, train
 SMALL: dict[str, dict[str, Any]] = {
     "cgcnn": {"cutoff": 4.0, "dim1": 16, "dim2": 16, "gc_count": 2, "post_fc_count": 1, "edge_dim": 16, "width": 0.08},
     "torchmd_et": {
-        "cutoff": 4.0, "hidden_channels": 16, "num_layers": 2, "num_rbf": 12, "num_heads": 4, "post_hidden_channels": 16,
+        "cutoff": 4.0, "hidden_channels": 16, "num_layers": 2, "num_rbf": 12, "num_heads": 4,
+        "post_hidden_channels": 16,
     },
     "m3gnet": {"cutoff": 4.0, "threebody_cutoff": 3.0, "units": 16, "num_blocks": 2, "max_l": 2, "max_n": 2},
 }  # fmt: skip
