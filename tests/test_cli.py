@@ -142,6 +142,9 @@ def test_steps_one_by_one(data, tmp_path):
     small = [w for a in ("dim1=8", "dim2=8", "gc_count=1", "cutoff=4.0") for w in ("--arg", a)]
     fine("train", labelled, "-o", tmp_path / "pre", "--epochs", 1, *small)
     fine("train", data, "-o", tmp_path / "fine", "--model", tmp_path / "pre" / "best.pt", "--epochs", 1, "--val", data)
+    hybrid = tmp_path / "hybrid"
+    fine("train", data, "-o", hybrid, "--epochs", 1, "--eam", teacher, "--freeze-eam", "--optimizer", "sam", *small)
+    assert "random directions" in fine("align", hybrid / "best.pt", "parts", data)
     model = tmp_path / "fine" / "best.pt"
     assert "trivial" in fine("evaluate", model, data)
     fine("md", model, data, "-o", tmp_path / "md", "--steps", 5, "--trajectories", 1)

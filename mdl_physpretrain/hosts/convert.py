@@ -18,6 +18,7 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.safe_load import load_foreign
 from mdl_physpretrain.models.base import EnergyModel, predict
 from mdl_physpretrain.models.checkpoint import FORMAT, load_model, save_model
+from mdl_physpretrain.models.zbl import ZBL
 
 __all__ = ["KINDS", "Conversion", "convert", "detect", "differences", "read_checkpoint_of"]
 
@@ -180,11 +181,16 @@ def convert(
         from mdl_physpretrain.hosts.matdeeplearn.checkpoint import write_matdeeplearn
 
         write_matdeeplearn(model, target, config=written_config, references=references, drop_core=drop_core)
-        if drop_core:
+        parts = list(model.modules())
+        if drop_core and any(isinstance(p, ZBL) for p in parts):
             notes.append("the ZBL core is left out: another potential at short distances")
-        if references == "beside":
+        if references == "beside" and any(_has_references(p) for p in parts):
             notes.append("MatDeepLearn's energies leave out the reference energies; the YAML lists them")
     return Conversion(source_kind, target_kind, model, planned, config=read_with, notes=notes)
+
+
+def _has_references(part: Any) -> bool:
+    return bool(hasattr(part, "reference_energies") and part.reference_energies.any())
 
 
 def differences(model: EnergyModel, other: EnergyModel, structures: Sequence[Atoms]) -> dict[str, float]:

@@ -163,7 +163,8 @@ def _fetch_one(result: Released, files: Sequence[str], repo: str, directory: Pat
     else:
         model = read_checkpoint_of(local, result.kind)
     result.model = model.registry_name
-    target = (directory / "native" / result.path).with_suffix(".pt")
+    # a.pt and a.ckpt may stand side by side
+    target = directory / "native" / (result.path if place.suffix == ".pt" else f"{result.path}.pt")
     save_model(model, target, metadata={"released": {"repository": repo, "file": result.path}})
     result.target, result.outcome = str(target), "converted"
 

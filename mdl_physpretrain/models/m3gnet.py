@@ -27,6 +27,7 @@ from mdl_physpretrain.models.m3gnet_angles import MAX_ORDER, radial_functions, s
 
 __all__ = ["M3GNet"]
 
+SMALLEST = 1e-6  # Å: two atoms in one place are this far apart
 MATTERSIM_DEFAULTS = {"num_blocks": 4}  # where they are not ours
 FEATURE_GAIN, OUTPUT_GAIN = 2.0, 0.3  # of `M3GNet.initialise`
 
@@ -137,7 +138,7 @@ class M3GNet(EnergyModel):
         net, numbers = self.network, batch.numbers
         self._check_elements(numbers)
         i, j = batch.edge_index
-        r = torch.linalg.vector_norm(vectors, dim=1)
+        r = torch.linalg.vector_norm(vectors, dim=1).clamp_min(SMALLEST)
         basis = net.rbf(r)
         inner = torch.nonzero(r.detach() < self.threebody_cutoff).squeeze(1)
         inner_centre = i.index_select(0, inner)

@@ -204,7 +204,7 @@ class Finetune(Training):
 
     epochs: Count = Field(default=200, description="Passes over the data.")
     replay_fraction: float = Field(
-        default=0.5, ge=0, lt=1, description="Share of teacher-labelled structures in an epoch of pretrained arms."
+        default=0.1, ge=0, lt=1, description="Share of teacher-labelled structures in an epoch of pretrained arms."
     )
     shift_energies: bool = Field(
         default=True,

@@ -78,7 +78,7 @@ class Task:
 _BASE = ("batch.py", "models", "structures")
 _DATA = tuple(f"data/{name}.extxyz" for name in ("train", "val", "test"))
 _STUDENTS = "pipeline/students.py"
-JUDGED = ("diatomics", "alignment")  # of physicality, without dynamics
+JUDGED = ("physicality/diatomics.py", "physicality/alignment.py", "teacher/label.py")
 
 
 def plan(config: RunConfig) -> list[Task]:
@@ -235,7 +235,7 @@ def _judgements(config: RunConfig, seed: int) -> list[Task]:
                 work=partial(evaluate_arm, seed=seed, arm=name),
                 section=[seed, name, config.data.seed],
                 inputs=(*_DATA, best, *((TEACHER,) if config.uses_eam else ())),
-                code=(*_BASE, "training/errors.py", *(f"physicality/{n}.py" for n in JUDGED), _STUDENTS),
+                code=(*_BASE, "training/errors.py", *JUDGED, _STUDENTS),
                 **common,
             )
         )

@@ -197,6 +197,8 @@ def collect_errors(config: RunConfig, folder: Path, show: bool) -> list[str]:
     for kind in kinds:
         frames = [_table(folder / f"seed-{s}/evaluate/{a}.{kind}.csv") for s in config.seeds for a in config.arms]
         _write_joined(folder / f"{kind}.csv", frames)
+    if not config.uses_eam:  # left by a run with other arms
+        (folder / "alignment.csv").unlink(missing_ok=True)
     return [f"{kind}.csv" for kind in kinds]
 
 

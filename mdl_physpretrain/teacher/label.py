@@ -195,17 +195,22 @@ class _Engine(Protocol):
         """Outcomes in order, in portions that do not depend on where a run started."""
 
 
+def refuse_failed(teacher: EnergyModel, force: bool) -> None:
+    """Raise :class:`TeacherRefused` for a teacher that failed its examination, unless forced."""
+    verdict = getattr(teacher, "metadata", {}).get("examination", {})
+    if verdict.get("passed") is False and not force:
+        reasons = "; ".join(map(str, verdict.get("failures", []))) or "no reasons recorded"
+        raise TeacherRefused(
+            f"this teacher failed its examination and may not label: {reasons}. Fit a better one, "
+            "or label with force=True if you know that this one will do"
+        )
+
+
 def _engine(teacher: Teacher, batch_size: int, stress: bool, force: bool) -> _Engine:
     if isinstance(teacher, ASECalculator):
         teacher = teacher.model  # the same numbers, in batches
     if isinstance(teacher, EnergyModel):
-        verdict = getattr(teacher, "metadata", {}).get("examination", {})
-        if verdict.get("passed") is False and not force:
-            reasons = "; ".join(map(str, verdict.get("failures", []))) or "no reasons recorded"
-            raise TeacherRefused(
-                f"this teacher failed its examination and may not label: {reasons}. Fit a better one, "
-                "or label with force=True if you know that this one will do"
-            )
+        refuse_failed(teacher, force)
         return _ModelEngine(teacher, batch_size, stress)
     if isinstance(teacher, type) or not hasattr(teacher, "get_potential_energy"):
         if not callable(teacher):

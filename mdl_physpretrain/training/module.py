@@ -134,11 +134,17 @@ class TrainingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val_total"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        was_sam = "rho" in checkpoint["optimizer_states"][0]["param_groups"][0]
+        before = checkpoint["optimizer_states"][0]["param_groups"][0].get("rho")
+        was_sam = before is not None
         if was_sam != self.sam:
             names = ("adamw", "sam")
             raise CheckpointError(
                 f"last.ckpt was written with optimizer {names[was_sam]!r}, not {names[self.sam]!r}: "
+                "train into another directory, or with resume=False"
+            )
+        if was_sam and before != self.rho:
+            raise CheckpointError(
+                f"last.ckpt was written with rho={before}, not {self.rho}: "
                 "train into another directory, or with resume=False"
             )
 

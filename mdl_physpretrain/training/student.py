@@ -70,6 +70,8 @@ def build_student(
     """
     if core not in {None, "none", "zbl"}:
         raise ConfigError(f"core must be 'none' or 'zbl', not {core!r}")
+    if freeze_eam and eam is None:
+        raise ConfigError("freeze_eam needs an eam to keep as it is")
     args = dict(model_args or {})
     model = _construct(name, args, seed)
     if "n_neighbours" in model.hparams and "n_neighbours" not in args:
@@ -108,11 +110,14 @@ def take_student(model: str | Path | EnergyModel, structures: Sequence[Atoms], c
     structures
         Training structures, for the reach of a core.
     core
-        ``"zbl"`` adds one to a model that is not a sum yet.
+        ``"zbl"`` adds one to a model that has none yet.
     """
     start = deepcopy(model) if isinstance(model, EnergyModel) else load_model(model)
-    if core == "zbl" and not isinstance(start, Sum):
-        start = Sum([start, _core(start, structures)])
+    parts: list[Any] = list(start.parts) if isinstance(start, Sum) else [start]
+    if core == "zbl" and not any(isinstance(part, ZBL) for part in parts):
+        metadata, frozen = start.metadata, start.hparams.get("frozen", []) if isinstance(start, Sum) else []
+        start = Sum([*parts, _core(start, structures)], frozen=frozen)
+        start.metadata = metadata
     return start.train()
 
 

@@ -147,8 +147,8 @@ def train(
             references=references,
             seed=seed,
         )
-    elif model_args or eam is not None:
-        raise ConfigError("model_args and eam belong to a new model given by name, not to one that exists")
+    elif model_args or eam is not None or freeze_eam:
+        raise ConfigError("model_args, eam and freeze_eam belong to a new model given by name, not to one that exists")
     else:
         student = take_student(model, structures, core)
     if shift_energies:

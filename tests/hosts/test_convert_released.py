@@ -26,7 +26,7 @@ from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import write_matdeeplearn
 from mdl_physpretrain.hosts.released import candidates, fetch_released, list_released
-from mdl_physpretrain.models import CGCNN, EAM, load_model
+from mdl_physpretrain.models import CGCNN, EAM, load_model, save_model
 
 
 def _eam(*elements: str) -> EAM:
@@ -119,6 +119,13 @@ def test_what_fits_is_converted_and_the_rest_says_why(fake_hub: Path, tmp_path: 
     table = pd.read_csv(tmp_path / "out/released.csv")
     assert set(table["path"]) == set(results)
     assert (table["outcome"] == "converted").sum() == 6
+
+
+def test_equal_names_of_two_kinds_do_not_overwrite_each_other(fake_hub: Path, tmp_path: Path) -> None:
+    save_model(_cgcnn(12), fake_hub / "silica/EAM/best_checkpoint.ckpt")
+    results = fetch_released(["silica/EAM"], directory=tmp_path / "out")
+    names = {load_model(r.target).registry_name: Path(r.target).name for r in results if r.target}
+    assert names == {"eam": "best_checkpoint.pt", "cgcnn": "best_checkpoint.ckpt.pt"}
 
 
 def test_names_choose_files_folders_and_patterns(fake_hub: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mdl_jobs import CGCNN, TORCHMD, job, run_job
 
 from mdl_physpretrain.augmentation import augment
 from mdl_physpretrain.batch import build_batch
-from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.errors import CheckpointError, ConfigError, TeacherRefused
 from mdl_physpretrain.models import EAM, predict
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.teacher import label
@@ -220,6 +220,22 @@ def test_transform_limits_forces_and_refuses_edges(cells: list[Atoms], eam: EAM,
         host_items(cells[:1], tmp_path, **options).transform(kept)
     with pytest.raises(ConfigError, match="n_par"):
         host_items(cells[:1], tmp_path, teacher=str(tmp_path / "eam.pt"), n_par=2)
+
+
+def test_transform_passes_over_labels_that_are_not_finite(cells: list[Atoms], eam: EAM, tmp_path: Path) -> None:
+    with torch.no_grad():
+        eam.D.fill_(float("nan"))
+    eam.save(tmp_path / "eam.pt")
+    kept = host_items(cells[:1], tmp_path, teacher=str(tmp_path / "eam.pt"), n_aug=2)[0]
+    assert np.allclose(kept.pos.numpy(), cells[0].positions, atol=1e-5)
+
+
+def test_transform_refuses_a_teacher_that_failed(cells: list[Atoms], eam: EAM, tmp_path: Path) -> None:
+    eam.metadata["examination"] = {"passed": False, "failures": ["Mg-O: no wall"]}
+    eam.save(tmp_path / "eam.pt")
+    with pytest.raises(TeacherRefused, match="Mg-O: no wall"):
+        host_items(cells[:1], tmp_path, teacher=str(tmp_path / "eam.pt"))
+    host_items(cells[:1], tmp_path, teacher=str(tmp_path / "eam.pt"), force=True)
 
 
 def test_transform_in_workers_draws_afresh_every_epoch(cells: list[Atoms], eam: EAM, tmp_path: Path) -> None:

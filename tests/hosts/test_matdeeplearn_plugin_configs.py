@@ -32,7 +32,7 @@ def read(name: str) -> dict[str, Any]:
 
 def test_all_are_there() -> None:
     networks = [f"{b}-{k}" for b in ("cgcnn", "torchmd") for k in ("pretrain", "augment", "finetune", "sam", "hybrid")]
-    expected = {f"{d}-{k}" for d in ELEMENTS for k in ["eam", *networks]}
+    expected = {f"{d}-{k}" for d in ELEMENTS for k in ["eam", "torchmd-eam", *networks]}
     assert set(FILES) == expected | {"demo-plain", "demo-baseline", "demo-pretrain"}
 
 
@@ -51,6 +51,8 @@ def test_says_what_it_does(name: str) -> None:
         types = config["model"].get("atom_types", ELEMENTS[dataset])
         assert types == ELEMENTS[dataset]
         assert ("stress" in config["dataset"]["additional_attributes"]) == (dataset != "phosphorus")
+        share = {"silica": "-10", "phosphorus": "-5", "mptrj": "-10"}[dataset] if "torchmd" in rest else ""
+        assert config["dataset"]["src"]["train"] == f"data/{dataset}{share}/train.json"
     if rest[-1] == "pretrain" and dataset in ELEMENTS:
         table = TABLE_A1[dataset, rest[0]]
         assert {k: getattr(settings.augment, k) for k in table} == table

@@ -125,6 +125,12 @@ def test_atoms_without_angles() -> None:
     assert abs(forces[0, 0]) > 1e-3
 
 
+def test_atoms_in_one_place_give_finite_numbers() -> None:
+    energy, forces = values(responsive(), Atoms("MgO2", [[0, 0, 0], [1.8, 0, 0], [1.8, 0, 0]]))
+    assert np.isfinite(energy)
+    assert np.isfinite(forces).all()
+
+
 def test_an_unknown_element_is_named() -> None:
     with pytest.raises(StructureError, match=r"1 to 94, not Cm \(96\)"):
         values(responsive(), Atoms("CmO", [[0, 0, 0], [2, 0, 0]]))

@@ -121,6 +121,17 @@ def test_a_hybrid_is_compared_with_its_own_eam_and_the_others_with_the_teacher(f
     assert any((value != teacher[name]).any() for name, value in hybrid.parts[1].state_dict().items())
 
 
+def test_angles_of_arms_that_are_gone_go_too(finished, tmp_path):
+    import shutil
+
+    config, run, _ = finished
+    shutil.copytree(run, tmp_path / "run")
+    result = _call("run", config, "-o", tmp_path / "run", "--jobs", "1", "arms={baseline: {pretrain: false}}")
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "run" / "alignment.csv").exists()
+    assert "random directions" not in (tmp_path / "run" / "report" / "index.html").read_text()
+
+
 def test_arms_of_a_seed_are_paired(finished):
     """Same structures and starting velocities in all arms of a seed, others in another seed."""
     from mdl_physpretrain.dynamics import Runs

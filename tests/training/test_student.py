@@ -75,3 +75,20 @@ def test_an_eam_checkpoint_will_do_and_another_model_will_not(rocksalt: list[Ato
 def test_frozen_part_must_exist(eam: EAM) -> None:
     with pytest.raises(ConfigError, match="has no part 3"):
         Sum([eam], frozen=[3])
+
+
+def test_a_core_is_added_to_a_hybrid_and_once_only(rocksalt: list[Atoms], eam: EAM) -> None:
+    from mdl_physpretrain.training.student import take_student
+
+    hybrid = build_student("cgcnn", rocksalt, model_args=SMALL, eam=eam, freeze_eam=True)
+    with_core = take_student(hybrid, rocksalt, "zbl")
+    assert [p.registry_name for p in with_core.parts] == ["cgcnn", "eam", "zbl"]  # type: ignore[union-attr]
+    assert not any(p.requires_grad for p in with_core.parts[1].parameters())  # type: ignore[union-attr]
+    assert len(take_student(with_core, rocksalt, "zbl").parts) == 3  # type: ignore[arg-type]
+
+
+def test_freezing_an_eam_that_is_not_there_is_refused(rocksalt: list[Atoms]) -> None:
+    with pytest.raises(ConfigError, match="freeze_eam needs an eam"):
+        build_student("cgcnn", rocksalt, model_args=SMALL, freeze_eam=True)
+    with pytest.raises(ConfigError, match="belong to a new model"):
+        train(build_student("cgcnn", rocksalt, model_args=SMALL), rocksalt, epochs=1, freeze_eam=True)

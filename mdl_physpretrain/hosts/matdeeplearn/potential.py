@@ -20,13 +20,14 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from matdeeplearn.common.ase_utils import MDLCalculator
 
 from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.models.cgcnn import CGCNN
 
 __all__ = ["HostCalculator", "native_of", "potential_of"]
 
 log = logging.getLogger(__name__)
 
 HYBRIDS = {"CGCNN_EAM": "CGCNN", "TorchMD_EAM": "torchmd_etEarly"}  # the network in each
-TRIED = 3  # structures on which both potentials are compared, the largest ones
+TRIED = 3  # structures on which both potentials are compared: so many of the largest and of the densest ones
 TOLERANCE = 1e-3  # of energies (eV per atom) and of forces in units of the largest one or 1 eV/Å
 
 
@@ -124,12 +125,26 @@ def potential_of(trainer: Any, structures: Sequence[Atoms], wanted: str) -> tupl
     except PhysPretrainError as error:
         log.info(f"Examined with MatDeepLearn's own calculator: {error}")
         return calculator, "MatDeepLearn's calculator"
-    largest = sorted(structures, key=len)[-TRIED:]
-    difference = max(_difference(native, calculator, atoms) for atoms in largest)
+    limit = trainer.config["dataset"]["preprocess_params"].get("n_neighbors", 250)
+    longest = [_longest_list(atoms, native.cutoff) for atoms in structures]
+    if max(longest) > limit and not isinstance(native, CGCNN):  # which is cut off like the host's
+        log.info(f"Examined with MatDeepLearn's own calculator: it cuts lists of {max(longest)} neighbours at {limit}")
+        return calculator, "MatDeepLearn's calculator"
+    order = sorted(range(len(structures)), key=lambda k: len(structures[k]))[-TRIED:]
+    order += sorted(range(len(structures)), key=lambda k: longest[k])[-TRIED:]
+    difference = max(_difference(native, calculator, structures[k]) for k in set(order))
     if difference > TOLERANCE:
         log.info(f"Examined with MatDeepLearn's own calculator: our network differs by {difference:.2g}")
         return calculator, "MatDeepLearn's calculator"
     return native, f"native, equal to {difference:.1g}"
+
+
+def _longest_list(atoms: Atoms, cutoff: float) -> int:
+    """Largest number of neighbours of an atom."""
+    from mdl_physpretrain.batch import neighbour_list
+
+    edges, _ = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+    return int(np.bincount(edges[0], minlength=1).max())
 
 
 def _difference(native: Any, calculator: HostCalculator, atoms: Atoms) -> float:

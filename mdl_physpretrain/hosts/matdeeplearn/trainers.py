@@ -185,8 +185,14 @@ class PhysPretrainTrainer(_StagedTrainer):
 
     def train(self) -> Any:
         """Pretrain, finetune, examine."""
+        pretrains = self.settings.epochs and not self.started_from_checkpoint
+        if pretrains and self.train_sampler is not None and torch.distributed.get_world_size() > 1:
+            raise ConfigError(
+                "pretraining and finetuning in one job needs a single device (MatDeepLearn gives the best weights of a "
+                "training to its first process only): use two jobs, AugmentAndLabel and then --run-mode finetune"
+            )
         self._start()
-        if self.settings.epochs and not self.started_from_checkpoint:
+        if pretrains:
             labelled = self._pretrain()
             if self.settings.replay_fraction:
                 return self._finetune_with(labelled)
@@ -212,30 +218,21 @@ class PhysPretrainTrainer(_StagedTrainer):
         return data
 
     def _labelled(self, folder: Path) -> list[Any]:
-        """Labelled structures, made by the first process and read by the others."""
         from mdl_physpretrain.hosts.matdeeplearn.labelling import make_labelled
-        from mdl_physpretrain.structures import read_structures, write_structures
+        from mdl_physpretrain.structures import write_structures
 
         if not self.dataset or not self.dataset.get("train"):
             raise ConfigError("pretraining needs training structures: dataset.src has no 'train'")
         index = label_index(self.config["dataset"])
-        file = [str(folder / "labelled.json")]
-        several = self.train_sampler is not None
-        if self.is_main_process:
-            parents = structures_of(self.dataset["train"], index)
-            val = structures_of(self.dataset["val"], index) if self.dataset.get("val") else None
-            folder.mkdir(parents=True, exist_ok=True)
-            labelled = make_labelled(parents, val, self.settings, folder)
-            write_structures(file[0], labelled)
-        if several:
-            torch.distributed.broadcast_object_list(file, src=0, device=torch.device("cuda", int(self.rank)))
-            if not self.is_main_process:
-                labelled = read_structures(file[0])
+        parents = structures_of(self.dataset["train"], index)
+        val = structures_of(self.dataset["val"], index) if self.dataset.get("val") else None
+        folder.mkdir(parents=True, exist_ok=True)
+        labelled = make_labelled(parents, val, self.settings, folder)
+        write_structures(folder / "labelled.json", labelled)
         return labelled
 
     def _as_data(self, structures: list[Any], folder: Path, name: str) -> Any:
-        suffix = "" if self.is_main_process else f"-{self.rank}"
-        return host_data(structures, self.config["dataset"], folder / f"{name}{suffix}.json")
+        return host_data(structures, self.config["dataset"], folder / f"{name}.json")
 
     def _scaled_loss(self, loss_config: dict[str, Any]) -> Any:
         from mdl_physpretrain.hosts.matdeeplearn.losses import EFSLoss
@@ -264,12 +261,11 @@ class PhysPretrainTrainer(_StagedTrainer):
             "write_output", "timestamp_id", "sam_radius", "stage",
         )  # fmt: skip
         before = {key: getattr(self, key) for key in own}
-        world = 1 if self.train_sampler is None else torch.distributed.get_world_size()
         self.stage, self.loss_fn, self.sam_radius = name, loss, 0.0
         self.max_epochs, self.max_checkpoint_epochs, self.write_output = epochs, None, []
         self.timestamp_id = f"{self.timestamp_id}/{name}"
         self.data_loader = self._loaders(data, val_data, batch_size or optim["batch_size"])
-        self.optimizer = self._load_optimizer(optim, self.model, world)
+        self.optimizer = self._load_optimizer(optim, self.model, 1)
         self.scheduler = self._load_scheduler(optim["scheduler"], self.optimizer)
         try:
             yield
@@ -285,18 +281,14 @@ class PhysPretrainTrainer(_StagedTrainer):
         self.metrics, self.best_metric = [{} for _ in range(count)], [1e10] * count
         self.best_model_state, self._last_metric = [None] * count, float("nan")
         optim = copy.deepcopy(self.config["optim"])
-        self.optimizer = self._load_optimizer(optim, self.model, world)
+        self.optimizer = self._load_optimizer(optim, self.model, 1)
         self.scheduler = self._load_scheduler(optim["scheduler"], self.optimizer)
 
     def _loaders(self, data: Any, val_data: Any, batch_size: int) -> list[dict[str, Any]]:
         workers = self.config["dataset"].get("num_workers", 0)
-        if self.train_sampler is not None:
-            from torch.utils.data.distributed import DistributedSampler
-
-            self.train_sampler = DistributedSampler(data)
         loaders = []
         for _ in self.model:
-            each = {"train_loader": get_dataloader(data, batch_size, workers, sampler=self.train_sampler)}
+            each = {"train_loader": get_dataloader(data, batch_size, workers)}
             if val_data is not None:
                 each["val_loader"] = get_dataloader(val_data, batch_size, workers)
             loaders.append(each)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from matdeeplearn.common.registry import registry
 
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.hosts.matdeeplearn.data import structure_of
 
 __all__ = ["AugmentAndLabel"]
@@ -40,12 +40,15 @@ class AugmentAndLabel:
         Correct the labels with the structure's own, see
         :func:`mdl_physpretrain.teacher.label`.
     max_force
-        A round with a larger force on an atom (eV/Å) is replaced by the next
-        weaker one; the structure stays as it is when none is left.
+        A round with a larger force on an atom (eV/Å), or without a finite
+        label, is replaced by the next weaker one; the structure stays as it is
+        when none is left.
     index
         Which entry of ``y`` is the energy (-1: the only one).
     round
         Always this round of ``seed``, instead of one after the other.
+    force
+        Let a teacher label that failed its examination.
     **options
         Of :func:`mdl_physpretrain.augmentation.augment`.
 
@@ -53,6 +56,8 @@ class AugmentAndLabel:
     ------
     ConfigError
         If the teacher or an option cannot be used, or edges were preprocessed.
+    TeacherRefused
+        If the teacher failed its examination.
     """
 
     def __init__(
@@ -65,12 +70,14 @@ class AugmentAndLabel:
         max_force: float | None = None,
         index: int = -1,
         round: int | None = None,
+        force: bool = False,
         atom_types: list[Any] | None = None,
         cutoff: float | None = None,
         **options: Any,
     ) -> None:
         from mdl_physpretrain.augmentation import augment_iter
         from mdl_physpretrain.hosts.matdeeplearn.eam_model import read_eam
+        from mdl_physpretrain.teacher.label import refuse_failed
 
         if round is not None and not 0 <= round < n_aug:
             raise ConfigError(f"AugmentAndLabel: round must lie in [0, {n_aug}), not {round}")
@@ -79,6 +86,7 @@ class AugmentAndLabel:
         except TypeError as error:
             raise ConfigError(f"AugmentAndLabel: {error}") from error
         self.teacher = read_eam(teacher, atom_types, cutoff)
+        refuse_failed(self.teacher, force)
         self.seed, self.n_aug, self.anchor, self.max_force = seed, n_aug, anchor, max_force
         self.index, self.round, self.options = index, round, options
         self.accesses: dict[str, int] = {}
@@ -111,9 +119,13 @@ class AugmentAndLabel:
         seed, first = self.draw(parent.info["structure_id"])
         rounds = list(augment_iter([parent], seed=seed, n_aug=self.n_aug, **self.options))
         weaker = range(first, self.n_aug) if self.options.get("ladder", "down") == "down" else range(first, -1, -1)
+        parents = [parent] if self.anchor else None
         for k in weaker:
-            made = label([rounds[k]], self.teacher, anchor=self.anchor, parents=[parent] if self.anchor else None)
-            if made and self._fits(made[0].calc.results["forces"]):
+            try:
+                made = label([rounds[k]], self.teacher, anchor=self.anchor, parents=parents, force=True)
+            except StructureError:  # no finite label
+                continue
+            if self._fits(made[0].calc.results["forces"]):
                 return self._changed(data, made[0])
         return data
 

@@ -91,6 +91,8 @@ class MDPhysicalityCallback(Callback):
         if stage != "fit":
             return
         self.structures = _structures(self.config.md, trainer)
+        if trainer.is_global_zero and not getattr(trainer, "ckpt_path", None):
+            _forget(Path(self.config.directory) / "epochs.csv", self.config)
         run: Any = trainer
         watched = {getattr(c, "monitor", None) for c in run.callbacks}
         if any(str(w).startswith(f"{PREFIX}/") for w in watched) and not self._due(0):
@@ -231,6 +233,22 @@ def _count(table: Any) -> dict[str, int]:
         "broken": (table["nan"] | table["exploded"]).sum(),
     }
     return {name: int(found[name]) for name in COUNTS}
+
+
+def _forget(path: Path, config: MDPhysicalityRecipeConfig) -> None:
+    """Remove what an earlier run of this arm and seed wrote."""
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        names = list(reader.fieldnames or [])
+        kept = [r for r in reader if (r.get("arm"), r.get("seed")) != (config.arm, str(config.seed))]
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(kept)
+    part.replace(path)
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:
