@@ -18,7 +18,7 @@ import torch
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.models.base import EnergyModel, model_class
 
-__all__ = ["load_model", "read_checkpoint", "save_model"]
+__all__ = ["load_model", "read_checkpoint", "save_model", "write_checkpoint"]
 
 FORMAT = "mdl_physpretrain"
 VERSION = 1
@@ -36,7 +36,6 @@ def save_model(model: EnergyModel, path: str | Path, *, metadata: dict[str, Any]
     metadata
         Plain values (numbers, strings, lists, dicts, tensors) stored beside it.
     """
-    path = Path(path)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -45,6 +44,18 @@ def save_model(model: EnergyModel, path: str | Path, *, metadata: dict[str, Any]
         "state_dict": {k: v.detach().cpu() for k, v in model.state_dict().items()},
         "metadata": {**getattr(model, "metadata", {}), **(metadata or {})},
     }
+    return write_checkpoint(content, path)
+
+
+def write_checkpoint(content: Any, path: str | Path) -> Path:
+    """``torch.save`` that is atomic and makes the folders.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be written.
+    """
+    path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

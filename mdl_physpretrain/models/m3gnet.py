@@ -11,7 +11,6 @@ them, see :mod:`mdl_physpretrain.models.m3gnet_angles`.
 from __future__ import annotations
 
 import math
-import os
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 from mdl_physpretrain.batch import AtomicBatch
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.models.base import EnergyModel, predict, register_model, within_cutoff
+from mdl_physpretrain.models.checkpoint import write_checkpoint
 from mdl_physpretrain.models.m3gnet_angles import MAX_ORDER, radial_functions, smooth_cutoff, three_body_sums
 
 __all__ = ["M3GNet"]
@@ -188,16 +188,8 @@ class M3GNet(EnergyModel):
         Path
             The file; parents are created and the write is atomic.
         """
-        path = Path(path)
         content = {"model_name": "m3gnet", "model": self.network_state(), "model_args": dict(self.hparams)}
-        part = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({**content, "description": "written by mdl_physpretrain"}, part)
-            os.replace(part, path)
-        except OSError as error:
-            raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
-        return path
+        return write_checkpoint({**content, "description": "written by mdl_physpretrain"}, path)
 
     @classmethod
     def from_network(cls, args: dict[str, Any], weights: dict[str, Tensor], *, source: str | Path) -> M3GNet:

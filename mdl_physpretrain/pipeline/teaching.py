@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from mdl_physpretrain.augmentation import FilterResult
     from mdl_physpretrain.models import EAM
 
-__all__ = ["JOURNAL", "TEACHER", "calculator_factory", "filtered", "label_augmented", "resolve_device", "teach"]
+__all__ = [
+    "JOURNAL",
+    "TEACHER",
+    "anchors",
+    "augmented_labels",
+    "calculator_factory",
+    "filtered",
+    "label_augmented",
+    "resolve_device",
+    "teach",
+]
 
 TEACHER = "teacher/teacher.pt"
 JOURNAL = "augment/labels.journal"
@@ -114,10 +124,9 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """Augment the training structures, label them, and keep those fit for training."""
     import pandas as pd
 
-    from mdl_physpretrain.augmentation import augment, pair_min_distances
+    from mdl_physpretrain.augmentation import pair_min_distances
     from mdl_physpretrain.models import load_model
     from mdl_physpretrain.structures import write_structures
-    from mdl_physpretrain.teacher.label import label
 
     options, train = config.augment, read_part(folder, "train")
     if config.teacher.calculator is not None:
@@ -125,25 +134,9 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     else:
         teacher = load_model(folder / TEACHER).to(resolve_device(config.device))
         _refuse(teacher.metadata.get("examination", {}), config.teacher.force)
-    parents = anchors(train) if options.anchor else train
-    made = augment(
-        parents,
-        n_aug=options.n_aug,
-        n_pairs=options.n_pairs,
-        pull=options.pull,
-        n_sites=options.n_sites,
-        perturb=options.perturb,
-        seed=options.seed,
-        convention=options.convention,
-        ladder=options.ladder,
-        min_distance_factor=options.min_distance_factor,
-        pairs=options.pairs,
-        progress=show,
+    made, labelled, result = augmented_labels(
+        train, teacher, options, force=config.teacher.force, resume=folder / JOURNAL, progress=show
     )
-    common: dict[str, Any] = {"batch_size": options.batch_size, "force": config.teacher.force, "progress": show}
-    given = parents if options.anchor else None
-    labelled = label(made, teacher, anchor=options.anchor, parents=given, resume=folder / JOURNAL, **common)
-    result = filtered(labelled, options, train, teacher, common)
 
     out = folder / "augment"
     facts = result.to_dict()
@@ -163,6 +156,62 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     write_atomic(out / "min_distances.csv", pd.concat(distances)[["set", "pair", "distance"]].to_csv(index=False))
     (folder / JOURNAL).unlink(missing_ok=True)
     return ["augment/labelled.extxyz", "augment/filter.json", "augment/min_distances.csv"]
+
+
+def augmented_labels(
+    structures: Sequence[Atoms],
+    teacher: Any,
+    options: Augment,
+    *,
+    force: bool = False,
+    resume: Path | None = None,
+    progress: bool = False,
+) -> tuple[Any, Any, FilterResult]:
+    """Augment structures, label what came out, and filter the labels.
+
+    Parameters
+    ----------
+    structures
+        Labelled parents.
+    teacher
+        What :func:`mdl_physpretrain.teacher.label` takes.
+    options
+        Section ``augment``.
+    force
+        Let a teacher label that failed its examination.
+    resume
+        Journal of the labels.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    made, labelled, result
+        All augmented structures, those that could be labelled, and what the
+        filter kept of them.
+    """
+    from mdl_physpretrain.augmentation import augment
+    from mdl_physpretrain.teacher.label import label
+
+    parents = anchors(structures) if options.anchor else list(structures)
+    made = augment(
+        parents,
+        n_aug=options.n_aug,
+        n_pairs=options.n_pairs,
+        pull=options.pull,
+        n_sites=options.n_sites,
+        perturb=options.perturb,
+        seed=options.seed,
+        convention=options.convention,
+        ladder=options.ladder,
+        min_distance_factor=options.min_distance_factor,
+        pairs=options.pairs,
+        progress=progress,
+    )
+    common: dict[str, Any] = {"batch_size": options.batch_size, "force": force, "progress": progress}
+    given = parents if options.anchor else None
+    labelled = label(made, teacher, anchor=options.anchor, parents=given, resume=resume, **common)
+    return made, labelled, filtered(labelled, options, structures, teacher, common)
 
 
 def anchors(structures: Sequence[Atoms]) -> list[Atoms]:

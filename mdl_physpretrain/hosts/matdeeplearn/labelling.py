@@ -12,7 +12,7 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, TeacherRefused
 from mdl_physpretrain.hosts.matdeeplearn.settings import Settings
-from mdl_physpretrain.pipeline.teaching import anchors, calculator_factory, filtered, resolve_device
+from mdl_physpretrain.pipeline.teaching import augmented_labels, calculator_factory, resolve_device
 
 __all__ = ["find_teacher", "make_labelled", "split_by_parent"]
 
@@ -83,34 +83,16 @@ def make_labelled(
     folder
         ``teacher.pt`` is written there.
     """
-    from mdl_physpretrain.augmentation import augment
     from mdl_physpretrain.structures import read_structures
-    from mdl_physpretrain.teacher.label import label
 
     if settings.labelled is not None:
         return read_structures(settings.labelled, require=("energy",))
     options = settings.augment
     folder.mkdir(parents=True, exist_ok=True)
     teacher = find_teacher(structures, val, settings, folder)
-    parents = anchors(structures) if options.anchor else list(structures)
-    made = augment(
-        parents,
-        n_aug=options.n_aug,
-        n_pairs=options.n_pairs,
-        pull=options.pull,
-        n_sites=options.n_sites,
-        perturb=options.perturb,
-        seed=options.seed,
-        convention=options.convention,
-        ladder=options.ladder,
-        min_distance_factor=options.min_distance_factor,
-        pairs=options.pairs,
-    )
-    common: dict[str, Any] = {"batch_size": options.batch_size, "force": settings.teacher.force}
-    labelled = label(made, teacher, anchor=options.anchor, parents=parents if options.anchor else None, **common)
-    kept = filtered(labelled, options, structures, teacher, common).kept
-    log.info(f"Pretraining set: {len(kept)} of {len(made)} augmented structures of {len(parents)} parents kept")
-    return kept
+    made, _, result = augmented_labels(structures, teacher, options, force=settings.teacher.force)
+    log.info(f"Pretraining set: {len(result.kept)} of {len(made)} structures made of {len(structures)} parents kept")
+    return result.kept
 
 
 def split_by_parent(labelled: Sequence[Atoms], fraction: float, seed: int) -> tuple[list[Atoms], list[Atoms]]:

@@ -7,7 +7,6 @@ configuration as plain values) and a ``state_dict`` with the network under
 
 from __future__ import annotations
 
-import os
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.hosts.safe_load import load_foreign
 from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.models.checkpoint import write_checkpoint
 from mdl_physpretrain.models.m3gnet import M3GNet
 
 __all__ = ["read_mattertune", "write_mattertune"]
@@ -70,7 +70,7 @@ def read_mattertune(path: str | Path) -> EnergyModel:
     model = M3GNet.from_network(args, weights, source=path)
     _check_graph(settings.get("graph_convertor"), model, path)
     with torch.no_grad():
-        references = _references(settings, state, path)[: len(model.reference_energies)]
+        references = references_of(settings, state, path)[: len(model.reference_energies)]
         model.reference_energies[: len(references)] += references
     return model
 
@@ -104,14 +104,7 @@ def write_mattertune(model: EnergyModel, path: str | Path) -> Path:
         "hyper_parameters": _settings(model),
         "state_dict": {NETWORK + k: v.float() for k, v in model.network_state().items()},
     }
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, part)
-        os.replace(part, path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
-    return path
+    return write_checkpoint(content, path)
 
 
 def _settings(model: M3GNet) -> dict[str, Any]:
@@ -165,7 +158,7 @@ def _check_graph(graph: Any, model: M3GNet, path: str | Path) -> None:
             )
 
 
-def _references(settings: dict[str, Any], state: dict[str, Tensor], path: str | Path) -> Tensor:
+def references_of(settings: dict[str, Any], state: dict[str, Tensor], path: str | Path) -> Tensor:
     """Energies per element in eV, by atomic number, that MatterTune adds to a prediction.
 
     A normalizer that is not ``only_for_target`` acts in the loss alone.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mdl_physpretrain.errors import CheckpointError
-from mdl_physpretrain.hosts.mattertune.checkpoint import WRITTEN_BY, _references, read_mattertune, write_mattertune
+from mdl_physpretrain.hosts.mattertune.checkpoint import WRITTEN_BY, read_mattertune, references_of, write_mattertune
 from mdl_physpretrain.hosts.safe_load import load_foreign
 from mdl_physpretrain.models.base import EnergyModel, model_class
-from mdl_physpretrain.models.checkpoint import FORMAT, load_model
+from mdl_physpretrain.models.checkpoint import FORMAT, load_model, write_checkpoint
 
 __all__ = ["plain_copy", "read_native", "write_host"]
 
@@ -58,7 +57,7 @@ def read_native(path: str | Path) -> EnergyModel:
     except (RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path}: weights do not fit {settings['name']!r}: {error}") from error
     with torch.no_grad():
-        model.reference_energies += _references(settings, content["state_dict"], path).to(model.reference_energies)
+        model.reference_energies += references_of(settings, content["state_dict"], path).to(model.reference_energies)
     return model.eval()
 
 
@@ -90,14 +89,7 @@ def write_host(model: EnergyModel, path: str | Path) -> Path:
         "hyper_parameters": _settings(model),
         "state_dict": {BACKBONE + k: v.detach().cpu() for k, v in model.state_dict().items()},
     }
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, part)
-        os.replace(part, path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
-    return path
+    return write_checkpoint(content, path)
 
 
 def plain_copy(model: EnergyModel) -> EnergyModel:

@@ -192,29 +192,11 @@ def _fingerprint(parents: Sequence[Atoms], teacher: Teacher, augment: Augment) -
 def _make(
     parents: list[Atoms], teacher: Teacher, augment: Augment, device: str, folder: Path
 ) -> tuple[list[Atoms], dict[str, Any]]:
-    from mdl_physpretrain import augmentation
     from mdl_physpretrain.pipeline.preparing import plain
-    from mdl_physpretrain.pipeline.teaching import anchors, filtered
-    from mdl_physpretrain.teacher.label import label
+    from mdl_physpretrain.pipeline.teaching import augmented_labels
 
     expert = _teacher(parents, teacher, device, folder)
-    started = anchors(parents) if augment.anchor else parents
-    made = augmentation.augment(
-        started,
-        n_aug=augment.n_aug,
-        n_pairs=augment.n_pairs,
-        pull=augment.pull,
-        n_sites=augment.n_sites,
-        perturb=augment.perturb,
-        seed=augment.seed,
-        convention=augment.convention,
-        ladder=augment.ladder,
-        min_distance_factor=augment.min_distance_factor,
-        pairs=augment.pairs,
-    )
-    common: dict[str, Any] = {"batch_size": augment.batch_size, "force": teacher.force}
-    labelled = label(made, expert, anchor=augment.anchor, parents=started if augment.anchor else None, **common)
-    result = filtered(labelled, augment, parents, expert, common)
+    made, labelled, result = augmented_labels(parents, expert, augment, force=teacher.force)
     facts = result.to_dict() | {"n_before": len(made), "n_failed_to_label": len(labelled.failures)}
     return list(result.kept), plain(facts)
 
