@@ -7,6 +7,7 @@ of them, and how its errors are worded, is in
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -14,6 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 __all__ = ["PRESETS", "Arm", "RunConfig"]
 
 Core = Literal["none", "zbl"]
+SIMULATED = (
+    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",
+    "trace_interval", "skin",
+)  # fmt: skip
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # becomes a folder
 RESERVED = {"md", "pretrain", "pretrain-zbl", "evaluate", "teacher", "tensorboard"}
 
@@ -267,6 +272,24 @@ class MD(_Section):
         default=None, description="Steps between frames on disk; null: no trajectories."
     )
     skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
+
+    def simulation(self, trajectories: Path) -> dict[str, Any]:
+        """Keyword arguments of :func:`mdl_physpretrain.dynamics.simulate`, but for seed and progress.
+
+        Parameters
+        ----------
+        trajectories
+            Folder of the frames, if any are to be written.
+        """
+        from mdl_physpretrain.physicality import Limits
+
+        options = {name: getattr(self, name) for name in SIMULATED}
+        options |= {"stop_on": tuple(self.stop_on), "limits": Limits(variant=self.lindemann_variant)}
+        if self.compressibility is not None:
+            options["compressibility"] = self.compressibility
+        if self.trajectory_interval is not None:
+            options |= {"trajectory_dir": trajectories, "trajectory_interval": self.trajectory_interval}
+        return options
 
 
 class RunConfig(_Section):

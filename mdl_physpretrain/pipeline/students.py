@@ -217,36 +217,9 @@ def _simulate(
     config: RunConfig, folder: Path, model: EnergyModel, structures: list[Atoms], seed: int, arm: str, show: bool
 ) -> Runs:
     from mdl_physpretrain.dynamics import simulate
-    from mdl_physpretrain.physicality import Limits
 
-    md = config.md
-    extra: dict[str, Any] = {} if md.compressibility is None else {"compressibility": md.compressibility}
-    if md.trajectory_interval is not None:
-        extra |= {
-            "trajectory_dir": folder / f"seed-{seed}/md/{arm}.trajectories",
-            "trajectory_interval": md.trajectory_interval,
-        }
-    return simulate(
-        model,
-        structures,
-        ensemble=md.ensemble,
-        temperature=md.temperature,
-        timestep=md.timestep,
-        steps=md.steps,
-        friction=md.friction,
-        pressure=md.pressure,
-        taut=md.taut,
-        taup=md.taup,
-        seed=derived_seed(seed, "md"),
-        engine=md.engine,
-        stop_on=tuple(md.stop_on),
-        limits=Limits(variant=md.lindemann_variant),
-        interval=md.interval,
-        trace_interval=md.trace_interval,
-        skin=md.skin,
-        progress=show,
-        **extra,
-    )
+    options = config.md.simulation(folder / f"seed-{seed}/md/{arm}.trajectories")
+    return simulate(model, structures, seed=derived_seed(seed, "md"), progress=show, **options)
 
 
 def _train(

@@ -148,7 +148,9 @@ def _slopes(
                 ax.plot(j + shift, value, style.marker, color=style.colour, markersize=6, alpha=0.85, zorder=2)
         for j, arm in enumerate(wide.columns):
             ax.hlines(wide[arm].mean(), j - 0.22, j + 0.22, color=styles[arm].colour, linewidth=2.2)
-        ax.set_xticks(range(wide.shape[1]), list(wide.columns))
+        crowded = sum(map(len, wide.columns)) > 40  # the names would run into each other
+        slant: dict[str, Any] = {"rotation": 25, "ha": "right"} if crowded else {}
+        ax.set_xticks(range(wide.shape[1]), list(wide.columns), **slant)
         ax.set(xlim=(-0.6, wide.shape[1] - 0.4), ylabel=label)
         ax.grid(visible=False, axis="x")
         if percent:

@@ -84,39 +84,13 @@ class Examiner:
     def look(self, epoch: int | None, metric: float) -> dict[str, Any]:
         """Simulate, judge, write and log; ``epoch`` is ``None`` at the end of the job."""
         from mdl_physpretrain.dynamics import simulate
-        from mdl_physpretrain.physicality import Limits, assess
+        from mdl_physpretrain.physicality import assess
 
         options = self.options
         potential, kind = potential_of(self.trainer, self.structures, options.potential)
-        extra: dict[str, Any] = {}
-        if options.compressibility is not None:
-            extra["compressibility"] = options.compressibility
-        if options.trajectory_interval is not None:
-            name = "end" if epoch is None else f"epoch_{epoch:04d}"
-            extra["trajectory_dir"] = self.folder / "trajectories" / name
-            extra["trajectory_interval"] = options.trajectory_interval
-        limits = Limits(variant=options.lindemann_variant)
-        runs = simulate(
-            potential,
-            self.structures,
-            ensemble=options.ensemble,
-            temperature=options.temperature,
-            timestep=options.timestep,
-            steps=options.steps,
-            friction=options.friction,
-            pressure=options.pressure,
-            taut=options.taut,
-            taup=options.taup,
-            seed=options.seed,
-            engine=options.engine,
-            stop_on=options.stop_on,
-            limits=limits,
-            interval=options.interval,
-            trace_interval=options.trace_interval,
-            skin=options.skin,
-            **extra,
-        )
-        table = assess(runs, limits=limits)
+        name = "end" if epoch is None else f"epoch_{epoch:04d}"
+        chosen = options.simulation(self.folder / "trajectories" / name)
+        table = assess(simulate(potential, self.structures, seed=options.seed, **chosen), limits=chosen["limits"])
         row = {
             "epoch": "end" if epoch is None else epoch,
             "trajectories": len(table),

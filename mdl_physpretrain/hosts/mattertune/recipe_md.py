@@ -193,35 +193,12 @@ def _structures(md: HostMD, trainer: Any) -> list[Atoms]:
 def _simulate(model: Any, structures: list[Atoms], config: MDPhysicalityRecipeConfig) -> Any:
     from mdl_physpretrain.dynamics import simulate
     from mdl_physpretrain.models.base import EnergyModel
-    from mdl_physpretrain.physicality import Limits, assess
+    from mdl_physpretrain.physicality import assess
 
-    md = config.md
-    options: dict[str, Any] = {} if md.compressibility is None else {"compressibility": md.compressibility}
-    if md.trajectory_interval is not None:
-        options["trajectory_dir"] = Path(config.directory) / f"{config.arm}-{config.seed}.trajectories"
-        options["trajectory_interval"] = md.trajectory_interval
-    limits = Limits(variant=md.lindemann_variant)
-    runs = simulate(
-        model,
-        structures,
-        ensemble=md.ensemble,
-        temperature=md.temperature,
-        timestep=md.timestep,
-        steps=md.steps,
-        friction=md.friction,
-        pressure=md.pressure,
-        taut=md.taut,
-        taup=md.taup,
-        seed=config.seed,
-        engine=md.engine if isinstance(model, EnergyModel) else "ase",
-        stop_on=tuple(md.stop_on),
-        limits=limits,
-        interval=md.interval,
-        trace_interval=md.trace_interval,
-        skin=md.skin,
-        **options,
-    )
-    return assess(runs, limits=limits)
+    options = config.md.simulation(Path(config.directory) / f"{config.arm}-{config.seed}.trajectories")
+    if not isinstance(model, EnergyModel):
+        options["engine"] = "ase"
+    return assess(simulate(model, structures, seed=config.seed, **options), limits=options["limits"])
 
 
 def _count(table: Any) -> dict[str, int]:
