@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from mdl_physpretrain.models import load_model as load_model
     from mdl_physpretrain.models import predict as predict
     from mdl_physpretrain.models import save_model as save_model
-    from mdl_physpretrain.physicality import assess as assess
+    from mdl_physpretrain.physicality import assess as assess  # type: ignore[no-redef]
     from mdl_physpretrain.structures import read_structures as read_structures
     from mdl_physpretrain.structures import split_structures as split_structures
     from mdl_physpretrain.structures import write_structures as write_structures

@@ -155,7 +155,9 @@ def neighbour_list(
         periodic=pbc.tolist(),
         quantities="ijS",
     )
-    return np.stack([i, j]).astype(np.int64), shifts.astype(np.int64)
+    edge_index = np.empty((2, len(i)), dtype=np.int64)
+    edge_index[0], edge_index[1] = i, j
+    return edge_index, shifts.astype(np.int64)
 
 
 def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:

@@ -66,4 +66,15 @@ def _format_warning(message: Warning | str, *rest: object, **more: object) -> st
     return f"warning: {message}\n"
 
 
-from mdl_physpretrain.cli import align, convert, export, mattertune, mdl, runs, steps  # noqa: E402, F401 - registered
+from mdl_physpretrain.cli import (  # noqa: E402 - registered
+    align,  # noqa: F401
+    check,  # noqa: F401
+    convert,  # noqa: F401
+    export,  # noqa: F401
+    mattertune,  # noqa: F401
+    md,  # noqa: F401
+    mdl,  # noqa: F401
+    reproduce,  # noqa: F401
+    runs,  # noqa: F401
+    steps,  # noqa: F401
+)

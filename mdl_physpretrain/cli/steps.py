@@ -1,4 +1,4 @@
-"""Commands for single steps: fit-eam, examine, augment, label, train, evaluate, md, assess."""
+"""Commands for single steps: fit-eam, examine, augment, label, train, evaluate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.options import Workers
 from mdl_physpretrain.errors import ConfigError
 
 Structures = Annotated[list[str], typer.Argument(help="Files ASE reads, patterns, 'demo' or load-atoms:<name>.")]
@@ -66,16 +67,23 @@ def augment(
     ladder: Annotated[str, typer.Option("--ladder", help="down or up.")] = "down",
     seed: Seed = 0,
 ) -> None:
-    """Perturb structures by Algorithm 1."""
-    from mdl_physpretrain.augmentation import augment as perturbed
+    """Perturb structures by Algorithm 1; written as they are made, so any number fits into memory."""
+    import warnings
+
+    from mdl_physpretrain.augmentation import augment_iter
+    from mdl_physpretrain.progress import track
     from mdl_physpretrain.structures import write_structures
 
-    made = perturbed(
-        _read(structures), n_aug=n_aug, n_pairs=n_pairs, pull=pull, n_sites=n_sites, perturb=perturb,
-        convention=convention, ladder=ladder, seed=seed, progress=_bars(),  # type: ignore[arg-type]
+    parents = _read(structures)
+    made = augment_iter(
+        track(parents, "augment", enabled=_bars()), n_aug=n_aug, n_pairs=n_pairs, pull=pull, n_sites=n_sites,
+        perturb=perturb, convention=convention, ladder=ladder, seed=seed,  # type: ignore[arg-type]
     )  # fmt: skip
     write_structures(output, made)
-    typer.echo(f"Wrote {len(made)} structures to {output}")
+    small = sum(len(atoms) < 2 for atoms in parents)
+    if small:
+        warnings.warn(f"{small} structures have fewer than two atoms and were not augmented", stacklevel=1)
+    typer.echo(f"Wrote {(len(parents) - small) * n_aug} structures to {output}")
 
 
 @app.command()
@@ -89,19 +97,22 @@ def label(
     ] = None,
     max_force: Annotated[float | None, typer.Option("--max-force", help="Filter, eV/Å.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Use a teacher that failed its examination.")] = False,
+    executor: Workers = "serial",
     device: Device = "auto",
 ) -> None:
     """Label structures with an EAM or any ASE calculator."""
     from mdl_physpretrain.augmentation import filter_labels
+    from mdl_physpretrain.distributed import open_executor
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.label import label as labels_of
 
     journal = resume or output.with_name(f".{output.name}.journal")
-    found: list[Any] = labels_of(
-        _read(structures), _potential(teacher, device),
-        anchor=bool(parents), parents=_read(parents) if parents else None,
-        resume=journal, force=force, progress=_bars(),
-    )  # fmt: skip
+    with open_executor(executor) as workers:
+        found: list[Any] = labels_of(
+            _read(structures), _potential(teacher, device),
+            anchor=bool(parents), parents=_read(parents) if parents else None,
+            resume=journal, force=force, executor=workers, progress=_bars(),
+        )  # fmt: skip
     if max_force is not None:
         result = filter_labels(found, max_force=max_force)
         typer.echo(f"The filter removed {len(result.removed)} of {len(found)} structures")
@@ -153,73 +164,19 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Checkpoint (.pt).")], structures: Structures, device: Device = "auto"
+    model: Annotated[str, typer.Argument(help="Checkpoint, or module:factory of an ASE calculator.")],
+    structures: Structures,
+    device: Device = "auto",
 ) -> None:
     """Energy, force and stress errors, next to those of the trivial predictor."""
+    from mdl_physpretrain.models.loading import potential_name
+    from mdl_physpretrain.physicality.check_probes import errors
     from mdl_physpretrain.structures import reference_energies
-    from mdl_physpretrain.training import evaluate as errors_of
     from mdl_physpretrain.training import trivial_errors
 
     data = _read(structures)
-    mine = errors_of(_potential(str(model), device), data)
-    _errors_table({model.name: mine, "trivial": trivial_errors(data, reference_energies(data))})
-
-
-@app.command()
-def md(
-    potential: Annotated[str, typer.Argument(help="Checkpoint (.pt), or module:factory of an ASE calculator.")],
-    structures: Structures,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for physicality.csv and runs.npz.")],
-    ensemble: Annotated[str, typer.Option("--ensemble", help="nvt, npt or nve.")] = "nvt",
-    temperature: Annotated[float, typer.Option("--temperature", "-T", help="K.")] = 300.0,
-    timestep: Annotated[float, typer.Option("--timestep", help="fs.")] = 1.0,
-    steps: Annotated[int, typer.Option("--steps")] = 1000,
-    friction: Annotated[float, typer.Option("--friction", help="Langevin, 1/fs.")] = 0.01,
-    pressure: Annotated[float, typer.Option("--pressure", help="eV/Å³.")] = 0.0,
-    engine: Annotated[str, typer.Option("--engine", help="auto, ase or batched.")] = "auto",
-    trajectories: Annotated[
-        int | None, typer.Option("--trajectories", help="Write a frame every so many steps.")
-    ] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    """Molecular dynamics of structures, and whether it stays physical."""
-    from mdl_physpretrain.dynamics import simulate
-    from mdl_physpretrain.physicality import assess as judged
-
-    extra: dict[str, Any] = {}
-    if trajectories is not None:
-        extra = {"trajectory_dir": output / "trajectories", "trajectory_interval": trajectories}
-    runs = simulate(
-        _potential(potential, device), _read(structures), ensemble=ensemble, temperature=temperature, timestep=timestep,
-        steps=steps, friction=friction, pressure=pressure, engine=engine, seed=seed, checkpoint=output / "runs.npz",
-        progress=_bars(), **extra,
-    )  # fmt: skip
-    _physicality_table(judged(runs), output / "physicality.csv")
-
-
-@app.command()
-def assess(
-    trajectories: Annotated[
-        list[str], typer.Argument(help="Trajectory files of any code that ASE reads, or patterns.")
-    ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", "-T", help="Target, K: explosion limit.")
-    ] = None,
-    variant: Annotated[str, typer.Option("--variant", help="Lindemann index: literature or printed.")] = "literature",
-    unwrapped: Annotated[bool, typer.Option("--unwrapped", help="Positions are not wrapped into the cell.")] = False,
-    interval: Annotated[int, typer.Option("--interval", help="Look at every so many frames.")] = 1,
-) -> None:
-    """Atom overlap, Lindemann indices, NaN and explosion of existing trajectories."""
-    from mdl_physpretrain.physicality import Limits
-    from mdl_physpretrain.physicality import assess as judged
-
-    table = judged(
-        trajectories, limits=Limits(variant=variant), temperature=temperature, wrapped=not unwrapped, interval=interval,
-        progress=_bars(),
-    )  # fmt: skip
-    _physicality_table(table, output)
+    (mine,) = errors(_potential(model, device), data)["efs"].to_dict("records")
+    _errors_table({potential_name(model): mine, "trivial": trivial_errors(data, reference_energies(data))})
 
 
 def _read(sources: list[str]) -> list[Any]:
@@ -232,16 +189,10 @@ def _bars() -> bool:
     return sys.stderr.isatty()
 
 
-def _potential(name: str, device: str) -> Any:
-    """A checkpoint as a model on a device, or the factory of a calculator."""
-    from mdl_physpretrain.models import load_model
-    from mdl_physpretrain.pipeline.config import Teacher
-    from mdl_physpretrain.pipeline.teaching import calculator_factory, resolve_device
+def _potential(text: str, device: str) -> Any:
+    from mdl_physpretrain.models.loading import load_potential
 
-    module, colon, factory = name.partition(":")
-    if colon and factory.isidentifier() and not Path(name).exists() and not module.endswith(".pt"):
-        return calculator_factory(Teacher(calculator=name))
-    return load_model(name).to(resolve_device(device))
+    return load_potential(text, device)
 
 
 def _arguments(words: list[str]) -> dict[str, Any]:
@@ -285,23 +236,3 @@ def _errors_table(rows: dict[str, dict[str, float]]) -> None:
     for name, errors in rows.items():
         table.add_row(name, *(f"{errors[key]:.4g}" for key in columns))
     Console().print(table)
-
-
-def _physicality_table(frame: Any, output: Path | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    names = ["structure_id", "steps_done", "physical", "reason", "first_unphysical_step", "min_distance"]
-    names += ["closest_pair", "lindemann_local", "lindemann_global"]
-    table = Table(*names, title=f"{int((~frame['physical']).sum())} of {len(frame)} trajectories are unphysical")
-    for row in frame[names].to_dict("records"):
-        table.add_row(*(Text(f"{v:.3f}" if isinstance(v, float) else str(v)) for v in row.values()))
-    Console().print(table)
-    if output is not None:
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            frame.to_csv(output, index=False)
-        except OSError as error:
-            raise ConfigError(f"cannot write {output}: {error.strerror}") from error
-        typer.echo(f"Wrote {output}")

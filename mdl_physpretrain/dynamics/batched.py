@@ -119,7 +119,7 @@ class BatchedRun:
         self.evaluator = Evaluator(
             model,
             structures,
-            reach=self.monitor.first_distance,
+            near=self.monitor.first_distance,
             skin=skin,
             fixed_cell=settings.ensemble != "npt",
             volume_change=settings.limits.volume_change,
@@ -161,13 +161,14 @@ class BatchedRun:
         temperature = state.temperatures()
         stop = None
         if observed:
+            edge_index, edge_structure, edge_squared = self.evaluator.near_pairs()
             stop = self.monitor.observe(
                 step,
                 state.positions,
                 state.cells,
-                edge_index=self.evaluator.edge_index,
-                edge_structure=self.evaluator.edge_structure,
-                edge_squared=self.evaluator.edge_squared,
+                edge_index=edge_index,
+                edge_structure=edge_structure,
+                edge_squared=edge_squared,
                 temperature=temperature,
                 energy=self.now.energy,
                 broken=state.broken,

@@ -39,8 +39,30 @@ class EdgeBatch(AtomicBatch):
         return self.vectors
 
 
+@dataclass
+class PairList:
+    """Neighbour list of one structure.
+
+    Attributes
+    ----------
+    edge_index
+        Within the structure, shape (2, E).
+    shifts
+        Cell shifts in the model's dtype, shape (E, 3).
+    shift_vectors
+        ``shifts @ cell`` when the list was built, float64, shape (E, 3), Å.
+    near
+        Indices of the edges that overlaps are looked for among.
+    """
+
+    edge_index: Tensor
+    shifts: Tensor
+    shift_vectors: Tensor
+    near: Tensor
+
+
 class Evaluator:
-    """Energies, forces and stress of an :class:`MDState`.
+    """Energies, forces and, where the cell can change, stress of an :class:`MDState`.
 
     Parameters
     ----------
@@ -48,13 +70,14 @@ class Evaluator:
         Evaluated in its own dtype on its own device.
     structures
         The structures of the state, in order.
-    reach
-        Distance in Å up to which the list must hold all pairs, shape (B,); at
-        least the model's cutoff is taken.
+    near
+        Distance in Å, shape (B,), up to which :meth:`near_pairs` must hold all
+        pairs, and so the list, which reaches at least to the model's cutoff.
     skin
         In Å.
     fixed_cell
-        Promise that cells never change.
+        Promise that cells never change. Then no stress is computed: it would
+        cost as much as the forces of an EAM, and no integrator asks.
     volume_change
         Factor of volume change beyond which no list is built any more.
 
@@ -72,7 +95,7 @@ class Evaluator:
         model: EnergyModel,
         structures: Sequence[Atoms],
         *,
-        reach: np.ndarray,
+        near: np.ndarray,
         skin: float,
         fixed_cell: bool,
         volume_change: float = 10.0,
@@ -80,52 +103,75 @@ class Evaluator:
         self.model, self.skin, self.volume_change = model, skin, volume_change
         self.fixed_cell = fixed_cell
         self.device = model.device
-        reach = np.where(np.isfinite(reach), np.maximum(reach, model.cutoff), model.cutoff)
-        self.reach = torch.as_tensor(reach, dtype=torch.float64, device=self.device)
+        near = np.where(np.isfinite(near), near, 0.0)
+        self.near = torch.as_tensor(near, dtype=torch.float64, device=self.device)
+        self.reach = self.near.clamp_min(model.cutoff)
         self.pbc = torch.as_tensor(np.stack([a.pbc for a in structures]), device=self.device)
         self.numbers = torch.as_tensor(np.concatenate([a.numbers for a in structures]), device=self.device).long()
         self.counts = [len(a) for a in structures]
         self.first_det = torch.linalg.det(torch.as_tensor(np.stack([a.cell.array for a in structures])))
         self.first_det = self.first_det.to(self.device)
-        self.lists: list[tuple[Tensor, Tensor]] = [(torch.zeros(0), torch.zeros(0))] * len(structures)
+        self.lists: list[PairList] = [PairList(*[torch.zeros(0)] * 4)] * len(structures)
         self.rebuilds = 0
         self.reference = torch.zeros(0)  # positions and cells at which each list was built
         self.reference_cells = torch.zeros(0)
         self._cells: Tensor | None = None  # cells the shift vectors belong to
+        self.edge_structure: Tensor
+        self._template: EdgeBatch
 
     def __call__(self, state: MDState) -> Prediction:
         """Evaluate in float64 precision of the vectors, the model's of the rest.
 
         A structure that cannot be evaluated is marked in ``state.broken``
-        and put back to where its list was built.
+        and put back to where its list was built. The stress is NaN where
+        cells are fixed.
         """
         self._update_lists(state)
         i, j = self.edge_index
-        if state.cells is not self._cells:
+        if not self.fixed_cell and state.cells is not self._cells:
             self._cells = state.cells
             cells = state.cells.index_select(0, self.edge_structure)
-            self._shift_vectors = torch.bmm(self.edge_shifts.unsqueeze(1), cells).squeeze(1)
+            self._shift_vectors = torch.bmm(self._shifts.double().unsqueeze(1), cells).squeeze(1)
         vectors = state.positions.index_select(0, j).sub_(state.positions.index_select(0, i)).add_(self._shift_vectors)
-        self.edge_squared = vectors.square().sum(1)
+        x, y, z = vectors.unbind(1)
+        self.edge_squared = torch.mul(x, x).addcmul_(y, y).addcmul_(z, z)  # a sum over rows of three is slow
         inside = torch.nonzero(self.edge_squared < self.model.cutoff**2).squeeze(1)
         dtype = self.model.dtype
         batch = replace(
             self._template,
             positions=state.positions.to(dtype),
             cells=state.cells.to(dtype),
-            edge_index=self.edge_index.index_select(1, inside),
-            edge_shifts=self._model_shifts.index_select(0, inside),
+            edge_index=torch.stack([i.index_select(0, inside), j.index_select(0, inside)]),
+            edge_shifts=self._shifts.index_select(0, inside),
             vectors=vectors.index_select(0, inside).to(dtype),
         )
-        out = predict(self.model, batch)
+        out = self._forces_only(batch) if self.fixed_cell else predict(self.model, batch)
         return Prediction(out.energy.detach().double(), out.forces.detach().double(), out.stress.detach().double())
+
+    def _forces_only(self, batch: EdgeBatch) -> Prediction:
+        """As :func:`~mdl_physpretrain.models.base.predict` without the stress."""
+        energy, gradient = self.model.energy_and_gradient(batch, batch.edge_vectors())
+        i, j = batch.edge_index
+        forces = torch.zeros_like(batch.positions).index_add_(0, i, gradient).index_add_(0, j, -gradient)
+        return Prediction(energy, forces, torch.full_like(batch.cells, torch.nan))
+
+    def near_pairs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs among which all shorter than ``near`` are, after an evaluation.
+
+        Returns
+        -------
+        edge_index, edge_structure, squared
+            Shapes (2, P), (P,), (P,): atoms, structure, squared distance (Å²).
+            The first two stay the same objects while the lists do.
+        """
+        return self._near_index, self._near_structure, self.edge_squared.index_select(0, self._near)
 
     def keep(self, structures: Tensor, atoms: Tensor) -> None:
         """Drop structures; masks of shapes (B,) and (N,) of what stays."""
         stay = structures.tolist()
         self.lists = [x for x, s in zip(self.lists, stay, strict=True) if s]
         self.counts = [x for x, s in zip(self.counts, stay, strict=True) if s]
-        for name in ("reach", "pbc", "first_det", "reference_cells"):
+        for name in ("near", "reach", "pbc", "first_det", "reference_cells"):
             setattr(self, name, getattr(self, name)[structures])
         self.numbers, self.reference = self.numbers[atoms], self.reference[atoms]
         if self.lists:
@@ -175,28 +221,38 @@ class Evaluator:
 
     def _rebuild(self, state: MDState, which: Sequence[int]) -> None:
         positions, cells = state.positions.cpu().numpy(), state.cells.cpu().numpy()
-        pbc, reach = self.pbc.cpu().numpy(), self.reach.tolist()
+        pbc, reach, near = self.pbc.cpu().numpy(), self.reach.tolist(), self.near.tolist()
         starts = np.cumsum(self.counts) - self.counts
         for k in which:
             own = positions[starts[k] : starts[k] + self.counts[k]]
             edge_index, shifts = neighbour_list(own, cells[k], pbc[k], reach[k] + self.skin)
-            self.lists[k] = (
+            shift_vectors = shifts @ cells[k]
+            squared = ((own[edge_index[1]] - own[edge_index[0]] + shift_vectors) ** 2).sum(1)
+            # atoms approach each other by the skin at most; in a cell that grows, more
+            far = near[k] + self.skin if self.fixed_cell else np.inf
+            self.lists[k] = PairList(
                 torch.as_tensor(edge_index, device=self.device),
-                torch.as_tensor(shifts, dtype=torch.float64, device=self.device),
+                torch.as_tensor(shifts, dtype=self.model.dtype, device=self.device),
+                torch.as_tensor(shift_vectors, dtype=torch.float64, device=self.device),
+                torch.as_tensor(np.flatnonzero(squared <= far**2), device=self.device),
             )
         self.rebuilds += len(which)
         self._collate()
 
     def _collate(self) -> None:
         starts = np.cumsum(self.counts) - self.counts
-        self.edge_index = torch.cat([e + int(s) for (e, _), s in zip(self.lists, starts, strict=True)], dim=1)
-        self.edge_shifts = torch.cat([s for _, s in self.lists])
+        self.edge_index = torch.cat([x.edge_index + int(s) for x, s in zip(self.lists, starts, strict=True)], dim=1)
+        self._shifts = torch.cat([x.shifts for x in self.lists])
+        self._shift_vectors = torch.cat([x.shift_vectors for x in self.lists])
         index = torch.arange(len(self.lists), device=self.device)
-        lengths = torch.tensor([e.shape[1] for e, _ in self.lists], device=self.device)
+        lengths = torch.tensor([x.edge_index.shape[1] for x in self.lists], device=self.device)
         self.edge_structure = torch.repeat_interleave(index, lengths)
+        ends = np.cumsum([x.edge_index.shape[1] for x in self.lists])
+        self._near = torch.cat([x.near + int(e) - x.edge_index.shape[1] for x, e in zip(self.lists, ends, strict=True)])
+        self._near_index = self.edge_index[:, self._near]
+        self._near_structure = self.edge_structure[self._near]
         self._cells = None
         n, b, dtype = len(self.numbers), len(self.lists), self.model.dtype
-        self._model_shifts = self.edge_shifts.to(dtype)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=self.device)
@@ -209,7 +265,7 @@ class Evaluator:
             pbc=self.pbc,
             structure=torch.repeat_interleave(index, torch.tensor(self.counts, device=self.device)),
             edge_index=self.edge_index,
-            edge_shifts=self._model_shifts,
+            edge_shifts=self._shifts,
             energy=zeros(b),
             forces=zeros(n, 3),
             stress=zeros(b, 3, 3),

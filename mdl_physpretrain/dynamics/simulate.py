@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 
+from mdl_physpretrain.dynamics.batched import split_batches
+from mdl_physpretrain.dynamics.portions import Files, Run, run_elsewhere, run_here
 from mdl_physpretrain.dynamics.records import Runs
 from mdl_physpretrain.dynamics.settings import TRAJECTORY_FORMATS, WATER_COMPRESSIBILITY, MDSettings
-from mdl_physpretrain.dynamics.state import maxwell_velocities, structure_rng
 from mdl_physpretrain.dynamics.store import RunStore, is_calculator, potential_fingerprint
-from mdl_physpretrain.dynamics.traces import TrajectoryWriter
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.models.base import EnergyModel
 from mdl_physpretrain.physicality.monitor import STOPS
 from mdl_physpretrain.physicality.verdict import Limits
-from mdl_physpretrain.progress import track
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ase.calculators.calculator import BaseCalculator
 
 __all__ = ["simulate"]
@@ -55,6 +56,7 @@ def simulate(
     skin: float = 1.0,
     max_batch_atoms: int | None = None,
     checkpoint: str | Path | None = None,
+    executor: Executor | None = None,
     progress: bool = False,
 ) -> Runs:
     """Run MD of every structure and record whether it stays physical.
@@ -113,10 +115,20 @@ def simulate(
     max_batch_atoms
         Atoms in one batch; default 512 on a CPU, 16384 on a GPU.
     checkpoint
-        File to which finished structures are written (every half minute and
-        after each batch). When it exists, structures in it are not run again;
+        File to which finished structures are written (after each batch, or
+        every half minute). When it exists, structures in it are not run again;
         one written with other options, another potential or other structures
         of the same id is refused.
+    executor
+        Workers that share the batches (with engine ``"ase"``, the
+        structures): any ``concurrent.futures.Executor``
+        (:class:`mdl_physpretrain.distributed.Processes`, Dask's
+        ``client.get_executor()``, ...). The result is that of one process with
+        one thread on the same kind of machine, bit for bit; a smaller
+        ``max_batch_atoms`` gives more workers something to do. A batch whose
+        worker died starts again. The potential travels as checkpoint or by
+        name; a calculator that cannot be pickled has to be made by a function
+        of a module. ``trajectory_dir`` must be a folder that all machines share.
     progress
         Show a progress bar.
 
@@ -129,7 +141,7 @@ def simulate(
     ------
     ConfigError
         If an option is out of range, or does not fit the potential or the
-        structures.
+        structures; or the potential cannot be sent to another process.
     StructureError
         If a structure cannot be simulated: unknown element, NaN, two atoms at
         one place, impossible cell, duplicate id.
@@ -168,79 +180,25 @@ def simulate(
         _check_trained_elements(potential, structures)
 
     store = RunStore(checkpoint, settings, potential_fingerprint(potential), structures)
-    todo = [a for a in structures if a.info["structure_id"] not in store.done]
-    generators = [_thermalise(a, settings) for a in todo]
-    writer = None
+    files = None
     if trajectory_dir is not None:
-        writer = TrajectoryWriter(
-            trajectory_dir,
-            [a.info["structure_id"] for a in structures],
-            interval=trajectory_interval,
-            file_format=trajectory_format,
-            timestep=timestep,
-        )
+        files = Files(Path(trajectory_dir).resolve(), trajectory_interval, trajectory_format, timestep)
+    run = Run(settings, engine, skin, files)
+    portions = [[k] for k in range(len(structures))]
+    if engine == "batched":
+        assert isinstance(potential, EnergyModel)
+        most = max_batch_atoms or BATCH_ATOMS.get(potential.device.type, BATCH_ATOMS["cuda"])
+        portions = split_batches(structures, most)
+    names = store.order
+    todo = [left for part in portions if (left := [k for k in part if names[k] not in store.done])]
     try:
-        if engine == "batched":
-            assert isinstance(potential, EnergyModel)
-            most = max_batch_atoms or BATCH_ATOMS.get(potential.device.type, BATCH_ATOMS["cuda"])
-            _run_batches(potential, todo, generators, settings, store, writer, skin, most, progress)
+        if executor is None:
+            run_here(run, potential, todo, structures, store, progress)
         else:
-            _run_one_by_one(potential, todo, generators, settings, store, writer, progress)
+            run_elsewhere(run, potential, todo, structures, store, progress, executor)
     finally:
         store.save()
     return store.runs()
-
-
-def _run_batches(
-    model: EnergyModel,
-    structures: Sequence[Atoms],
-    generators: Sequence[np.random.Generator],
-    settings: MDSettings,
-    store: RunStore,
-    writer: TrajectoryWriter | None,
-    skin: float,
-    max_atoms: int,
-    progress: bool,
-) -> None:
-    from mdl_physpretrain.dynamics.batched import run_batched, split_batches
-
-    model.eval()
-    batches = split_batches(structures, max_atoms)
-    for number, batch in enumerate(batches, start=1):
-        run_batched(
-            model,
-            [structures[k] for k in batch],
-            [generators[k] for k in batch],
-            settings,
-            skin=skin,
-            writer=writer,
-            finished=store.add,
-            description=f"MD {settings.ensemble.upper()}, batch {number} of {len(batches)} ({len(batch)} structures)",
-            progress=progress,
-        )
-        store.save()
-
-
-def _run_one_by_one(
-    potential: Any,
-    structures: Sequence[Atoms],
-    generators: Sequence[np.random.Generator],
-    settings: MDSettings,
-    store: RunStore,
-    writer: TrajectoryWriter | None,
-    progress: bool,
-) -> None:
-    from mdl_physpretrain.dynamics.ase_engine import run_ase
-    from mdl_physpretrain.models.calculator import ASECalculator
-
-    if isinstance(potential, EnergyModel):
-        potential = ASECalculator(potential)
-    tasks = list(zip(structures, generators, strict=True))
-    for atoms, generator in track(tasks, f"MD {settings.ensemble.upper()}", enabled=progress):
-        calculator = potential if is_calculator(potential) else potential()
-        if not is_calculator(calculator):
-            raise ConfigError(f"the function given as potential returned {type(calculator).__name__}, no calculator")
-        run_ase(calculator, atoms, generator, settings, writer=writer, finished=store.add)
 
 
 def _prepare(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
@@ -309,13 +267,3 @@ def _check_trained_elements(model: EnergyModel, structures: Sequence[Atoms]) -> 
                 structure=atoms.info["structure_id"],
                 field="numbers",
             )
-
-
-def _thermalise(atoms: Atoms, settings: MDSettings) -> np.random.Generator:
-    """Give a structure its initial velocities; return the generator for its noise."""
-    rng = structure_rng(settings.seed, atoms.info["structure_id"])
-    if settings.initial_velocities == "maxwell":
-        atoms.set_velocities(maxwell_velocities(atoms.get_masses(), settings.temperature, rng))
-    elif not atoms.has("momenta"):
-        atoms.set_velocities(np.zeros((len(atoms), 3)))
-    return rng

@@ -20,6 +20,7 @@ from mdl_physpretrain.models.base import EnergyModel
 __all__ = ["RunStore", "is_calculator", "potential_fingerprint"]
 
 SAVE_SECONDS = 30.0
+SAVE_SHARE = 0.05  # of the time may go into writing
 
 
 class RunStore:
@@ -48,7 +49,7 @@ class RunStore:
         self.fingerprint = settings.fingerprint(potential)
         self.done: dict[str, RunRecord] = {}
         self.others: list[RunRecord] = []
-        self.saved_at, self.dirty = time.monotonic(), False
+        self.saved_at, self.save_took, self.dirty = time.monotonic(), 0.0, False
         if self.path is not None and self.path.exists():
             self._resume(self.path)
 
@@ -77,13 +78,22 @@ class RunStore:
         if time.monotonic() - self.saved_at > SAVE_SECONDS:
             self.save()
 
-    def save(self) -> None:
-        """Write the file if there is anything new."""
-        if self.path is None or not self.dirty:
+    def save(self, *, often: bool = False) -> None:
+        """Write the file if there is anything new.
+
+        Parameters
+        ----------
+        often
+            Called often: writes only when the last time is long enough ago
+            for writing to cost a twentieth of the time.
+        """
+        began = time.monotonic()
+        if self.path is None or not self.dirty or (often and self.save_took > SAVE_SHARE * (began - self.saved_at)):
             return
         records = [*self.runs(), *self.others]
         Runs(records, settings=self.settings, fingerprint=self.fingerprint).save(self.path)
         self.saved_at, self.dirty = time.monotonic(), False
+        self.save_took = self.saved_at - began
 
     def runs(self) -> Runs:
         """The finished records in the order of the structures."""

@@ -36,6 +36,7 @@ __all__ = ["VARIANTS", "LindemannAccumulator", "minimum_image_shifts"]
 VARIANTS = ("literature", "printed")
 TIE = 1e-4  # Å: images closer to each other than this are equally close
 CHUNK = 20_000  # vectors looked at together
+BLOCK = 16_384  # pairs updated together on a CPU: larger temporaries fall out of its caches
 
 
 def minimum_image_shifts(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -120,6 +121,7 @@ class LindemannAccumulator:
         self.frames = 0
         self._cells: Tensor | None = None
         self._shift_vectors = torch.zeros_like(self.shifts)
+        self._blocks: list[tuple[Tensor, ...]] = []
 
     def add(self, positions: Tensor, cells: Tensor) -> None:
         """Count one frame of every structure.
@@ -135,12 +137,20 @@ class LindemannAccumulator:
         if cells is not self._cells:
             self._cells = cells
             self._shift_vectors = torch.bmm(self.shifts.unsqueeze(1), cells.index_select(0, self.owner)).squeeze(1)
-        vectors = positions.index_select(0, self.second).sub_(positions.index_select(0, self.first))
-        r = vectors.add_(self._shift_vectors).square_().sum(1).sqrt_()
+            self._blocks = self._split()
         self.frames += 1
-        deviation = r - self.mean
-        self.mean.add_(deviation, alpha=1.0 / self.frames)
-        self.squares.addcmul_(deviation, r.sub_(self.mean))
+        for first, second, shift, mean, squares in self._blocks:
+            x, y, z = positions.index_select(0, second).sub_(positions.index_select(0, first)).add_(shift).unbind(1)
+            r = torch.mul(x, x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+            deviation = r - mean
+            mean.add_(deviation, alpha=1.0 / self.frames)
+            squares.addcmul_(deviation, r.sub_(mean))
+
+    def _split(self) -> list[tuple[Tensor, ...]]:
+        """Views of all that a frame needs, a block of pairs at a time."""
+        block = BLOCK if self.mean.device.type == "cpu" else max(len(self.mean), 1)
+        columns = (self.first, self.second, self._shift_vectors, self.mean, self.squares)
+        return list(zip(*(c.split(block) for c in columns), strict=True))
 
     def local(self, variant: str = "literature") -> Tensor:
         """Local index of every atom, shape (N,); zero before the second frame."""

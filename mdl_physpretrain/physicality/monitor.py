@@ -91,6 +91,8 @@ class Monitor:
         self.temperature_limit = self.limits.explosion_temperature(temperature)
         cells = torch.as_tensor(np.stack([a.cell.array for a in structures]), device=self.device)
         self.first_volume = torch.linalg.det(cells).abs()
+        self._cells, self._volume_runaway = cells, torch.zeros_like(self.first_volume, dtype=torch.bool)
+        self._bound = self._bound_of = torch.zeros(0)  # smallest_squared of each edge's structure
         self.lindemann = LindemannAccumulator(structures, self.device)
 
     @staticmethod
@@ -132,7 +134,9 @@ class Monitor:
             Unwrapped, shapes (N, 3) and (B, 3, 3), float64, Å.
         edge_index, edge_structure, edge_squared
             All pairs up to :attr:`first_distance` (more do not matter): atoms
-            (2, E), structure (E,), squared distance (E,) in Å².
+            (2, E), structure (E,), squared distance (E,) in Å². Pass the same
+            ``edge_structure`` object, and the same ``cells``, while they do not
+            change.
         temperature, energy
             Instantaneous temperature (K) and potential energy (eV), shape (B,).
         broken
@@ -188,6 +192,7 @@ class Monitor:
             "first_volume",
         ):
             setattr(self, name, getattr(self, name)[structures])
+        self._cells = self._bound_of = torch.zeros(0)
 
     def finish(self) -> list[Verdict | None]:
         """End the trajectories that still run and return all verdicts."""
@@ -196,9 +201,13 @@ class Monitor:
         return self.verdicts
 
     def _not_finite(self, positions: Tensor, temperature: Tensor | None, energy: Tensor | None) -> Tensor:
-        per_atom = positions.sum(1)  # any NaN or infinity survives the sum
+        whole = positions.sum()  # any NaN or infinity survives a sum
+        for values in (temperature, energy):
+            whole = whole if values is None else whole + values.sum()
+        if bool(whole.isfinite()):
+            return torch.zeros(len(self.original), dtype=torch.bool, device=self.device)
         total = torch.zeros(len(self.original), dtype=positions.dtype, device=self.device)
-        bad = ~total.index_add_(0, self.lindemann.structure, per_atom).isfinite()
+        bad = ~total.index_add_(0, self.lindemann.structure, positions.sum(1)).isfinite()
         if temperature is not None:
             bad = bad | temperature.isnan()
         if energy is not None:
@@ -206,23 +215,28 @@ class Monitor:
         return bad
 
     def _runaway(self, cells: Tensor, temperature: Tensor | None) -> Tensor:
-        change = torch.linalg.det(cells).abs() / self.first_volume.clamp_min(1e-9)
-        limit = self.limits.volume_change
-        runaway = (self.first_volume > 1e-9) & ((change > limit) | (change < 1 / limit))
-        return runaway if temperature is None else runaway | (temperature > self.temperature_limit)
+        if cells is not self._cells:
+            self._cells = cells
+            change = torch.linalg.det(cells).abs() / self.first_volume.clamp_min(1e-9)
+            limit = self.limits.volume_change
+            self._volume_runaway = (self.first_volume > 1e-9) & ((change > limit) | (change < 1 / limit))
+        if temperature is None:
+            return self._volume_runaway
+        return self._volume_runaway | (temperature > self.temperature_limit)
 
     def _smallest(self, edge_index: Tensor, edge_structure: Tensor, edge_squared: Tensor, lost: Tensor) -> None:
-        infinite = torch.full_like(self.smallest_squared, np.inf)
-        smallest = infinite.scatter_reduce(0, edge_structure, edge_squared, "amin")
-        closer = (smallest < self.smallest_squared) & ~lost
-        if not bool(closer.any()):
+        if edge_structure is not self._bound_of:
+            self._bound_of, self._bound = edge_structure, self.smallest_squared[edge_structure]
+        closer = torch.nonzero(edge_squared < self._bound).squeeze(1)
+        if not len(closer):
             return
-        self.smallest_squared = torch.where(closer, smallest, self.smallest_squared)
-        wanted = torch.where(closer, smallest, -1.0)
-        edges = torch.nonzero(edge_squared == wanted[edge_structure]).squeeze(1)
+        owner, squared = edge_structure[closer], edge_squared[closer]
+        smallest = self.smallest_squared.scatter_reduce(0, owner, squared, "amin")
+        self.smallest_squared = torch.where(lost, self.smallest_squared, smallest)
+        self._bound = self.smallest_squared[edge_structure]
+        first = squared == self.smallest_squared[owner]
         starts = np.cumsum(self.counts) - self.counts
-        owners = edge_structure[edges].tolist()
-        for k, i, j in zip(owners, *edge_index[:, edges].tolist(), strict=True):
+        for k, i, j in zip(owner[first].tolist(), *edge_index[:, closer[first]].tolist(), strict=True):
             original = self.original[k]
             start = int(starts[k])
             self.pair_names[original] = _pair_name(self.symbols[original], i - start, j - start)

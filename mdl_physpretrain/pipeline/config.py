@@ -7,54 +7,30 @@ of them, and how its errors are worded, is in
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from mdl_physpretrain.pipeline.fields import (
+    Count,
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    Sources,
+    Weights,
+    none_as_text,
+)
+from mdl_physpretrain.pipeline.md_options import MD, Probe
 
 __all__ = ["PRESETS", "Arm", "RunConfig"]
 
 Core = Literal["none", "zbl"]
-SIMULATED = (
-    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",
-    "trace_interval", "skin",
-)  # fmt: skip
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # becomes a folder
 RESERVED = {"md", "pretrain", "pretrain-zbl", "evaluate", "teacher", "tensorboard"}
 
 
-def _share(value: Any) -> Any:
-    """Accept ``10%`` besides ``0.1``."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        try:
-            return float(value.strip()[:-1]) / 100
-        except ValueError:
-            return value
-    return value
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _as_text(value: Any) -> Any:
-    """YAML reads ``none`` as a text but ``null`` and ``~`` as nothing; both mean no core."""
-    return "none" if value is None or value is False else value
-
-
-Share = Annotated[float, BeforeValidator(_share)]
-Sources = Annotated[list[str], BeforeValidator(_as_list)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Weights = Annotated[tuple[NotNegative, NotNegative, NotNegative], Field()]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
-
-
-class Data(_Section):
+class Data(Section):
     """Where the structures come from and how they are split."""
 
     source: Sources | None = Field(
@@ -102,7 +78,7 @@ class Data(_Section):
         return self
 
 
-class Teacher(_Section):
+class Teacher(Section):
     """The potential that labels the augmented structures."""
 
     preset: Literal["default", "paper"] = Field(default="default", description="Of the EAM fit.")
@@ -125,7 +101,7 @@ class Teacher(_Section):
         return self
 
 
-class Augment(_Section):
+class Augment(Section):
     """Algorithm 1, Table A.1's ladder, and the label filter."""
 
     n_aug: Count = Field(default=5, description="Rounds per structure.")
@@ -157,17 +133,17 @@ class Augment(_Section):
     )
 
 
-class Backbone(_Section):
+class Backbone(Section):
     """The network that is trained."""
 
     name: str = Field(default="cgcnn", description="Registered model.")
     args: dict[str, Any] = Field(default_factory=dict, description="Constructor arguments, e.g. cutoff (Å).")
-    core: Annotated[Core, BeforeValidator(_as_text)] = Field(
+    core: Annotated[Core, BeforeValidator(none_as_text)] = Field(
         default="none", description="'zbl' adds a fixed ZBL repulsion, unless an arm says otherwise."
     )
 
 
-class Training(_Section):
+class Training(Section):
     """Options of one training, see :func:`mdl_physpretrain.training.train`."""
 
     epochs: Count = Field(default=100, description="Passes over the data.")
@@ -217,14 +193,14 @@ class Finetune(Training):
     )
 
 
-class Arm(_Section):
+class Arm(Section):
     """One way of training that the run compares with the others."""
 
     pretrain: bool = Field(default=True, description="Start from the network pretrained on the teacher's labels.")
-    core: Annotated[Literal["none", "zbl", "backbone"], BeforeValidator(_as_text)] = Field(
+    core: Annotated[Literal["none", "zbl", "backbone"], BeforeValidator(none_as_text)] = Field(
         default="backbone", description="'none', 'zbl', or as 'backbone.core' says."
     )
-    hybrid: Annotated[Literal["none", "joint", "frozen"], BeforeValidator(_as_text)] = Field(
+    hybrid: Annotated[Literal["none", "joint", "frozen"], BeforeValidator(none_as_text)] = Field(
         default="none", description="Add the teacher, E_MLIP + E_EAM: trained with the network, or as it is."
     )
     optimizer: Literal["adamw", "sam"] | None = Field(default=None, description="Instead of finetune.optimizer.")
@@ -244,55 +220,7 @@ class Arm(_Section):
         return {k: v for k, v in own.items() if v is not None}
 
 
-class MD(_Section):
-    """Molecular dynamics of the finished potentials."""
-
-    ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin, Berendsen, velocity Verlet.")
-    temperature: NotNegative = Field(default=300.0, description="K.")
-    timestep: Positive = Field(default=1.0, description="fs.")
-    steps: int = Field(default=1000, ge=0, description="Number of steps.")
-    n_structures: Count | None = Field(default=100, description="At most so many starting structures (random choice).")
-    source: Sources = Field(default=["test"], description="'test', 'val', 'train', or files of starting structures.")
-    max_atoms: Count | None = Field(default=None, description="Leave larger structures out.")
-    friction: NotNegative = Field(default=0.01, description="Langevin, 1/fs.")
-    pressure: float = Field(default=0.0, allow_inf_nan=False, description="eV/Å³ (1 GPa = 0.00624).")
-    taut: Positive = Field(default=500.0, description="Berendsen thermostat, fs.")
-    taup: Positive = Field(default=1000.0, description="Berendsen barostat, fs.")
-    compressibility: Positive | None = Field(default=None, description="Å³/eV; null: that of water.")
-    engine: Literal["auto", "ase", "batched"] = Field(default="auto", description="Who integrates.")
-    stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(
-        default=["overlap", "nan", "explosion"], description="Events that end a trajectory."
-    )
-    lindemann_variant: Literal["literature", "printed"] = Field(
-        default="literature", description="With the root, or without."
-    )
-    interval: Count = Field(default=1, description="Steps between two looks at overlap and Lindemann.")
-    trace_interval: Count = Field(default=10, description="Steps between two points of the traces.")
-    trajectory_interval: Count | None = Field(
-        default=None, description="Steps between frames on disk; null: no trajectories."
-    )
-    skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
-
-    def simulation(self, trajectories: Path) -> dict[str, Any]:
-        """Keyword arguments of :func:`mdl_physpretrain.dynamics.simulate`, but for seed and progress.
-
-        Parameters
-        ----------
-        trajectories
-            Folder of the frames, if any are to be written.
-        """
-        from mdl_physpretrain.physicality import Limits
-
-        options = {name: getattr(self, name) for name in SIMULATED}
-        options |= {"stop_on": tuple(self.stop_on), "limits": Limits(variant=self.lindemann_variant)}
-        if self.compressibility is not None:
-            options["compressibility"] = self.compressibility
-        if self.trajectory_interval is not None:
-            options |= {"trajectory_dir": trajectories, "trajectory_interval": self.trajectory_interval}
-        return options
-
-
-class RunConfig(_Section):
+class RunConfig(Section):
     """A whole run. Everything but ``data`` has a default."""
 
     name: str | None = Field(default=None, description="Title of the report.")
@@ -323,6 +251,7 @@ class RunConfig(_Section):
         description="What is compared; the first is the reference.",
     )
     md: MD = Field(default_factory=MD)
+    probe: Probe = Field(default_factory=Probe)
 
     @field_validator("seeds")
     @classmethod

@@ -61,6 +61,7 @@ def preflight(config: RunConfig) -> None:
     for key, sources in (
         *((f"data.{part}", getattr(config.data, part)) for part in ("source", "train", "val", "test")),
         ("md.source", config.md.source),
+        ("md.reference", config.md.reference),
         ("teacher.checkpoint", [config.teacher.checkpoint] if config.teacher.checkpoint else None),
     ):
         found, named = external_inputs(sources)
@@ -119,7 +120,10 @@ def _readme(config: RunConfig, folder: Path) -> str:
         f"; core: {config.core_of(name)}; replay: {config.replay_of(name):g}"
         for name, arm in config.arms.items()
     )
-    md = config.md
+    simulations = "; ".join(
+        f"{md.ensemble.upper()}, {md.temperature:g} K, {md.steps} steps of {md.timestep:g} fs"
+        for md in config.md.conditions().values()
+    )
     return f"""# {config.name or folder.name}
 
 A run of `physpretrain` {__version__}. Open `report/index.html`.
@@ -133,7 +137,7 @@ augment, pretrain, finetune, evaluate, md, report. Seeds: {", ".join(map(str, co
 
 {arms}
 
-MD: {md.ensemble.upper()}, {md.temperature:g} K, {md.steps} steps of {md.timestep:g} fs.
+MD: {simulations}.
 
 | file | what |
 |---|---|
@@ -143,16 +147,20 @@ MD: {md.ensemble.upper()}, {md.temperature:g} K, {md.steps} steps of {md.timeste
 | `data/{{train,val,test}}.extxyz` | the structures used (eV, eV/Å, eV/Å³) |
 | `data/summary.json` | what they are, and the errors of the trivial predictor |
 | `teacher/teacher.pt` | the EAM; `examination.json` the verdict on it, `errors.json`, `history.csv` |
-| `teacher/curves.csv` | its energy per pair of elements (Å, eV) |
+| `teacher/curves.csv` | its energy per pair of elements (Å, eV); `decomposition.csv` errors of its parts |
 | `augment/labelled.extxyz` | augmented structures with the teacher's labels, after the filter |
 | `augment/filter.json` | what the filter removed, and why |
 | `augment/min_distances.csv` | smallest distances before and after augmentation (Å) |
 | `seed-*/<training>/best.pt` | the network with the lowest validation error; `last.ckpt` its last state |
 | `seed-*/<training>/history.csv` | learning curve |
-| `seed-*/md/<arm>.csv` | verdict on every trajectory; `<arm>.runs.npz` traces and last frames |
+| `seed-*/md/<arm>.csv` | verdict on every trajectory (`<arm>@<label>`: further conditions) |
+| `seed-*/md/<arm>.runs.npz` | traces and last frames of the trajectories |
 | `efs.csv` | energy, force and stress errors of every seed and arm |
 | `physicality.csv` | verdicts of all seeds and arms |
-| `diatomics.csv` | energy and force of two atoms alone (Å, eV, eV/Å) |
+| `diatomics.csv` | energy and force of two atoms alone (Å, eV, eV/Å); `diatomic_flags.csv` what is wrong with them |
+| `compression.csv` | energy of compressed test structures (eV/atom); `compression_flags.csv` what is wrong with it |
+| `rdf.csv`, `rdf_errors.csv` | radial distribution functions of trajectories, and their error against `md.reference` |
+| `nve.csv` | drift of the total energy in NVE (meV/atom/ps) |
 | `alignment.csv` | angle between the forces of networks and EAM on every atom of test structures (degrees) |
 | `report/` | the report with its figures and tables |
 | `.stages/` | what lets unchanged stages be skipped |

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.pipeline.config import PRESETS, RunConfig
 
-__all__ = ["build_config", "dump_config", "load_config", "merge", "schema_rows"]
+__all__ = ["build_config", "dump_config", "load_config", "load_layers", "merge", "schema_rows"]
 
 Place = tuple[str | int, ...]
 
@@ -74,6 +74,24 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if config.output is None:
         config.output = f"runs/{Path(path).stem}"
     return config
+
+
+def load_layers(paths: Sequence[Path], content: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Several files over one another, ``content`` over them, and ``key.sub=value`` words over all.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`load_config`.
+    """
+    source = _Source()
+    merged: dict[str, Any] = {}
+    for path in paths:
+        merged = merge(merged, _read(path, source, ()))
+    merged = merge(merged, content)
+    for word in overrides:
+        _override(merged, word, source)
+    return build_config(merged, source=source, base=Path.cwd())
 
 
 def build_config(content: Mapping[str, Any], *, source: _Source | None = None, base: Path | None = None) -> RunConfig:
@@ -140,7 +158,7 @@ def schema_rows() -> Iterator[tuple[str, str, str, str]]:
         for name, field in model.model_fields.items():
             inner = _submodel(field.annotation)
             mapping = get_origin(field.annotation) is dict
-            if inner is not None:
+            if inner is not None and get_origin(field.annotation) is not list:
                 yield from walk(inner, f"{prefix}{name}.{'<name>.' if mapping else ''}")
                 continue
             kind = _kind(field.annotation)
@@ -164,6 +182,8 @@ def _kind(annotation: Any) -> str:
         return f"list of {_kind(args[0])}"
     if annotation is dict or origin is dict:
         return "keys and values"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "{" + ", ".join(annotation.model_fields) + "}"
     return {int: "integer", float: "number", str: "text", bool: "true | false"}.get(annotation, str(annotation))
 
 
@@ -281,8 +301,8 @@ def _fields(place: Place) -> list[str]:
         inner = None if field is None else _submodel(field.annotation)
         if field is None or inner is None:
             return []
-        if get_origin(field.annotation) is dict and names:
-            names.pop(0)  # the arm's own name
+        if get_origin(field.annotation) in (dict, list) and names:
+            names.pop(0)  # the arm's own name, the place in the list
         model = inner
     return list(model.model_fields)
 
@@ -318,5 +338,6 @@ def _absolute(config: RunConfig, base: Path) -> None:
     data.source, data.train = sources(data.source, words), sources(data.train, words)
     data.val, data.test = sources(data.val, words), sources(data.test, words)
     config.md.source = sources(config.md.source, {"demo", "train", "val", "test"}) or []
+    config.md.reference = sources(config.md.reference, set())
     if config.teacher.checkpoint is not None:
         config.teacher.checkpoint = found(config.teacher.checkpoint)

@@ -11,17 +11,22 @@ from typing import Any
 
 from mdl_physpretrain.pipeline.cache import file_hash
 from mdl_physpretrain.pipeline.config import RunConfig
+from mdl_physpretrain.pipeline.judging import (
+    collect_errors,
+    collect_md,
+    evaluate_arm,
+    evaluate_tables,
+    md_file,
+    md_tables,
+    simulate_arm,
+)
 from mdl_physpretrain.pipeline.preparing import prepare
 from mdl_physpretrain.pipeline.students import (
     LABELLED,
     arm_folder,
-    collect_errors,
-    collect_md,
-    evaluate_arm,
     finetune_arm,
     pretrain_folder,
     pretrain_student,
-    simulate_arm,
 )
 from mdl_physpretrain.pipeline.teaching import JOURNAL, TEACHER, label_augmented, teach
 
@@ -78,7 +83,14 @@ class Task:
 _BASE = ("batch.py", "models", "structures")
 _DATA = tuple(f"data/{name}.extxyz" for name in ("train", "val", "test"))
 _STUDENTS = "pipeline/students.py"
-JUDGED = ("physicality/diatomics.py", "physicality/alignment.py", "teacher/label.py")
+_JUDGING = "pipeline/judging.py"
+JUDGED = (
+    "physicality/diatomics.py",
+    "physicality/diatomic_flags.py",
+    "physicality/compression.py",
+    "physicality/alignment.py",
+    "teacher/label.py",
+)
 
 
 def plan(config: RunConfig) -> list[Task]:
@@ -92,18 +104,7 @@ def plan(config: RunConfig) -> list[Task]:
         tasks += _trainings(config, seed)
     for seed in config.seeds:
         tasks += _judgements(config, seed)
-    arms = list(config.arms)
-    for stage, work, names in (
-        ("evaluate", collect_errors, ("efs", "diatomics", *(("alignment",) if config.uses_eam else ()))),
-        ("md", collect_md, ()),
-    ):
-        suffixes = [f"evaluate/{{}}.{n}.csv" for n in names] or ["md/{}.csv"]
-        files = [f"seed-{s}/{x.format(a)}" for s in config.seeds for a in arms for x in suffixes]
-        section: Any = [config.seeds, arms]
-        if stage == "md":
-            section = [section, config.md.ensemble, config.md.temperature, config.md.timestep, config.md.steps]
-        needs = tuple(t.name for t in tasks if t.stage == stage)
-        tasks.append(Task(stage, stage, work, section, tuple(files), needs, code=(_STUDENTS,)))
+    tasks += _collections(config, tasks)
     tasks.append(_report(config, tasks))
     return tasks
 
@@ -233,32 +234,54 @@ def _judgements(config: RunConfig, seed: int) -> list[Task]:
                 name=f"evaluate seed {seed} {name}",
                 stage="evaluate",
                 work=partial(evaluate_arm, seed=seed, arm=name),
-                section=[seed, name, config.data.seed],
+                section=[seed, name, config.data.seed, config.probe.model_dump()],
                 inputs=(*_DATA, best, *((TEACHER,) if config.uses_eam else ())),
-                code=(*_BASE, "training/errors.py", *JUDGED, _STUDENTS),
+                code=(*_BASE, "training/errors.py", *JUDGED, _JUDGING),
                 **common,
             )
         )
         files, named = external_inputs(config.md.source)
-        start = f"seed-{seed}/md/{name}"
-        tasks.append(
-            Task(
-                name=f"md seed {seed} {name}",
-                stage="md",
-                work=partial(simulate_arm, seed=seed, arm=name),
-                section=[seed, config.data.seed, config.md.model_dump(exclude={"source"})],
-                inputs=(*files, best),
-                scratch=(f"{start}.parts", f"{start}.runs.npz", f"{start}.trajectories"),
-                code=(*_BASE, "dynamics", "physicality", _STUDENTS),
-                fixed=tuple(named),
-                **common,
+        for label, md in config.md.conditions().items():
+            start = md_file(seed, name, label)
+            more, others = external_inputs(md.reference) if not label else ([], [])
+            tasks.append(
+                Task(
+                    name=f"md seed {seed} {name}" + (f" {label}" if label else ""),
+                    stage="md",
+                    work=partial(simulate_arm, seed=seed, arm=name, label=label),
+                    section=[seed, config.data.seed, md.model_dump(exclude={"source", "reference", "also"})],
+                    inputs=(*files, *more, best),
+                    scratch=(f"{start}.parts", f"{start}.runs.npz", f"{start}.trajectories"),
+                    code=(*_BASE, "dynamics", "physicality", _JUDGING, "pipeline/distributions.py"),
+                    fixed=tuple(named + others),
+                    **common,
+                )
             )
-        )
     return tasks
 
 
+def _collections(config: RunConfig, tasks: Sequence[Task]) -> list[Task]:
+    """The tables of all seeds and arms together."""
+    each = [(s, a) for s in config.seeds for a in config.arms]
+    evaluated = [f"seed-{s}/evaluate/{a}.{kind}.csv" for s, a in each for kind in evaluate_tables(config)]
+    conditions = config.md.conditions()
+    simulated = [f"{md_file(s, a, label)}.csv" for s, a in each for label in conditions]
+    simulated += [f"{md_file(s, a, label)}.{kind}.csv" for s, a in each for kind, label in md_tables(config)]
+    shown = [[x.ensemble, x.temperature, x.timestep, x.steps] for x in conditions.values()]
+    names = [config.seeds, list(config.arms)]
+    found = []
+    for stage, work, files, section in (
+        ("evaluate", collect_errors, evaluated, names),
+        ("md", collect_md, simulated, [*names, shown]),
+    ):
+        needs = tuple(t.name for t in tasks if t.stage == stage)
+        found.append(Task(stage, stage, work, section, tuple(files), needs, code=(_JUDGING,)))
+    return found
+
+
 def _report(config: RunConfig, tasks: Sequence[Task]) -> Task:
-    inputs = ["efs.csv", "physicality.csv", "diatomics.csv", "alignment.csv", "data/summary.json"]
+    inputs = [f"{kind}.csv" for kind in (*evaluate_tables(config), *(name for name, _ in md_tables(config)))]
+    inputs += ["physicality.csv", "data/summary.json", "teacher/decomposition.csv"]
     inputs += ["teacher/errors.json", "teacher/examination.json", "teacher/curves.csv", "teacher/history.csv"]
     inputs += ["augment/filter.json", "augment/min_distances.csv"]
     inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]

@@ -34,6 +34,7 @@ __all__ = [
 
 TEACHER = "teacher/teacher.pt"
 JOURNAL = "augment/labels.journal"
+WRITTEN = ("errors.json", "examination.json", "curves.csv", "decomposition.csv")
 
 
 def resolve_device(name: str) -> str:
@@ -75,6 +76,7 @@ def calculator_factory(teacher: Teacher) -> Callable[[], Any]:
 def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """Fit (or take over) the EAM, examine it, and write what there is to know about it."""
     from mdl_physpretrain.models import load_model
+    from mdl_physpretrain.physicality.decomposition import eam_decomposition
     from mdl_physpretrain.teacher import examine, fit_eam, teacher_curves
     from mdl_physpretrain.training import evaluate, trivial_errors
 
@@ -111,7 +113,8 @@ def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
     write_atomic(out / "errors.json", json.dumps(plain(errors), indent=1))
     write_atomic(out / "examination.json", json.dumps(plain(metadata["examination"]), indent=1))
     write_atomic(out / "curves.csv", teacher_curves(eam, train).to_csv(index=False))
-    outputs = [TEACHER, "teacher/errors.json", "teacher/examination.json", "teacher/curves.csv"]
+    write_atomic(out / "decomposition.csv", eam_decomposition(eam, test or val or train).to_csv(index=False))
+    outputs = [TEACHER, *(f"teacher/{name}" for name in WRITTEN)]
     if fit.get("history"):
         import pandas as pd
 

@@ -10,116 +10,50 @@ import numpy as np
 import pandas as pd
 
 from mdl_physpretrain.report.alignment import alignment_figure
+from mdl_physpretrain.report.figures_probes import MAX_PAIRS, compression_figure, rdf_figure
+from mdl_physpretrain.report.figures_time import failure_figure
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.style import INK, MUTED, PALETTE, ArmStyle, Figure, Legend, Panel, arm_styles
-from mdl_physpretrain.report.tables import failure_steps, main_split
+from mdl_physpretrain.report.style import INK, MUTED, PALETTE, ArmStyle, Figure, Legend, Panel, arm_legend, arm_styles
+from mdl_physpretrain.report.tables import main_split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["MAX_PAIRS", "all_figures"]
 
-MAX_PAIRS = 15  # panels per figure; the tables hold all pairs
 PARTS = (("pair_term", "pair term", PALETTE[1]), ("embedding", "embedding", PALETTE[4]), ("core", "core", PALETTE[3]))
-REASONS = (
-    ("overlap", "o", "overlap"),
-    ("lindemann", "D", "Lindemann"),
-    ("broken", "X", "NaN or explosion"),
-    ("other", "P", "other"),
-)
 
 
 def all_figures(run: RunData) -> dict[str, Callable[[], Figure | None]]:
     """What makes each figure, by its name; ``None`` comes where the run folder has no data for it."""
     styles = arm_styles(run.arms)
     makers = {
-        "failure_steps": _failures,
+        "failure_steps": failure_figure,
         "seeds": _seeds,
         "teacher_curves": _teacher,
         "teacher_fit": _teacher_fit,
         "min_distances": _distances,
         "learning_curves": _learning,
         "diatomics": _diatomics,
+        "rdf": rdf_figure,
+        "compression": compression_figure,
         "alignment": _alignment,
     }
     return {name: partial(maker, run, styles) for name, maker in makers.items()}
 
 
-def _arm_legend(arms: list[str], styles: dict[str, ArmStyle]) -> list[Legend]:
-    return [Legend(arm, styles[arm].colour, "dashed" if styles[arm].line != "-" else "line") for arm in arms]
-
-
-def _failures(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
-    """Share of trajectories still physical against the step, and the step at which each was lost."""
-    if run.physicality is None:
-        return None
-    table = failure_steps(run.physicality)
-    conditions = list(dict.fromkeys(table["condition"]))
-    panels = []
-    for condition in conditions:
-        part = table[table["condition"] == condition]
-        arms = [a for a in run.arms if (part["arm"] == a).any()]
-        length = max(float(np.nanmax([part["steps_done"].max(), part["steps"].max(), 1])), 1.0)
-        name = f" ({condition})" if len(conditions) > 1 else ""
-        panels += [
-            Panel(f"Still physical{name}", partial(_survival, table=part, arms=arms, styles=styles, length=length)),
-            Panel(f"Step of failure{name}", partial(_strip, table=part, arms=arms, styles=styles, length=length)),
-        ]
-    present = set(table["outcome"])
-    legend = _arm_legend(run.arms, styles)
-    legend += [Legend(label, MUTED, "marker", marker) for key, marker, label in REASONS if key in present]
-    return Figure("When trajectories fail", panels, legend, size=(5.0, 3.3), columns=2)
-
-
-def _curve(steps: np.ndarray, length: float) -> tuple[np.ndarray, np.ndarray]:
-    """Staircase of the share not yet lost; a loss at step k counts from k on."""
-    lost = np.sort(steps[np.isfinite(steps)])
-    x = np.concatenate([[0.0], lost, [length]])
-    y = 1 - np.concatenate([[0.0], np.arange(1, len(lost) + 1), [len(lost)]]) / len(steps)
-    return x, 100 * y
-
-
-def _survival(ax: Axes, table: pd.DataFrame, arms: list[str], styles: dict[str, ArmStyle], length: float) -> None:
-    for arm in arms:
-        group, style = table[table["arm"] == arm], styles[arm]
-        seeds = [g["failure_step"].to_numpy(float) for _, g in group.groupby("seed")]
-        for steps in seeds if len(seeds) > 1 else []:
-            ax.step(*_curve(steps, length), where="post", color=style.colour, alpha=0.3, linewidth=0.8)
-        ax.step(
-            *_curve(group["failure_step"].to_numpy(float), length),
-            where="post",
-            color=style.colour,
-            linestyle=style.line,
-            linewidth=2.2,
-        )
-    ax.set(xlabel="MD step", ylabel="physical trajectories (%)", ylim=(-3, 103), xlim=(0, length))
-
-
-def _strip(ax: Axes, table: pd.DataFrame, arms: list[str], styles: dict[str, ArmStyle], length: float) -> None:
-    rng = np.random.default_rng(0)  # the jitter only
-    for k, arm in enumerate(arms):
-        group = table[table["arm"] == arm]
-        for key, marker, _ in REASONS:
-            steps = group.loc[group["outcome"] == key, "failure_step"].to_numpy(float)
-            y = k + rng.uniform(-0.28, 0.28, len(steps))
-            ax.plot(steps, y, marker, color=styles[arm].colour, alpha=0.65, markersize=4.5, markeredgewidth=0)
-        physical = int(group["physical"].sum())
-        ax.text(1.03 * length, k, f"{physical} of {len(group)}\nphysical", va="center", fontsize=8.5)
-    ax.axvline(length, color=MUTED, linewidth=0.8)
-    ax.set(xlabel="MD step", xlim=(0, 1.24 * length), ylim=(len(arms) - 0.45, -0.55))
-    ax.set_xticks([t for t in ax.get_xticks() if 0 <= t <= length])
-    ax.set_yticks(range(len(arms)), arms)
-    ax.grid(visible=False, axis="y")
-
-
 def _seeds(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     """Each seed as a line from arm to arm: what repeats, and what does not."""
-    panels = []
+    panels: list[Panel] = []
+    if run.is_check and len(run.seeds) < 2:  # no trainings that could repeat
+        return None
     if run.physicality is not None:
-        shares = (~run.physicality["physical"]).groupby([run.physicality["seed"], run.physicality["arm"]]).mean() * 100
-        panels.append(
-            _slopes("Unphysical trajectories per seed", "unphysical (%)", shares, run.arms, styles, percent=True)
-        )
+        conditions = list(dict.fromkeys(run.physicality["condition"]))
+        for condition in conditions:
+            here = run.physicality[run.physicality["condition"] == condition]
+            shares = (~here["physical"]).groupby([here["seed"], here["arm"]]).mean() * 100
+            title = "Unphysical trajectories per seed" + (f" ({condition})" if len(conditions) > 1 else "")
+            panels.append(_slopes(title, "unphysical (%)", shares, run.arms, styles, percent=True))
     if run.efs is not None:
         efs = run.efs
         if "split" in efs:
@@ -129,7 +63,7 @@ def _seeds(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
         panels.append(_slopes("Total error per seed", "total error", totals, run.arms, styles))
     if not panels:
         return None
-    return Figure("Seeds as repeats", panels, _arm_legend(run.arms, styles), size=(5.0, 2.9), columns=2)
+    return Figure("Seeds as repeats", panels, arm_legend(run.arms, styles), size=(5.0, 2.9), columns=2)
 
 
 def _slopes(
@@ -296,7 +230,7 @@ def _learning(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
                     partial(_arm_histories, groups=groups, column=column, label=label, styles=styles),
                 )
             )
-    legend = _arm_legend(arms, styles)
+    legend = arm_legend(arms, styles)
     if others:
         legend += [Legend(f"{', '.join(others)}: validation", INK), Legend("training", MUTED, "dashed")]
     return Figure("Learning curves", panels, legend, columns=3)
@@ -353,7 +287,7 @@ def _diatomics(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
         if curve is not None:
             curve = curve[curve["pair"] == pair].sort_values("r")
         panels.append(Panel(str(pair), partial(_diatomic_panel, table=part, teacher=curve, arms=arms, styles=styles)))
-    legend = _arm_legend(arms, styles)
+    legend = arm_legend(arms, styles)
     if teacher or run.curves is not None:
         legend.append(Legend("teacher" if teacher else "teacher, in the data's surroundings", INK, "dashed"))
     return Figure("Energy of a pair of atoms", panels, legend)

@@ -68,21 +68,21 @@ class HtmlTable:
     css: str = ""
 
 
-def _count(row: dict[str, Any], name: str, *, bad: bool) -> Cell:
+def _count(row: dict[str, Any], name: str, *, bad: bool, seeds: bool) -> Cell:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     mean, std = row[f"{name}_seed_mean"], row[f"{name}_seed_std"]
     note = f"{100 * low:.0f}–{100 * high:.0f}%" if math.isfinite(low) else ""
-    if row["seeds"] > 1:
+    if row["seeds"] > 1 and seeds:
         note += f"\nper seed {spread(mean, std, 1)}"
     css = "" if not bad else ("bad" if row[name] else "zero")
     return Cell(str(row[name]), note, css=css)
 
 
-def physicality(table: pd.DataFrame) -> HtmlTable:
-    """Table 1 with intervals."""
+def physicality(table: pd.DataFrame, who: str, *, seeds: bool) -> HtmlTable:
+    """Table 1 with intervals; ``seeds``: whether seeds repeat a training, and their spread is told."""
     several = table["condition"].nunique() > 1
     columns = [
-        Column("Arm", numeric=False),
+        Column(who, numeric=False),
         Column("Trajectories"),
         Column("Atom overlap"),
         Column("Lindemann"),
@@ -91,13 +91,13 @@ def physicality(table: pd.DataFrame) -> HtmlTable:
     ]
     rows = []
     for row in table.to_dict("records"):
-        seeds = f"{row['seeds']} seed" + ("s" if row["seeds"] != 1 else "")
+        told = f"{row['seeds']} seed" + ("s" if row["seeds"] != 1 else "") if seeds or row["seeds"] > 1 else ""
         rows.append(
             [
                 Cell(row["arm"], row["condition"] if several else "", arm=row["arm"]),
-                Cell(str(row["total"]), seeds),
-                *(_count(row, name, bad=True) for name in ("overlap", "lindemann", "broken")),
-                _count(row, "physical", bad=False),
+                Cell(str(row["total"]), told),
+                *(_count(row, name, bad=True, seeds=seeds) for name in ("overlap", "lindemann", "broken")),
+                _count(row, "physical", bad=False, seeds=seeds),
             ]
         )
     return HtmlTable(columns, rows, "physicality")
@@ -121,13 +121,13 @@ def alignment(table: pd.DataFrame) -> HtmlTable:
     return HtmlTable(columns, rows, "alignment")
 
 
-def per_seed(table: pd.DataFrame) -> HtmlTable:
+def per_seed(table: pd.DataFrame, who: str) -> HtmlTable:
     """Counts of each seed."""
     several = table["condition"].nunique() > 1
     columns = [Column("Condition", numeric=False)] if several else []
     columns += [
         Column("Seed"),
-        Column("Arm", numeric=False),
+        Column(who, numeric=False),
         Column("Trajectories"),
         Column("Atom overlap"),
         Column("Lindemann"),
@@ -146,7 +146,7 @@ def per_seed(table: pd.DataFrame) -> HtmlTable:
 def efs(table: pd.DataFrame, run: RunData) -> HtmlTable:
     """Table 2: mean ± standard deviation over seeds, the lowest total of each split marked."""
     columns = [
-        Column("Arm", numeric=False),
+        Column("Potential" if run.is_check else "Arm", numeric=False),
         Column("Energy", "eV / structure"),
         Column("Energy", "meV / atom"),
         Column("Forces", "eV/Å"),
@@ -166,7 +166,8 @@ def efs(table: pd.DataFrame, run: RunData) -> HtmlTable:
     rows = []
     for row in table.to_dict("records"):
         best = table.loc[table["split"] == row["split"], "total"].min()
-        note = f"{row['seeds']} seed" + ("s" if row["seeds"] != 1 else "") + (f" · {row['split']}" if several else "")
+        notes = [] if run.is_check else [f"{row['seeds']} seed" + ("s" if row["seeds"] != 1 else "")]
+        note = " · ".join(notes + ([row["split"]] if several else []))
         cells = [Cell(row["arm"], note, arm=row["arm"])]
         for key, factor, digits in form:
             css = "best" if key == "total" and row["total"] == best else ""
@@ -181,13 +182,13 @@ def efs(table: pd.DataFrame, run: RunData) -> HtmlTable:
     return HtmlTable(columns, rows, "efs", row_css=row_css)
 
 
-def trajectories(table: pd.DataFrame) -> HtmlTable:
+def trajectories(table: pd.DataFrame, who: str) -> HtmlTable:
     """One row per trajectory, failing ones marked."""
     several = table["condition"].nunique() > 1
     columns = [Column("Structure", numeric=False), Column("Formula", numeric=False)]
     columns += [Column("Condition", numeric=False)] if several else []
     columns += [
-        Column("Arm", numeric=False),
+        Column(who, numeric=False),
         Column("Seed"),
         Column("Outcome", numeric=False),
         Column("First at step"),

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["ArmStyle", "Drawn", "Figure", "Legend", "Panel", "arm_styles", "draw"]
+__all__ = ["ArmStyle", "Drawn", "Figure", "Legend", "Panel", "arm_legend", "arm_styles", "draw"]
 
 INK, MUTED, GRID = "#1b2730", "#66727d", "#dfe4e8"
 # Okabe and Ito's colours, which colour-blind readers can tell apart
@@ -107,6 +107,11 @@ class Legend:
             return Line2D([], [], color=self.colour, marker=self.marker, linestyle="none", label=self.label)
         dash: Any = {"dashed": "--", "dotted": ":"}.get(self.kind, "-")
         return Line2D([], [], color=self.colour, linestyle=dash, label=self.label)
+
+
+def arm_legend(arms: Sequence[str], styles: Mapping[str, ArmStyle]) -> list[Legend]:
+    """An entry for each arm."""
+    return [Legend(arm, styles[arm].colour, "dashed" if styles[arm].line != "-" else "line") for arm in arms]
 
 
 @dataclass(frozen=True)

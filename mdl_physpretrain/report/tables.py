@@ -144,7 +144,8 @@ def efs_table(run: RunData) -> pd.DataFrame:
             row[key], row[f"{key}_std"], _ = mean_std(group[key])
         rows.append(row)
     table = pd.DataFrame(rows)
-    return table.sort_values("split", key=lambda s: s != main_split(table), kind="stable", ignore_index=True)
+    splits = sorted(dict.fromkeys(table["split"]), key=lambda split: split != main_split(table))
+    return table.sort_values("split", key=lambda s: s.map(splits.index), kind="stable", ignore_index=True)
 
 
 def main_split(table: pd.DataFrame) -> str:

@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 from mdl_physpretrain.report.statistics import MIN_SEEDS, Comparison, PairedDifference
 
-__all__ = ["Sentence", "accuracy_sentence", "number", "physicality_sentence", "plural", "spread", "teacher_sentence"]
+__all__ = ["DASH", "Sentence", "accuracy_sentence", "number", "p_text", "p_value", "physicality_sentence", "plural",
+           "share", "spread", "teacher_sentence"]  # fmt: skip
 
 DASH = "–"
 
@@ -44,11 +45,17 @@ def spread(mean: float, std: float, digits: int = 3) -> str:
 
 def p_text(p: float) -> str:
     """A p-value, in powers of ten where small: ``p = 0.021``, ``p = 3·10⁻⁷``."""
-    if p >= 0.0005:
-        return f"p = {p:.3f}"
+    found = p_value(p)
+    return f"p {found}" if found.startswith("<") else f"p = {found}"
+
+
+def p_value(p: float) -> str:
+    """The number of :func:`p_text`: ``0.021``, ``3·10⁻⁷``."""
+    if p >= 0.0005 or p <= 0:
+        return f"{p:.3f}" if p > 0 else "< 10⁻³⁰⁰"
     mantissa, exponent = f"{p:.0e}".split("e")
     power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"p = {mantissa}·10{power}"
+    return f"{mantissa}·10{power}"
 
 
 def plural(n: int, noun: str) -> str:

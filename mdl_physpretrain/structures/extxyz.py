@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -280,7 +280,7 @@ def _column(values: np.ndarray) -> tuple[str, list[list[str]]] | None:
     return None
 
 
-def write_extxyz(stream: TextIO, structures: Sequence[Atoms]) -> None:
+def write_extxyz(stream: TextIO, structures: Iterable[Atoms]) -> None:
     """Write structures with every label, ``info`` entry and array, exactly.
 
     Values without a text form are left out with a warning that names the key.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob as globbing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -111,12 +111,13 @@ def read_structures(
     return structures
 
 
-def write_structures(path: str | Path, structures: Atoms | Sequence[Atoms]) -> None:
+def write_structures(path: str | Path, structures: Atoms | Iterable[Atoms]) -> None:
     """Write structures with labels, identifiers and provenance.
 
     The suffix decides: ``.extxyz``/``.xyz`` (exact), ``.json`` (MatDeepLearn's list),
     ``.db`` and ``.traj`` keep everything; other formats of ASE hold the geometry
-    and warn of what they lose. The file is complete or not there: it is
+    and warn of what they lose. The first two take one structure after the other
+    from an iterator. The file is complete or not there: it is
     written beside its place as ``.part`` and then moved.
 
     Raises
@@ -125,7 +126,7 @@ def write_structures(path: str | Path, structures: Atoms | Sequence[Atoms]) -> N
         If the folder cannot be written or the format is unknown.
     """
     path = Path(path)
-    structures = [structures] if isinstance(structures, Atoms) else list(structures)
+    structures = [structures] if isinstance(structures, Atoms) else structures
     part = path.with_name(f"{path.name}.part")
     kind = _kind(path)
     try:
@@ -142,7 +143,7 @@ def write_structures(path: str | Path, structures: Atoms | Sequence[Atoms]) -> N
             with open_text(part, "w", compression=path.suffix) as stream:
                 write_mdl_json(stream, structures)
         else:
-            write_ase(part, path, structures)
+            write_ase(part, path, list(structures))
         os.replace(part, path)
     except OSError as error:
         raise StructureError(f"cannot be written: {error.strerror or error}", file=path) from error

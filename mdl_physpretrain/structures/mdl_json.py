@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -159,7 +159,7 @@ def _entry(atoms: Atoms) -> dict[str, Any]:
     return entry
 
 
-def write_mdl_json(stream: TextIO, structures: Sequence[Atoms]) -> None:
+def write_mdl_json(stream: TextIO, structures: Iterable[Atoms]) -> None:
     """Write MatDeepLearn's list, one structure per line."""
     stream.write("[\n")
     for k, atoms in enumerate(structures):

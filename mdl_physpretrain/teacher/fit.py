@@ -8,6 +8,7 @@ functional form, with a ZBL core, inside bounds that keep it physical
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,20 +17,17 @@ from typing import Any
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
-from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.models.base import predict
-from mdl_physpretrain.models.eam import EAM, one_direction
+from mdl_physpretrain.models.eam import EAM
 from mdl_physpretrain.progress import track
 from mdl_physpretrain.structures import reference_energies, validate_structures
 from mdl_physpretrain.structures.bonds import core_ends, nearest_distances
 from mdl_physpretrain.teacher.examine import examine
+from mdl_physpretrain.teacher.objective import EAMObjective
 from mdl_physpretrain.teacher.parametrisation import BoundedEAM, Bounds
-from mdl_physpretrain.training.errors import ErrorSums, trivial_errors
-from mdl_physpretrain.training.loss import EFSLoss
+from mdl_physpretrain.training.errors import trivial_errors
 
 __all__ = ["fit_eam"]
 
@@ -41,17 +39,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {"epochs": None, "learning_rate": 3e-2, "batch_size": 8, "core": True},
     "paper": {"epochs": 200, "learning_rate": 1e-3, "batch_size": 8, "core": False},
 }
-
-
-class _Predict(nn.Module):
-    """Makes ``predict`` a forward pass, so that ``functional_call`` can swap parameters."""
-
-    def __init__(self, model: EAM) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: AtomicBatch) -> Any:
-        return predict(self.model, batch, create_graph=True)
 
 
 def fit_eam(
@@ -130,21 +117,20 @@ def fit_eam(
     references = reference_energies(structures)
     generator = torch.Generator().manual_seed(seed)
 
-    data = [_half(build_batch(a, cutoff)) for a in structures]
-    val_data = [_half(build_batch(a, cutoff)) for a in val] if val else data
     energies = torch.tensor([references.get(s, 0.0) for s in symbols], dtype=torch.get_default_dtype())
     distances = nearest_distances(structures, min(cutoff, 6.0))
     ends = core_ends(distances)
     bounds = bounds or Bounds()
+    paper = preset == "paper"
+    model = EAM(symbols, cutoff=cutoff, n_basis=n_basis, core=options["core"], core_ends=ends).double().eval()
+    objective = EAMObjective(model, structures, weights)
+    val_objective = EAMObjective(model, val, weights) if val else objective
     attempts = 0
     while True:
         attempts += 1
-        model = EAM(symbols, cutoff=cutoff, n_basis=n_basis, core=options["core"], core_ends=ends)
-        paper = preset == "paper"
-        search: nn.Module = model if paper else BoundedEAM(model, distances, bounds, energies, generator)
-        history, best = _minimise(model, search, data, val_data, EFSLoss(*weights), options, generator, progress)
+        search = model if paper else BoundedEAM(model, distances, bounds, energies, generator).double()
+        history, best = _minimise(search, objective, val_objective, options, generator, progress)
         model.load_state_dict(best)
-        model = model.double().eval()
         examination = examine(model, structures)
         if examination.passed or paper or attempts == ATTEMPTS:
             break
@@ -156,8 +142,8 @@ def fit_eam(
             "attempts": attempts,
             "bounds": None if paper else asdict(bounds),
             "history": history,
-            "errors": _errors(model, data, weights),
-            "val_errors": _errors(model, val_data, weights) if val else None,
+            "errors": objective.errors(best),
+            "val_errors": val_objective.errors(best) if val else None,
             "trivial": trivial_errors(structures, references),
         },
         "examination": examination.to_dict(),
@@ -168,66 +154,51 @@ def fit_eam(
 
 
 def _minimise(
-    model: EAM,
-    search: nn.Module,
-    data: list[AtomicBatch],
-    val_data: list[AtomicBatch],
-    loss: EFSLoss,
+    search: EAM | BoundedEAM,
+    objective: EAMObjective,
+    val_objective: EAMObjective,
     options: dict[str, Any],
     generator: torch.Generator,
     progress: bool,
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    evaluate = _Predict(model)
+    """History by epoch, and the EAM parameters of the epoch with the lowest validation error."""
     optimizer = torch.optim.AdamW(search.parameters(), lr=options["learning_rate"], weight_decay=0.0)
     size = options["batch_size"]
-    steps = options["epochs"] * -(-len(data) // size)
+    steps = options["epochs"] * -(-len(objective) // size)
     bounded = isinstance(search, BoundedEAM)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if bounded else None
+
+    leaves: dict[str, Tensor] = dict(search.named_parameters())
+
+    def parameters() -> dict[str, Tensor]:
+        return search.parameters_of_eam() if isinstance(search, BoundedEAM) else leaves
+
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     lowest = float("inf")
     for epoch in track(range(options["epochs"]), "fit EAM", enabled=progress):
-        order = torch.randperm(len(data), generator=generator).tolist()
-        total, count = 0.0, 0
+        order = torch.randperm(len(objective), generator=generator).tolist()
+        losses = []
         for start in range(0, len(order), size):
-            batch = collate([data[k] for k in order[start : start + size]])
+            values = parameters()
+            value, gradient = objective.loss(values, order[start : start + size])
             if bounded:
-                values = {f"model.{k}": v for k, v in search.parameters_of_eam().items()}  # type: ignore[operator]
-                out = functional_call(evaluate, values, (batch,))
+                optimizer.zero_grad()
+                torch.autograd.backward(list(values.values()), [gradient[name] for name in values])
             else:
-                out = evaluate(batch)
-            value = loss(out, batch)
-            optimizer.zero_grad()
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(search.parameters(), 10.0)
+                for name, leaf in leaves.items():
+                    leaf.grad = gradient[name]
+            torch.nn.utils.clip_grad_norm_(search.parameters(), 10.0, foreach=True)
             optimizer.step()
             if schedule is not None:
                 schedule.step()
-            total, count = total + float(value.detach()), count + 1
-        if bounded:
-            with torch.no_grad():
-                for name, tensor in search.parameters_of_eam().items():  # type: ignore[operator]
-                    getattr(model, name).copy_(tensor)
-        errors = _errors(model, val_data, (loss.energy, loss.forces, loss.stress))
-        history.append(
-            {"step": epoch, "loss": total / count, "val_loss": errors["total"], "forces_mae": errors["forces_mae"]}
-        )
-        if errors["total"] < lowest:
-            lowest = errors["total"]
-            best = {k: v.detach().clone() for k, v in model.state_dict().items()}
+            losses.append(value)
+        found = {name: value.detach().clone() for name, value in parameters().items()}
+        errors = val_objective.errors(found)
+        loss = sum(losses) / len(losses)
+        history.append({"step": epoch, "loss": loss, "val_loss": errors["total"], "forces_mae": errors["forces_mae"]})
+        if math.isfinite(loss) and errors["total"] < lowest:
+            lowest, best = errors["total"], found
     if not best:
         raise ConfigError("the EAM fit diverged: no finite loss; lower the learning rate or look at the labels")
     return history, best
-
-
-def _half(batch: AtomicBatch) -> AtomicBatch:
-    """Keep one direction of each edge: all that the EAM looks at."""
-    return batch.with_edges(one_direction(batch))
-
-
-def _errors(model: EAM, data: list[AtomicBatch], weights: tuple[float, float, float]) -> dict[str, float]:
-    sums = ErrorSums()
-    for start in range(0, len(data), 16):
-        batch = collate(data[start : start + 16]).to(dtype=model.dtype)
-        sums.add(predict(model, batch), batch)
-    return {**sums.means(weights), "n_structures": len(data)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,19 +25,19 @@ class Journal:
 
     A line with format and fingerprint, then chunks: length (8 bytes, little
     endian), BLAKE2b digest (16 bytes), and an uncompressed ``.npz`` without
-    pickles. A chunk that is cut short or does not match its digest ends the
+    pickles, of structures in any order. A chunk that is cut short or does not match its digest ends the
     file; it and what follows are dropped.
     """
 
-    FORMAT = b"mdl_physpretrain labels 1 "
+    FORMAT = b"mdl_physpretrain labels 2 "
     HEAD = struct.Struct("<Q16s")
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path = path
         self.header = self.FORMAT + fingerprint.encode() + b"\n"
 
-    def read(self) -> list[Outcome]:
-        """Outcomes of the whole chunks; cuts a torn end off and creates the file where there is none.
+    def read(self) -> dict[int, Outcome]:
+        """Outcomes of the whole chunks by position; cuts a torn end off and creates the file where there is none.
 
         Raises
         ------
@@ -48,12 +48,14 @@ class Journal:
             content = self.path.read_bytes() if self.path.exists() else b""
         except OSError as error:
             raise ConfigError(f"cannot read the resume file {self.path}: {error}") from error
-        outcomes: list[Outcome] = []
+        outcomes: dict[int, Outcome] = {}
         if self.header.startswith(content):  # new, or killed while the header was written
             self._write("wb", self.header)
             return outcomes
         if not content.startswith(self.FORMAT):
-            raise ConfigError(f"resume: {self.path} is another kind of file; choose another name")
+            raise ConfigError(
+                f"resume: {self.path} is another kind of file, or of another version; choose another name"
+            )
         if not content.startswith(self.header):
             raise ConfigError(
                 f"resume: {self.path} belongs to other structures, another teacher or other options; "
@@ -65,14 +67,14 @@ class Journal:
             payload = content[good + self.HEAD.size : good + self.HEAD.size + size]
             if len(payload) < size or blake2b(payload, digest_size=16).digest() != digest:
                 break
-            outcomes += unpack(payload)
+            outcomes |= unpack(payload)
             good += self.HEAD.size + size
         if good < len(content):
             self._write("r+b", b"", size=good)
         return outcomes
 
-    def append(self, outcomes: Sequence[Outcome]) -> None:
-        """Write one chunk and wait until it is on the disk."""
+    def append(self, outcomes: Mapping[int, Outcome]) -> None:
+        """Write one chunk of outcomes by position and wait until it is on the disk."""
         payload = pack(outcomes)
         self._write("ab", self.HEAD.pack(len(payload), blake2b(payload, digest_size=16).digest()) + payload)
 
@@ -89,15 +91,17 @@ class Journal:
             raise ConfigError(f"cannot write the resume file {self.path}: {error}") from error
 
 
-def pack(outcomes: Sequence[Outcome]) -> bytes:
-    """Outcomes as an uncompressed ``.npz`` without pickles."""
-    found = [o for o in outcomes if not isinstance(o, str)]
+def pack(outcomes: Mapping[int, Outcome]) -> bytes:
+    """Outcomes by position as an uncompressed ``.npz`` without pickles."""
+    every = list(outcomes.values())
+    found = [o for o in every if not isinstance(o, str)]
     forces = [o.forces for o in found if o.forces is not None]
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        failed=np.array([isinstance(o, str) for o in outcomes]),
-        reasons=np.array([o for o in outcomes if isinstance(o, str)], dtype=np.str_),
+        position=np.array(list(outcomes), dtype=np.int64),
+        failed=np.array([isinstance(o, str) for o in every]),
+        reasons=np.array([o for o in every if isinstance(o, str)], dtype=np.str_),
         energy=np.array([o.energy for o in found], dtype=np.float64),
         n_atoms=np.array([len(f) for f in forces], dtype=np.int64),
         forces=np.concatenate([np.empty((0, 3)), *forces]),
@@ -107,7 +111,7 @@ def pack(outcomes: Sequence[Outcome]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(payload: bytes) -> list[Outcome]:
+def unpack(payload: bytes) -> dict[int, Outcome]:
     """The outcomes that :func:`pack` wrote."""
     with np.load(io.BytesIO(payload), allow_pickle=False) as file:
         data: dict[str, Any] = {name: file[name] for name in file.files}
@@ -117,4 +121,5 @@ def unpack(payload: bytes) -> list[Outcome]:
         Labels(energy, part.copy(), next(stresses) if has else None)
         for energy, part, has in zip(data["energy"].tolist(), forces, data["has_stress"], strict=False)
     )
-    return [next(reasons) if failed else next(labels) for failed in data["failed"]]
+    kinds = zip(data["position"].tolist(), data["failed"], strict=True)
+    return {position: next(reasons) if failed else next(labels) for position, failed in kinds}

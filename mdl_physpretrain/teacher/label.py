@@ -8,17 +8,16 @@ not know which kind of teacher is at work.
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import BaseCalculator
 from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 
@@ -28,17 +27,20 @@ from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
 from mdl_physpretrain.models.base import EnergyModel, predict
 from mdl_physpretrain.models.calculator import ASECalculator
-from mdl_physpretrain.progress import track
 from mdl_physpretrain.structures.labels import Labels, set_labels
-from mdl_physpretrain.teacher.journal import Journal, Outcome
+from mdl_physpretrain.teacher.evaluation import Engine, evaluate
+from mdl_physpretrain.teacher.journal import Outcome
+from mdl_physpretrain.teacher.kernel_labels import EAMKernel
 
-__all__ = ["LabelFailure", "Labelled", "Teacher", "label"]
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
-Teacher: TypeAlias = EnergyModel | Calculator | Callable[[], Calculator]
+__all__ = ["LabelFailure", "Labelled", "Teacher", "label", "make_engine"]
+
+Teacher: TypeAlias = EnergyModel | BaseCalculator | Callable[[], BaseCalculator]
 
 MAX_EDGES_CPU = 100_000  # per batch: what fits the cache is fastest
 MAX_EDGES_GPU = 4_000_000
-FLUSH_SECONDS = 5.0  # finished work that a kill can cost when single structures take long
 
 
 class LabelFailure(NamedTuple):
@@ -73,6 +75,7 @@ def label(
     resume: str | Path | None = None,
     force: bool = False,
     on_error: Literal["skip", "raise"] = "skip",
+    executor: Executor | None = None,
     progress: bool = False,
 ) -> Labelled:
     """Copies of the structures with the teacher's energy, forces and stress.
@@ -124,6 +127,14 @@ def label(
         label that is not finite) is ``"skip"``: left out, listed in
         ``.failures``, with one warning; or ``"raise"``: a StructureError.
         Finished work is in the ``resume`` file either way.
+    executor
+        Workers that share the labelling: any ``concurrent.futures.Executor``
+        (:class:`mdl_physpretrain.distributed.Processes`, Dask's
+        ``client.get_executor()``, ...). The labels are those of one process
+        with one thread on the same kind of machine, bit for bit. The teacher
+        travels as checkpoint or by name; a calculator that cannot be pickled
+        has to be made by a function of a module. A structure that kills every
+        worker counts as failed.
     progress
         Show a progress bar.
 
@@ -143,7 +154,10 @@ def label(
         On an element that the teacher does not know, a missing or unsuitable
         parent, or when every structure failed.
     ConfigError
-        On an option out of range or a ``resume`` file of other work.
+        On an option out of range, a ``resume`` file of other work, or a
+        teacher that cannot be sent to another process.
+    PhysPretrainError
+        If the executor takes no more work.
     """
     structures = list(structures)
     if not structures:
@@ -152,12 +166,22 @@ def label(
         raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
     if on_error not in ("skip", "raise"):
         raise ConfigError(f"on_error must be 'skip' or 'raise', not {on_error!r}")
-    engine = _engine(teacher, batch_size, stress, force)
+    engine = make_engine(teacher, batch_size, stress, force)
     needed = parents_of(structures, parents) if anchor else {}
     # the parents are jobs like the others, so that an interruption does not cost them either
     jobs = [*needed.values(), *structures]
     engine.check(jobs)
-    outcomes = _evaluate(jobs, engine, resume, batch_size, on_error, progress)
+    outcomes = evaluate(
+        jobs,
+        engine,
+        resume=resume,
+        batch_size=batch_size,
+        on_error=on_error,
+        progress=progress,
+        executor=executor,
+        teacher=teacher,
+        stress=stress,
+    )
     of_parent = dict(zip(needed, outcomes, strict=False))
 
     result = Labelled()
@@ -180,21 +204,6 @@ def label(
     return result
 
 
-class _Engine(Protocol):
-    """What :func:`label` needs to know of a teacher."""
-
-    name: str
-
-    def check(self, jobs: Sequence[Atoms]) -> None:
-        """Raise if a structure is beyond the teacher, before any work is done."""
-
-    def identity(self) -> bytes:
-        """What distinguishes this teacher from another, for the resume file."""
-
-    def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
-        """Outcomes in order, in portions that do not depend on where a run started."""
-
-
 def refuse_failed(teacher: EnergyModel, force: bool) -> None:
     """Raise :class:`TeacherRefused` for a teacher that failed its examination, unless forced."""
     verdict = getattr(teacher, "metadata", {}).get("examination", {})
@@ -206,19 +215,21 @@ def refuse_failed(teacher: EnergyModel, force: bool) -> None:
         )
 
 
-def _engine(teacher: Teacher, batch_size: int, stress: bool, force: bool) -> _Engine:
+def make_engine(teacher: Teacher, batch_size: int, stress: bool, force: bool) -> Engine:
+    """What labels with a teacher in this process."""
     if isinstance(teacher, ASECalculator):
         teacher = teacher.model  # the same numbers, in batches
     if isinstance(teacher, EnergyModel):
         refuse_failed(teacher, force)
-        return _ModelEngine(teacher, batch_size, stress)
+        kind = _KernelEngine if EAMKernel.suits(teacher) else _ModelEngine
+        return kind(teacher, batch_size, stress)
     if isinstance(teacher, type) or not hasattr(teacher, "get_potential_energy"):
         if not callable(teacher):
             raise ConfigError(
                 f"teacher must be an EnergyModel, an ASE calculator or a function that makes one, not {teacher!r}"
             )
         return _CalculatorEngine(teacher(), teacher, stress)
-    return _CalculatorEngine(cast("Calculator", teacher), None, stress)
+    return _CalculatorEngine(cast("BaseCalculator", teacher), None, stress)
 
 
 class _ModelEngine:
@@ -227,6 +238,7 @@ class _ModelEngine:
     def __init__(self, model: EnergyModel, batch_size: int, stress: bool) -> None:
         self.model, self.batch_size, self.stress = model, batch_size, stress
         self.name = model.registry_name or type(model).__name__.lower()
+        self.cutoff: float | None = model.cutoff
         self.max_edges = MAX_EDGES_CPU if model.device.type == "cpu" else MAX_EDGES_GPU
 
     def check(self, jobs: Sequence[Atoms]) -> None:
@@ -302,10 +314,27 @@ class _ModelEngine:
         ]
 
 
+class _KernelEngine(_ModelEngine):
+    """An EAM in machine code; what is unusual is left to the reference, with its errors."""
+
+    def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
+        kernel = EAMKernel(self.model)  # type: ignore[arg-type]
+        for portion in kernel.stream(jobs, torch.get_num_threads()):
+            yield [self._outcome(atoms, labels) for atoms, labels in portion]
+
+    def _outcome(self, atoms: Atoms, labels: Labels | None) -> Outcome:
+        if labels is None:
+            return self._predict([self._batch(atoms)])[0]
+        return _checked(labels if self.stress else Labels(labels.energy, labels.forces, None))
+
+
 class _CalculatorEngine:
     """Any ASE calculator, one structure at a time; made anew after a failure where that is possible."""
 
-    def __init__(self, calculator: Calculator, factory: Callable[[], Calculator] | None, stress: bool) -> None:
+    cutoff: float | None = None
+    max_edges = 0
+
+    def __init__(self, calculator: BaseCalculator, factory: Callable[[], BaseCalculator] | None, stress: bool) -> None:
         self.calculator, self.factory, self.stress = calculator, factory, stress
         self.name = str(getattr(calculator, "name", None) or type(calculator).__name__.lower())
 
@@ -355,57 +384,3 @@ def _checked(labels: Labels) -> Outcome:
         if value is not None and not np.isfinite(value).all():
             return f"NaN or infinite {name}"
     return labels
-
-
-def _evaluate(
-    jobs: list[Atoms],
-    engine: _Engine,
-    resume: str | Path | None,
-    batch_size: int,
-    on_error: str,
-    progress: bool,
-) -> list[Outcome]:
-    """Outcomes of all jobs; those in the resume file are not computed again."""
-    journal = None if resume is None else Journal(Path(resume), _fingerprint(jobs, engine))
-    outcomes: list[Outcome] = [] if journal is None else journal.read()
-    for job, outcome in zip(jobs, outcomes, strict=False):
-        if on_error == "raise" and isinstance(outcome, str):
-            raise StructureError(
-                f"{engine.name} failed: {outcome} (recorded in {resume}; delete that to try again)",
-                structure=stable_id(job),
-            )
-    written, last = len(outcomes), time.monotonic()
-    todo = track(jobs[written:], f"label ({engine.name})", total=len(jobs) - written, enabled=progress)
-    try:
-        for portion in engine.outcomes(todo) if written < len(jobs) else ():
-            outcomes += portion
-            if on_error == "raise" and any(isinstance(o, str) for o in portion):
-                break
-            if journal is not None and (
-                len(outcomes) - written >= batch_size or time.monotonic() > last + FLUSH_SECONDS
-            ):
-                journal.append(outcomes[written:])
-                written, last = len(outcomes), time.monotonic()
-    finally:
-        failed = next((k for k, o in enumerate(outcomes) if isinstance(o, str)), None)
-        end = len(outcomes) if on_error == "skip" or failed is None else failed  # what was raised for is tried again
-        if journal is not None and end > written:
-            journal.append(outcomes[written:end])
-    if on_error == "raise" and failed is not None:
-        raise StructureError(f"{engine.name} failed: {outcomes[failed]}", structure=stable_id(jobs[failed]))
-    return outcomes
-
-
-def _fingerprint(jobs: Sequence[Atoms], engine: _Engine) -> str:
-    """What a resume file must have been made of: the same teacher and structures in the same order."""
-    digest = blake2b(engine.identity(), digest_size=16)
-    for atoms in jobs:
-        digest.update(f"{stable_id(atoms)}\0{len(atoms)}".encode())
-        for array, dtype in (
-            (atoms.numbers, "<i8"),
-            (atoms.positions, "<f8"),
-            (atoms.cell.array, "<f8"),
-            (atoms.pbc, "?"),
-        ):
-            digest.update(np.ascontiguousarray(array, dtype=dtype).tobytes())
-    return digest.hexdigest()

@@ -8,12 +8,12 @@ import torch
 from ase import Atoms
 from ase.io import read
 
-from mdl_physpretrain.batch import neighbour_list
+from mdl_physpretrain.batch import build_batch, neighbour_list
 from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.dynamics.batched import BatchedRun, split_batches
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import NoiseStream, structure_rng
-from mdl_physpretrain.models import CGCNN, ZBL, ASECalculator
+from mdl_physpretrain.models import CGCNN, ZBL, ASECalculator, predict
 from mdl_physpretrain.physicality import assess
 
 
@@ -47,6 +47,59 @@ def test_the_skin_never_misses_a_pair(ensemble, pressure, eam, mgo):
     change = (torch.linalg.det(run.state.cells) / first_volume).numpy()
     if pressure:
         assert (np.abs(change - 1) > 0.05).all()
+
+
+@pytest.mark.parametrize(("ensemble", "pressure"), [("nvt", 0.0), ("npt", 0.4), ("npt", -0.3)])
+def test_near_pairs_hold_every_pair_as_short_as_the_first(ensemble, pressure, eam, mgo):
+    settings = MDSettings(ensemble=ensemble, temperature=3000, pressure=pressure, steps=80, taup=2000.0, stop_on=())
+    for atoms in mgo:
+        atoms.set_velocities(np.random.default_rng(1).normal(scale=0.1, size=(len(atoms), 3)))
+    shorter = 0
+    with torch.no_grad():
+        run = BatchedRun(eam, mgo, [np.random.default_rng(k) for k in range(len(mgo))], settings, skin=0.4)
+        first = torch.as_tensor(run.monitor.first_distance)
+        for _ in range(settings.steps):
+            run.step()
+            evaluator = run.evaluator
+            short = evaluator.edge_squared < first[evaluator.edge_structure].square()
+            index, structure, squared = evaluator.near_pairs()
+            found = squared < first[structure].square()
+            torch.testing.assert_close(index[:, found], evaluator.edge_index[:, short], rtol=0, atol=0)
+            torch.testing.assert_close(squared[found], evaluator.edge_squared[short], rtol=0, atol=0)
+            shorter += int(short.sum())
+            if ensemble == "nvt":
+                assert len(structure) < 0.3 * len(evaluator.edge_squared)
+    assert shorter > 20
+
+
+@pytest.mark.parametrize("ensemble", ["nvt", "nve", "npt"])
+def test_forces_are_those_of_predict_and_stress_only_where_it_is_needed(ensemble, eam, mgo):
+    run = BatchedRun(eam, mgo, [np.random.default_rng(k) for k in range(len(mgo))], MDSettings(ensemble=ensemble))
+    expected = [predict(eam, build_batch(atoms, eam.cutoff, torch.float64)) for atoms in mgo]
+    torch.testing.assert_close(run.now.energy, torch.cat([e.energy for e in expected]).detach())
+    torch.testing.assert_close(run.now.forces, torch.cat([e.forces for e in expected]).detach(), rtol=1e-9, atol=1e-11)
+    if ensemble == "npt":
+        stress = torch.cat([e.stress for e in expected]).detach()
+        torch.testing.assert_close(run.now.stress, stress, rtol=1e-9, atol=1e-12)
+    else:
+        assert run.now.stress.isnan().all()
+
+
+def test_nothing_that_is_kept_grows_with_the_number_of_steps(eam, mgo):
+    settings = MDSettings(temperature=600, steps=200, stop_on=(), trace_interval=50)
+
+    def kept(run) -> int:
+        parts = (run.state, run.monitor, run.monitor.lindemann, run.now)
+        return sum(v.numel() for part in parts for v in vars(part).values() if isinstance(v, torch.Tensor))
+
+    with torch.no_grad():
+        run = BatchedRun(eam, mgo, [np.random.default_rng(k) for k in range(len(mgo))], settings, skin=3.0)
+        sizes = set()
+        for step in range(settings.steps):
+            run.step()
+            if step in (50, 100, 199):
+                sizes.add((kept(run), run.traces.values.size, len(run.evaluator.lists)))
+    assert len(sizes) == 1
 
 
 def test_result_does_not_depend_on_the_skin_or_the_batch(eam, mgo):

@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from mdl_physpretrain.physicality import LindemannAccumulator, minimum_image_shifts
+from mdl_physpretrain.physicality import LindemannAccumulator, lindemann, minimum_image_shifts
 
 
 def brute_force(frames: list[np.ndarray], cells: list[np.ndarray], first: Atoms, *, root: bool = True) -> np.ndarray:
@@ -50,7 +50,9 @@ def noisy(atoms: Atoms, rng, frames: int = 12, scale: float = 0.15, breathe: flo
     return positions, [f * atoms.cell.array for f in factor]
 
 
-def test_equals_brute_force_for_all_kinds_of_cells_at_once(zoo):
+@pytest.mark.parametrize("block", [7, lindemann.BLOCK])
+def test_equals_brute_force_for_all_kinds_of_cells_at_once(zoo, monkeypatch, block):
+    monkeypatch.setattr(lindemann, "BLOCK", block)
     rng = np.random.default_rng(0)
     structures = [atoms for name, atoms in zoo.items() if name != "one_atom"]
     for atoms in structures:

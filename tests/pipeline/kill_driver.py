@@ -29,7 +29,7 @@ KILLS = {
     "finished training": ("mdl_physpretrain.pipeline.cache", "Records.finish", 1, "before"),
     "evaluate": ("mdl_physpretrain.physicality.diatomics", "diatomic_curve", 2, "before"),
     "md": ("mdl_physpretrain.dynamics.records", "Runs.save", 1, "after"),
-    "collect": ("mdl_physpretrain.pipeline.students", "_write_joined", 2, "before"),
+    "collect": ("mdl_physpretrain.pipeline.judging", "_write_joined", 2, "before"),
     "report": ("mdl_physpretrain.report.build", "_page", 1, "before"),
 }
 
@@ -61,8 +61,8 @@ def attempt(config: str, folder: Path, kill: tuple[str, str, int, str] | None) -
     if child == 0:
         try:
             torch.set_num_threads(1)
-            students = importlib.import_module("mdl_physpretrain.pipeline.students")
-            students.CHUNK_ATOMS = {"cpu": 8, "cuda": 8}  # a portion of MD is one structure
+            judging = importlib.import_module("mdl_physpretrain.pipeline.judging")
+            judging.CHUNK_ATOMS = {"cpu": 8, "cuda": 8}  # a portion of MD is one structure
             if kill is not None:
                 die_in(*kill)
             with report.open("a") as events:

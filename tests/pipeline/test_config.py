@@ -8,7 +8,7 @@ from mdl_physpretrain.pipeline.config import RunConfig
 from mdl_physpretrain.pipeline.loading import build_config, dump_config, load_config, schema_rows
 
 FOLDER = Path(__file__).parents[2] / "configs"
-CONFIGS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("lmo-backbones/*.yaml"), *FOLDER.glob("paper/*-*.yaml")])
+CONFIGS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("lmo-backbones/*.yaml")])
 
 
 def _write(folder, text, name="c.yaml"):
@@ -224,40 +224,24 @@ def test_labels_are_anchored_to_structures_that_have_some(rocksalt):
         anchors(rocksalt[:1])
 
 
-@pytest.mark.parametrize("dataset", ["silica", "phosphorus", "mptrj"])
-@pytest.mark.parametrize("backbone", ["cgcnn", "torchmd", "m3gnet"])
-def test_papers_presets_are_table_a1_table_1_and_appendix_c(dataset, backbone):
-    from mdl_physpretrain.augmentation.ladder import TABLE_A1
-    from mdl_physpretrain.models.base import model_class
+def test_conditions_of_md_differ_from_the_first_in_what_they_say():
+    md = {"temperature": 1000, "steps": 50, "also": [{"ensemble": "npt", "temperature": 750}, {"ensemble": "nve"}]}
+    conditions = build_config({"data": {"source": "demo"}, "md": md}).md.conditions()
+    found = {label: (c.ensemble, c.temperature, c.steps, c.also) for label, c in conditions.items() if label}
+    assert found == {"npt-750K": ("npt", 750.0, 50, []), "nve-1000K": ("nve", 1000.0, 50, [])}
+    assert conditions[""].ensemble == "nvt"
 
-    config = load_config(FOLDER / "paper" / f"{dataset}-{backbone}.yaml")
-    expected = TABLE_A1[dataset, backbone]
-    assert {key: getattr(config.augment, key) for key in expected} == expected
-    assert (config.augment.anchor, config.augment.ladder, config.finetune.replay_fraction) == (False, "down", 0.0)
-    share = {"silica": 0.1, "phosphorus": 0.05, "mptrj": 0.1}[dataset]
-    assert config.data.usage == (1.0 if backbone == "cgcnn" else share)
-    conditions = {
-        "silica": (2000, 2.0),
-        "phosphorus": (1250, 1.0),
-        "mptrj": (500 if backbone == "cgcnn" else 1000, 1.0),
-    }
-    assert (config.md.temperature, config.md.timestep) == conditions[dataset]
-    assert (config.md.steps, config.md.n_structures) == (5000, 100)
-    assert (config.pretrain.epochs, config.finetune.epochs) == (50, 200)
-    assert config.finetune.weights == ((0.01, 50, 0) if dataset == "phosphorus" else (0.01, 50, 50))
-    assert {name: (arm.pretrain, arm.optimizer, arm.hybrid) for name, arm in config.arms.items()} == {
-        "baseline": (False, None, "none"),
-        "sam": (False, "sam", "none"),
-        "hybrid": (False, None, "joint"),
-        "pretrained": (True, None, "none"),
-    }
-    assert config.backbone.name == {"torchmd": "torchmd_et"}.get(backbone, backbone)
-    if backbone != "m3gnet":  # that one needs mattersim, and has defaults only
-        model = model_class(config.backbone.name)(**config.backbone.args)
-        sizes = {
-            "cgcnn": {"dim1": 100, "dim2": 150, "gc_count": 4, "pre_fc_count": 1, "post_fc_count": 3, "width": 0.2},
-            "torchmd": {"hidden_channels": 128, "num_layers": 8, "num_rbf": 50, "num_heads": 8, "num_post_layers": 2},
-        }[backbone]
-        assert {key: model.hparams[key] for key in sizes} == sizes
-        assert model.hparams["pool_order"] == "late"
-        assert model.cutoff == 8.0
+
+@pytest.mark.parametrize(
+    ("md", "message"),
+    [
+        ({"also": [{"steps": 5}]}, r"md: two entries of 'also'"),
+        ({"also": [{"ensemble": "npt"}, {"ensemble": "npt"}]}, r"md: two entries of 'also'"),
+        ({"also": [{"ensembel": "npt"}]}, r"md.also.0.ensembel.*did you mean 'md.also.0.ensemble'"),
+        ({"also": [{"ensemble": "nph"}]}, r"md.also.0.ensemble"),
+        ({"reference": "ref.extxyz"}, r"md: 'reference'.*set 'trajectory_interval'"),
+    ],
+)
+def test_impossible_conditions_are_refused(md, message):
+    with pytest.raises(ConfigError, match=message):
+        build_config({"data": {"source": "demo"}, "md": md})

@@ -25,16 +25,24 @@ arms:
   baseline: {pretrain: false}
   pretrained: {replay: 0.3}
   hybrid: {pretrain: false, hybrid: joint, optimizer: sam}
-md: {n_structures: 2, steps: 20}
+md:
+  n_structures: 2
+  steps: 20
+  trajectory_interval: 5
+  reference: reference.extxyz
+  also: [{ensemble: npt, temperature: 200, steps: 6}, {ensemble: nve, n_structures: 1, steps: 200}]
+probe: {n_compressed: 1}
 """
 ARMS = ("baseline", "pretrained", "hybrid")
 FILES = """config.yaml README.md environment.json timings.json efs.csv physicality.csv diatomics.csv alignment.csv
+diatomic_flags.csv compression.csv compression_flags.csv rdf.csv rdf_errors.csv nve.csv
 data/train.extxyz data/val.extxyz data/test.extxyz data/summary.json
 teacher/teacher.pt teacher/examination.json teacher/history.csv teacher/errors.json teacher/curves.csv
+teacher/decomposition.csv
 augment/labelled.extxyz augment/filter.json augment/min_distances.csv
 seed-0/pretrain/best.pt seed-0/pretrain/last.ckpt seed-0/pretrain/history.csv
 seed-1/baseline/best.pt seed-1/pretrained/best.pt seed-1/pretrained/history.csv
-seed-0/md/baseline.csv seed-0/md/pretrained.csv report/index.html"""
+seed-0/md/baseline.csv seed-0/md/pretrained.csv seed-1/md/hybrid@npt-200K.csv report/index.html"""
 
 
 def _call(*words):
@@ -55,11 +63,25 @@ def finished(tmp_path_factory):
         atoms.positions += rng.normal(scale=0.05, size=(8, 3))
         structures.append(random_labels(atoms, rng, f"mgo-{k}"))
     write_structures(folder / "mgo.extxyz", structures)
+    _reference(folder / "reference.extxyz", structures[1::2], rng)
     config = folder / "config.yaml"
     config.write_text(CONFIG)
     result = _call("run", config, "-o", folder / "run", "--jobs", "1")
     assert result.exit_code == 0, result.output
     return config, folder / "run", result.output
+
+
+def _reference(path, structures, rng):
+    """Trajectories of some of the structures that stand for DFT MD."""
+    from ase.io import write
+
+    frames = []
+    for atoms in structures:
+        for _ in range(5):
+            moved = atoms.copy()
+            moved.rattle(0.1, rng=rng)
+            frames.append(moved)
+    write(path, frames)
 
 
 def _statuses(run):
@@ -79,8 +101,12 @@ def test_every_file_of_the_run_folder_is_there(finished):
 def test_tables_have_a_row_for_every_seed_arm_and_structure(finished):
     _, run, _ = finished
     physicality = pd.read_csv(run / "physicality.csv")
-    assert len(physicality) == 2 * 3 * 2
-    assert set(physicality.groupby(["seed", "arm"]).size()) == {2}
+    assert physicality.groupby(["ensemble", "temperature", "steps"]).size().to_dict() == {
+        ("nvt", 300.0, 20): 2 * 3 * 2,
+        ("npt", 200.0, 6): 2 * 3 * 2,
+        ("nve", 300.0, 200): 2 * 3 * 1,
+    }
+    assert set(physicality.groupby(["seed", "arm"]).size()) == {5}
     assert {"ensemble", "temperature", "timestep", "steps", "overlap", "physical"} <= set(physicality)
     errors = pd.read_csv(run / "efs.csv")
     assert set(map(tuple, errors[["seed", "arm", "split"]].to_numpy())) == {
@@ -91,6 +117,41 @@ def test_tables_have_a_row_for_every_seed_arm_and_structure(finished):
     assert set(curves["pair"]) == {"O-O", "O-Mg", "Mg-Mg"}
     last = curves.sort_values("r").groupby(["arm", "seed", "pair"]).last()
     assert (last["energy"] == 0).all()
+
+
+def test_other_probes_have_a_row_for_every_seed_and_arm(finished):
+    _, run, _ = finished
+    everyone = {(s, a) for s in (0, 1) for a in ARMS}
+    for name, size in (("diatomic_flags", 3), ("compression_flags", 1), ("nve", 1)):
+        table = pd.read_csv(run / f"{name}.csv")
+        assert table.groupby(["seed", "arm"]).size().to_dict() == dict.fromkeys(everyone, size), name
+    curves = pd.read_csv(run / "compression.csv")
+    assert curves["scale"].min() == pytest.approx(0.7)
+    parts = pd.read_csv(run / "teacher" / "decomposition.csv").set_index("part")["forces_mae"]
+    assert {"morse", "embedding", "full"} <= set(parts.index)
+
+
+def test_rdfs_are_those_of_the_trajectories_and_measured_against_the_reference(finished):
+    from ase.io import read
+
+    from mdl_physpretrain.physicality.rdf import rdf
+
+    _, run, _ = finished
+    table = pd.read_csv(run / "rdf.csv")
+    assert {(s, a) for s, a in table[["seed", "arm"]].itertuples(index=False)} == {
+        (s, a) for s in (0, 1) for a in ARMS
+    } | {(0, "reference")}
+    errors = pd.read_csv(run / "rdf_errors.csv")
+    simulated = set(pd.read_csv(run / "physicality.csv").query("ensemble == 'nvt'")["structure_id"])
+    known = {a.info["structure_id"] for a in read(run.parent / "reference.extxyz", ":")}
+    assert set(errors["structure_id"]) == simulated & known
+    name = sorted(simulated & known)[0]
+    frames = read(run / "seed-0" / "md" / "baseline.trajectories" / f"{name}.extxyz", ":")
+    expected = rdf(frames[int(0.2 * len(frames)) :])
+    own = table[(table["arm"] == "baseline") & (table["seed"] == 0) & (table["structure_id"] == name)]
+    both = own.assign(r=own["r"].round(4)).merge(expected.assign(r=expected["r"].round(4)), on=["pair", "r"])
+    assert len(both) == len(own) == len(expected)
+    assert both["g_x"].to_numpy() == pytest.approx(both["g_y"].to_numpy(), abs=1e-4)
 
 
 def test_labels_provenance_and_metadata_are_kept(finished):
@@ -165,7 +226,7 @@ def test_second_call_skips_everything_and_md_changes_redo_only_md(finished):
     assert result.exit_code == 0, result.output
     redone = {stage for stage, status in _statuses(run).items() if status == "done"}
     assert {stage.split()[0] for stage in redone} == {"md", "report"}
-    assert set(pd.read_csv(run / "physicality.csv")["steps"]) == {10}
+    assert set(pd.read_csv(run / "physicality.csv").query("ensemble == 'nvt'")["steps"]) == {10}
 
 
 def test_only_and_unknown_stage(finished):

@@ -1,6 +1,7 @@
 """A synthetic run folder with every file of the pipeline, for the tests of the report.
 
 The numbers are drawn from distributions; they resemble a run on Li-Mn-O and say nothing about one.
+The files of the probes and of the trajectories are in ``report_probe_files.py``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from report_probe_files import add_frames, add_probes
 
 PAIRS = {"Li-Li": 2.9, "Li-Mn": 2.8, "Li-O": 2.05, "Mn-Mn": 2.85, "Mn-O": 1.95, "O-O": 2.75}
 FAILING = {"baseline": 0.9, "pretrained": 0.1, "zbl": 0.4}
@@ -24,6 +26,7 @@ def make_run(
     pairs: int = 6,
     names: list[str] | None = None,
     passed: bool = True,
+    probes: bool = False,
 ) -> Path:
     rng = np.random.default_rng(3)
     typical = dict(list(PAIRS.items())[:pairs])
@@ -36,6 +39,9 @@ def make_run(
     _seeds(folder, rng, arms, seeds, names)
     _diatomics(folder, rng, arms, seeds, typical)
     _alignment(folder, rng, arms, seeds, names)
+    if probes:
+        add_probes(folder, arms, seeds, names)
+        add_frames(folder)
     return folder
 
 

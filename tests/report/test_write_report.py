@@ -4,12 +4,12 @@ import json
 import os
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from report_page import Page
 from report_run_folder import make_run
 
 from mdl_physpretrain.errors import PhysPretrainError
@@ -17,60 +17,10 @@ from mdl_physpretrain.physicality.statistics import wilson_interval
 from mdl_physpretrain.report import build, write_report
 from mdl_physpretrain.report.read import read_run
 
-SECTIONS = ("verdict", "physicality", "accuracy", "failures", "trajectories", "teacher", "augmentation", "learning",
-            "diatomics", "alignment", "data", "timings", "configuration")  # fmt: skip
+SECTIONS = ("verdict", "physicality", "accuracy", "failures", "trajectories", "diatomics", "teacher", "augmentation",
+            "learning", "alignment", "data", "timings", "configuration")  # fmt: skip
 FIGURES = ("failure_steps", "seeds", "teacher_curves", "teacher_fit", "min_distances", "learning_curves", "diatomics",
            "alignment")  # fmt: skip
-VOID = {"meta", "link", "input", "br", "hr", "img"}
-
-
-class Page(HTMLParser):
-    """Checks that tags are closed in order; collects ids, tags, attributes, text and tables by caption."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open, self.ids, self.tags, self.attributes = [], [], [], []
-        self.texts: list[str] = []
-        self.tables: dict[str, list[list[str]]] = {}
-        self._rows: list[list[str]] = []
-        self._name = ""
-        self.feed(html)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *a) for a in attrs]
-        self.ids += [value for key, value in attrs if key == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self._rows, self._name = [], ""
-        elif tag == "tr":
-            self._rows.append([])
-        elif tag == "td":
-            self._rows[-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *a) for a in attrs]
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-        if tag == "table":
-            self.tables[self._name] = [row for row in self._rows if row]
-
-    def handle_data(self, data):
-        self.texts.append(data)
-        if self.open and self.open[-1] == "caption":
-            self._name += data
-        if "td" in self.open and self._rows and self._rows[-1] and "small" not in self.open:
-            self._rows[-1][-1] += data
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.texts))
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +212,8 @@ def test_hostile_names_stay_text(tmp_path):
     config = (folder / "config.yaml").read_text().replace("Li-Mn-O, 40 structures", "'</title><script>evil()</script>'")
     (folder / "config.yaml").write_text(config)
     page = Page(write_report(folder).read_text())
-    assert page.tags.count("script") == 1
+    assert [a[2] for a in page.attributes if a[:2] == ("script", "type")] == ["application/json"]
+    assert page.tags.count("script") == 2
     assert "img" not in page.tags
     assert not [a for a in page.attributes if a[1].startswith("on")]
     ids = {row[0] for row in page.tables["Every trajectory"]}

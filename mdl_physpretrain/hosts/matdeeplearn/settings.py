@@ -9,15 +9,17 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.pipeline.config import MD, PRESETS, Augment, Count, NotNegative, Positive, Teacher, _Section
+from mdl_physpretrain.pipeline.config import PRESETS, Augment, Teacher
+from mdl_physpretrain.pipeline.fields import Count, NotNegative, Positive, Section
 from mdl_physpretrain.pipeline.loading import merge
+from mdl_physpretrain.pipeline.md_options import Simulation
 
 __all__ = ["Examination", "Settings", "read_settings"]
 
 SECTION = "physpretrain"
 
 
-class Examination(MD):
+class Examination(Simulation):
     """MD of structures with the network, and whether it stays physical."""
 
     every: int = Field(default=0, ge=0, description="Also after every so many epochs; 0: at the end only.")
@@ -38,7 +40,7 @@ class HostTeacher(Teacher):
     )
 
 
-class Settings(_Section):
+class Settings(Section):
     """What the trainers ``physpretrain`` and ``sam`` do besides MatDeepLearn's own training."""
 
     preset: Literal["default", "paper"] = Field(default="default", description="'paper': teacher and labels as there.")

@@ -17,7 +17,8 @@ from nshconfig import Field
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.mattertune.labelling import clean
 from mdl_physpretrain.hosts.mattertune.loading import potential
-from mdl_physpretrain.pipeline.config import MD, Sources
+from mdl_physpretrain.pipeline.fields import Sources
+from mdl_physpretrain.pipeline.md_options import Simulation
 
 __all__ = ["COUNTS", "HostMD", "MDPhysicalityCallback", "MDPhysicalityRecipeConfig"]
 
@@ -28,7 +29,7 @@ CONDITIONS = ("ensemble", "temperature", "timestep", "steps")
 PREFIX, FINAL = "physicality", "physicality_end"
 
 
-class HostMD(MD):
+class HostMD(Simulation):
     """Options of ``md`` in ``physpretrain run``; structures may also be those of the host's data module."""
 
     source: Sources = Field(default=["validation"])

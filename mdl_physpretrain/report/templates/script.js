@@ -39,6 +39,28 @@
     find.addEventListener("input", update);
     failing.addEventListener("change", update);
   }
+  // tables from the page itself, for when nothing but the page was sent
+  const store = document.getElementById("downloads"), tables = store ? JSON.parse(store.textContent) : {};
+  const quoted = (value) => {
+    if (value === null) return "";
+    const text = value === true ? "True" : value === false ? "False" : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  for (const link of document.querySelectorAll("a[data-table]")) {
+    const table = tables[link.dataset.table];
+    if (!table) continue;
+    link.addEventListener("click", () => {
+      const json = link.download.endsWith(".json");
+      const records = () => table.data.map((row) => Object.fromEntries(table.columns.map((name, k) => [name, row[k]])));
+      const text = json
+        ? JSON.stringify(records(), null, 1)
+        : [table.columns, ...table.data].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
+      const url = URL.createObjectURL(new Blob([text], { type: json ? "application/json" : "text/csv" }));
+      const file = link.getAttribute("href");
+      link.href = url;
+      setTimeout(() => { link.href = file; URL.revokeObjectURL(url); }, 2000);
+    });
+  }
   // where the reader is
   const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.getAttribute("href").slice(1), a]));
   if ("IntersectionObserver" in window) {

@@ -1,0 +1,144 @@
+"""The command that asks any potential all questions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.errors import ConfigError
+
+__all__ = ["potentials_of", "seeds_of", "tell"]
+
+
+@app.command()
+def check(
+    potentials: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]POTENTIAL...",
+            help="Checkpoints (of this package, MatDeepLearn, MatterTune, MatterSim), or module:factory of ASE "
+            "calculators.",
+        ),
+    ],
+    structures: Annotated[
+        list[str], typer.Option("--structures", "-s", help="Files ASE reads, patterns, 'demo', load-atoms:<name>.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables, trajectories and the report.")],
+    n_structures: Annotated[
+        int | None, typer.Option("--max-structures", min=1, help="At most so many, evenly spread over the files.")
+    ] = None,
+    reference: Annotated[
+        list[str] | None, typer.Option("--reference", help="Reference trajectories, for the RDFs.")
+    ] = None,
+    ensemble: Annotated[str, typer.Option("--ensemble", help="nvt, npt or nve.")] = "nvt",
+    temperature: Annotated[float, typer.Option("--temperature", "-T", help="K.")] = 300.0,
+    timestep: Annotated[float, typer.Option("--timestep", help="fs.")] = 1.0,
+    steps: Annotated[int, typer.Option("--steps")] = 1000,
+    friction: Annotated[float, typer.Option("--friction", help="Langevin, 1/fs.")] = 0.01,
+    pressure: Annotated[float, typer.Option("--pressure", help="eV/Å³.")] = 0.0,
+    seeds: Annotated[str, typer.Option("--seeds", help="Of velocities and noise, e.g. 0,1,2.")] = "0",
+    trajectories: Annotated[int, typer.Option("--trajectories", min=1, help="A frame every so many steps.")] = 10,
+    nve_structures: Annotated[int, typer.Option("--nve-structures", help="How many are run without thermostat.")] = 3,
+    nve_steps: Annotated[int, typer.Option("--nve-steps")] = 1000,
+    compressed: Annotated[int, typer.Option("--compressed", help="How many are compressed.")] = 8,
+    r_max: Annotated[float, typer.Option("--r-max", help="Of the RDFs, Å.")] = 6.0,
+    engine: Annotated[str, typer.Option("--engine", help="auto, ase or batched.")] = "auto",
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", help="errors, diatomics, compression, nve or rdf.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")] = "auto",
+) -> None:
+    """Is it safe to run these potentials? MD, diatomics, compression, energy drift, RDFs, errors.
+
+    The same command goes on after an interruption.
+    """
+    from mdl_physpretrain.physicality.check import check as checked
+    from mdl_physpretrain.structures import read_structures
+
+    numbers = seeds_of(seeds)
+    chosen = _spread(read_structures(structures), n_structures)
+    texts, loaded = potentials_of(potentials, device)
+    result = checked(
+        loaded, chosen, output=output, references=reference or (), described=texts, command=sys.argv,
+        progress=sys.stderr.isatty(), seeds=numbers, ensemble=ensemble, temperature=temperature, timestep=timestep,
+        steps=steps, friction=friction, pressure=pressure, engine=engine, trajectory_interval=trajectories,
+        nve_structures=nve_structures, nve_steps=nve_steps, compressed=compressed, r_max=r_max,
+        skip=tuple(skip or ()),
+    )  # fmt: skip
+    tell(result)
+
+
+def potentials_of(words: list[str], device: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Texts and potentials by name."""
+    from mdl_physpretrain.models.loading import load_potential, named_potentials
+
+    texts = named_potentials(words)
+    return texts, {name: load_potential(text, device) for name, text in texts.items()}
+
+
+def seeds_of(text: str) -> tuple[int, ...]:
+    """Numbers from a text such as ``0,1,2``."""
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--seeds: {text!r} is not a list of numbers such as 0,1,2") from None
+
+
+def tell(result: Any) -> None:
+    """Print what a check found: counts, answers, comparisons, where everything is."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    _counts(console, result)
+    colours = {"yes": "green", "no": "bold red", "unanswered": "yellow"}
+    others = result.verdicts[result.verdicts["question"] != "MD stays physical"]
+    if len(others):
+        table = Table("potential", "question", "", "finding", title="Answers", box=box.SIMPLE_HEAD, pad_edge=False)
+        for row in result.verdicts.to_dict("records"):
+            mark = Text(row["verdict"], style=colours.get(row["verdict"], ""))
+            table.add_row(Text(row["arm"]), row["question"], mark, Text(row["finding"]))
+        console.print(table)
+    for pair in result.pairs:
+        console.print(Text(pair.sentence()), soft_wrap=True)
+    console.print(Text(f"Wrote {result.page or result.folder / 'physicality.csv'}"), soft_wrap=True)
+
+
+def _counts(console: Any, result: Any) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from mdl_physpretrain.physicality import summarize
+
+    runs = result.tables.get("physicality")
+    if runs is None:
+        return
+    s = result.settings
+    title = f"{s.ensemble.upper()}, {s.temperature:g} K, {s.timestep:g} fs, {s.steps} steps: unphysical trajectories"
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("potential")
+    for name in ("runs", "overlap", "Lindemann", "broken", "unphysical", "95 % interval"):
+        table.add_column(name, justify="right")
+    main = runs[runs["label"].isna()]
+    counts = summarize(main.assign(unphysical=~main["physical"].astype(bool)), by="arm")
+    for row in counts.to_dict("records"):
+        mine = main[main["arm"] == row["arm"]]
+        broken = int((mine["nan"].astype(bool) | mine["exploded"].astype(bool)).sum())
+        interval = f"{100 * (1 - row['physical_high']):.0f}-{100 * (1 - row['physical_low']):.0f} %"
+        numbers = (row["n"], row["overlap"], row["lindemann_violation"], broken, row["n"] - row["physical"])
+        table.add_row(Text(str(row["arm"])), *map(str, numbers), interval)
+    console.print(table)
+
+
+def _spread(structures: list[Any], most: int | None) -> list[Any]:
+    """At most so many, evenly spread."""
+    if most is None or len(structures) <= most:
+        return structures
+    return [structures[k * len(structures) // most] for k in range(most)]

@@ -1,0 +1,128 @@
+"""Commands for molecular dynamics: md, assess."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.options import Workers
+from mdl_physpretrain.errors import ConfigError
+
+
+@app.command()
+def md(
+    potential: Annotated[
+        str, typer.Argument(metavar="[NAME=]POTENTIAL", help="Checkpoint, or module:factory of an ASE calculator.")
+    ],
+    structures: Annotated[list[str], typer.Argument(help="Files ASE reads, patterns, 'demo' or load-atoms:<name>.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for physicality.csv and runs.npz.")],
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", metavar="[NAME=]POTENTIAL", help="Another one, on the same velocities and noise."),
+    ] = None,
+    ensemble: Annotated[str, typer.Option("--ensemble", help="nvt, npt or nve.")] = "nvt",
+    temperature: Annotated[float, typer.Option("--temperature", "-T", help="K.")] = 300.0,
+    timestep: Annotated[float, typer.Option("--timestep", help="fs.")] = 1.0,
+    steps: Annotated[int, typer.Option("--steps")] = 1000,
+    friction: Annotated[float, typer.Option("--friction", help="Langevin, 1/fs.")] = 0.01,
+    pressure: Annotated[float, typer.Option("--pressure", help="eV/Å³.")] = 0.0,
+    engine: Annotated[str, typer.Option("--engine", help="auto, ase or batched.")] = "auto",
+    trajectories: Annotated[
+        int | None, typer.Option("--trajectories", min=1, help="Write a frame every so many steps.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of velocities and noise.")] = 0,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Several instead of --seed, e.g. 0,1,2.")] = None,
+    executor: Workers = "serial",
+    batch_atoms: Annotated[
+        int | None, typer.Option("--batch-atoms", min=1, help="Together at most; less serves more workers.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")] = "auto",
+) -> None:
+    """Molecular dynamics of structures, and whether it stays physical.
+
+    Several potentials (--also) or seeds are compared in pairs; their files are seed-<s>/md/<name>.runs.npz.
+    """
+    from mdl_physpretrain.cli.check import potentials_of, seeds_of, tell
+    from mdl_physpretrain.structures import read_structures
+
+    options: dict[str, Any] = {
+        "ensemble": ensemble, "temperature": temperature, "timestep": timestep, "steps": steps, "friction": friction,
+        "pressure": pressure, "engine": engine,
+    }  # fmt: skip
+    if (also or seeds is not None) and (executor != "serial" or batch_atoms is not None):
+        raise ConfigError("--executor and --batch-atoms are for a single potential and --seed")
+    numbers = (seed,) if seeds is None else seeds_of(seeds)
+    texts, loaded = potentials_of([potential, *(also or [])], device)
+    starts, show = read_structures(structures), sys.stderr.isatty()
+    if also or seeds is not None:
+        from mdl_physpretrain.physicality.check import check
+        from mdl_physpretrain.physicality.check_settings import PARTS
+
+        tell(
+            check(
+                loaded, starts, output=output, described=texts, command=sys.argv, report=False, progress=show,
+                seeds=numbers, trajectory_interval=trajectories, skip=PARTS, **options,
+            )
+        )  # fmt: skip
+        return
+    from mdl_physpretrain.distributed import open_executor
+    from mdl_physpretrain.dynamics import simulate
+    from mdl_physpretrain.physicality import assess as judged
+
+    if trajectories is not None:
+        options |= {"trajectory_dir": output / "trajectories", "trajectory_interval": trajectories}
+    (one,) = loaded.values()
+    with open_executor(executor) as workers:
+        runs = simulate(
+            one, starts, seed=seed, checkpoint=output / "runs.npz", max_batch_atoms=batch_atoms, executor=workers,
+            progress=show, **options,
+        )  # fmt: skip
+    _physicality_table(judged(runs), output / "physicality.csv")
+
+
+@app.command()
+def assess(
+    trajectories: Annotated[
+        list[str], typer.Argument(help="Trajectory files of any code that ASE reads, or patterns.")
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", "-T", help="Target, K: explosion limit.")
+    ] = None,
+    variant: Annotated[str, typer.Option("--variant", help="Lindemann index: literature or printed.")] = "literature",
+    unwrapped: Annotated[bool, typer.Option("--unwrapped", help="Positions are not wrapped into the cell.")] = False,
+    interval: Annotated[int, typer.Option("--interval", help="Look at every so many frames.")] = 1,
+) -> None:
+    """Atom overlap, Lindemann indices, NaN and explosion of existing trajectories."""
+    from mdl_physpretrain.physicality import Limits
+    from mdl_physpretrain.physicality import assess as judged
+
+    table = judged(
+        trajectories, limits=Limits(variant=variant), temperature=temperature, wrapped=not unwrapped, interval=interval,
+        progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    _physicality_table(table, output)
+
+
+def _physicality_table(frame: Any, output: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names = ["structure_id", "steps_done", "physical", "reason", "first_unphysical_step", "min_distance"]
+    names += ["closest_pair", "lindemann_local", "lindemann_global"]
+    table = Table(*names, title=f"{int((~frame['physical']).sum())} of {len(frame)} trajectories are unphysical")
+    for row in frame[names].to_dict("records"):
+        table.add_row(*(Text(f"{v:.3f}" if isinstance(v, float) else str(v)) for v in row.values()))
+    Console().print(table)
+    if output is not None:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            frame.to_csv(output, index=False)
+        except OSError as error:
+            raise ConfigError(f"cannot write {output}: {error.strerror}") from error
+        typer.echo(f"Wrote {output}")

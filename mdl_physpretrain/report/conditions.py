@@ -1,0 +1,82 @@
+"""What went wrong first in each trajectory, and under which conditions it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mdl_physpretrain.report.parse import truth
+
+__all__ = ["condition_words", "main_conditions", "with_outcomes"]
+
+FIRST = {"overlap": "overlap", "nan": "broken", "explosion": "broken", "lindemann": "lindemann"}  # reason -> outcome
+NUMBERS = ("first_unphysical_step", "steps_done", "steps", "min_distance", "lindemann_local", "lindemann_global",
+           "timestep")  # fmt: skip
+
+
+def with_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add ``broken``, ``outcome`` (what went wrong first) and ``condition``; numbers become numbers."""
+    for column in ("overlap", "lindemann_violation", "physical", "nan", "exploded"):
+        frame[column] = truth(frame[column]) if column in frame else False
+    frame["structure_id"] = frame["structure_id"].fillna("?").astype(str)
+    frame["broken"] = frame["nan"] | frame["exploded"]
+    ranked = np.select(
+        [frame["physical"], frame["overlap"], frame["broken"], frame["lindemann_violation"]],
+        ["physical", "overlap", "broken", "lindemann"],
+        "other",
+    )
+    # "reason" lists what happened in order of time
+    reasons = frame["reason"].fillna("") if "reason" in frame else pd.Series("", index=frame.index)
+    first = reasons.map(lambda r: FIRST.get(str(r).split(",")[0].strip()))
+    frame["outcome"] = first.where(first.notna() & ~frame["physical"], ranked)
+    for column in NUMBERS:
+        frame[column] = pd.to_numeric(frame[column], errors="coerce") if column in frame else np.nan
+    words = pd.Series([condition_words(row) for row in frame.to_dict("records")], index=frame.index)
+    if "label" in frame:  # simulations that differ in something that the words do not tell
+        label = frame["label"].fillna("").astype(str)
+        alike = label.groupby(words).transform("nunique") > 1
+        words += (" (" + label + ")").where(alike & (label != "") & (words != label), "")
+    frame["md"] = words
+    frame["condition"] = _with_steps(frame)
+    if "label" in frame:  # the main simulation first
+        frame = frame.sort_values("label", key=lambda label: label.fillna("") != "", kind="stable", ignore_index=True)
+    return frame
+
+
+def main_conditions(frame: pd.DataFrame) -> list[str]:
+    """Conditions of the main simulation; all, where none is marked as a further one."""
+    if "label" in frame:
+        main = frame[frame["label"].fillna("") == ""]
+        frame = main if len(main) else frame
+    return list(dict.fromkeys(frame["condition"]))
+
+
+def condition_words(row: Mapping[str, Any]) -> str:
+    """Words such as ``NVT, 1000 K, 1 fs`` of a row or of the settings of a simulation."""
+    known = {k: row[k] for k in ("ensemble", "temperature", "timestep") if k in row and not pd.isna(row[k])}
+    found = [str(known["ensemble"]).upper()] if "ensemble" in known else []
+    for key, unit in (("temperature", "K"), ("timestep", "fs")):
+        if key in known:
+            try:
+                found.append(f"{float(known[key]):g} {unit}")
+            except ValueError:
+                found.append(f"{known[key]} {unit}")
+    label = row.get("label")
+    return ", ".join(found) or (label if isinstance(label, str) and label else "MD")
+
+
+def _with_steps(frame: pd.DataFrame) -> pd.Series:
+    """The condition with its number of steps.
+
+    Trajectories whose length alone differs share a condition (existing
+    trajectories have the length they have), unless one arm and seed ran the
+    same structure for two lengths: those are two experiments.
+    """
+    same = frame.groupby([c for c in ("md", "arm", "seed", "structure_id") if c in frame])["steps"]
+    twice = (same.transform("nunique") > 1).groupby(frame["md"]).transform("any")
+    longest = frame.groupby("md")["steps"].transform("max")
+    steps = frame["steps"].where(twice, longest)
+    return frame["md"] + steps.map(lambda n: "" if pd.isna(n) else f", {n:.0f} steps")

@@ -1,0 +1,159 @@
+"""The loss of the EAM fit on a dataset: neighbours once, exact gradients from a kernel."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from mdl_physpretrain.batch import build_batch
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.models.eam import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
+from mdl_physpretrain.structures.labels import get_labels, structure_id
+from mdl_physpretrain.teacher.kernel_labels import EAMKernel
+from mdl_physpretrain.training.errors import ErrorSums
+
+__all__ = ["EAMObjective"]
+
+
+class EAMObjective:
+    """Mean absolute errors of an EAM on labelled structures, and their gradient.
+
+    The numbers are those of :class:`mdl_physpretrain.training.loss.EFSLoss` on
+    :func:`mdl_physpretrain.models.predict`, to rounding. They do not depend on
+    the number of threads: every structure is one thread's, and sums over
+    structures are taken in order.
+
+    Parameters
+    ----------
+    model
+        Gives elements, pairs, cutoff and core; its other parameters are not used.
+    structures
+        Missing labels are left out of the loss.
+    weights
+        Of energy (eV), forces (eV/Å) and stress (eV/Å³).
+    threads
+        That work at the same time.
+
+    Raises
+    ------
+    StructureError
+        On a structure that is impossible or has an element the model lacks.
+    """
+
+    def __init__(
+        self,
+        model: EAM,
+        structures: Sequence[Atoms],
+        weights: tuple[float, float, float],
+        threads: int | None = None,
+    ) -> None:
+        self.kernel = kernel = EAMKernel(model)
+        self.weights = np.array(weights, dtype=np.float64)
+        self.threads = threads or torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self.threads - 1, "eam-fit") if self.threads > 1 else None
+        self.counts = np.array([len(a) for a in structures])
+        self.starts = np.concatenate([[0], np.cumsum(self.counts)])
+        pairs = [kernel.pairs(a, _cell_of(a, model, kernel)) for a in structures]
+        self.element = kernel.element_of[np.concatenate([a.numbers for a in structures])]
+        self.edges = np.concatenate([edges for edges, _, _ in pairs], axis=1)
+        self.vectors = np.concatenate([vectors for _, vectors, _ in pairs], axis=1)
+        sizes = [segments[-1] for _, _, segments in pairs]
+        self.segments = np.array([s for _, _, s in pairs]) + (np.cumsum(sizes) - sizes)[:, None]
+        labels = [get_labels(a) for a in structures]
+        self.has = np.array([[x is not None for x in (one.energy, one.forces, one.stress)] for one in labels])
+        self.energies = np.array([one.energy or 0.0 for one in labels])
+        self.forces = np.concatenate(
+            [np.zeros((n, 3)) if one.forces is None else one.forces for n, one in zip(self.counts, labels, strict=True)]
+        )
+        self.stresses = np.array([np.zeros((3, 3)) if one.stress is None else one.stress for one in labels])
+        volumes = np.abs(np.linalg.det(np.array([a.cell.array for a in structures])))
+        self.volumes = np.where(volumes > 1e-9, volumes, 0.0)
+        # components behind every label; without a label none
+        self.sizes = self.has * np.stack([np.ones(len(labels)), 3.0 * self.counts, np.full(len(labels), 9.0)], axis=1)
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def loss(self, parameters: Mapping[str, Tensor], chosen: Sequence[int]) -> tuple[float, dict[str, Tensor]]:
+        """Loss of some structures and its gradient.
+
+        Parameters
+        ----------
+        parameters
+            Those of :class:`EAM`, by name.
+        chosen
+            Indices of the structures.
+
+        Returns
+        -------
+        loss, gradient
+            The gradient by name, shaped and typed like the parameters.
+        """
+        indices = np.array(chosen, dtype=np.int64)
+        weights = self.weights * self.has[indices] / np.maximum(self.sizes[indices].sum(0), 1.0)
+        errors, (morse, amplitudes, decays, of_elements) = self._measure(parameters, indices, weights, True)
+        back = np.argsort(self.kernel.pair_number)
+        columns = [*morse[back].T, amplitudes[back], decays[back], *of_elements.T]
+        found = {
+            name: torch.as_tensor(np.ascontiguousarray(g), dtype=parameters[name].dtype)
+            for name, g in zip(PAIR_PARAMETERS + ELEMENT_PARAMETERS, columns, strict=True)
+        }
+        return float((weights * errors).sum()), found
+
+    def errors(self, parameters: Mapping[str, Tensor]) -> dict[str, float]:
+        """Mean absolute errors on all structures, as :meth:`ErrorSums.means` names them, with ``n_structures``."""
+        indices = np.arange(len(self))
+        errors, _ = self._measure(parameters, indices, np.zeros((len(self), 3)), False)
+        errors = errors * self.has
+        sums = ErrorSums()
+        columns = (errors[:, 0], errors[:, 0] / self.counts, errors[:, 1], errors[:, 2])
+        sums.sums[0] = torch.tensor([float(c.sum()) for c in columns], dtype=torch.float64)
+        sums.sums[1] = torch.tensor(self.sizes.sum(0)[[0, 0, 1, 2]])
+        return {**sums.means(tuple(self.weights.tolist())), "n_structures": len(self)}
+
+    def _measure(
+        self, parameters: Mapping[str, Tensor], indices: np.ndarray, weights: np.ndarray, with_gradient: bool
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Absolute errors by structure, and gradients in the order of the kernel."""
+        from mdl_physpretrain.teacher.objective_kernel import measure
+
+        self.kernel.set_parameters({k: v.detach().cpu().double().numpy() for k, v in parameters.items()})
+        (morse, amplitudes, decays, _), of_elements, *_ = potential = self.kernel.parameters()
+        errors = np.empty((len(indices), 3))
+        rows = len(indices) if with_gradient else 0
+        gradients = [np.empty((rows, *like.shape)) for like in (morse, amplitudes, decays, of_elements)]
+
+        def work(own: slice) -> None:
+            measure(
+                indices[own], self.starts, self.element, self.edges, self.vectors, self.segments, *potential,
+                self.energies, self.forces, self.stresses, self.volumes, weights[own], errors[own], with_gradient,
+                *(g[own] for g in gradients),
+            )  # fmt: skip
+
+        first, *others = self._shares(indices)
+        futures = [self._pool.submit(work, own) for own in others] if self._pool is not None else []
+        work(first)
+        for future in futures:
+            future.result()
+        return errors, [g.sum(axis=0) for g in gradients]
+
+    def _shares(self, indices: np.ndarray) -> list[slice]:
+        """One run of structures for every thread, with about as many pairs in each."""
+        pairs = np.cumsum(self.segments[indices, -1] - self.segments[indices, 0])
+        wanted = pairs[-1] * np.arange(1, self.threads) / self.threads
+        ends = [0, *np.searchsorted(pairs, wanted).tolist(), len(indices)]
+        return [slice(low, high) for low, high in itertools.pairwise(ends) if high > low] or [slice(0)]
+
+
+def _cell_of(atoms: Atoms, model: EAM, kernel: EAMKernel) -> np.ndarray:
+    cell = kernel.cell(atoms)
+    if cell is None:  # the reference knows what is wrong
+        model.element_index(build_batch(atoms, model.cutoff).numbers)
+        raise StructureError("not a structure that a potential can be fitted to", structure=structure_id(atoms))
+    return cell

@@ -1,0 +1,171 @@
+"""The loss of the EAM fit and its exact gradient with respect to the parameters, as machine code.
+
+The loss sees energy, forces and stress, and these are linear in the pair
+slopes. With ``l`` the derivatives of the loss by its inputs and
+``q = r^ . (l_Fi - l_Fj) + r^ . l_S . r / V`` the derivative by the slope of a pair,
+
+    J = l_E [sum V(r) + sum F(rho)] + sum q [V'(r) + (F'(rho_i) + F'(rho_j)) rho'(r)]
+
+has the same gradient, and it needs no graph: one more pass over the pairs.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202 - numba finds the types of what it compiles
+from __future__ import annotations
+
+import numpy as np
+
+from mdl_physpretrain.teacher.kernel import BLOCK, EDGE_FLOATS, SMALLEST_R, compiled, evaluate, exp, switch
+
+__all__ = ["measure"]
+
+
+@compiled
+def _add_gradient(
+    element, n_elements, edges, vectors, segments, work, pair, element_parameters, cutoff, start, excess,
+    by_energy, by_forces, by_strain, morse_gradient, amplitude_gradient, decay_gradient, element_gradient,
+):  # fmt: skip
+    """Add the gradient of one structure after :func:`evaluate`; ``by_strain`` is ``l_S / V``, symmetric."""
+    morse, amplitudes, decays, _ = pair
+    n, n_basis, n_kinds = element.shape[0], amplitudes.shape[1], segments.shape[0] - 1
+    offset = segments[0]
+    weighted_slope = np.zeros(n)  # of an atom: sum of q rho'
+    for e in range(segments[n_kinds] - offset):
+        i, j = edges[0, offset + e], edges[1, offset + e]
+        x, y, z = vectors[0, offset + e], vectors[1, offset + e], vectors[2, offset + e]
+        tx = by_forces[i, 0] - by_forces[j, 0] + by_strain[0, 0] * x + by_strain[0, 1] * y + by_strain[0, 2] * z
+        ty = by_forces[i, 1] - by_forces[j, 1] + by_strain[1, 0] * x + by_strain[1, 1] * y + by_strain[1, 2] * z
+        tz = by_forces[i, 2] - by_forces[j, 2] + by_strain[2, 0] * x + by_strain[2, 1] * y + by_strain[2, 2] * z
+        q = (tx * x + ty * y + tz * z) / max(work[0, e], SMALLEST_R)
+        work[1, e] = q
+        weighted_slope[i] += q * work[4, e]
+        weighted_slope[j] += q * work[4, e]
+    by_density = np.empty(n)
+    for i in range(n):
+        curvature = element_parameters[element[i], 0]
+        by_density[i] = 2 * curvature * (by_energy * excess[i] + weighted_slope[i])
+        element_gradient[element[i], 0] += by_energy * excess[i] * excess[i] + 2 * excess[i] * weighted_slope[i]
+        element_gradient[element[i], 1] -= by_density[i]
+        element_gradient[element[i], 2] += by_energy
+    for kind in range(n_kinds):
+        depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
+        by_depth, by_alpha, by_middle = 0.0, 0.0, 0.0
+        for low in range(segments[kind], segments[kind + 1], BLOCK):
+            high = min(low + BLOCK, segments[kind + 1])
+            here, there = low - offset, high - offset
+            r, q = work[0, here:there], work[1, here:there]
+            of_density, of_slope = work[2, here:there], work[3, here:there]
+            first, second = edges[0, low:high], edges[1, low:high]
+            size = r.shape[0]
+            for e in range(size):
+                i, j = first[e], second[e]
+                of_density[e] = by_density[i] + by_density[j]
+                embedding = (
+                    element_parameters[element[i], 0] * excess[i] + element_parameters[element[j], 0] * excess[j]
+                )
+                of_slope[e] = 2 * q[e] * embedding
+            for e in range(size):
+                f, df = switch(r[e], start, cutoff)
+                falling = exp(-alpha * (r[e] - middle))
+                well, fall = by_energy * f + q[e] * df, q[e] * f
+                by_depth += well * falling * (falling - 2) + 2 * fall * alpha * falling * (1 - falling)
+                by_falling = depth * (2 * well * (falling - 1) + 2 * fall * alpha * (1 - 2 * falling))
+                by_alpha += 2 * fall * depth * falling * (1 - falling) - by_falling * (r[e] - middle) * falling
+                by_middle += by_falling * alpha * falling
+                # from now on of the unswitched density and its slope
+                of_density[e] = of_density[e] * f + of_slope[e] * df
+                of_slope[e] *= f
+            for k in range(n_basis):
+                amplitude, decay = amplitudes[kind, k], decays[kind, k]
+                total, moment, slopes = 0.0, 0.0, 0.0
+                for e in range(size):
+                    term = exp(-decay * r[e])
+                    part = term * (of_density[e] - decay * of_slope[e])
+                    total += part
+                    moment += part * r[e]
+                    slopes += term * of_slope[e]
+                amplitude_gradient[kind, k] += total
+                decay_gradient[kind, k] -= amplitude * (moment + slopes)
+        morse_gradient[kind, 0] += by_depth
+        morse_gradient[kind, 1] += by_alpha
+        morse_gradient[kind, 2] += by_middle
+
+
+@compiled
+def measure(
+    chosen, starts, element, edges, vectors, segments, pair, element_parameters, cutoff, start,
+    energies, forces, stresses, volumes, weights, errors, with_gradient,
+    morse_gradient, amplitude_gradient, decay_gradient, element_gradient,
+):  # fmt: skip
+    """Errors of some structures and the gradient of their weighted sum.
+
+    Parameters
+    ----------
+    chosen
+        Indices of the structures, (K,).
+    starts, element, edges, vectors, segments
+        All structures one after the other; ``segments`` (S, kinds + 1).
+    pair, element_parameters, cutoff, start
+        The potential, as in :func:`evaluate`.
+    energies, forces, stresses, volumes
+        Labels, shapes (S,), (N, 3), (S, 3, 3); Å³, zero where there is none.
+    weights
+        Of an energy, a force component and a stress component in the loss,
+        (K, 3), zero for a missing label.
+    errors
+        Written: sums of absolute errors of every structure, (K, 3).
+    with_gradient
+        Whether the gradients are wanted.
+    morse_gradient, amplitude_gradient, decay_gradient, element_gradient
+        Written, one for every structure: shaped like the parameters with a
+        leading K.
+    """
+    n_elements, longest, largest = element_parameters.shape[0], 1, 1
+    last = segments.shape[1] - 1
+    for s in chosen:
+        longest = max(longest, segments[s, last] - segments[s, 0])
+        largest = max(largest, starts[s + 1] - starts[s])
+    work = np.empty((EDGE_FLOATS, longest))
+    excess_of, force_of, virial, by_strain = (
+        np.empty(largest),
+        np.empty((largest, 3)),
+        np.empty((3, 3)),
+        np.empty((3, 3)),
+    )
+    for k in range(len(chosen)):
+        s = chosen[k]
+        own = slice(starts[s], starts[s + 1])
+        n = starts[s + 1] - starts[s]
+        excess, found = excess_of[:n], force_of[:n]
+        energy = evaluate(
+            element[own], n_elements, edges, vectors, segments[s], work, pair, element_parameters, cutoff, start,
+            excess, found, virial,
+        )  # fmt: skip
+        error = energy - energies[s]
+        errors[k, 0] = abs(error)
+        by_energy = weights[k, 0] * np.sign(error)
+        sum_forces, sum_stress = 0.0, 0.0
+        for i in range(n):
+            for c in range(3):
+                error = found[i, c] - forces[starts[s] + i, c]
+                sum_forces += abs(error)
+                found[i, c] = weights[k, 1] * np.sign(error)
+        volume = volumes[s]
+        for c in range(3):
+            for d in range(3):
+                error = (virial[c, d] / volume if volume > 0 else 0.0) - stresses[s, c, d]
+                sum_stress += abs(error)
+                virial[c, d] = weights[k, 2] * np.sign(error) / volume if volume > 0 else 0.0
+        for c in range(3):
+            for d in range(3):
+                by_strain[c, d] = 0.5 * (virial[c, d] + virial[d, c])
+        errors[k, 1], errors[k, 2] = sum_forces, sum_stress
+        if with_gradient:
+            morse_gradient[k] = 0.0
+            amplitude_gradient[k] = 0.0
+            decay_gradient[k] = 0.0
+            element_gradient[k] = 0.0
+            _add_gradient(
+                element[own], n_elements, edges, vectors, segments[s], work, pair, element_parameters, cutoff, start,
+                excess, by_energy, found, by_strain,
+                morse_gradient[k], amplitude_gradient[k], decay_gradient[k], element_gradient[k],
+            )  # fmt: skip
