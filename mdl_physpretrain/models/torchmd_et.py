@@ -8,6 +8,8 @@ it is told in :mod:`mdl_physpretrain.models.torchmd_layers`.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from mdl_physpretrain.batch import AtomicBatch
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.models.base import EnergyModel, register_model
-from mdl_physpretrain.models.torchmd_layers import ACTIVATIONS, BASES, Attention, NeighbourEmbedding, Pairs
+from mdl_physpretrain.models.torchmd_layers import ACTIVATIONS, BASES, Attention, ExpNormalBasis, NeighbourEmbedding, Pairs
 
 __all__ = ["TorchMDET"]
 
@@ -62,9 +64,18 @@ class TorchMDET(EnergyModel):
     own_images
         Let the neighbour embedding see an atom's own periodic images. Without
         them a cell and its supercell have different energies.
+
+    Attributes
+    ----------
+    fast
+        Use machine code where there is some: float32 on the CPU, heads of 16
+        channels, SiLU, ``"expnorm"``, distances in keys and values. What is
+        given up is a third derivative, and the derivative of a gradient with
+        respect to the weights.
     """
 
     reference_energies: Tensor
+    fast = True
 
     def __init__(
         self,
@@ -127,12 +138,38 @@ class TorchMDET(EnergyModel):
         if self.neighbor_embedding is not None:
             x = self.neighbor_embedding(batch.numbers, x, pairs, basis)
         vec: Tensor | None = None
+        apply = self._fast_layers(pairs) or (lambda layer, *state, last: layer(*state, pairs, basis, last=last))
         for k, layer in enumerate(self.attention_layers):
-            dx, dvec = layer(x, vec, pairs, basis, last=k == len(self.attention_layers) - 1)
+            dx, dvec = apply(layer, x, vec, last=k == len(self.attention_layers) - 1)
             x = x + dx
             vec = dvec if vec is None or dvec is None else vec + dvec
         total = x.new_zeros(len(batch)).index_add(0, batch.structure, self.reference_energies[batch.numbers])
         return total + self._read_out(self.out_norm(x), batch)
+
+    def _fast_layers(self, pairs: Pairs) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
+        """How layers are applied in machine code, or ``None`` where there is none for this model and these tensors."""
+        basis, first = self.distance_expansion, cast(Attention, self.attention_layers[0])
+        r = pairs.r
+        simple = r.device.type == "cpu" and r.dtype == self.dtype == torch.float32 and len(r) > 0
+        if not (self.fast and simple and isinstance(basis, ExpNormalBasis) and first.has_machine_code()):
+            return None
+        from mdl_physpretrain.models import torchmd_fast
+
+        intervals = torchmd_fast.intervals_for(basis.betas)
+        if intervals is None:
+            return None
+        fast = torchmd_fast.FastPairs.make(
+            pairs.spread(pairs.first),
+            pairs.spread(pairs.second),
+            r,
+            pairs.direction,
+            cutoff=self.cutoff,
+            alpha=basis.alpha,
+            intervals=intervals,
+            smooth=first.smooth_cutoff,
+        )
+        rows = torchmd_fast.gaussian_rows(basis.means, basis.betas, intervals)
+        return lambda layer, x, vec, *, last: torchmd_fast.attention(layer, x, vec, fast, rows, last=last)
 
     def _read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
         if self.pool_order == "early":

@@ -284,6 +284,12 @@ class Attention(nn.Module):
         self.dk_proj = glorot(nn.Linear(n_basis, channels)) if influence in {"keys", "both"} else None
         self.dv_proj = glorot(nn.Linear(n_basis, 3 * channels)) if influence in {"values", "both"} else None
 
+    def has_machine_code(self) -> bool:
+        """Whether :mod:`mdl_physpretrain.models.torchmd_fast` computes a layer of this kind."""
+        simple = self.act is _silu and self.attention_act is _silu
+        both = self.dk_proj is not None and self.dv_proj is not None
+        return simple and both and self.channels == 16 * self.heads
+
     def forward(
         self, x: Tensor, vec: Tensor | None, pairs: Pairs, basis: Tensor, *, last: bool
     ) -> tuple[Tensor, Tensor | None]:

@@ -67,7 +67,8 @@ def nearest_distances(structures: Sequence[Atoms], cutoff: float) -> dict[tuple[
         i, j = edges
         r = np.linalg.norm(atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array, axis=1)
         zi, zj = atoms.numbers[i], atoms.numbers[j]
-        for a, b in {(int(min(p)), int(max(p))) for p in zip(zi, zj, strict=True)}:
+        kinds = np.unique(np.stack([np.minimum(zi, zj), np.maximum(zi, zj)]), axis=1)
+        for a, b in kinds.T.tolist():
             mask = (zi == a) & (zj == b)
             nearest = np.full(len(atoms), np.inf)
             np.minimum.at(nearest, i[mask], r[mask])
