@@ -2,9 +2,9 @@
 
 Supercells of one crystal, neighbour list and energy, forces and stress, one
 process per size (so that its peak memory is that of the size), one at a time.
-Writes a table and ``docs/scaling.png``:
+Writes a table and ``docs/performance/scaling.png``:
 
-    python scripts/bench_scaling.py crystal.extxyz --png docs/scaling.png
+    python scripts/bench_scaling.py crystal.extxyz --png docs/performance/scaling.png
 
 A size whose process does not get the memory it asks for (``--limit-gb``, an
 address-space limit) is reported as such and ends the series of its model.

@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from mdl_physpretrain.batch import AtomicBatch
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.models.base import EnergyModel, register_model
-from mdl_physpretrain.models.torchmd_layers import ACTIVATIONS, BASES, Attention, ExpNormalBasis, NeighbourEmbedding, Pairs
+from mdl_physpretrain.models.torchmd_layers import (
+    ACTIVATIONS,
+    BASES,
+    Attention,
+    ExpNormalBasis,
+    NeighbourEmbedding,
+    Pairs,
+)
 
 __all__ = ["TorchMDET"]
 

@@ -119,9 +119,7 @@ def b_splines(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for degree in range(1, 6):
         # of the splines that are not zero at t, number m starts degree - m intervals before
         padded = [np.zeros_like(t), *lower, np.zeros_like(t)]
-        lower = [
-            ((t + degree - m) * padded[m] + (1 - t + m) * padded[m + 1]) / degree for m in range(degree + 1)
-        ]
+        lower = [((t + degree - m) * padded[m] + (1 - t + m) * padded[m + 1]) / degree for m in range(degree + 1)]
         orders.append(lower)
     zero = np.zeros_like(t)
     value = np.stack(orders[5], axis=1)

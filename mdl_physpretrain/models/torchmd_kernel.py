@@ -30,13 +30,14 @@ import numpy as np
 
 from mdl_physpretrain.models.vector_math import ONE, ZERO, compiled, exp_negative
 
-__all__ = ["LANES", "add", "backward", "forward", "sigmoid"]
+__all__ = ["LANES", "add", "backward", "forward", "sigmoid", "spread_heads", "sum_heads"]
 
 LANES = 16
 
 
 @numba.njit(inline="always")
 def sigmoid(z):
+    """Of one number."""
     t = exp_negative(-abs(z))
     return (ONE if z >= ZERO else t) / (ONE + t)
 
@@ -70,6 +71,7 @@ def _radial_slope(parts, row, weight, slope, table, bias, f):
 
 @compiled
 def add(to, what):
+    """Add rows."""
     for b in range(to.shape[0]):
         x, y = to[b], what[b]
         for c in range(x.shape[0]):
@@ -77,24 +79,45 @@ def add(to, what):
 
 
 @compiled
+def sum_heads(p, s):
+    """Sums over the channels of every head, ``p`` (n, heads, LANES), to ``s`` (n, heads)."""
+    for m in range(s.shape[0]):
+        for h in range(s.shape[1]):
+            x, total = p[m, h], ZERO
+            for c in range(LANES):
+                total += x[c]
+            s[m, h] = total
+
+
+@compiled
+def spread_heads(s, p):
+    """Every head's number to all its channels."""
+    for m in range(s.shape[0]):
+        for h in range(s.shape[1]):
+            p[m, h, :] = s[m, h]
+
+
+@compiled
 def forward(first, last, centre, neighbour, row, spline, envelope, direction, x, table, bias, out):
     """Add the messages to ``out``."""
     parts, channels = table.shape[0], x.shape[2]
-    f = np.empty((4, channels), np.float32)
+    heads = channels // LANES
+    f, p, s = np.empty((4, channels), np.float32), np.empty((2, channels), np.float32), np.empty((2, heads), np.float32)
+    by_head = p.reshape((2, heads, LANES))
     oi, oj = np.empty((out.shape[1], channels), np.float32), np.empty((out.shape[1], channels), np.float32)
     for e in range(first, last):
         i, j, phi, cut = centre[e], neighbour[e], envelope[0, e, 0], envelope[0, e, 1]
         _radial(parts, row[e], spline[0, e], table, bias, f)
         xi, xj = x[i], x[j]
-        for h in range(0, channels, LANES):
-            a1, a2 = ZERO, ZERO
-            for c in range(h, h + LANES):
-                a1 += xi[0, c] * xj[1, c] * f[0, c]
-                a2 += xj[0, c] * xi[1, c] * f[0, c]
-            a1, a2 = phi * a1 * sigmoid(a1), phi * a2 * sigmoid(a2)
-            for c in range(h, h + LANES):
-                oi[0, c] = a1 * f[1, c] * xj[2, c]
-                oj[0, c] = a2 * f[1, c] * xi[2, c]
+        for c in range(channels):
+            p[0, c], p[1, c] = xi[0, c] * xj[1, c] * f[0, c], xj[0, c] * xi[1, c] * f[0, c]
+        sum_heads(by_head, s)
+        for m in range(2):
+            for h in range(heads):
+                s[m, h] = phi * s[m, h] * sigmoid(s[m, h])
+        spread_heads(s, by_head)
+        for c in range(channels):
+            oi[0, c], oj[0, c] = p[0, c] * f[1, c] * xj[2, c], p[1, c] * f[1, c] * xi[2, c]
         if parts > 2:
             for d in range(3):
                 n, ui, uj = direction[e, d], oi[1 + d], oj[1 + d]
@@ -121,34 +144,37 @@ def backward(
     out. ``dr`` (M,) and ``dn`` (M, 3) are written.
     """
     parts, channels, blocks = table.shape[0], x.shape[2], x.shape[1]
+    heads = channels // LANES
     f, q = np.empty((12, channels), np.float32), np.empty((4, channels), np.float32)
+    p, s = np.empty((4, channels), np.float32), np.empty((4, heads), np.float32)
+    by_head = p.reshape((4, heads, LANES))
     yi, yj = np.empty((blocks, channels), np.float32), np.empty((blocks, channels), np.float32)
     for e in range(first, last):
         i, j, phi, cut = centre[e], neighbour[e], envelope[0, e, 0], envelope[0, e, 1]
         _radial_slope(parts, row[e], spline[0, e], spline[1, e], table, bias, f)
         xi, xj, gi, gj = x[i], x[j], g[i], g[j]
         along_phi, along_cut, along = ZERO, ZERO, ZERO
-        for h in range(0, channels, LANES):
-            a1, a2, t1, t2 = ZERO, ZERO, ZERO, ZERO
-            for c in range(h, h + LANES):
-                a1 += xi[0, c] * xj[1, c] * f[0, c]
-                a2 += xj[0, c] * xi[1, c] * f[0, c]
-                t1 += gi[0, c] * xj[2, c] * f[1, c]
-                t2 += gj[0, c] * xi[2, c] * f[1, c]
-            s1, s2 = sigmoid(a1), sigmoid(a2)
-            along_phi += t1 * a1 * s1 + t2 * a2 * s2
-            b1 = t1 * phi * s1 * (ONE + a1 * (ONE - s1))
-            b2 = t2 * phi * s2 * (ONE + a2 * (ONE - s2))
-            a1, a2 = phi * a1 * s1, phi * a2 * s2
-            for c in range(h, h + LANES):
-                yi[0, c] = b1 * xj[1, c] * f[0, c]
-                yj[0, c] = b2 * xi[1, c] * f[0, c]
-                yi[1, c] = b2 * xj[0, c] * f[0, c]
-                yj[1, c] = b1 * xi[0, c] * f[0, c]
-                yi[2, c] = a2 * f[1, c] * gj[0, c]
-                yj[2, c] = a1 * f[1, c] * gi[0, c]
-                q[0, c] = b1 * xi[0, c] * xj[1, c] + b2 * xj[0, c] * xi[1, c]
-                q[1, c] = a1 * gi[0, c] * xj[2, c] + a2 * gj[0, c] * xi[2, c]
+        for c in range(channels):
+            p[0, c], p[1, c] = xi[0, c] * xj[1, c] * f[0, c], xj[0, c] * xi[1, c] * f[0, c]
+        for c in range(channels):
+            p[2, c], p[3, c] = gi[0, c] * xj[2, c] * f[1, c], gj[0, c] * xi[2, c] * f[1, c]
+        sum_heads(by_head, s)
+        for m in range(2):
+            for h in range(heads):
+                a, t = s[m, h], s[2 + m, h]
+                sa = sigmoid(a)
+                along_phi += t * a * sa
+                s[m, h], s[2 + m, h] = t * phi * sa * (ONE + a * (ONE - sa)), phi * a * sa
+        spread_heads(s, by_head)
+        for c in range(channels):
+            k1, k2 = p[0, c] * f[0, c], p[1, c] * f[0, c]
+            yi[0, c], yj[0, c] = k1 * xj[1, c], k2 * xi[1, c]
+            yi[1, c], yj[1, c] = k2 * xj[0, c], k1 * xi[0, c]
+        for c in range(channels):
+            yi[2, c], yj[2, c] = p[3, c] * f[1, c] * gj[0, c], p[2, c] * f[1, c] * gi[0, c]
+        for c in range(channels):
+            q[0, c] = p[0, c] * xi[0, c] * xj[1, c] + p[1, c] * xj[0, c] * xi[1, c]
+            q[1, c] = p[2, c] * gi[0, c] * xj[2, c] + p[3, c] * gj[0, c] * xi[2, c]
         if parts > 2:
             n0, n1, n2 = direction[e, 0], direction[e, 1], direction[e, 2]
             m0, m1, m2 = ZERO, ZERO, ZERO
@@ -176,8 +202,8 @@ def backward(
                 h0 += gj[1, c] * xi[4, c] + gj[2, c] * xi[5, c] + gj[3, c] * xi[6, c]
                 q[3, c] = cut * h0
                 along_cut += f[3, c] * h0
-        for p in range(parts):
-            y, d, zr = q[p], f[4 + p], f[8 + p]
+        for m in range(parts):
+            y, d, zr = q[m], f[4 + m], f[8 + m]
             for c in range(channels):
                 y[c] *= d[c]
                 along += y[c] * zr[c]
@@ -186,8 +212,8 @@ def backward(
         add(dx[j], yj)
         if dtable.shape[1]:
             add(dbias, q[:parts])
-            for p in range(parts):
-                _scatter(dtable[p], row[e], spline[0, e], q[p])
+            for m in range(parts):
+                _scatter(dtable[m], row[e], spline[0, e], q[m])
 
 
 @compiled

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdl_physpretrain.models.torchmd_kernel import LANES, add, sigmoid
+from mdl_physpretrain.models.torchmd_kernel import LANES, add, sigmoid, spread_heads, sum_heads
 from mdl_physpretrain.models.vector_math import ONE, TWO, ZERO, compiled
 
 __all__ = ["second_backward"]
@@ -14,7 +14,7 @@ __all__ = ["second_backward"]
 
 @compiled
 def _radial_curvature(parts, row, weight, slope, curvature, table, bias, f):
-    """``F``, ``silu'(z)``, ``dz/dr``, ``silu''(z)`` and ``d2z/dr2`` of part ``p`` to ``f[p]``, ``f[4 + p]`` and so on."""
+    """``F``, ``silu'(z)``, ``dz/dr``, ``silu''(z)`` and ``d2z/dr2`` of part ``p`` to ``f[p]``, ``f[4 + p]``, ..."""
     w0, w1, w2, w3, w4, w5 = weight[0], weight[1], weight[2], weight[3], weight[4], weight[5]
     s0, s1, s2, s3, s4, s5 = slope[0], slope[1], slope[2], slope[3], slope[4], slope[5]
     r0, r1, r2, r3, r4, r5 = curvature[0], curvature[1], curvature[2], curvature[3], curvature[4], curvature[5]
@@ -51,6 +51,9 @@ def second_backward(
     ``dtable``, ``dbias`` and ``dg`` are added to, ``dr`` and ``dn`` written.
     """
     parts, channels, blocks = table.shape[0], x.shape[2], x.shape[1]
+    heads = channels // LANES
+    p, s = np.empty((8, channels), np.float32), np.empty((8, heads), np.float32)
+    by_head = p.reshape((8, heads, LANES))
     f, f_ = np.empty((20, channels), np.float32), np.empty((4, channels), np.float32)
     q, q_ = np.empty((4, channels), np.float32), np.empty((4, channels), np.float32)
     yi, yj = np.empty((blocks, channels), np.float32), np.empty((blocks, channels), np.float32)
@@ -59,59 +62,54 @@ def second_backward(
         i, j, phi, cut, r_ = centre[e], neighbour[e], envelope[0, e, 0], envelope[0, e, 1], ur[e]
         phi_, cut_ = envelope[1, e, 0] * r_, envelope[1, e, 1] * r_
         _radial_curvature(parts, row[e], spline[0, e], spline[1, e], spline[2, e], table, bias, f)
-        for p in range(parts):
-            y, d, zr = f_[p], f[4 + p], f[8 + p]
+        for m in range(parts):
+            y, d, zr = f_[m], f[4 + m], f[8 + m]
             for c in range(channels):
                 y[c] = d[c] * zr[c] * r_
         xi, xj, gi, gj, ui, uj = x[i], x[j], g[i], g[j], ux[i], ux[j]
         along_phi, along_phi_, along_cut, along_cut_, along_ = ZERO, ZERO, ZERO, ZERO, ZERO
-        for h in range(0, channels, LANES):
-            a1, a2, t1, t2, a1_, a2_, t1_, t2_ = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
-            for c in range(h, h + LANES):
-                k1, k2 = xj[1, c] * f[0, c], xi[1, c] * f[0, c]
-                k1_, k2_ = uj[1, c] * f[0, c] + xj[1, c] * f_[0, c], ui[1, c] * f[0, c] + xi[1, c] * f_[0, c]
-                a1 += xi[0, c] * k1
-                a2 += xj[0, c] * k2
-                a1_ += ui[0, c] * k1 + xi[0, c] * k1_
-                a2_ += uj[0, c] * k2 + xj[0, c] * k2_
-            for c in range(h, h + LANES):
-                t1 += gi[0, c] * xj[2, c] * f[1, c]
-                t2 += gj[0, c] * xi[2, c] * f[1, c]
-                t1_ += gi[0, c] * (uj[2, c] * f[1, c] + xj[2, c] * f_[1, c])
-                t2_ += gj[0, c] * (ui[2, c] * f[1, c] + xi[2, c] * f_[1, c])
-            s1, s2 = sigmoid(a1), sigmoid(a2)
-            d1, d2 = s1 * (ONE + a1 * (ONE - s1)), s2 * (ONE + a2 * (ONE - s2))
-            e1, e2 = s1 * (ONE - s1) * (TWO + a1 * (ONE - TWO * s1)), s2 * (ONE - s2) * (TWO + a2 * (ONE - TWO * s2))
-            s1, s2 = a1 * s1, a2 * s2
-            along_phi += t1 * s1 + t2 * s2
-            along_phi_ += t1_ * s1 + t1 * d1 * a1_ + t2_ * s2 + t2 * d2 * a2_
-            b1, b2 = t1 * phi * d1, t2 * phi * d2
-            b1_ = (t1_ * phi + t1 * phi_) * d1 + t1 * phi * e1 * a1_
-            b2_ = (t2_ * phi + t2 * phi_) * d2 + t2 * phi * e2 * a2_
-            a1_, a2_ = phi_ * s1 + phi * d1 * a1_, phi_ * s2 + phi * d2 * a2_
-            a1, a2 = phi * s1, phi * s2
-            for c in range(h, h + LANES):
-                # of the weights: b f_0 and its change
-                k1, k2 = b1 * f[0, c], b2 * f[0, c]
-                k1_, k2_ = b1_ * f[0, c] + b1 * f_[0, c], b2_ * f[0, c] + b2 * f_[0, c]
-                yi[0, c] = k1_ * xj[1, c] + k1 * uj[1, c]
-                yj[0, c] = k2_ * xi[1, c] + k2 * ui[1, c]
-                yi[1, c] = k2_ * xj[0, c] + k2 * uj[0, c]
-                yj[1, c] = k1_ * xi[0, c] + k1 * ui[0, c]
-                q[0, c] = b1 * xi[0, c] * xj[1, c] + b2 * xj[0, c] * xi[1, c]
-                q_[0, c] = (
-                    b1_ * xi[0, c] * xj[1, c] + b1 * (ui[0, c] * xj[1, c] + xi[0, c] * uj[1, c])
-                    + b2_ * xj[0, c] * xi[1, c] + b2 * (uj[0, c] * xi[1, c] + xj[0, c] * ui[1, c])
-                )  # fmt: skip
-            for c in range(h, h + LANES):
-                k1, k2 = a1 * f[1, c], a2 * f[1, c]
-                k1_, k2_ = a1_ * f[1, c] + a1 * f_[1, c], a2_ * f[1, c] + a2 * f_[1, c]
-                yi[2, c] = k2_ * gj[0, c]
-                yj[2, c] = k1_ * gi[0, c]
-                oi[0, c] = k1_ * xj[2, c] + k1 * uj[2, c]
-                oj[0, c] = k2_ * xi[2, c] + k2 * ui[2, c]
-                q[1, c] = a1 * gi[0, c] * xj[2, c] + a2 * gj[0, c] * xi[2, c]
-                q_[1, c] = gi[0, c] * (a1_ * xj[2, c] + a1 * uj[2, c]) + gj[0, c] * (a2_ * xi[2, c] + a2 * ui[2, c])
+        for c in range(channels):
+            k1, k2 = xi[0, c] * xj[1, c], xj[0, c] * xi[1, c]
+            p[0, c], p[1, c] = k1 * f[0, c], k2 * f[0, c]
+            p[4, c] = (ui[0, c] * xj[1, c] + xi[0, c] * uj[1, c]) * f[0, c] + k1 * f_[0, c]
+            p[5, c] = (uj[0, c] * xi[1, c] + xj[0, c] * ui[1, c]) * f[0, c] + k2 * f_[0, c]
+        for c in range(channels):
+            p[2, c], p[3, c] = gi[0, c] * xj[2, c] * f[1, c], gj[0, c] * xi[2, c] * f[1, c]
+            p[6, c] = gi[0, c] * (uj[2, c] * f[1, c] + xj[2, c] * f_[1, c])
+            p[7, c] = gj[0, c] * (ui[2, c] * f[1, c] + xi[2, c] * f_[1, c])
+        sum_heads(by_head, s)
+        for m in range(2):
+            for h in range(heads):
+                a, t, a_, t_ = s[m, h], s[2 + m, h], s[4 + m, h], s[6 + m, h]
+                sa = sigmoid(a)
+                slope, bend = sa * (ONE + a * (ONE - sa)), sa * (ONE - sa) * (TWO + a * (ONE - TWO * sa))
+                along_phi += t * a * sa
+                along_phi_ += t_ * a * sa + t * slope * a_
+                s[m, h], s[2 + m, h] = t * phi * slope, phi * a * sa
+                s[4 + m, h] = (t_ * phi + t * phi_) * slope + t * phi * bend * a_
+                s[6 + m, h] = phi_ * a * sa + phi * slope * a_
+        spread_heads(s, by_head)
+        for c in range(channels):
+            k1, k1_ = p[0, c] * f[0, c], p[4, c] * f[0, c] + p[0, c] * f_[0, c]
+            yi[0, c], yj[1, c] = k1_ * xj[1, c] + k1 * uj[1, c], k1_ * xi[0, c] + k1 * ui[0, c]
+        for c in range(channels):
+            k2, k2_ = p[1, c] * f[0, c], p[5, c] * f[0, c] + p[1, c] * f_[0, c]
+            yj[0, c], yi[1, c] = k2_ * xi[1, c] + k2 * ui[1, c], k2_ * xj[0, c] + k2 * uj[0, c]
+        for c in range(channels):
+            k1, k1_ = p[2, c] * f[1, c], p[6, c] * f[1, c] + p[2, c] * f_[1, c]
+            yj[2, c], oi[0, c] = k1_ * gi[0, c], k1_ * xj[2, c] + k1 * uj[2, c]
+        for c in range(channels):
+            k2, k2_ = p[3, c] * f[1, c], p[7, c] * f[1, c] + p[3, c] * f_[1, c]
+            yi[2, c], oj[0, c] = k2_ * gj[0, c], k2_ * xi[2, c] + k2 * ui[2, c]
+        for c in range(channels):
+            k1, k2 = xi[0, c] * xj[1, c], xj[0, c] * xi[1, c]
+            k1_, k2_ = ui[0, c] * xj[1, c] + xi[0, c] * uj[1, c], uj[0, c] * xi[1, c] + xj[0, c] * ui[1, c]
+            q[0, c] = p[0, c] * k1 + p[1, c] * k2
+            q_[0, c] = p[4, c] * k1 + p[0, c] * k1_ + p[5, c] * k2 + p[1, c] * k2_
+        for c in range(channels):
+            q[1, c] = p[2, c] * gi[0, c] * xj[2, c] + p[3, c] * gj[0, c] * xi[2, c]
+            q_[1, c] = gi[0, c] * (p[6, c] * xj[2, c] + p[2, c] * uj[2, c])
+            q_[1, c] += gj[0, c] * (p[7, c] * xi[2, c] + p[3, c] * ui[2, c])
         if parts > 2:
             n0, n1, n2 = direction[e, 0], direction[e, 1], direction[e, 2]
             n0_, n1_, n2_ = un[e, 0], un[e, 1], un[e, 2]
@@ -160,8 +158,8 @@ def second_backward(
                 q[3, c], q_[3, c] = cut * along, cut_ * along + cut * change
                 along_cut += f[3, c] * along
                 along_cut_ += f_[3, c] * along + f[3, c] * change
-        for p in range(parts):
-            y, y_, d, zr, dd, zrr = q[p], q_[p], f[4 + p], f[8 + p], f[12 + p], f[16 + p]
+        for m in range(parts):
+            y, y_, d, zr, dd, zrr = q[m], q_[m], f[4 + m], f[8 + m], f[12 + m], f[16 + m]
             for c in range(channels):
                 dz_ = y_[c] * d[c] + y[c] * dd[c] * zr[c] * r_
                 dz = y[c] * d[c] * r_
@@ -175,5 +173,5 @@ def second_backward(
         add(dg[j], oj)
         if dtable.shape[1]:
             add(dbias, q_[:parts])
-            for p in range(parts):
-                _scatter_two(dtable[p], row[e], spline[0, e], q_[p], spline[1, e], q[p])
+            for m in range(parts):
+                _scatter_two(dtable[m], row[e], spline[0, e], q_[m], spline[1, e], q[m])

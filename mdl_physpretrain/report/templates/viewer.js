@@ -173,8 +173,10 @@
       pen.moveTo(a.x, a.y);
       pen.lineTo(b.x, b.y);
       pen.stroke();
-      const label = `${frame.pair.distance.toFixed(2)} Å`, x = (a.x + b.x) / 2 + 12, y = (a.y + b.y) / 2 - 12;
+      const label = `${frame.pair.distance.toFixed(2)} Å`;
       pen.font = "600 14px system-ui, sans-serif";
+      const x = Math.min((a.x + b.x) / 2 + 12, width - pen.measureText(label).width - 4);
+      const y = Math.max((a.y + b.y) / 2 - 12, 16);
       pen.lineWidth = 4;
       pen.strokeStyle = paper;
       pen.lineJoin = "round";
