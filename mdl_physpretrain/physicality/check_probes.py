@@ -80,7 +80,7 @@ def _calculated(potential: Any, structures: Sequence[Atoms]) -> dict[str, Any]:
     found = label(structures, potential)
     for atoms in found:
         own = get_labels(atoms)
-        batch = build_batch(given[str(atoms.info["structure_id"])], 0.1, torch.float64)
+        batch = build_batch(given[str(atoms.info["structure_id"])], 1.0, torch.float64)
         stress = batch.stress if own.stress is None else torch.as_tensor(own.stress)[None]
         batch.has_stress &= own.stress is not None
         sums.add(Prediction(torch.tensor([own.energy]).double(), torch.as_tensor(own.forces), stress), batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.pipeline.cache import write_atomic
 from mdl_physpretrain.pipeline.config import RunConfig
-from mdl_physpretrain.pipeline.distributions import distributions, reference_rdf
 from mdl_physpretrain.pipeline.md_options import MD
 from mdl_physpretrain.pipeline.preparing import choose, read_part
 from mdl_physpretrain.pipeline.students import arm_folder, derived_seed
@@ -36,6 +36,7 @@ __all__ = [
 EVALUATE_TABLES = ("efs", "diatomics", "diatomic_flags", "compression", "compression_flags", "alignment")
 N_ALIGNED = 100  # structures whose forces are compared with the EAM's
 MD_COLUMNS = ("ensemble", "temperature", "timestep", "steps")
+DISTANCES = np.round(np.linspace(0.4, 6.0, 141), 4)  # Å
 CHUNK_ATOMS = {"cpu": 512, "cuda": 16384}  # of MD: what an interruption can cost
 
 
@@ -43,25 +44,15 @@ def evaluate_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
     """Errors of an arm on test and validation data, its diatomic curves, its forces' angles to an EAM's."""
     import pandas as pd
 
-    from mdl_physpretrain.physicality.diatomic_flags import diatomic_flags
-    from mdl_physpretrain.physicality.diatomics import diatomic_curve, element_pairs
     from mdl_physpretrain.training import evaluate
 
     model = _load(config, folder, seed, arm)
     who = {"seed": seed, "arm": arm}
     parts = {name: read_part(folder, name) for name in ("test", "val", "train")}
     rows = [{**who, "split": name, **evaluate(model, part)} for name, part in parts.items() if part]
-    r = np.round(np.linspace(0.4, 6.0, 141), 4)
-    curves, flags = [], []
-    for pair in element_pairs([s for a in parts["train"] for s in a.symbols]):
-        energy, force = diatomic_curve(model, pair, r)
-        name = "-".join(pair)
-        curves.append(pd.DataFrame({**who, "pair": name, "r": r, "energy": energy, "force": force}))
-        flags.append({**who, "pair": name, **diatomic_flags(pair, r, energy, force)})
     tables = {
         "efs": pd.DataFrame(rows),
-        "diatomics": pd.concat(curves),
-        "diatomic_flags": pd.DataFrame(flags),
+        **_diatomics(model, [s for a in parts["train"] for s in a.symbols], who),
         **_compress(model, choose(parts["test"] or parts["train"], config.probe.n_compressed, config.data.seed), who),
     }
     if config.uses_eam:
@@ -76,20 +67,44 @@ def evaluate_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
     return _write(folder, f"seed-{seed}/evaluate/{arm}", tables)
 
 
-def _compress(model: EnergyModel, structures: list[Atoms], who: dict[str, Any]) -> dict[str, Any]:
-    """Energy of compressed structures; nothing when none is asked for."""
+def _diatomics(model: EnergyModel, elements: list[str], who: dict[str, Any]) -> dict[str, Any]:
+    """Curves of all pairs of elements; a network that fails at one is told and not ``ok``."""
     import pandas as pd
 
-    from mdl_physpretrain.physicality.compression import compression_curve, compression_flags
+    from mdl_physpretrain.physicality.diatomic_flags import diatomic_flags
+    from mdl_physpretrain.physicality.diatomics import diatomic_curve, element_pairs
+
+    curves, flags = [], []
+    for pair in element_pairs(elements):
+        own = {**who, "pair": "-".join(pair)}
+        energy = force = np.full(len(DISTANCES), np.nan)
+        try:
+            energy, force = diatomic_curve(model, pair, DISTANCES)
+            flags.append({**own, **diatomic_flags(pair, DISTANCES, energy, force)})
+        except (ConfigError, StructureError) as error:
+            warnings.warn(f"{who['arm']}, seed {who['seed']}: curve of {own['pair']}: {error}", stacklevel=2)
+            flags.append({**own, "ok": False, "failed_points": len(DISTANCES)})
+        curves.append(pd.DataFrame({**own, "r": DISTANCES, "energy": energy, "force": force}))
+    return {"diatomics": pd.concat(curves), "diatomic_flags": pd.DataFrame(flags)}
+
+
+def _compress(model: EnergyModel, structures: list[Atoms], who: dict[str, Any]) -> dict[str, Any]:
+    """Energy of compressed structures, as :func:`_diatomics`; nothing when none is asked for."""
+    import pandas as pd
+
+    from mdl_physpretrain.physicality.compression import SCALES, compression_curve, compression_flags
 
     curves, flags = [], []
     for atoms in structures:
         own = {**who, "structure_id": atoms.info["structure_id"]}
-        curve = compression_curve(model, atoms)
-        flags.append({**own, **compression_flags(curve)})
-        for place, (name, value) in enumerate(own.items()):
-            curve.insert(place, name, value)
-        curves.append(curve.round(6))
+        curve = pd.DataFrame({"scale": SCALES, "energy_per_atom": np.nan, "max_force": np.nan, "min_distance": np.nan})
+        try:
+            curve = compression_curve(model, atoms)
+            flags.append({**own, **compression_flags(curve)})
+        except (ConfigError, StructureError) as error:
+            warnings.warn(f"{who['arm']}, seed {who['seed']}: compression: {error}", stacklevel=2)
+            flags.append({**own, "ok": False, "failed_points": len(curve)})
+        curves.append(curve.assign(**own)[[*own, *curve.columns]].round(6))
     if not curves:
         return {}
     return {"compression": pd.concat(curves), "compression_flags": pd.DataFrame(flags)}
@@ -142,8 +157,16 @@ def simulate_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
 
         tables["nve"] = nve_drift(runs)
     if md.trajectory_interval is not None and not label:
-        tables |= distributions(folder / f"{start}.trajectories", md)
+        tables |= _rdfs(config, folder, folder / f"{start}.trajectories", starts)
     return [f"{start}.csv", f"{start}.runs.npz", *_write(folder, start, tables)]
+
+
+def _rdfs(config: RunConfig, folder: Path, trajectories: Path, starts: list[Atoms]) -> dict[str, Any]:
+    from mdl_physpretrain.physicality.check_probes import rdfs, read_references
+
+    md = config.md
+    references = read_references(md.reference, starts) if md.reference is not None else {}
+    return rdfs(trajectories, starts, references, md.r_max)
 
 
 def md_file(seed: int, arm: str, label: str = "") -> str:
@@ -209,7 +232,10 @@ def collect_md(config: RunConfig, folder: Path, show: bool) -> list[str]:
             for a in config.arms
         ]
         if kind == "rdf" and config.md.reference is not None:
-            frames.append(reference_rdf(config, folder))
+            from mdl_physpretrain.physicality.check_probes import read_references, reference_rdfs
+
+            known = read_references(config.md.reference, md_structures(config, folder))
+            frames.append(reference_rdfs(known, config.md.r_max))
         _write_joined(folder / f"{kind}.csv", frames)
     _drop(folder, {"rdf", "rdf_errors", "nve"} - set(kinds))
     return ["physicality.csv", *(f"{kind}.csv" for kind in kinds)]

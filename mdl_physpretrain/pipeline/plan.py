@@ -252,7 +252,7 @@ def _judgements(config: RunConfig, seed: int) -> list[Task]:
                     section=[seed, config.data.seed, md.model_dump(exclude={"source", "reference", "also"})],
                     inputs=(*files, *more, best),
                     scratch=(f"{start}.parts", f"{start}.runs.npz", f"{start}.trajectories"),
-                    code=(*_BASE, "dynamics", "physicality", _JUDGING, "pipeline/distributions.py"),
+                    code=(*_BASE, "dynamics", "physicality", _JUDGING),
                     fixed=tuple(named + others),
                     **common,
                 )
