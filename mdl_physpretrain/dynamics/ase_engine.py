@@ -112,7 +112,13 @@ def run_ase(
     assert verdict is not None
     finished(
         RunRecord.of_last_frame(
-            last, structure_id=name, steps_done=step, steps=settings.steps, verdict=verdict, traces=traces.of(0)
+            last,
+            structure_id=name,
+            steps_done=step,
+            steps=settings.steps,
+            verdict=verdict,
+            traces=traces.of(0),
+            degrees_of_freedom=int(atoms.get_number_of_degrees_of_freedom()),
         )
     )
 

@@ -41,6 +41,8 @@ class RunRecord:
         trajectory that ran into NaN or out of bounds, a frame before that.
     input_hash
         Hash of the structure the run started from.
+    degrees_of_freedom
+        That the temperature is of; 0 stands for three per atom.
     """
 
     structure_id: str
@@ -58,6 +60,7 @@ class RunRecord:
     cell: np.ndarray = field(repr=False)
     pbc: np.ndarray = field(repr=False)
     input_hash: str = ""
+    degrees_of_freedom: int = 0
 
     @classmethod
     def of_last_frame(
@@ -69,6 +72,7 @@ class RunRecord:
         steps: int,
         verdict: Verdict,
         traces: dict[str, Any],
+        degrees_of_freedom: int = 0,
     ) -> RunRecord:
         """Put a finished structure's record together."""
         return cls(
@@ -82,6 +86,7 @@ class RunRecord:
             velocities=atoms.get_velocities(),
             cell=atoms.cell.array.copy(),
             pbc=atoms.pbc.copy(),
+            degrees_of_freedom=degrees_of_freedom,
             **traces,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -117,7 +118,7 @@ def _structure_hash(atoms: Atoms, settings: MDSettings) -> str:
 
 
 def potential_fingerprint(potential: object) -> str:
-    """Weights of a model; name and parameters of a calculator (all that ASE knows of it)."""
+    """Weights of a model; name, parameters and source file of a calculator or of the function that makes one."""
     digest = hashlib.sha256()
     if isinstance(potential, EnergyModel):
         digest.update(json.dumps([potential.registry_name, potential.hparams], sort_keys=True, default=str).encode())
@@ -128,9 +129,22 @@ def potential_fingerprint(potential: object) -> str:
         parameters = getattr(potential, "parameters", {})
         text = json.dumps([type(potential).__qualname__, dict(parameters or {})], sort_keys=True, default=_describe)
         digest.update(text.encode())
+        digest.update(_source(type(potential).__module__))
     else:
-        digest.update(getattr(potential, "__qualname__", type(potential).__qualname__).encode())
+        name = str(getattr(potential, "__qualname__", type(potential).__qualname__))
+        digest.update(name.encode())
+        module, colon, _ = name.partition(":")  # "module:factory" of the command line
+        digest.update(_source(module if colon else str(getattr(potential, "__module__", ""))))
     return digest.hexdigest()
+
+
+def _source(module: str) -> bytes:
+    """The file a module was loaded from."""
+    path = getattr(sys.modules.get(module), "__file__", None)
+    try:
+        return Path(path).read_bytes() if path else b""
+    except OSError:
+        return b""
 
 
 def _describe(value: object) -> str:

@@ -72,7 +72,8 @@ class GaussianBasis(nn.Module):
             rows = spline_coefficients(
                 lambda r: np.exp(self.coefficient * (r[:, None] - offset) ** 2), self.step, self.intervals
             )
-            self._table = self.offset.clone(), torch.as_tensor(rows.astype(np.float32))
+            with torch.inference_mode(False):  # the table outlives this call
+                self._table = self.offset.clone(), torch.as_tensor(rows.astype(np.float32))
         return self._table[1]
 
 
@@ -352,7 +353,8 @@ class CGCNN(EnergyModel):
 
 
 def _is_simple(*tensors: Tensor) -> bool:
-    return all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors)
+    plain = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors)
+    return plain and not torch.is_autocast_enabled("cpu")
 
 
 def _stack(first: int, dim: int, count: int) -> nn.ModuleList:

@@ -7,9 +7,6 @@ out over as many threads as PyTorch uses.
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdl_physpretrain.models.threads import Shared, arrays_of, share, wanted
+
 __all__ = ["LANES", "Neighbours", "convolve"]
 
 LANES = 16  # channels come in multiples of this
 EDGES_PER_THREAD = 1024  # fewer are not worth waking a thread up
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
 @dataclass(frozen=True)
@@ -86,14 +84,14 @@ class _Convolve(torch.autograd.Function):
         ctx.save_for_backward(a, b, table, u, w)
         ctx.edges = edges
         out = a.new_zeros(len(a), a.shape[2])
-        arrays = _arrays(u, w, a, b, table)
+        arrays = arrays_of(u, w, a, b, table)
         target = out.numpy()
-        _share(edges, lambda first, last: forward(first, last, edges.start, edges.neighbour, *arrays, target))
+        share(edges.shares(), lambda first, last: forward(first, last, edges.start, edges.neighbour, *arrays, target))
         return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _ConvolveBackward.apply(g, *ctx.saved_tensors, ctx.edges, _wanted(ctx, 2))
+        gradients = _ConvolveBackward.apply(g, *ctx.saved_tensors, ctx.edges, wanted(ctx, 2))
         return (*gradients, None)
 
 
@@ -116,13 +114,15 @@ class _ConvolveBackward(torch.autograd.Function):
         ctx.edges = edges
         ctx.set_materialize_grads(False)
         da, du, dw = torch.zeros_like(a), torch.empty_like(u), torch.empty_like(w)
-        shared = _Shared(b, table if with_table else table[:0])
-        arrays, targets = _arrays(u, w, a, b, table, g), _arrays(du, dw)
+        shared = Shared(b, table if with_table else table[:0])
+        arrays, targets = arrays_of(u, w, a, b, table, g), arrays_of(du, dw)
 
         def work(first: int, last: int) -> None:
-            backward(first, last, edges.start, edges.neighbour, *arrays, da.numpy(), *shared.own(), *targets)
+            backward(
+                first, last, edges.start, edges.neighbour, *arrays, da.numpy(), *shared.own((first, last)), *targets
+            )
 
-        _share(edges, work)
+        share(edges.shares(), work)
         db, dtable = shared.sums()
         return da, db, dtable if with_table else None, du, dw
 
@@ -140,61 +140,14 @@ class _ConvolveBackward(torch.autograd.Function):
         along = [torch.zeros_like(x) if c is None else c for x, c in ((a, ca), (b, cb), (u, cu), (w, cw))]
         da, dg, du, dw = torch.zeros_like(a), torch.zeros_like(g), torch.empty_like(u), torch.empty_like(w)
         with_table = ctx.needs_input_grad[3]
-        shared = _Shared(b, table if with_table else table[:0])
-        arrays, targets = _arrays(u, w, a, b, table, g, *along), _arrays(du, dw, dg)
+        shared = Shared(b, table if with_table else table[:0])
+        arrays, targets = arrays_of(u, w, a, b, table, g, *along), arrays_of(du, dw, dg)
 
         def work(first: int, last: int) -> None:
-            second_backward(first, last, edges.start, edges.neighbour, *arrays, da.numpy(), *shared.own(), *targets)
+            second_backward(
+                first, last, edges.start, edges.neighbour, *arrays, da.numpy(), *shared.own((first, last)), *targets
+            )
 
-        _share(edges, work)
+        share(edges.shares(), work)
         db, dtable = shared.sums()
         return dg, da, db, dtable if with_table else None, du, dw, None, None
-
-
-def _wanted(ctx: Any, argument: int) -> bool:
-    """Whether the backward pass that is running goes on to this argument: for forces, not to the weights."""
-    if not ctx.needs_input_grad[argument]:
-        return False
-    try:
-        return torch._C._will_engine_execute_node(ctx.next_functions[argument][0])
-    except (AttributeError, RuntimeError):  # another version of PyTorch; a leaf
-        return True
-
-
-class _Shared:
-    """Sums to which every thread adds: each has arrays of its own."""
-
-    def __init__(self, *like: Tensor) -> None:
-        self.like = like
-        self.parts: list[list[Tensor]] = []
-
-    def own(self) -> list[np.ndarray]:
-        part = [torch.zeros_like(x) for x in self.like]
-        self.parts.append(part)
-        return [x.numpy() for x in part]
-
-    def sums(self) -> list[Tensor]:
-        first, *rest = self.parts
-        for part in rest:
-            for total, x in zip(first, part, strict=True):
-                total.add_(x)
-        return first
-
-
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [x.detach().contiguous().numpy() for x in tensors]
-
-
-def _share(edges: Neighbours, work: Callable[[int, int], None]) -> None:
-    """Do the work for all centres, the first share of it in this thread."""
-    (first, last), *others = edges.shares()
-    if not others:
-        work(first, last)
-        return
-    key = (os.getpid(), len(others))  # a forked process has no threads of its parent's
-    if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(len(others), thread_name_prefix="convolve")
-    waiting = [_pools[key].submit(work, *share) for share in others]
-    work(first, last)
-    for future in waiting:
-        future.result()

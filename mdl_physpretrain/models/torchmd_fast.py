@@ -9,9 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdl_physpretrain.models.radial_spline import spline_coefficients
+from mdl_physpretrain.models.threads import Shared, arrays_of, share, wanted
 
 __all__ = ["LANES", "FastPairs", "attention", "gaussian_rows", "intervals_for", "messages"]
 
 LANES = 16  # channels of a head
 PAIRS_PER_THREAD = 512  # fewer are not worth waking a thread up
 STEPS_PER_WIDTH = 8  # grid points in one standard deviation: Gaussians are met to 5e-9
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+SHARPEST = 1e4  # exponent of a Gaussian; narrower ones would need tables of thousands of rows
 
 
 @dataclass(frozen=True)
@@ -141,15 +139,16 @@ def _solver(intervals: int) -> tuple[Tensor, Tensor]:
         return np.eye(len(at))
 
     matrix = spline_coefficients(identity, 1 / intervals, intervals)
-    return torch.from_numpy(points), torch.from_numpy(matrix)
+    with torch.inference_mode(False):  # they outlive this call
+        return torch.from_numpy(points), torch.from_numpy(matrix)
 
 
 def intervals_for(betas: Tensor) -> int | None:
-    """Intervals that resolve Gaussians ``exp(-beta (s - mean)^2)`` for ``s`` in [0, 1]; ``None`` if too many."""
-    sharpest = float(betas.detach().max())
-    if not sharpest < 1e5:
+    """Intervals that resolve Gaussians ``exp(-beta (s - mean)^2)`` for ``s`` in [0, 1]; ``None`` where none do."""
+    low, high = (float(b) for b in torch.aminmax(betas.detach()))
+    if not (low > 0 and high < SHARPEST):
         return None
-    needed = STEPS_PER_WIDTH * math.sqrt(2 * max(sharpest, 1.0))
+    needed = STEPS_PER_WIDTH * math.sqrt(2 * max(high, 1.0))
     return round(2 ** (math.ceil(4 * math.log2(needed)) / 4))  # few different ones: a change costs a matrix
 
 
@@ -222,14 +221,14 @@ class _Messages(torch.autograd.Function):
 
         ctx.save_for_backward(x, table, bias, r, direction)
         ctx.pairs = pairs
-        arrays = (*pairs.arrays(), *_arrays(x, table, bias))
-        shared = _Shared(x.new_empty(len(x), 4 if len(table) > 2 else 1, x.shape[2]))
-        _share(pairs, lambda first, last: forward(first, last, *arrays, *shared.own()))
+        arrays = (*pairs.arrays(), *arrays_of(x, table, bias))
+        shared = Shared(x.new_empty(len(x), 4 if len(table) > 2 else 1, x.shape[2]))
+        share(pairs.shares(), lambda first, last: forward(first, last, *arrays, *shared.own((first, last))))
         return shared.sums()[0]
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _MessagesBackward.apply(g, *ctx.saved_tensors, ctx.pairs, _wanted(ctx, 1))
+        gradients = _MessagesBackward.apply(g, *ctx.saved_tensors, ctx.pairs, wanted(ctx, 1))
         return (*gradients, None)
 
 
@@ -252,9 +251,9 @@ class _MessagesBackward(torch.autograd.Function):
         ctx.pairs = pairs
         ctx.set_materialize_grads(False)
         dr, dn = torch.empty_like(r), direction.new_empty(direction.shape)
-        arrays, targets = (*pairs.arrays(), *_arrays(x, table, bias, g)), (dr.numpy(), dn.numpy())
-        shared = _Shared(x, table if with_table else table[:, :0], bias)
-        _share(pairs, lambda first, last: backward(first, last, *arrays, *shared.own(), *targets))
+        arrays, targets = (*pairs.arrays(), *arrays_of(x, table, bias, g)), (dr.numpy(), dn.numpy())
+        shared = Shared(x, table if with_table else table[:, :0], bias)
+        share(pairs.shares(), lambda first, last: backward(first, last, *arrays, *shared.own((first, last)), *targets))
         dx, dtable, dbias = shared.sums()
         return dx, dtable if with_table else None, dbias if with_table else None, dr, dn
 
@@ -272,62 +271,13 @@ class _MessagesBackward(torch.autograd.Function):
         along = [torch.zeros_like(v) if u is None else u for v, u in ((x, ux), (r, ur), (direction, un))]
         dr, dn = torch.empty_like(r), direction.new_empty(direction.shape)
         with_table = ctx.needs_input_grad[2]
-        arrays, targets = (*pairs.arrays(), *_arrays(x, table, bias, g, *along)), (dr.numpy(), dn.numpy())
-        shared = _Shared(x, table if with_table else table[:, :0], bias, g)
+        arrays, targets = (*pairs.arrays(), *arrays_of(x, table, bias, g, *along)), (dr.numpy(), dn.numpy())
+        shared = Shared(x, table if with_table else table[:, :0], bias, g)
 
         def work(first: int, last: int) -> None:
-            *own, dg = shared.own()
+            *own, dg = shared.own((first, last))
             second_backward(first, last, *arrays, *own, *targets, dg)
 
-        _share(pairs, work)
+        share(pairs.shares(), work)
         dx, dtable, dbias, dg = shared.sums()
         return dg, dx, dtable if with_table else None, dbias if with_table else None, dr, dn, None, None
-
-
-def _wanted(ctx: Any, argument: int) -> bool:
-    """Whether the backward pass that is running goes on to this argument: for forces, not to the weights."""
-    if not ctx.needs_input_grad[argument]:
-        return False
-    try:
-        return torch._C._will_engine_execute_node(ctx.next_functions[argument][0])
-    except (AttributeError, RuntimeError):  # another version of PyTorch; a leaf
-        return True
-
-
-class _Shared:
-    """Sums to which every thread adds: each has arrays of its own."""
-
-    def __init__(self, *like: Tensor) -> None:
-        self.like = like
-        self.parts: list[list[Tensor]] = []
-
-    def own(self) -> list[np.ndarray]:
-        part = [x.new_zeros(x.shape) for x in self.like]
-        self.parts.append(part)
-        return [x.numpy() for x in part]
-
-    def sums(self) -> list[Tensor]:
-        first, *rest = self.parts
-        for part in rest:
-            for total, x in zip(first, part, strict=True):
-                total.add_(x)
-        return first
-
-
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [x.detach().contiguous().numpy() for x in tensors]
-
-
-def _share(pairs: FastPairs, work: Callable[[int, int], None]) -> None:
-    """Do the work for all pairs, the first share of it in this thread."""
-    (first, last), *others = pairs.shares()
-    if not others:
-        work(first, last)
-        return
-    key = (os.getpid(), len(others))  # a forked process has no threads of its parent's
-    if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(len(others), thread_name_prefix="messages")
-    waiting = [_pools[key].submit(work, *share) for share in others]
-    work(first, last)
-    for future in waiting:
-        future.result()

@@ -8,11 +8,11 @@ for sixteen of them. Errors are below three units in the last place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numba
 import numpy as np
+
+from mdl_physpretrain.machine_code import compiled
 
 __all__ = ["compiled", "exp_negative", "log1p_ratio"]
 
@@ -23,20 +23,6 @@ _LOG2_E, _LN2_HIGH, _LN2_LOW = _f(1.44269504), _f(0.693359375), _f(-2.12194440e-
 _ROUND = _f(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer, kept in the lowest bits
 _E2, _E3, _E4, _E5, _E6, _E7 = (_f(1 / math.factorial(n)) for n in range(2, 8))
 _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (_f(1 / (2 * n + 1)) for n in range(1, 8))
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile with numba, without the interpreter lock, and keep the machine code where there is room for it."""
-    # sums may be regrouped; NaN and infinity keep their meaning
-    options: dict[str, Any] = {
-        "nogil": True,
-        "fastmath": {"contract", "reassoc", "nsz", "arcp"},
-        "error_model": "numpy",
-    }
-    try:
-        return numba.njit(function, cache=True, **options)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(function, **options)
 
 
 @numba.njit(fastmath={"contract"}, nogil=True)

@@ -141,6 +141,7 @@ def read_references(files: Sequence[str], structures: Sequence[Atoms]) -> dict[s
 
     names = {str(a.info["structure_id"]) for a in structures}
     by_file = {trajectory_name(name): name for name in names}
+    by_text = {_as_ase_reads(name): name for name in names}
     found: dict[str, list[Atoms]] = {}
     for pattern in files:
         paths = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]  # noqa: PTH207 - may be absolute
@@ -150,7 +151,7 @@ def read_references(files: Sequence[str], structures: Sequence[Atoms]) -> dict[s
             of_file = path.stem if path.stem in names else by_file.get(f"{path.stem}.extxyz", "")
             for atoms in _frames(path):
                 own = str(atoms.info.get("structure_id", of_file))
-                name = own if own in names else of_file
+                name = own if own in names else of_file or by_text.get(own, "")
                 if name:
                     found.setdefault(name, []).append(atoms)
     if not found:
@@ -191,6 +192,16 @@ def reference_rdfs(references: Mapping[str, Sequence[Atoms]], r_max: float) -> p
     """RDFs of the reference trajectories themselves, as arm ``"reference"``."""
     curves = [_rdf(frames, r_max).assign(structure_id=name) for name, frames in references.items()]
     return _with_mean(curves).assign(arm="reference", seed=0)
+
+
+def _as_ase_reads(name: str) -> str:
+    """What becomes of an id in ASE's extxyz, which takes ``007`` for a number."""
+    from ase.io.extxyz import key_val_str_to_dict
+
+    try:
+        return str(key_val_str_to_dict(f"structure_id={name}").get("structure_id", name))
+    except (ValueError, KeyError, IndexError):
+        return name
 
 
 def _rdf(frames: Sequence[Atoms], r_max: float) -> pd.DataFrame:

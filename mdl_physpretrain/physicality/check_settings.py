@@ -10,7 +10,10 @@ from mdl_physpretrain.errors import ConfigError
 __all__ = ["MD", "PARTS", "CheckSettings"]
 
 PARTS = ("errors", "diatomics", "compression", "nve", "rdf")
-MD = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine", "trajectory_interval")
+MD = (
+    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine", "trajectory_interval",
+    "nve_steps",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

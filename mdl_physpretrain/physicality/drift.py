@@ -27,8 +27,8 @@ def nve_drift(runs: Runs) -> pd.DataFrame:
     runs
         Of :func:`mdl_physpretrain.dynamics.simulate`. The total energy is the
         potential energy of the trace and ``3/2 n k_B T`` of its temperature,
-        which is exactly the kinetic energy (temperatures count 3n degrees of
-        freedom, for structures without constraints).
+        which is exactly the kinetic energy (records know how many degrees of
+        freedom their temperatures are of; 3n without constraints).
 
     Returns
     -------
@@ -69,7 +69,8 @@ def nve_drift(runs: Runs) -> pd.DataFrame:
 def _row(record: RunRecord, timestep: float) -> dict[str, Any]:
     n = len(record.numbers)
     time = record.trace_step * timestep / 1000  # ps
-    total = (record.trace_energy + 1.5 * n * units.kB * record.trace_temperature) * 1000 / n
+    kinetic = 0.5 * (record.degrees_of_freedom or 3 * n) * units.kB * record.trace_temperature
+    total = (record.trace_energy + kinetic) * 1000 / n
     finite = np.isfinite(total)
     drift, fluctuation = _line(time[finite], total[finite])
     return {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "collect_errors",
     "collect_md",
+    "compare_rdfs",
     "evaluate_arm",
     "evaluate_tables",
     "md_file",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 EVALUATE_TABLES = ("efs", "diatomics", "diatomic_flags", "compression", "compression_flags", "alignment")
+RDF_COLUMNS = ["pair", "r", "g", "structure_id"]
+RDF_ERROR_COLUMNS = ["pair", "error", "structure_id", "n_frames"]
 N_ALIGNED = 100  # structures whose forces are compared with the EAM's
 MD_COLUMNS = ("ensemble", "temperature", "timestep", "steps")
 DISTANCES = np.round(np.linspace(0.4, 6.0, 141), 4)  # Å
@@ -156,17 +159,24 @@ def simulate_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
         from mdl_physpretrain.physicality.drift import nve_drift
 
         tables["nve"] = nve_drift(runs)
-    if md.trajectory_interval is not None and not label:
-        tables |= _rdfs(config, folder, folder / f"{start}.trajectories", starts)
     return [f"{start}.csv", f"{start}.runs.npz", *_write(folder, start, tables)]
 
 
-def _rdfs(config: RunConfig, folder: Path, trajectories: Path, starts: list[Atoms]) -> dict[str, Any]:
+def compare_rdfs(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: str) -> list[str]:
+    """RDFs of an arm's trajectories, and their errors against reference trajectories."""
+    import pandas as pd
+
     from mdl_physpretrain.physicality.check_probes import rdfs, read_references
 
-    md = config.md
-    references = read_references(md.reference, starts) if md.reference is not None else {}
-    return rdfs(trajectories, starts, references, md.r_max)
+    md, starts, start = config.md, md_structures(config, folder), md_file(seed, arm)
+    kinds = {"rdf": RDF_COLUMNS} | ({"rdf_errors": RDF_ERROR_COLUMNS} if md.reference is not None else {})
+    tables: dict[str, Any] = {kind: pd.DataFrame(columns=columns) for kind, columns in kinds.items()}
+    try:
+        references = read_references(md.reference, starts) if md.reference is not None else {}
+        tables |= rdfs(folder / f"{start}.trajectories", starts, references, md.r_max)
+    except (ConfigError, StructureError) as error:
+        warnings.warn(f"{arm}, seed {seed}: no RDFs: {error}", stacklevel=2)
+    return _write(folder, start, tables)
 
 
 def md_file(seed: int, arm: str, label: str = "") -> str:
@@ -234,8 +244,11 @@ def collect_md(config: RunConfig, folder: Path, show: bool) -> list[str]:
         if kind == "rdf" and config.md.reference is not None:
             from mdl_physpretrain.physicality.check_probes import read_references, reference_rdfs
 
-            known = read_references(config.md.reference, md_structures(config, folder))
-            frames.append(reference_rdfs(known, config.md.r_max))
+            try:
+                known = read_references(config.md.reference, md_structures(config, folder))
+                frames.append(reference_rdfs(known, config.md.r_max))
+            except (ConfigError, StructureError) as error:
+                warnings.warn(f"md.reference: no RDFs: {error}", stacklevel=2)
         _write_joined(folder / f"{kind}.csv", frames)
     _drop(folder, {"rdf", "rdf_errors", "nve"} - set(kinds))
     return ["physicality.csv", *(f"{kind}.csv" for kind in kinds)]

@@ -11,6 +11,7 @@ from mdl_physpretrain.pipeline.fields import Count, NotNegative, Positive, Secti
 
 __all__ = ["MD", "Condition", "Probe", "Simulation"]
 
+DRIFT_POINTS = 10  # of the energy traces, as mdl_physpretrain.physicality.drift asks
 SIMULATED = (
     "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",
     "trace_interval", "skin",
@@ -98,6 +99,14 @@ class MD(Simulation):
             raise ValueError(
                 "two entries of 'also', or one of them and 'md' itself, have the same ensemble and temperature"
             )
+        without = [c for c in self.conditions().values() if c.ensemble == "nve"]
+        if len(without) > 1:
+            raise ValueError("only one of the simulations can be 'nve': its energy drift is one table")
+        for condition in without:
+            if condition.steps // condition.trace_interval + 1 < DRIFT_POINTS:
+                raise ValueError(
+                    f"energy drift in 'nve' needs {DRIFT_POINTS} points: more steps or a smaller trace_interval"
+                )
         if self.reference is not None and self.trajectory_interval is None:
             raise ValueError("'reference' compares RDFs of trajectories: set 'trajectory_interval'")
         return self

@@ -14,6 +14,7 @@ from mdl_physpretrain.pipeline.config import RunConfig
 from mdl_physpretrain.pipeline.judging import (
     collect_errors,
     collect_md,
+    compare_rdfs,
     evaluate_arm,
     evaluate_tables,
     md_file,
@@ -84,13 +85,7 @@ _BASE = ("batch.py", "models", "structures")
 _DATA = tuple(f"data/{name}.extxyz" for name in ("train", "val", "test"))
 _STUDENTS = "pipeline/students.py"
 _JUDGING = "pipeline/judging.py"
-JUDGED = (
-    "physicality/diatomics.py",
-    "physicality/diatomic_flags.py",
-    "physicality/compression.py",
-    "physicality/alignment.py",
-    "teacher/label.py",
-)
+JUDGED = ("physicality", "teacher/label.py", "teacher/evaluation.py")
 
 
 def plan(config: RunConfig) -> list[Task]:
@@ -243,21 +238,38 @@ def _judgements(config: RunConfig, seed: int) -> list[Task]:
         files, named = external_inputs(config.md.source)
         for label, md in config.md.conditions().items():
             start = md_file(seed, name, label)
-            more, others = external_inputs(md.reference) if not label else ([], [])
             tasks.append(
                 Task(
                     name=f"md seed {seed} {name}" + (f" {label}" if label else ""),
                     stage="md",
                     work=partial(simulate_arm, seed=seed, arm=name, label=label),
-                    section=[seed, config.data.seed, md.model_dump(exclude={"source", "reference", "also"})],
-                    inputs=(*files, *more, best),
+                    section=[seed, config.data.seed, md.model_dump(exclude={"source", "reference", "also", "r_max"})],
+                    inputs=(*files, best),
                     scratch=(f"{start}.parts", f"{start}.runs.npz", f"{start}.trajectories"),
                     code=(*_BASE, "dynamics", "physicality", _JUDGING),
-                    fixed=tuple(named + others),
+                    fixed=tuple(named),
                     **common,
                 )
             )
+        if config.md.trajectory_interval is not None:
+            tasks.append(_rdfs(config, seed, name))
     return tasks
+
+
+def _rdfs(config: RunConfig, seed: int, arm: str) -> Task:
+    sources, named = external_inputs(config.md.source)
+    references, others = external_inputs(config.md.reference)
+    return Task(
+        name=f"md seed {seed} {arm} rdf",
+        stage="md",
+        work=partial(compare_rdfs, seed=seed, arm=arm),
+        section=[config.md.r_max, config.md.n_structures, config.md.max_atoms, config.data.seed],
+        inputs=(*sources, *references, f"{md_file(seed, arm)}.runs.npz"),
+        needs=(f"md seed {seed} {arm}",),
+        code=("physicality", _JUDGING),
+        fixed=tuple(named + others),
+        parallel=True,
+    )
 
 
 def _collections(config: RunConfig, tasks: Sequence[Task]) -> list[Task]:

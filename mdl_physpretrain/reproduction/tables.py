@@ -59,6 +59,7 @@ def stability(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
                 & (paper["backbone"] == backbone)
                 & (paper["setup"] == arm)
                 & (paper["ensemble"] == ensemble)
+                & (paper["temperature"] == temperature)
             ]
             rows.append(
                 {

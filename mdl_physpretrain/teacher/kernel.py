@@ -11,11 +11,11 @@ order: a result depends neither on threads nor on the other structures.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numba
 import numpy as np
+
+from mdl_physpretrain.machine_code import compiled
 
 __all__ = ["EDGE_FLOATS", "compiled", "evaluate", "evaluate_all", "exp", "half_list", "switch"]
 
@@ -32,20 +32,6 @@ _EXP_LIMIT = 709.0
 _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12, _C13 = (1 / math.factorial(n) for n in range(2, 14))
 _ZBL_C = (0.18175, 0.50986, 0.28022, 0.02817)
 _ZBL_D = (3.19980, 0.94229, 0.40290, 0.20162)
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile with numba, without the interpreter lock, and keep the machine code where there is room for it."""
-    # sums may be regrouped by the compiler; NaN and infinity keep their meaning
-    options: dict[str, Any] = {
-        "nogil": True,
-        "fastmath": {"contract", "reassoc", "nsz", "arcp"},
-        "error_model": "numpy",
-    }
-    try:
-        return numba.njit(function, cache=True, **options)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(function, **options)
 
 
 @numba.njit(fastmath={"contract"}, nogil=True)

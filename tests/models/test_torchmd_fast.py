@@ -165,9 +165,18 @@ def test_other_networks_take_the_formula(rocksalt: list[Atoms], options: dict, m
     batch = build_batch(rocksalt[0], 5.0)
     assert predict(network(**options), batch).forces.isfinite().all()
     model = network()
-    with torch.no_grad():
-        model.distance_expansion.betas[0] = 1e9  # no grid resolves this
-    assert predict(model, batch).forces.isfinite().all()
+    for beta in (1e9, -1.0):  # no grid is fine enough; no Gaussian
+        with torch.no_grad():
+            model.distance_expansion.betas[0] = beta
+        assert predict(model, batch).forces.isfinite().all()
+
+
+def test_training_after_inference_mode(rocksalt: list[Atoms]) -> None:
+    torchmd_fast._solver.cache_clear()
+    model, batch = network(), build_batch(rocksalt[0], 5.0)
+    with torch.inference_mode():
+        assert model(batch).isfinite().all()
+    assert torch.stack([g.abs().max() for g in everything(model, batch).values()]).isfinite().all()
 
 
 def test_unsorted_edges_lone_atoms_and_nan(rocksalt: list[Atoms]) -> None:

@@ -1,0 +1,42 @@
+"""Numba functions whose machine code is kept between processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+__all__ = ["compiled"]
+
+SOURCES = ("models/*_kernel.py", "models/torchmd_second.py", "models/vector_math.py", "teacher/*kernel.py")
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile with numba, without the interpreter lock, and keep the machine code where there is room for it."""
+    # sums may be regrouped by the compiler; NaN and infinity keep their meaning
+    options: dict[str, Any] = {
+        "nogil": True,
+        "fastmath": {"contract", "reassoc", "nsz", "arcp"},
+        "error_model": "numpy",
+    }
+    try:
+        made = numba.njit(function, cache=True, **options)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return numba.njit(function, **options)
+    # numba looks at the file of the function only; what is compiled into it comes from the others, too
+    kept: Any = getattr(getattr(made, "_cache", None), "_cache_file", None)
+    if hasattr(kept, "_source_stamp"):
+        kept._source_stamp = (kept._source_stamp, _sources())
+    return made
+
+
+@cache
+def _sources() -> str:
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for file in sorted(f for pattern in SOURCES for f in root.glob(pattern)):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
