@@ -128,7 +128,7 @@ def check(
         raise ConfigError("reference trajectories are compared by RDFs of trajectories, which are not asked for")
     folder = CheckFolder(output)
     told = asdict(settings)
-    folder.refuse_other(told, MD)
+    folder.refuse_other(told, (*MD, "nve_steps"))
     probe(potentials, starts)
     folder.describe(
         {

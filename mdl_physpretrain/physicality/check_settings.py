@@ -10,10 +10,7 @@ from mdl_physpretrain.errors import ConfigError
 __all__ = ["MD", "PARTS", "CheckSettings"]
 
 PARTS = ("errors", "diatomics", "compression", "nve", "rdf")
-MD = (
-    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine", "trajectory_interval",
-    "nve_steps",
-)  # fmt: skip
+MD = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine", "trajectory_interval")
 
 
 @dataclass(frozen=True)

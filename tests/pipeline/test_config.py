@@ -225,10 +225,10 @@ def test_labels_are_anchored_to_structures_that_have_some(rocksalt):
 
 
 def test_conditions_of_md_differ_from_the_first_in_what_they_say():
-    md = {"temperature": 1000, "steps": 50, "also": [{"ensemble": "npt", "temperature": 750}, {"ensemble": "nve"}]}
+    md = {"temperature": 1000, "steps": 150, "also": [{"ensemble": "npt", "temperature": 750}, {"ensemble": "nve"}]}
     conditions = build_config({"data": {"source": "demo"}, "md": md}).md.conditions()
     found = {label: (c.ensemble, c.temperature, c.steps, c.also) for label, c in conditions.items() if label}
-    assert found == {"npt-750K": ("npt", 750.0, 50, []), "nve-1000K": ("nve", 1000.0, 50, [])}
+    assert found == {"npt-750K": ("npt", 750.0, 150, []), "nve-1000K": ("nve", 1000.0, 150, [])}
     assert conditions[""].ensemble == "nvt"
 
 
@@ -239,6 +239,8 @@ def test_conditions_of_md_differ_from_the_first_in_what_they_say():
         ({"also": [{"ensemble": "npt"}, {"ensemble": "npt"}]}, r"md: two entries of 'also'"),
         ({"also": [{"ensembel": "npt"}]}, r"md.also.0.ensembel.*did you mean 'md.also.0.ensemble'"),
         ({"also": [{"ensemble": "nph"}]}, r"md.also.0.ensemble"),
+        ({"also": [{"ensemble": "nve", "steps": 50}]}, r"md: energy drift in 'nve' needs 10 points"),
+        ({"also": [{"ensemble": "nve"}, {"ensemble": "nve", "temperature": 9}]}, r"md: only one .* can be 'nve'"),
         ({"reference": "ref.extxyz"}, r"md: 'reference'.*set 'trajectory_interval'"),
     ],
 )
