@@ -135,7 +135,8 @@ def figure(rows: dict[str, list[dict[str, Any]]], path: Path) -> None:
         if name == "eam":
             lists = [1e6 * r["list"] / r["atoms"] for r in found]
             left.loglog(atoms, lists, "s--", color="0.5", label="neighbour list alone")
-        right.loglog(atoms, [r["peak"] - r["before"] for r in found], "o-", color=colour, label=label)
+        grown = [(r["atoms"], r["peak"] - r["before"]) for r in found if r["peak"] - r["before"] > 1]
+        right.loglog(*zip(*grown, strict=True), "o-", color=colour, label=label)
     sizes = [r["atoms"] for found in rows.values() for r in found]
     ends = np.array([min(sizes), max(sizes)])
     last = rows[next(iter(rows))][-1]
@@ -143,7 +144,8 @@ def figure(rows: dict[str, list[dict[str, Any]]], path: Path) -> None:
     right.loglog(ends, slope * ends, ":", color="0.5", label="linear")
     left.set(xlabel="atoms", ylabel="processor time per atom (µs)")
     right.set(xlabel="atoms", ylabel="memory above that of a unit cell (MB)")
-    left.legend(frameon=False)
+    left.set_ylim(top=3 * left.get_ylim()[1])
+    left.legend(frameon=False, ncols=2, loc="upper left")
     right.legend(frameon=False)
     drawing.savefig(path, dpi=150)
 
