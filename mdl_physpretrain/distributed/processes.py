@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 
-__all__ = ["Processes", "WorkerDied", "cores"]
+__all__ = ["Processes", "WorkerDied", "begin_worker", "cores", "single_threaded"]
 
 T = TypeVar("T")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -102,8 +102,8 @@ class Processes(Executor):
             raise WorkerDied(f"worker process {pid} ended before its task") from None
 
     def _start(self) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
-        with self._lock, _single_threaded():
+        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
+        with self._lock, single_threaded():
             first = pool.submit(os.getpid)  # starts the process
         try:
             pid = first.result()
@@ -118,7 +118,7 @@ class Processes(Executor):
 
 
 @contextlib.contextmanager
-def _single_threaded() -> Any:
+def single_threaded() -> Any:
     """Let processes started inside use one thread: libraries read these variables when they are imported."""
     old = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
@@ -132,7 +132,7 @@ def _single_threaded() -> Any:
                 os.environ[name] = value
 
 
-def _begin() -> None:
+def begin_worker() -> None:
     """First thing in a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     threading.Thread(target=_end_with_parent, daemon=True).start()

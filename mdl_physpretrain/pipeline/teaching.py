@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -57,20 +56,13 @@ def calculator_factory(teacher: Teacher) -> Callable[[], Any]:
     ConfigError
         If it cannot be imported.
     """
+    from mdl_physpretrain.models.loading import calculator_factory as made
+
     assert teacher.calculator is not None
-    module, _, name = teacher.calculator.partition(":")
     try:
-        factory = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"teacher.calculator: cannot import {teacher.calculator!r}: {error}") from error
-
-    def make() -> Any:
-        try:
-            return factory(**teacher.calculator_args)
-        except TypeError as error:
-            raise ConfigError(f"teacher.calculator_args do not fit {teacher.calculator}: {error}") from error
-
-    return make
+        return made(teacher.calculator, teacher.calculator_args)
+    except ConfigError as error:
+        raise ConfigError(f"teacher.calculator: {error}") from error
 
 
 def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from mdl_physpretrain.distributed.processes import begin_worker, single_threaded
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.pipeline.alone import needs_own_process, run_alone
 from mdl_physpretrain.pipeline.config import RunConfig
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Inline", "Workers", "default_jobs"]
 
 Done: TypeAlias = "tuple[Task, list[str], float]"  # with its outputs and seconds
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def default_jobs(n_tasks: int) -> int:
@@ -159,19 +157,11 @@ class Workers:
 
     def _start(self) -> None:
         self._before = set(multiprocessing.active_children())
-        old = {name: os.environ.get(name) for name in THREADS}
-        os.environ.update(dict.fromkeys(THREADS, "1"))  # read by the libraries when a worker imports them
-        try:
+        with single_threaded():
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.jobs, mp_context=context, initializer=_begin)
+            self._pool = ProcessPoolExecutor(self.jobs, mp_context=context, initializer=begin_worker)
             for _ in range(self.jobs):
                 self._pool.submit(os.getpid)  # starts the processes while the environment is set
-        finally:
-            for name, value in old.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
 
 
 def _timed(work: Work, config: RunConfig, folder: Path, progress: bool) -> tuple[list[str], float]:
@@ -179,22 +169,6 @@ def _timed(work: Work, config: RunConfig, folder: Path, progress: bool) -> tuple
     began = time.perf_counter()
     outputs = work(config, folder, progress)
     return outputs, time.perf_counter() - began
-
-
-def _begin() -> None:
-    """First thing in a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _name(task: Task, error: Exception) -> NoReturn:
