@@ -10,18 +10,28 @@ from typing import Any
 
 import numba
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "on_threads"]
 
 SOURCES = ("models/*_kernel.py", "models/torchmd_second.py", "models/vector_math.py", "teacher/*kernel.py")
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile with numba, without the interpreter lock, and keep the machine code where there is room for it."""
+    return _compiled(function)
+
+
+def on_threads(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As :func:`compiled`, and ``numba.prange`` runs on numba's threads."""
+    return _compiled(function, parallel=True)
+
+
+def _compiled(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
     # sums may be regrouped by the compiler; NaN and infinity keep their meaning
     options: dict[str, Any] = {
         "nogil": True,
         "fastmath": {"contract", "reassoc", "nsz", "arcp"},
         "error_model": "numpy",
+        **more,
     }
     try:
         made = numba.njit(function, cache=True, **options)

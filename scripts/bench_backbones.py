@@ -29,6 +29,7 @@ from torch import Tensor
 
 from mdl_physpretrain.batch import build_batch, collate
 from mdl_physpretrain.models import CGCNN, EnergyModel, TorchMDET, predict
+from mdl_physpretrain.training.module import make_adamw
 
 CUTOFF = 8.0
 SIZES: dict[str, dict[str, Any]] = {  # Appendix C
@@ -92,7 +93,7 @@ def our_step(model: EnergyModel, structures: list[Atoms], training: bool) -> Ste
         out = predict(model, batch, create_graph=training)
         return out.energy, out.forces, out.stress
 
-    return trained(model, step) if training else step
+    return trained(model, step, make_adamw) if training else step
 
 
 def peer_step(model: Any, structures: list[Atoms], training: bool) -> Step:
@@ -102,12 +103,12 @@ def peer_step(model: Any, structures: list[Atoms], training: bool) -> Step:
         out = model(batch.clone())
         return out["output"].flatten(), out["pos_grad"], out["cell_grad"]
 
-    return trained(model, step) if training else step
+    return trained(model, step, torch.optim.AdamW) if training else step
 
 
-def trained(model: torch.nn.Module, step: Step) -> Step:
-    """With loss, backward pass and an update too small to change a weight."""
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-30)
+def trained(model: torch.nn.Module, step: Step, adamw: Callable[..., torch.optim.Optimizer]) -> Step:
+    """With loss, backward pass and an update too small to change a weight, by the AdamW of each one's trainer."""
+    optimizer = adamw([p for p in model.parameters() if p.requires_grad], lr=1e-30)
 
     def whole() -> tuple[Tensor, Tensor, Tensor]:
         optimizer.zero_grad()

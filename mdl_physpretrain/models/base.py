@@ -9,7 +9,7 @@ vectors: one backward pass gives both.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -84,6 +84,9 @@ class EnergyModel(nn.Module):
         The default is reverse-mode differentiation; models with analytic
         derivatives override it.
         """
+        if torch.is_inference_mode_enabled():  # nothing can be differentiated there: forces would be zero
+            with torch.inference_mode(False):
+                return self.energy_and_gradient(_ordinary(batch), vectors.clone(), create_graph=create_graph)
         with torch.enable_grad():
             leaf = vectors if create_graph and vectors.requires_grad else vectors.detach().requires_grad_(True)
             energy = self.energies(batch, leaf)
@@ -115,6 +118,13 @@ class EnergyModel(nn.Module):
         from mdl_physpretrain.models.checkpoint import save_model
 
         save_model(self, path, metadata=metadata)
+
+
+def _ordinary(batch: AtomicBatch) -> AtomicBatch:
+    """The batch with copies of tensors that were made in inference mode."""
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    copies: dict[str, Any] = {k: v.clone() for k, v in tensors.items() if isinstance(v, Tensor) and v.is_inference()}
+    return replace(batch, **copies)
 
 
 def within_cutoff(batch: AtomicBatch, vectors: Tensor, cutoff: float) -> tuple[AtomicBatch, Tensor, Tensor | None]:

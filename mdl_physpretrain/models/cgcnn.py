@@ -25,10 +25,12 @@ from torch import Tensor, nn
 
 from mdl_physpretrain.batch import AtomicBatch
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.models import cgcnn_forces
 from mdl_physpretrain.models.base import EnergyModel, register_model
-from mdl_physpretrain.models.cgcnn_fast import LANES, Neighbours, convolve
+from mdl_physpretrain.models.cgcnn_fast import Neighbours, convolution
 from mdl_physpretrain.models.edges import select_edges
 from mdl_physpretrain.models.radial_spline import spline_coefficients
+from mdl_physpretrain.models.remembered import Remembered
 from mdl_physpretrain.models.switch import quintic_switch
 
 __all__ = ["CGCNN", "CGConv", "GaussianBasis"]
@@ -132,13 +134,8 @@ class CGConv(nn.Module):
         place, edge_weight
             Of each edge in units of the grid, and its weight, shape (E,).
         """
-        lanes = -(-self.dim // LANES) * LANES
-        weight = F.pad(torch.stack([self.lin_f.weight, self.lin_s.weight]), (0, 0, 0, lanes - self.dim)).flatten(0, 1)
-        bias = F.pad(torch.stack([self.lin_f.bias, self.lin_s.bias]), (0, lanes - self.dim)).flatten()
-        w_centre, w_neighbour, w_edge = weight.split([self.dim, self.dim, weight.shape[1] - 2 * self.dim], dim=1)
-        at_centre, at_neighbour = F.linear(x, w_centre, bias), F.linear(x, w_neighbour)
-        a, b, table = (part.unflatten(1, (2, lanes)) for part in (at_centre, at_neighbour, F.linear(rows, w_edge)))
-        return x + convolve(a, b, table, place, edge_weight, edges)[:, : self.dim]
+        gate, core = ((layer.weight, layer.bias) for layer in (self.lin_f, self.lin_s))
+        return convolution(x, gate, core, rows, place, edge_weight, edges)
 
 
 @register_model("cgcnn")
@@ -246,6 +243,7 @@ class CGCNN(EnergyModel):
         self.post_lin_list = _stack(node_dim, dim2, post_fc_count)
         self.lin_out = nn.Linear(dim2 if post_fc_count else node_dim, 1)
         self.register_buffer("reference_energies", torch.zeros(119))
+        self._frozen: Remembered[list[cgcnn_forces.FrozenLayer]] = Remembered()
 
     def train(self, mode: bool = True) -> CGCNN:
         """As ``nn.Module.train``; a fixed normalisation stays in evaluation mode."""
@@ -290,7 +288,7 @@ class CGCNN(EnergyModel):
             self.train(self.training)
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
-        x = self._node_features(batch.numbers)
+        x = self.node_features(batch.numbers)
         r = torch.linalg.vector_norm(vectors, dim=1)
         if self.images == "nearest" or self.max_neighbours is not None:
             keep = select_edges(batch, r, images=self.images, limit=self.max_neighbours)
@@ -301,28 +299,35 @@ class CGCNN(EnergyModel):
             x = layer(conv, x)
             if self.batch_norm:
                 x = self.bn_list[k](x)
-        reference = self.reference_energies[batch.numbers]
-        total = x.new_zeros(len(batch)).index_add(0, batch.structure, reference)
-        if self.pool_order == "late":
-            return total.index_add(0, batch.structure, self._read_out(x))
-        pooled = x.new_zeros(len(batch), x.shape[1]).index_add(0, batch.structure, x)
-        return total + self._read_out(pooled)
+        return self.read_out(x, batch)
+
+    def energy_and_gradient(
+        self, batch: AtomicBatch, vectors: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        simple = self.fast and self.images == "all" and self.max_neighbours is None and self.dtype == torch.float32
+        constant = not create_graph and not any(norm.training for norm in self.bn_list)
+        constant = constant and not torch.is_inference_mode_enabled()
+        if not (simple and constant and _is_simple(vectors) and _is_sorted(batch.edge_index)):
+            return super().energy_and_gradient(batch, vectors, create_graph=create_graph)
+        layers = self._frozen.get(cgcnn_forces.sources(self), lambda: cgcnn_forces.freeze(self))
+        return cgcnn_forces.energy_and_gradient(self, layers, batch, vectors)
 
     def _plain_layers(self, batch: AtomicBatch, r: Tensor) -> Callable[[Any, Tensor], Tensor]:
-        features, weight = self.distance_expansion(r), self._edge_weight(batch, r)
+        features, weight = self.distance_expansion(r), self.edge_weight(batch, r)[0].unsqueeze(1)
         return lambda conv, x: conv(x, batch.edge_index, features, weight)
 
     def _fast_layers(self, batch: AtomicBatch, r: Tensor) -> Callable[[Any, Tensor], Tensor]:
-        weight = self._edge_weight(batch, r).squeeze(1)
+        weight, _ = self.edge_weight(batch, r)
         edge_index = batch.edge_index
-        if bool((edge_index[0, 1:] < edge_index[0, :-1]).any()):
+        if not _is_sorted(edge_index):
             order = torch.argsort(edge_index[0], stable=True)
             edge_index, r, weight = edge_index[:, order], r[order], weight[order]
         edges = Neighbours.from_edges(edge_index, len(batch.numbers))
         rows, place = self.distance_expansion.table(), r / self.distance_expansion.step
         return lambda conv, x: conv.fast(x, edges, rows, place, weight)
 
-    def _node_features(self, numbers: Tensor) -> Tensor:
+    def node_features(self, numbers: Tensor) -> Tensor:
+        """What the convolutions start from, shape (N, dim)."""
         if bool((numbers > N_ELEMENTS).any()) or bool((numbers < 1).any()):
             raise StructureError(f"CGCNN knows the elements 1 to {N_ELEMENTS}", field="numbers")
         if not len(self.pre_lin_list):
@@ -333,18 +338,26 @@ class CGCNN(EnergyModel):
             x = self.act(layer(x))
         return x
 
-    def _edge_weight(self, batch: AtomicBatch, r: Tensor) -> Tensor:
+    def edge_weight(self, batch: AtomicBatch, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the messages along edges of length ``r`` (E,), and their slopes (1/Å), shape (E,)."""
         if self.smooth_cutoff:
-            switch, _ = quintic_switch(r, self.cutoff - self.switch_width, self.cutoff)
-            return (switch / self.n_neighbours).unsqueeze(1)
+            switch, slope = quintic_switch(r, self.cutoff - self.switch_width, self.cutoff)
+            return switch / self.n_neighbours, slope / self.n_neighbours
         i = batch.edge_index[0]
         degree = torch.bincount(i, minlength=len(batch.numbers)).clamp_min(1)
-        return degree[i].to(r.dtype).reciprocal().unsqueeze(1)
+        return degree[i].to(r.dtype).reciprocal(), torch.zeros_like(r)
 
-    def _read_out(self, x: Tensor) -> Tensor:
+    def read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
+        """Energies (B,) in eV of the last features (N, dim)."""
+        reference = self.reference_energies[batch.numbers]
+        total = x.new_zeros(len(batch)).index_add(0, batch.structure, reference)
+        early = self.pool_order == "early"
+        if early:
+            x = x.new_zeros(len(batch), x.shape[1]).index_add(0, batch.structure, x)
         for layer in self.post_lin_list:
             x = self.act(layer(x))
-        return self.lin_out(x).squeeze(-1)
+        energy = self.lin_out(x).squeeze(-1)
+        return total + energy if early else total.index_add(0, batch.structure, energy)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):  # noqa: ANN001, ANN002, ANN202
         # MatDeepLearn's CGCNN has no reference energies
@@ -355,6 +368,12 @@ class CGCNN(EnergyModel):
 def _is_simple(*tensors: Tensor) -> bool:
     plain = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors)
     return plain and not torch.is_autocast_enabled("cpu")
+
+
+def _is_sorted(edge_index: Tensor) -> bool:
+    """Whether edges (2, E), on the CPU, come centre by centre."""
+    centre = edge_index[0].numpy()
+    return not (centre[1:] < centre[:-1]).any()
 
 
 def _stack(first: int, dim: int, count: int) -> nn.ModuleList:

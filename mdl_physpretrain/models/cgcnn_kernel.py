@@ -20,9 +20,27 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from mdl_physpretrain.models.vector_math import ONE, TWO, ZERO, compiled, exp_negative, log1p_ratio
+from mdl_physpretrain.models.vector_math import (
+    HIGHEST,
+    LOWEST,
+    ONE,
+    TWO,
+    ZERO,
+    compiled,
+    exp_negative,
+    exp_within,
+    log1p_unit,
+    on_threads,
+)
 
-__all__ = ["backward", "forward", "second_backward"]
+__all__ = [
+    "backward",
+    "backward_shared",
+    "forward",
+    "forward_shared",
+    "second_backward",
+    "second_backward_shared",
+]
 
 
 @numba.njit(fastmath={"contract"}, nogil=True)
@@ -47,14 +65,21 @@ def _spline(t, value, slope, curvature):
 
 
 @numba.njit(inline="always")
+def _exponentials(zf, zs):
+    """``exp(-zf)``, ``exp(-|zs|)`` and ``softplus(zs)``."""
+    x = LOWEST if zf < LOWEST else zf
+    x = HIGHEST if x > HIGHEST else x
+    t = exp_negative(-abs(zs))
+    return exp_within(-x), t, (ZERO if zs < ZERO else zs) + log1p_unit(t)
+
+
+@numba.njit(inline="always")
 def _gates(zf, zs):
-    """``sigmoid(zf)``, ``softplus(zs)`` and ``sigmoid(zs)``."""
-    tf, ts = exp_negative(-abs(zf)), exp_negative(-abs(zs))
-    one, two = ONE + ts, TWO + ts
-    inverse = ONE / (one * two)
-    f = (ONE if zf >= ZERO else tf) / (ONE + tf)
-    s = max(zs, ZERO) + log1p_ratio(ts * one * inverse)
-    return f, s, (ONE if zs >= ZERO else ts) * two * inverse
+    """``sigmoid(zf)``, ``softplus(zs)`` and ``sigmoid(zs)``, with one division for both."""
+    p, t, s = _exponentials(zf, zs)
+    p, q = ONE + p, ONE + t
+    inverse = ONE / (p * q)
+    return q * inverse, s, (ONE if zs >= ZERO else t) * p * inverse
 
 
 @compiled
@@ -83,16 +108,16 @@ def forward(first, last, start, neighbour, u, w, a, b, table, out):
                 zs = x[1, c] + y[1, c] + v0 * t[0, 1, c] + v1 * t[1, 1, c] + v2 * t[2, 1, c]
                 zf += v3 * t[3, 0, c] + v4 * t[4, 0, c] + v5 * t[5, 0, c]
                 zs += v3 * t[3, 1, c] + v4 * t[4, 1, c] + v5 * t[5, 1, c]
-                f, s, _ = _gates(zf, zs)
-                o[c] += we * f * s
+                p, _, s = _exponentials(zf, zs)
+                o[c] += we * s / (ONE + p)
 
 
 @compiled
-def backward(first, last, start, neighbour, u, w, a, b, table, g, da, db, dtable, du, dw):
+def backward(first, last, start, neighbour, u, w, a, b, table, g, da, du, dw, db, dtable):
     """Products of the derivatives of ``out`` with ``g`` (N, C), for every argument.
 
-    ``da``, ``db`` and ``dtable`` are added to; an empty ``dtable`` is left out.
-    ``du`` and ``dw`` are written.
+    All of them are added to; where ``db`` or ``dtable`` is empty it is left
+    out, ``da`` with ``db``.
     """
     n = g.shape[1]
     value, slope, curvature = np.empty(6, np.float32), np.empty(6, np.float32), np.empty(6, np.float32)
@@ -104,7 +129,7 @@ def backward(first, last, start, neighbour, u, w, a, b, table, g, da, db, dtable
             _spline(u[e] - np.float32(k), value, slope, curvature)
             v0, v1, v2, v3, v4, v5 = value[0], value[1], value[2], value[3], value[4], value[5]
             s0, s1, s2, s3, s4, s5 = slope[0], slope[1], slope[2], slope[3], slope[4], slope[5]
-            y, t, we, dy = b[neighbour[e]], table[k : k + 6], w[e], db[neighbour[e]]
+            y, t, we = b[neighbour[e]], table[k : k + 6], w[e]
             along_u, along_w = ZERO, ZERO
             for c in range(n):
                 f0, f1, f2, f3, f4, f5 = t[0, 0, c], t[1, 0, c], t[2, 0, c], t[3, 0, c], t[4, 0, c], t[5, 0, c]
@@ -119,12 +144,15 @@ def backward(first, last, start, neighbour, u, w, a, b, table, g, da, db, dtable
                 qf, qs = we * gf * (ONE - f) * s, we * gf * ss
                 along_u += qf * hf + qs * hs
                 q[0, c], q[1, c] = qf, qs
-            for c in range(n):
-                dx[0, c] += q[0, c]
-                dx[1, c] += q[1, c]
-                dy[0, c] += q[0, c]
-                dy[1, c] += q[1, c]
-            du[e], dw[e] = along_u, along_w
+            du[e] += along_u
+            dw[e] += along_w
+            if len(db):
+                dy = db[neighbour[e]]
+                for c in range(n):
+                    dx[0, c] += q[0, c]
+                    dx[1, c] += q[1, c]
+                    dy[0, c] += q[0, c]
+                    dy[1, c] += q[1, c]
             if len(dtable):
                 for m in range(6):
                     row, v = dtable[k + m], value[m]
@@ -135,7 +163,7 @@ def backward(first, last, start, neighbour, u, w, a, b, table, g, da, db, dtable
 
 @compiled
 def second_backward(
-    first, last, start, neighbour, u, w, a, b, table, g, ca, cb, cu, cw, da, db, dtable, du, dw, dg
+    first, last, start, neighbour, u, w, a, b, table, g, ca, cb, cu, cw, da, du, dw, dg, db, dtable
 ):  # fmt: skip
     """Derivatives of ``sum(ca da) + sum(cb db) + sum(cu du) + sum(cw dw)`` of :func:`backward`.
 
@@ -190,3 +218,29 @@ def second_backward(
                     for c in range(n):
                         row[0, c] += v * q[0, c] + h * p[0, c]
                         row[1, c] += v * q[1, c] + h * p[1, c]
+
+
+@on_threads
+def forward_shared(bounds, start, neighbour, u, w, a, b, table, out):
+    """:func:`forward` for every range of centres."""
+    for k in numba.prange(len(bounds) - 1):
+        forward(bounds[k], bounds[k + 1], start, neighbour, u, w, a, b, table, out)
+
+
+@on_threads
+def backward_shared(bounds, start, neighbour, u, w, a, b, table, g, da, du, dw, db, dtable):
+    """:func:`backward` for every range of centres, each with ``db`` and ``dtable`` of its own."""
+    for k in numba.prange(len(bounds) - 1):
+        backward(bounds[k], bounds[k + 1], start, neighbour, u, w, a, b, table, g, da, du, dw, db[k], dtable[k])
+
+
+@on_threads
+def second_backward_shared(
+    bounds, start, neighbour, u, w, a, b, table, g, ca, cb, cu, cw, da, du, dw, dg, db, dtable
+):  # fmt: skip
+    """:func:`second_backward` for every range of centres, each with ``db`` and ``dtable`` of its own."""
+    for k in numba.prange(len(bounds) - 1):
+        second_backward(
+            bounds[k], bounds[k + 1], start, neighbour, u, w, a, b, table, g, ca, cb, cu, cw, da, du, dw, dg, db[k],
+            dtable[k],
+        )  # fmt: skip

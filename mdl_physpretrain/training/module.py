@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.nn import Parameter
 
 from mdl_physpretrain.batch import AtomicBatch
 from mdl_physpretrain.errors import CheckpointError
@@ -20,7 +21,7 @@ from mdl_physpretrain.models.checkpoint import save_model
 from mdl_physpretrain.training.errors import ErrorSums
 from mdl_physpretrain.training.loss import EFSLoss
 
-__all__ = ["KeepBest", "TrainingModule"]
+__all__ = ["KeepBest", "TrainingModule", "make_adamw"]
 
 
 class TrainingModule(LightningModule):
@@ -129,7 +130,7 @@ class TrainingModule(LightningModule):
 
             optimizer = ClosureSAM(parameters, rho=self.rho, perturbed=self.perturbed_pass, **options)
         else:
-            optimizer = torch.optim.AdamW(parameters, **options)
+            optimizer = make_adamw(parameters, **options)
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **self.scheduler)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val_total"}}
 
@@ -147,6 +148,16 @@ class TrainingModule(LightningModule):
                 f"last.ckpt was written with rho={before}, not {self.rho}: "
                 "train into another directory, or with resume=False"
             )
+
+
+def make_adamw(parameters: Iterable[Parameter], **options: Any) -> torch.optim.AdamW:
+    """AdamW; on the CPU all weights in one call, which takes a third of the time for networks of our size.
+
+    On GPUs PyTorch chooses: clipping in mixed precision does not go with the fused form there.
+    """
+    parameters = list(parameters)
+    plain = all(p.device.type == "cpu" and p.is_floating_point() for p in parameters)
+    return torch.optim.AdamW(parameters, fused=True if plain and parameters else None, **options)
 
 
 class KeepBest(Callback):

@@ -1,0 +1,80 @@
+"""Kernels on as many threads as PyTorch uses.
+
+A kernel works on a range of its items and adds what belongs to others to
+arrays of its own. Ranges are given to numba's threads: they wait actively for a
+moment, like PyTorch's own, so a range of a tenth of a millisecond is worth
+giving away. Python's threads take as long as that to wake up, and while PyTorch's
+wait for work the system puts them on the same core.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["launch", "private", "threads_for", "together"]
+
+_lock = threading.Lock()  # one of numba's pools ends the process when two threads use it at once
+_forked = threading.Event()  # numba's pool does not survive a fork, whoever started it: a child works alone
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked.set)
+
+
+def threads_for(items: int, each: int) -> int:
+    """How many threads to give ``items`` to, when fewer than ``each`` are not worth waking a thread up."""
+    return max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, items // each))
+
+
+def private(like: Tensor, threads: int) -> Tensor:
+    """Zeros for every thread, shape (threads, *like.shape)."""
+    return like.new_zeros(threads, *like.shape)
+
+
+def together(parts: Tensor) -> Tensor:
+    """The sum over threads, in their order: sums of floats depend on it."""
+    return parts[0] if len(parts) == 1 else parts.sum(0)
+
+
+def launch(
+    alone: Callable[..., None],
+    shared: Callable[..., None],
+    bounds: Sequence[int],
+    arguments: Sequence[Any],
+    own: Sequence[Tensor] = (),
+) -> None:
+    """Run a kernel.
+
+    Parameters
+    ----------
+    alone
+        ``alone(first, last, *arguments, *own)`` works on items ``first`` to ``last``.
+    shared
+        ``shared(bounds, *arguments, *own)`` does this for every range, the ``k``-th
+        with the ``k``-th of its own arrays, in a ``prange``.
+    bounds
+        Where ranges begin, and the end.
+    arguments
+        What all threads read, or write in places of their own.
+    own
+        What threads add to, from :func:`private`.
+    """
+    ranges = len(bounds) - 1
+    arrays = [part.numpy() for part in own]
+    if ranges == 1 or _forked.is_set():
+        for k in range(ranges):
+            alone(bounds[k], bounds[k + 1], *arguments, *(part[k] for part in arrays))
+        return
+    with _lock:
+        before = numba.get_num_threads()
+        numba.set_num_threads(ranges)
+        try:
+            shared(np.asarray(bounds), *arguments, *arrays)
+        finally:
+            numba.set_num_threads(before)
