@@ -2,8 +2,10 @@
 
     python scripts/show_killed_worker.py                     # a local Dask cluster of 3 worker processes
     python scripts/show_killed_worker.py --executor processes:3
+    python scripts/show_killed_worker.py --executor slurm:standard   # jobs of one worker in this partition
 
-Needs ``pip install 'mdl-physpretrain[cluster]'`` for the first. Everything is made up here: an EAM for MgO and
+Needs ``pip install 'mdl-physpretrain[cluster]'`` for the first, ``dask-jobqueue`` besides for the last, where a job
+is killed with ``scancel``. Everything is made up here: an EAM for MgO and
 rattled cells of it. Exit code 1 when a single bit differs.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -58,23 +61,33 @@ def cells(count: int, repeat: tuple[int, int, int]) -> list[Atoms]:
     return made
 
 
+def kill_process(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def kill_job(job: int) -> None:
+    subprocess.run(["scancel", "--signal=KILL", "--full", str(job)], check=True)
+
+
 class Cluster:
     """An executor whose busy workers can be found and killed."""
 
-    def __init__(self, executor: Any, busy: Callable[[], list[int]]) -> None:
-        self.executor, self.busy = executor, busy
+    def __init__(
+        self, executor: Any, busy: Callable[[], list[int]], kill: Callable[[int], None] = kill_process
+    ) -> None:
+        self.executor, self.busy, self.kill = executor, busy, kill
 
     def kill_one(self, when: Callable[[], bool]) -> threading.Thread:
-        """In a thread: wait until something is finished, then ``kill -9`` a worker that is at work."""
+        """In a thread: wait until something is finished, then kill a worker that is at work."""
 
         def wait() -> None:
             began = time.perf_counter()
             while not when():
                 time.sleep(0.005)
-            while not (pids := self.busy()):
+            while not (found := self.busy()):
                 time.sleep(0.005)
-            os.kill(pids[0], signal.SIGKILL)
-            print(f"  kill -9 {pids[0]}, a worker at work, after {time.perf_counter() - began:.2f} s", flush=True)
+            self.kill(found[0])
+            print(f"  killed {found[0]}, a worker at work, after {time.perf_counter() - began:.2f} s", flush=True)
 
         thread = threading.Thread(target=wait, daemon=True)
         thread.start()
@@ -83,24 +96,51 @@ class Cluster:
 
 @contextmanager
 def cluster(kind: str) -> Iterator[Cluster]:
-    """Local processes, or Dask's."""
-    if kind != "dask":
+    """Local processes, Dask's, or jobs of Slurm."""
+    if kind.startswith("processes"):
         with open_executor(kind) as executor:
             assert isinstance(executor, Processes)
             yield Cluster(executor, executor.pids)
         return
     import logging
 
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of dead workers at length
+    name, _, partition = kind.partition(":")
     with (
-        LocalCluster(n_workers=WORKERS, threads_per_worker=1, processes=True, dashboard_address=None) as dask,
+        slurm_jobs(partition) if name == "slurm" else local_workers() as dask,
         Client(dask.scheduler_address, set_as_default=False) as watcher,
         open_executor(dask.scheduler_address.replace("tcp://", "dask://")) as executor,
     ):
-        pids = watcher.run(os.getpid)  # by address
-        yield Cluster(executor, lambda: [pids[a] for a, tasks in watcher.processing().items() if tasks and a in pids])
+        watcher.wait_for_workers(WORKERS, timeout=120)
+        ids = watcher.run(slurm_job if name == "slurm" else os.getpid)  # by address
+
+        def busy() -> list[int]:
+            return [ids[address] for address, tasks in watcher.processing().items() if tasks and address in ids]
+
+        yield Cluster(executor, busy, kill_job if name == "slurm" else kill_process)
+
+
+def slurm_job() -> int:
+    return int(os.environ["SLURM_JOB_ID"])
+
+
+def local_workers() -> Any:
+    from distributed import LocalCluster
+
+    return LocalCluster(n_workers=WORKERS, threads_per_worker=1, processes=True, dashboard_address=None)
+
+
+def slurm_jobs(partition: str) -> Any:
+    from dask_jobqueue import SLURMCluster
+
+    jobs = SLURMCluster(
+        queue=partition or None, cores=1, processes=1, memory="2GB", walltime="00:20:00",
+        job_script_prologue=["export OMP_NUM_THREADS=1"], scheduler_options={"dashboard_address": None},
+    )  # fmt: skip
+    jobs.adapt(minimum_jobs=WORKERS, maximum_jobs=WORKERS)  # jobs that end are replaced
+    return jobs
 
 
 def label_bytes(structures: list[Atoms]) -> list[tuple[str, bytes]]:
@@ -128,7 +168,7 @@ def show(name: str, serial: list[Any], found: list[Any], seconds: float) -> bool
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--executor", default="dask", help="dask (a local cluster) or processes:N")
+    parser.add_argument("--executor", default="dask", help="dask (a local cluster), processes:N, slurm:PARTITION")
     parser.add_argument("--structures", type=int, default=1500, help="to label, of 64 atoms")
     parser.add_argument("--trajectories", type=int, default=24, help="of 8 atoms each")
     parser.add_argument("--steps", type=int, default=150, help="of MD")
