@@ -12,7 +12,7 @@ import numba
 
 __all__ = ["compiled", "on_threads"]
 
-SOURCES = ("models/*_kernel.py", "models/torchmd_second.py", "models/vector_math.py", "teacher/*kernel.py")
+SOURCES = ("**/*kernel.py", "models/torchmd_second.py", "models/vector_math.py")
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
