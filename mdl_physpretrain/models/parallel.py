@@ -21,6 +21,7 @@ from torch import Tensor
 
 __all__ = ["launch", "private", "threads_for", "together"]
 
+POOL: int = vars(numba.config)["NUMBA_NUM_THREADS"]  # threads numba may start
 _lock = threading.Lock()  # one of numba's pools ends the process when two threads use it at once
 _forked = threading.Event()  # numba's pool does not survive a fork, whoever started it: a child works alone
 if hasattr(os, "register_at_fork"):
@@ -29,7 +30,7 @@ if hasattr(os, "register_at_fork"):
 
 def threads_for(items: int, each: int) -> int:
     """How many threads to give ``items`` to, when fewer than ``each`` are not worth waking a thread up."""
-    return max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, items // each))
+    return max(1, min(torch.get_num_threads(), POOL, items // each))
 
 
 def private(like: Tensor, threads: int) -> Tensor:
@@ -38,8 +39,11 @@ def private(like: Tensor, threads: int) -> Tensor:
 
 
 def together(parts: Tensor) -> Tensor:
-    """The sum over threads, in their order: sums of floats depend on it."""
-    return parts[0] if len(parts) == 1 else parts.sum(0)
+    """The sum over threads, in their order, which sums of floats depend on; written to the first part."""
+    total = parts[0]
+    for part in parts[1:]:
+        total.add_(part)
+    return total
 
 
 def launch(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mdl_physpretrain.batch import AtomicBatch
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.models.base import EnergyModel, register_model
+from mdl_physpretrain.models.remembered import Remembered
 from mdl_physpretrain.models.torchmd_layers import (
     ACTIVATIONS,
     BASES,
@@ -25,6 +26,9 @@ from mdl_physpretrain.models.torchmd_layers import (
     NeighbourEmbedding,
     Pairs,
 )
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.models import torchmd_forces
 
 __all__ = ["TorchMDET"]
 
@@ -135,10 +139,10 @@ class TorchMDET(EnergyModel):
         sizes = [hidden_channels, *[post_hidden_channels] * num_post_layers, 1]
         self.post_lin_list = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.register_buffer("reference_energies", torch.zeros(119))
+        self._tables: Remembered[torchmd_forces.Tables | None] = Remembered()
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
-        if bool((batch.numbers >= self.max_z).any()) or bool((batch.numbers < 1).any()):
-            raise StructureError(f"this model knows the elements 1 to {self.max_z - 1}", field="numbers")
+        self._check_elements(batch)
         pairs = Pairs.from_edges(batch.edge_index, vectors, len(batch.numbers), self.cutoff)
         basis = self.distance_expansion(pairs.r, pairs.cutoff)
         x = self.embedding(batch.numbers)
@@ -150,16 +154,40 @@ class TorchMDET(EnergyModel):
             dx, dvec = apply(layer, x, vec, last=k == len(self.attention_layers) - 1)
             x = x + dx
             vec = dvec if vec is None or dvec is None else vec + dvec
+        return self.read_out(x, batch)
+
+    def energy_and_gradient(
+        self, batch: AtomicBatch, vectors: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        if not create_graph and self._has_machine_code(vectors) and not torch.is_inference_mode_enabled():
+            from mdl_physpretrain.models import torchmd_forces
+
+            self._check_elements(batch)
+            tables = self._tables.get(torchmd_forces.sources(self), lambda: torchmd_forces.tabulate(self))
+            if tables is not None:
+                return torchmd_forces.energy_and_gradient(self, tables, batch, vectors)
+        return super().energy_and_gradient(batch, vectors, create_graph=create_graph)
+
+    def read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
+        """Energies (B,) in eV from the features (N, hidden_channels) after the last layer."""
         total = x.new_zeros(len(batch)).index_add(0, batch.structure, self.reference_energies[batch.numbers])
-        return total + self._read_out(self.out_norm(x), batch)
+        return total + self._last_layers(self.out_norm(x), batch)
+
+    def _check_elements(self, batch: AtomicBatch) -> None:
+        if bool((batch.numbers >= self.max_z).any()) or bool((batch.numbers < 1).any()):
+            raise StructureError(f"this model knows the elements 1 to {self.max_z - 1}", field="numbers")
+
+    def _has_machine_code(self, vectors: Tensor) -> bool:
+        """Whether there is machine code for this model and these vectors, shape (E, 3)."""
+        simple = vectors.device.type == "cpu" and vectors.dtype == self.dtype == torch.float32 and len(vectors) > 0
+        first = cast(Attention, self.attention_layers[0])
+        return self.fast and simple and isinstance(self.distance_expansion, ExpNormalBasis) and first.has_machine_code()
 
     def _fast_layers(self, pairs: Pairs) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
         """How layers are applied in machine code, or ``None`` where there is none for this model and these tensors."""
-        basis, first = self.distance_expansion, cast(Attention, self.attention_layers[0])
-        r = pairs.r
-        simple = r.device.type == "cpu" and r.dtype == self.dtype == torch.float32 and len(r) > 0
-        if not (self.fast and simple and isinstance(basis, ExpNormalBasis) and first.has_machine_code()):
+        if not self._has_machine_code(pairs.direction):
             return None
+        basis, first = cast(ExpNormalBasis, self.distance_expansion), cast(Attention, self.attention_layers[0])
         from mdl_physpretrain.models import torchmd_fast
 
         intervals = torchmd_fast.intervals_for(basis.betas)
@@ -168,17 +196,18 @@ class TorchMDET(EnergyModel):
         fast = torchmd_fast.FastPairs.make(
             pairs.spread(pairs.first),
             pairs.spread(pairs.second),
-            r,
+            pairs.r,
             pairs.direction,
             cutoff=self.cutoff,
             alpha=basis.alpha,
             intervals=intervals,
             smooth=first.smooth_cutoff,
         )
-        rows = torchmd_fast.gaussian_rows(basis.means, basis.betas, intervals)
-        return lambda layer, x, vec, *, last: torchmd_fast.attention(layer, x, vec, fast, rows, last=last)
+        used, where = fast.confined()
+        rows = torchmd_fast.gaussian_rows(basis.means, basis.betas, intervals, where)
+        return lambda layer, x, vec, *, last: torchmd_fast.attention(layer, x, vec, used, rows, last=last)
 
-    def _read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
+    def _last_layers(self, x: Tensor, batch: AtomicBatch) -> Tensor:
         if self.pool_order == "early":
             x = self._pooled(x, batch)
         for layer in self.post_lin_list[:-1]:

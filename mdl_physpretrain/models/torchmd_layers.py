@@ -230,7 +230,10 @@ class NeighbourEmbedding(nn.Module):
 
     def forward(self, numbers: Tensor, x: Tensor, pairs: Pairs, basis: Tensor) -> Tensor:
         """Features (N, channels) from those of the elements, ``x`` of the same shape."""
-        weight = pairs.sum_images(self.distance_proj(basis) * pairs.cutoff)
+        # a linear layer of sums over images, the bias being the weight of their cutoffs
+        summed = pairs.sum_images(torch.cat([basis * pairs.cutoff, pairs.cutoff], dim=1))
+        projection = self.distance_proj
+        weight = F.linear(summed, torch.cat([projection.weight, projection.bias.unsqueeze(1)], dim=1))
         if not self.own_images:
             weight = weight * (pairs.first != pairs.second).unsqueeze(1)
         of_neighbour = self.embedding(numbers.index_select(0, pairs.neighbour)).view(2, *weight.shape)

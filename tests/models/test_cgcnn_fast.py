@@ -222,7 +222,8 @@ def test_frozen_layers_follow_the_weights_however_they_change(rocksalt: list[Ato
     model.bn_list[1].running_mean.add_(0.5)
     assert (check() - changed).abs() > 1e-6
     twin = copy.deepcopy(model)
-    assert twin._frozen._kept is None and pickle.loads(pickle.dumps(model))._frozen._kept is None
+    assert twin._frozen._kept is None
+    assert pickle.loads(pickle.dumps(model))._frozen._kept is None
     assert not any("frozen" in name for name in model.state_dict())
 
 

@@ -10,8 +10,9 @@ from ase import Atoms
 from scipy.interpolate import BSpline
 
 from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
-from mdl_physpretrain.models import TorchMDET, predict, torchmd_fast
-from mdl_physpretrain.models.torchmd_fast import FastPairs, b_splines, gaussian_rows, intervals_for, messages
+from mdl_physpretrain.models import TorchMDET, predict, torchmd_fast, torchmd_forces
+from mdl_physpretrain.models.torchmd_fast import FastPairs, gaussian_rows, intervals_for, messages
+from mdl_physpretrain.models.torchmd_geometry_kernel import b_splines
 
 SIZES = {
     "cutoff": 5.0,
@@ -76,10 +77,12 @@ def test_the_fast_path_is_as_exact_as_the_formula(
     for name, value in reference.items():
         assert (fast[name] - value).abs().max() <= 2e-5 * value.abs().max() + 1e-9, name
     used: list[int] = []
-    monkeypatch.setattr(torchmd_fast, "attention", lambda *args, **options: used.append(1))
-    with pytest.raises(TypeError):
-        predict(model, batch)
-    assert used  # so it was machine code that was compared
+    for module, name in ((torchmd_fast, "attention"), (torchmd_forces, "_forward")):
+        monkeypatch.setattr(module, name, lambda *args, **options: used.append(1))
+    for create_graph in (True, False):
+        with pytest.raises(TypeError):
+            predict(model, batch, create_graph=create_graph)
+    assert len(used) == 2  # so it was machine code that was compared
     model.fast = False
     plain = predict(model, batch)
     assert (plain.forces - reference["forces"]).abs().max() <= 2e-5 * reference["forces"].abs().max()
@@ -88,7 +91,7 @@ def test_the_fast_path_is_as_exact_as_the_formula(
 def reference_messages(leaves: list[torch.Tensor], i: torch.Tensor, j: torch.Tensor, grid: int) -> torch.Tensor:
     """The kernel's formula in dense PyTorch, with the splines evaluated by differentiable polynomials."""
     x, table, bias, r, n = leaves
-    parts, heads = len(table), x.shape[2] // 16
+    parts, heads = len(bias), x.shape[2] // 16
     phi = 0.5 * (torch.cos(r * torch.pi / 5.0) + 1)
     u = torch.exp(-r) * grid
     k = u.detach().long().clamp(0, grid - 1)
@@ -97,7 +100,7 @@ def reference_messages(leaves: list[torch.Tensor], i: torch.Tensor, j: torch.Ten
     for degree in range(1, 6):
         padded = [torch.zeros_like(t), *lower, torch.zeros_like(t)]
         lower = [((t + degree - m) * padded[m] + (1 - t + m) * padded[m + 1]) / degree for m in range(degree + 1)]
-    y = sum(w[:, None] * table[:, k + m] for m, w in enumerate(lower))
+    y = sum(w[:, None] * table.transpose(0, 1)[:, k + m] for m, w in enumerate(lower))
     f = F.silu(phi[:, None] * y + bias[:, None])
     out = torch.zeros(len(x), 1 if parts == 2 else 4, x.shape[2], dtype=x.dtype)
     for here, there, sign in ((i, j, 1), (j, i, -1)):
@@ -120,7 +123,7 @@ def test_all_derivatives_of_the_messages(parts: int) -> None:
     random = torch.Generator().manual_seed(2)
     i = torch.sort(torch.randint(0, n - 1, (edges,), generator=random)).values  # the last atom is alone
     j = torch.randint(0, n - 1, (edges,), generator=random)  # own images among them
-    shapes = [(n, {2: 3, 3: 4, 4: 7}[parts], channels), (parts, grid + 5, channels), (parts, channels)]
+    shapes = [(n, {2: 3, 3: 4, 4: 7}[parts], channels), (grid + 5, parts, channels), (parts, channels)]
     arguments = [torch.randn(s, generator=random) for s in shapes]
     arguments += [4.9 * torch.rand(edges, generator=random), torch.randn(edges, 3, generator=random)]
     weights = torch.randn(n, 1 if parts == 2 else 4, channels, generator=random)
@@ -146,7 +149,7 @@ def test_all_derivatives_of_the_messages(parts: int) -> None:
 def test_the_derivative_of_a_weights_gradient_is_refused_not_wrong() -> None:
     one = torch.tensor([0]), torch.tensor([1])
     pairs = FastPairs.make(*one, torch.ones(1), torch.ones(1, 3), cutoff=5.0, alpha=1.0, intervals=9, smooth=True)
-    table = torch.randn(2, 14, 16, requires_grad=True)
+    table = torch.randn(14, 2, 16, requires_grad=True)
     out = messages(torch.randn(2, 3, 16), table, torch.randn(2, 16), pairs)
     (slope,) = torch.autograd.grad(out.sum(), table, create_graph=True)
     with pytest.raises(NotImplementedError, match="fast=False"):
@@ -191,12 +194,14 @@ def test_unsorted_edges_lone_atoms_and_nan(rocksalt: list[Atoms]) -> None:
     assert predict(model, batch).energy.isnan().all()
 
 
-def test_splines_are_scipys() -> None:
-    t = np.linspace(0, 1, 11)[:-1]
-    for m in range(6):
-        spline = BSpline.basis_element(np.arange(m - 5, m + 2))
-        for order, found in enumerate(b_splines(t)):
-            expected = spline.derivative(order)(t) if order else spline(t)
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_splines_are_scipys(order: int) -> None:
+    found = np.empty((order + 1, 6))
+    for t in np.linspace(0, 1, 11)[:-1]:
+        b_splines(t, order, found)
+        for m in range(6):
+            spline = BSpline.basis_element(np.arange(m - 5, m + 2))
+            expected = [spline(t), *(spline.derivative(n)(t) for n in range(1, order + 1))]
             np.testing.assert_allclose(found[:, m], expected, atol=1e-13)
 
 

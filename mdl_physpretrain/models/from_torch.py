@@ -1,0 +1,26 @@
+"""What compiled kernels need to know from PyTorch: arrays, and what autograd will ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["arrays_of", "wanted"]
+
+
+def arrays_of(*tensors: Tensor) -> list[np.ndarray]:
+    """Tensors as contiguous arrays."""
+    return [x.detach().contiguous().numpy() for x in tensors]
+
+
+def wanted(ctx: Any, argument: int) -> bool:
+    """Whether the backward pass that is running goes on to this argument: for forces, not to the weights."""
+    if not ctx.needs_input_grad[argument]:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[argument][0])
+    except (AttributeError, RuntimeError):  # another version of PyTorch; a leaf
+        return True
