@@ -16,6 +16,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from mdl_physpretrain.edges_kernel import edge_vectors
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 
@@ -81,7 +82,8 @@ class AtomicBatch:
     @property
     def volumes(self) -> Tensor:
         """Cell volumes in Å³, shape (B,); zero for molecules without a cell."""
-        return torch.linalg.det(self.cells).abs()
+        a, b, c = self.cells.unbind(1)
+        return (a * torch.linalg.cross(b, c)).sum(1).abs()  # a sixth of the time of `linalg.det`
 
     @property
     def edge_structure(self) -> Tensor:
@@ -90,6 +92,13 @@ class AtomicBatch:
 
     def edge_vectors(self) -> Tensor:
         """Vectors from centre to neighbour in Å, shape (E, 3)."""
+        positions, cells = self.positions, self.cells
+        constant = not (torch.is_grad_enabled() and (positions.requires_grad or cells.requires_grad))
+        if constant and positions.device.type == "cpu" and positions.dtype in (torch.float32, torch.float64):
+            vectors = positions.new_empty(len(self.edge_shifts), 3)
+            of_atoms = (positions.detach(), cells.detach(), self.structure)
+            edge_vectors(*(x.numpy() for x in (*of_atoms, self.edge_index, self.edge_shifts, vectors)))
+            return vectors
         i, j = self.edge_index
         shift = torch.bmm(self.edge_shifts.unsqueeze(1), self.cells[self.structure[i]]).squeeze(1)
         return self.positions[j] - self.positions[i] + shift
@@ -139,25 +148,33 @@ def neighbour_list(
     Raises
     ------
     StructureError
-        If the cell is impossible, or an open structure is spread out beyond
-        all reason.
+        If a position is not finite, the cell is impossible, or an open
+        structure is spread out beyond all reason.
     """
+    return _edges(positions, cell, pbc, cutoff, np.dtype(np.int64))
+
+
+def _edges(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`neighbour_list` with shifts of any type."""
     from vesin import NeighborList
 
-    pbc = np.asarray(pbc, dtype=bool)
+    pbc, positions = np.asarray(pbc, dtype=bool), np.asarray(positions, dtype=np.float64)
+    if not np.isfinite(positions).all():
+        raise StructureError("NaN or infinite value", field="positions")
     extent = np.ptp(positions, axis=0).max(initial=0.0)
     if not pbc.all() and extent > MAX_EXTENT * cutoff:  # vesin's cell grid overflows far beyond this
         raise StructureError(f"atoms are spread over {extent:.3g} Å: an exploded structure", field="positions")
-    box = complete_cell(np.asarray(cell, dtype=np.float64), pbc)
     i, j, shifts = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1).compute(
-        points=np.ascontiguousarray(positions, dtype=np.float64),
-        box=box,
+        points=np.ascontiguousarray(positions),
+        box=complete_cell(np.asarray(cell, dtype=np.float64), pbc),
         periodic=pbc.tolist(),
         quantities="ijS",
     )
     edge_index = np.empty((2, len(i)), dtype=np.int64)
     edge_index[0], edge_index[1] = i, j
-    return edge_index, shifts.astype(np.int64)
+    return edge_index, shifts.astype(dtype)
 
 
 def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -201,7 +218,8 @@ def build_batch(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32)
     if not np.isfinite(atoms.positions).all():
         raise StructureError("NaN or infinite value", structure=structure_id(atoms), field="positions")
     try:
-        edge_index, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+        shift_dtype = torch.zeros(0, dtype=dtype).numpy().dtype
+        edge_index, shifts = _edges(atoms.positions, atoms.cell.array, atoms.pbc, cutoff, shift_dtype)
     except StructureError as error:
         raise StructureError(str(error), structure=structure_id(atoms)) from error
     labels = get_labels(atoms)

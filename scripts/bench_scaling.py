@@ -25,7 +25,7 @@ import numpy as np
 from ase import Atoms
 
 TARGETS = (50, 200, 800, 3200, 12800, 50000)
-MANY = 10_000  # atoms that are evaluated once: it takes minutes
+WARM = 2000  # atoms at least in all repetitions: after two small cells caches are still cold
 
 
 def supercells(unit: Atoms, targets: tuple[int, ...], least: int) -> list[tuple[int, int, int]]:
@@ -64,7 +64,7 @@ def measure(path: str, index: int, repeats: tuple[int, int, int], name: str, rep
     atoms = unit.repeat(repeats)
     atoms.rattle(0.02, seed=0)
     listing, evaluation, edges = [], [], 0
-    for _ in range(repetitions if len(atoms) < MANY else 1):
+    for _ in range(max(repetitions, WARM // len(atoms))):
         start = time.process_time()
         batch = build_batch(atoms, model.cutoff)
         middle = time.process_time()

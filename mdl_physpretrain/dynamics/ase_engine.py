@@ -199,7 +199,7 @@ def _observe(
         energy=torch.tensor([energy], dtype=torch.float64),
         broken=broken,
     )
-    return bool(stop[0])
+    return stop is not None
 
 
 def _short_pairs(atoms: Atoms, monitor: Monitor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -173,8 +173,6 @@ class BatchedRun:
                 energy=self.now.energy,
                 broken=state.broken,
             )
-            if not bool(stop.any()):
-                stop = None
         if traced:
             volumes = torch.linalg.det(state.cells).abs()
             values = torch.stack([temperature, self.now.energy, volumes])

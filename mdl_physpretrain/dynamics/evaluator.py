@@ -9,6 +9,7 @@ beyond the scaling; the list is valid while that is above ``reach``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from mdl_physpretrain.batch import AtomicBatch, neighbour_list
 from mdl_physpretrain.dynamics.state import MDState
+from mdl_physpretrain.dynamics.step_kernel import displacements, square_edges, take_edges
+from mdl_physpretrain.edges_kernel import add_forces, edge_vectors
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.models.base import EnergyModel, Prediction, predict
 from mdl_physpretrain.physicality.monitor import BROKEN_NAN, BROKEN_RUNAWAY
@@ -83,9 +86,9 @@ class Evaluator:
 
     Attributes
     ----------
-    edge_index, edge_structure, edge_squared
+    edge_index, edge_squared
         The whole lists and the squared distances (Å², float64) of the last
-        evaluation, shapes (2, E), (E,), (E,).
+        evaluation, shapes (2, E), (E,); the next one overwrites them.
     rebuilds
         Number of neighbour lists built so far.
     """
@@ -116,7 +119,7 @@ class Evaluator:
         self.reference = torch.zeros(0)  # positions and cells at which each list was built
         self.reference_cells = torch.zeros(0)
         self._cells: Tensor | None = None  # cells the shift vectors belong to
-        self.edge_structure: Tensor
+        self._rooms: dict[str, Tensor] = {}
         self._template: EdgeBatch
 
     def __call__(self, state: MDState) -> Prediction:
@@ -127,32 +130,88 @@ class Evaluator:
         cells are fixed.
         """
         self._update_lists(state)
-        i, j = self.edge_index
         if not self.fixed_cell and state.cells is not self._cells:
             self._cells = state.cells
-            cells = state.cells.index_select(0, self.edge_structure)
-            self._shift_vectors = torch.bmm(self._shifts.double().unsqueeze(1), cells).squeeze(1)
-        vectors = state.positions.index_select(0, j).sub_(state.positions.index_select(0, i)).add_(self._shift_vectors)
-        x, y, z = vectors.unbind(1)
-        self.edge_squared = torch.mul(x, x).addcmul_(y, y).addcmul_(z, z)  # a sum over rows of three is slow
-        inside = torch.nonzero(self.edge_squared < self.model.cutoff**2).squeeze(1)
+            self._shift_vectors = self._shifts_in(state.cells)
         dtype = self.model.dtype
+        index, shifts, vectors = (self._inside_compiled if self.compiled else self._inside)(state.positions, dtype)
         batch = replace(
             self._template,
             positions=state.positions.to(dtype),
             cells=state.cells.to(dtype),
-            edge_index=torch.stack([i.index_select(0, inside), j.index_select(0, inside)]),
-            edge_shifts=self._shifts.index_select(0, inside),
-            vectors=vectors.index_select(0, inside).to(dtype),
+            edge_index=index,
+            edge_shifts=shifts,
+            vectors=vectors,
         )
         out = self._forces_only(batch) if self.fixed_cell else predict(self.model, batch)
         return Prediction(out.energy.detach().double(), out.forces.detach().double(), out.stress.detach().double())
 
+    @property
+    def edge_structure(self) -> Tensor:
+        """Structure of each edge of the lists, shape (E,)."""
+        lengths = torch.tensor([x.edge_index.shape[1] for x in self.lists], device=self.device)
+        return torch.repeat_interleave(torch.arange(len(self.lists), device=self.device), lengths)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the work is done by machine code; the tests turn it off."""
+        return self.device.type == "cpu" and self.model.dtype in (torch.float32, torch.float64)
+
+    def _inside(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Edges within the cutoff: index, cell shifts and vectors, shapes (2, E), (E, 3), (E, 3)."""
+        i, j = self.edge_index
+        vectors = positions.index_select(0, j).sub_(positions.index_select(0, i)).add_(self._shift_vectors)
+        x, y, z = vectors.unbind(1)
+        self.edge_squared = torch.mul(x, x).addcmul_(y, y).addcmul_(z, z)  # a sum over rows of three is slow
+        inside = torch.nonzero(self.edge_squared < self.model.cutoff**2).squeeze(1)
+        index = torch.stack([i.index_select(0, inside), j.index_select(0, inside)])
+        return index, self._shifts.index_select(0, inside), vectors.index_select(0, inside).to(dtype)
+
+    def _inside_compiled(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """What :meth:`_inside` does."""
+        limit = self.model.cutoff**2
+        self.edge_squared = self._room("squared", (len(self._shifts),), torch.float64)
+        edges = [x.numpy() for x in (positions, self.edge_index, self._shift_vectors)]
+        squared = (self.edge_squared.numpy(), self._near_squared.numpy())
+        n = square_edges(*edges, limit, self._near.numpy(), *squared)
+        index = self._room("inside", (2, n), torch.int64)
+        shifts, vectors = self._room("shifts inside", (n, 3), dtype), self._room("vectors", (n, 3), dtype)
+        written = (index.numpy(), shifts.numpy(), vectors.numpy())
+        take_edges(*edges, self._shifts.numpy(), squared[0], limit, *written)
+        return index, shifts, vectors
+
+    def _room(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory that is kept for the next time: what is fresh costs more than what is written into it."""
+        size = math.prod(shape)
+        if name not in self._rooms or len(self._rooms[name]) < size:
+            self._rooms[name] = torch.empty(size + size // 8, dtype=dtype, device=self.device)
+        return self._rooms[name][:size].view(shape)
+
+    def _joined(self, name: str, parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+        shape = list(parts[0].shape)
+        shape[dim] = sum(x.shape[dim] for x in parts)
+        return torch.cat(list(parts), dim, out=self._room(name, tuple(shape), parts[0].dtype))
+
+    def _shifts_in(self, cells: Tensor) -> Tensor:
+        """Vectors of the cell shifts of all edges, float64, shape (E, 3), Å."""
+        if not self.compiled:
+            of_edges = cells.index_select(0, self.edge_structure)
+            return torch.bmm(self._shifts.double().unsqueeze(1), of_edges).squeeze(1)
+        vectors = torch.empty((len(self._shifts), 3), dtype=torch.float64)
+        nowhere = torch.zeros((len(self.numbers), 3), dtype=torch.float64)
+        arrays = (nowhere, cells, self._template.structure, self.edge_index, self._shifts, vectors)
+        edge_vectors(*(x.numpy() for x in arrays))
+        return vectors
+
     def _forces_only(self, batch: EdgeBatch) -> Prediction:
         """As :func:`~mdl_physpretrain.models.base.predict` without the stress."""
         energy, gradient = self.model.energy_and_gradient(batch, batch.edge_vectors())
-        i, j = batch.edge_index
-        forces = torch.zeros_like(batch.positions).index_add_(0, i, gradient).index_add_(0, j, -gradient)
+        forces = torch.zeros_like(batch.positions)
+        if self.compiled:
+            add_forces(batch.edge_index.numpy(), gradient.detach().numpy(), forces.numpy())
+        else:
+            i, j = batch.edge_index
+            forces.index_add_(0, i, gradient).index_add_(0, j, -gradient)
         return Prediction(energy, forces, torch.full_like(batch.cells, torch.nan))
 
     def near_pairs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,9 +221,11 @@ class Evaluator:
         -------
         edge_index, edge_structure, squared
             Shapes (2, P), (P,), (P,): atoms, structure, squared distance (Å²).
-            The first two stay the same objects while the lists do.
+            Valid until the next evaluation.
         """
-        return self._near_index, self._near_structure, self.edge_squared.index_select(0, self._near)
+        if not self.compiled:
+            self._near_squared = self.edge_squared.index_select(0, self._near)
+        return self._near_index, self._near_structure, self._near_squared
 
     def keep(self, structures: Tensor, atoms: Tensor) -> None:
         """Drop structures; masks of shapes (B,) and (N,) of what stays."""
@@ -183,6 +244,13 @@ class Evaluator:
             self._rebuild(state, range(len(state)))
             return
         room: Tensor | float
+        if self.fixed_cell and self.compiled:
+            longest = np.empty(len(state))
+            displacements(state.positions.numpy(), self.reference.numpy(), state.structure.numpy(), longest)
+            overdue = ~(2 * np.sqrt(longest) <= self.skin)
+            if overdue.any():
+                self._refresh(state, torch.as_tensor(overdue))
+            return
         if self.fixed_cell:
             moved = state.positions - self.reference
             room = self.skin
@@ -241,16 +309,18 @@ class Evaluator:
 
     def _collate(self) -> None:
         starts = np.cumsum(self.counts) - self.counts
-        self.edge_index = torch.cat([x.edge_index + int(s) for x, s in zip(self.lists, starts, strict=True)], dim=1)
-        self._shifts = torch.cat([x.shifts for x in self.lists])
-        self._shift_vectors = torch.cat([x.shift_vectors for x in self.lists])
+        moved = [x.edge_index + int(s) for x, s in zip(self.lists, starts, strict=True)]
+        self.edge_index = self._joined("index", moved, dim=1)
+        self._shifts = self._joined("shifts", [x.shifts for x in self.lists])
+        self._shift_vectors = self._joined("shift vectors", [x.shift_vectors for x in self.lists])
         index = torch.arange(len(self.lists), device=self.device)
-        lengths = torch.tensor([x.edge_index.shape[1] for x in self.lists], device=self.device)
-        self.edge_structure = torch.repeat_interleave(index, lengths)
-        ends = np.cumsum([x.edge_index.shape[1] for x in self.lists])
-        self._near = torch.cat([x.near + int(e) - x.edge_index.shape[1] for x, e in zip(self.lists, ends, strict=True)])
+        lengths = [x.edge_index.shape[1] for x in self.lists]
+        before = np.cumsum(lengths) - lengths
+        self._near = torch.cat([x.near + int(e) for x, e in zip(self.lists, before, strict=True)])
         self._near_index = self.edge_index[:, self._near]
-        self._near_structure = self.edge_structure[self._near]
+        many = torch.tensor([len(x.near) for x in self.lists], device=self.device)
+        self._near_structure = torch.repeat_interleave(index, many)
+        self._near_squared = torch.zeros(len(self._near), dtype=torch.float64, device=self.device)
         self._cells = None
         n, b, dtype = len(self.numbers), len(self.lists), self.model.dtype
 

@@ -53,15 +53,18 @@ class LangevinStep:
         self.temperature, self.friction = units.kB * temperature, friction
         self.c1 = dt / 2 - dt * dt * friction / 8
         self.c2 = dt * friction / 2 - dt * dt * friction * friction / 8
+        self._masses = self._c3 = self._c5 = torch.zeros(0)  # what is computed from the masses, until they change
 
     def step(self, state: MDState, now: Prediction, evaluate: Evaluate) -> Prediction:
         dt, friction = self.dt, self.friction
         xi, eta = self.noise.draw()
-        sigma = torch.sqrt(2 * self.temperature * friction / state.masses)
-        c3 = math.sqrt(dt) * sigma / 2 - dt**1.5 * friction * sigma / 8
-        c5 = dt**1.5 * sigma / (2 * math.sqrt(3))
-        random_position = c5 * eta
-        random_velocity = c3 * xi - friction / 2 * random_position
+        if state.masses is not self._masses:
+            self._masses = state.masses
+            sigma = torch.sqrt(2 * self.temperature * friction / state.masses)
+            self._c3 = math.sqrt(dt) * sigma / 2 - dt**1.5 * friction * sigma / 8
+            self._c5 = dt**1.5 * sigma / (2 * math.sqrt(3))
+        random_position = self._c5 * eta
+        random_velocity = self._c3 * xi - friction / 2 * random_position
         v = state.velocities
         v = v + (self.c1 * now.forces / state.masses - self.c2 * v + random_velocity)
         state.positions = state.positions + dt * v + random_position

@@ -11,6 +11,8 @@ import torch
 from ase import Atoms, units
 from torch import Tensor
 
+from mdl_physpretrain.dynamics import step_kernel
+
 __all__ = ["MDState", "NoiseStream", "maxwell_velocities", "structure_rng"]
 
 CHUNK_VALUES = 2_000_000  # random numbers held at a time
@@ -110,8 +112,13 @@ class MDState:
 
     def temperatures(self) -> Tensor:
         """Instantaneous temperatures in K from 3n degrees of freedom, as ASE counts, shape (B,)."""
-        twice_kinetic = self.per_structure((self.masses * self.velocities.square()).sum(1))
-        return twice_kinetic / self.n_atoms / (3 * units.kB)
+        unit = 3 * units.kB
+        if self.positions.device.type == "cpu":
+            kelvin = torch.empty(len(self), dtype=torch.float64)
+            arrays = [x.numpy() for x in (self.masses, self.velocities, self.structure, self.n_atoms)]
+            step_kernel.temperatures(*arrays, unit, kelvin.numpy())
+            return kelvin
+        return self.per_structure((self.masses * self.velocities.square()).sum(1)) / self.n_atoms / unit
 
     def keep(self, structures: Tensor, atoms: Tensor) -> None:
         """Drop structures; masks of shapes (B,) and (N,) of what stays."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mdl_physpretrain.batch import AtomicBatch
+from mdl_physpretrain.edges_kernel import add_forces, add_virials
 from mdl_physpretrain.errors import ConfigError
 
 __all__ = ["EnergyModel", "Prediction", "model_class", "predict", "register_model", "registered_models"]
@@ -172,14 +173,30 @@ def predict(model: EnergyModel, batch: AtomicBatch, *, create_graph: bool = Fals
     vectors = batch.edge_vectors()
     inner, vectors, _ = within_cutoff(batch, vectors, model.cutoff)
     energy, gradient = model.energy_and_gradient(inner, vectors, create_graph=create_graph)
-    i, j = inner.edge_index
-    forces = torch.zeros_like(batch.positions).index_add(0, i, gradient).index_add(0, j, -gradient)
-    virial = (vectors.unsqueeze(2) * gradient.unsqueeze(1)).flatten(1)
-    virial = virial.new_zeros(len(batch), 9).index_add(0, inner.edge_structure, virial).view(-1, 3, 3)
+    forces, virial = _sums(inner, vectors, gradient)
     volumes = batch.volumes
     has_volume = volumes > 1e-9
     stress = 0.5 * (virial + virial.mT) / torch.where(has_volume, volumes, torch.ones_like(volumes)).view(-1, 1, 1)
     return Prediction(energy, forces, stress * has_volume.view(-1, 1, 1))
+
+
+def _sums(batch: AtomicBatch, vectors: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Forces (N, 3) and virials (B, 3, 3) of the gradient of the edges."""
+    forces = torch.zeros_like(batch.positions)
+    if (
+        not gradient.requires_grad
+        and gradient.device.type == "cpu"
+        and gradient.dtype in (torch.float32, torch.float64)
+    ):
+        virial = torch.zeros((len(batch), 3, 3), dtype=torch.float64)
+        index, structure, r, g = (x.detach().numpy() for x in (batch.edge_index, batch.structure, vectors, gradient))
+        add_forces(index, g, forces.numpy())
+        add_virials(index, structure, r, g, virial.numpy())
+        return forces, virial.to(gradient.dtype)
+    i, j = batch.edge_index
+    forces = forces.index_add(0, i, gradient).index_add(0, j, -gradient)
+    products = (vectors.unsqueeze(2) * gradient.unsqueeze(1)).flatten(1)
+    return forces, products.new_zeros(len(batch), 9).index_add(0, batch.edge_structure, products).view(-1, 3, 3)
 
 
 def register_model(name: str):  # noqa: ANN201 - a decorator

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdl_physpretrain.models.from_torch import arrays_of, wanted
 from mdl_physpretrain.models.parallel import launch, private, threads_for, together
-from mdl_physpretrain.models.threads import arrays_of, wanted
 
 __all__ = ["LANES", "Gates", "Neighbours", "add_messages", "convolution", "pull_back"]
 

@@ -17,20 +17,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from torch import Tensor, nn
 
 from mdl_physpretrain.batch import AtomicBatch
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.models import eam_kernel
 from mdl_physpretrain.models.base import EnergyModel, register_model
+from mdl_physpretrain.models.remembered import Remembered
 from mdl_physpretrain.models.switch import quintic_switch
-from mdl_physpretrain.models.zbl import ZBL
+from mdl_physpretrain.models.zbl import COULOMB, ZBL
 
 __all__ = ["EAM"]
 
+DTYPES = (torch.float32, torch.float64)  # that machine code is made for
 SWITCH_START = 0.66  # in units of the cutoff
+MORSE = ("D", "alpha", "rm")
 PAIR_PARAMETERS = ("D", "alpha", "rm", "A", "beta")
 ELEMENT_PARAMETERS = ("B", "rho0", "base_atomic_energy")
 
@@ -72,6 +78,7 @@ class EAM(EnergyModel):
 
     element_of: Tensor
     pair_of: Tensor
+    fast = True  # machine code on CPUs where no graph is asked for; the tests compare both
 
     def __init__(
         self,
@@ -126,6 +133,7 @@ class EAM(EnergyModel):
         self.rho0 = nn.Parameter(torch.ones(n))
         self.base_atomic_energy = nn.Parameter(torch.ones(n))
         self.core = ZBL(inner=core_inner, outer=core_outer, ends=core_ends) if core else None
+        self._frozen: Remembered[Any] = Remembered()
 
     def element_index(self, numbers: Tensor) -> Tensor:
         """Index into :attr:`elements` of atomic numbers, shape (N,).
@@ -179,8 +187,35 @@ class EAM(EnergyModel):
     def energy_and_gradient(
         self, batch: AtomicBatch, vectors: Tensor, *, create_graph: bool = False
     ) -> tuple[Tensor, Tensor]:
+        if self.fast and not create_graph and vectors.device.type == "cpu" and vectors.dtype in DTYPES:
+            return self._compiled(batch, vectors)
         with torch.set_grad_enabled(create_graph):
             return self._evaluate(batch, vectors)
+
+    def _compiled(self, batch: AtomicBatch, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`_evaluate`, in machine code, in double precision within."""
+        sources = [getattr(self, name) for name in PAIR_PARAMETERS + ELEMENT_PARAMETERS]
+        parameters = self._frozen.get(sources, self._freeze)
+        element = self.element_index(batch.numbers)
+        energy = torch.empty(len(batch), dtype=torch.float64)
+        gradient = torch.empty_like(vectors, memory_format=torch.contiguous_format)
+        of_edges = (batch.edge_index, vectors.detach(), batch.edge_shifts)
+        arrays = [x.numpy() for x in (*of_edges, batch.structure, element, self.pair_of)]
+        ends = (self.cutoff, SWITCH_START * self.cutoff)
+        eam_kernel.energy_and_gradient(*arrays, *parameters, *ends, energy.numpy(), gradient.numpy())
+        return energy.to(vectors.dtype), gradient
+
+    def _freeze(self) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Parameters as :func:`~mdl_physpretrain.models.eam_kernel.energy_and_gradient` takes them."""
+        names = PAIR_PARAMETERS + ELEMENT_PARAMETERS
+        value = {name: getattr(self, name).detach().double().numpy() for name in names}
+        core = np.zeros((len(self.pairs), 4))
+        if self.core is not None:
+            for k, (a, b) in enumerate((atomic_numbers[a], atomic_numbers[b]) for a, b in self.pairs):
+                end = float(self.core.end[a, b])
+                core[k] = COULOMB * a * b, (a**0.23 + b**0.23) / 0.46850, self.core.inner_share * end, end
+        morse, element = (np.stack([value[k] for k in some], axis=1) for some in (MORSE, ELEMENT_PARAMETERS))
+        return (morse, value["A"].copy(), value["beta"].copy(), core), element
 
     def _evaluate(self, batch: AtomicBatch, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Energies and analytic dE/d(vectors).

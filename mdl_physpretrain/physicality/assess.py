@@ -151,7 +151,7 @@ def assess_trajectory(
         )
         if kelvin is not None and np.isfinite(kelvin):
             temperatures.append(kelvin)
-        if bool(stop[0]):
+        if stop is not None:
             break
     verdict = monitor.finish()[0]
     assert verdict is not None

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.physicality.lindemann import LindemannAccumulator
-from mdl_physpretrain.physicality.overlap import closest_pair
+from mdl_physpretrain.physicality.monitor_kernel import GOES_ON, LOST, STOPS_HERE, look
+from mdl_physpretrain.physicality.overlap import ClosestPair, closest_pair
 from mdl_physpretrain.physicality.verdict import Limits, Verdict
 from mdl_physpretrain.structures.labels import structure_id
 
@@ -73,30 +74,30 @@ class Monitor:
         self.device = torch.device(device)
         self.symbols = [atoms.get_chemical_symbols() for atoms in structures]
         closest = [self._first_pair(atoms) for atoms in structures]
-        self.pair_names = [name for _, name in closest]
-        self.first_distance = np.array([distance for distance, _ in closest])
+        self.first_distance = np.array([pair.distance for pair in closest])
         self.verdicts: list[Verdict | None] = [None] * len(structures)
         self.original = np.arange(len(structures))  # index into verdicts of the structures still running
         self.counts = np.array([len(a) for a in structures])
-
-        def steps() -> Tensor:
-            return torch.full((len(structures),), -1, dtype=torch.int64, device=self.device)
-
-        self.overlap_step, self.nan_step, self.explosion_step, self.lindemann_step = (steps() for _ in range(4))
+        nothing = torch.full((4, len(structures)), -1, dtype=torch.int64, device=self.device)
+        self.steps, self.lindemann_step = nothing[:3], nothing[3]  # first steps of overlap, NaN, explosion; -1 for none
         smallest = torch.as_tensor(self.first_distance, device=self.device)
         self.smallest_squared = smallest.square()
-        threshold = self.limits.overlap_fraction * torch.where(smallest.isfinite(), smallest, 0.0)
-        self.threshold = threshold
-        self.threshold_squared = threshold.square()
+        starts = np.cumsum(self.counts) - self.counts
+        pairs = np.array([[pair.first for pair in closest], [pair.second for pair in closest]])
+        self.closest = torch.as_tensor(pairs + starts, device=self.device)  # of the smallest distance, among all atoms
+        self.threshold = self.limits.overlap_fraction * torch.where(smallest.isfinite(), smallest, 0.0)
+        self.threshold_squared = self.threshold.square()
         self.temperature_limit = self.limits.explosion_temperature(temperature)
         cells = torch.as_tensor(np.stack([a.cell.array for a in structures]), device=self.device)
         self.first_volume = torch.linalg.det(cells).abs()
         self._cells, self._volume_runaway = cells, torch.zeros_like(self.first_volume, dtype=torch.bool)
-        self._bound = self._bound_of = torch.zeros(0)  # smallest_squared of each edge's structure
+        self._none = torch.zeros_like(self.first_volume)  # of temperature and energy that are not known
+        self._fine = torch.full_like(self._none, OK, dtype=torch.int64)
+        self._arrays: list[np.ndarray] = []  # of the compiled look
         self.lindemann = LindemannAccumulator(structures, self.device)
 
     @staticmethod
-    def _first_pair(atoms: Atoms) -> tuple[float, str]:
+    def _first_pair(atoms: Atoms) -> ClosestPair:
         if not np.isfinite(atoms.positions).all():
             raise StructureError("NaN or infinite value", structure=structure_id(atoms), field="positions")
         try:
@@ -109,7 +110,7 @@ class Monitor:
                 structure=structure_id(atoms),
                 field="positions",
             )
-        return pair.distance, _pair_name(atoms.symbols, pair.first, pair.second)
+        return pair
 
     def observe(
         self,
@@ -123,7 +124,7 @@ class Monitor:
         temperature: Tensor | None = None,
         energy: Tensor | None = None,
         broken: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor | None:
         """Look at one frame of every structure that still runs.
 
         Parameters
@@ -135,8 +136,7 @@ class Monitor:
         edge_index, edge_structure, edge_squared
             All pairs up to :attr:`first_distance` (more do not matter): atoms
             (2, E), structure (E,), squared distance (E,) in Å². Pass the same
-            ``edge_structure`` object, and the same ``cells``, while they do not
-            change.
+            ``cells`` object while they do not change.
         temperature, energy
             Instantaneous temperature (K) and potential energy (eV), shape (B,).
         broken
@@ -145,54 +145,46 @@ class Monitor:
 
         Returns
         -------
-        Tensor
-            Mask of shape (B,) of structures whose trajectory ends here; their
-            verdicts are final and :meth:`keep` must drop them.
+        Tensor or None
+            Mask of shape (B,) of structures whose trajectory ends here, their
+            verdicts are final and :meth:`keep` must drop them; ``None`` when all
+            go on.
         """
-        moving = self.lindemann.frames > 0
-        nan = self._not_finite(positions, temperature, energy)
-        runaway = self._runaway(cells, temperature)
-        if broken is not None:
-            nan, runaway = nan | (broken == BROKEN_NAN), runaway | (broken == BROKEN_RUNAWAY)
-        lost = nan if broken is None else nan | (broken != OK)
-        self._smallest(edge_index, edge_structure, edge_squared, lost)
-        overlap = (self.smallest_squared <= self.threshold_squared) & moving & (self.threshold > 0)
-        events = ((overlap, self.overlap_step), (nan, self.nan_step), (runaway & ~nan, self.explosion_step))
-        for event, first_step in events:
-            first_step.masked_fill_(event & (first_step < 0), step)
-        stop = lost
-        if "overlap" in self.stop_on:
-            stop = stop | overlap
-        if "explosion" in self.stop_on:
-            stop = stop | runaway
-        stopping = bool(stop.any())
-        if stopping and bool(lost.any()):  # their frame does not count
-            self._settle(lost)
+        codes = (self._look_compiled if self.lindemann.compiled else self._look)(
+            step,
+            positions,
+            self._none if temperature is None else temperature,
+            self._none if energy is None else energy,
+            self._fine if broken is None else broken,
+            self._volumes_ran_away(cells),
+            edge_index,
+            edge_structure,
+            edge_squared,
+        )
+        if codes is not None:  # a frame that is lost does not count
+            self._settle(codes == LOST)
         self.lindemann.add(positions, cells)
         frames = self.lindemann.frames
         if frames >= self.limits.min_frames and (frames - self.limits.min_frames) % self.limits.check_interval == 0:
             self._running_lindemann(step)
-        if stopping:
-            self._settle(stop & ~lost)
-        return stop
+        if codes is None:
+            return None
+        self._settle(codes == STOPS_HERE)
+        return codes != GOES_ON
 
     def keep(self, structures: Tensor) -> None:
         """Drop structures; mask of shape (B,) of those that stay."""
         self.lindemann.keep(structures)
         host = structures.cpu().numpy()
+        before = np.cumsum(self.counts) - self.counts
         self.original, self.counts = self.original[host], self.counts[host]
-        for name in (
-            "overlap_step",
-            "nan_step",
-            "explosion_step",
-            "lindemann_step",
-            "smallest_squared",
-            "threshold",
-            "threshold_squared",
-            "first_volume",
-        ):
+        for name in ("lindemann_step", "smallest_squared", "threshold", "threshold_squared", "first_volume"):
             setattr(self, name, getattr(self, name)[structures])
-        self._cells = self._bound_of = torch.zeros(0)
+        starts = np.cumsum(self.counts) - self.counts
+        moved = torch.as_tensor(starts - before[host], device=self.device)
+        self.steps, self.closest = self.steps[:, structures], self.closest[:, structures] + moved
+        self._none, self._fine = self._none[structures], self._fine[structures]
+        self._cells, self._arrays = torch.zeros(0), []
 
     def finish(self) -> list[Verdict | None]:
         """End the trajectories that still run and return all verdicts."""
@@ -200,46 +192,68 @@ class Monitor:
             self._settle(torch.ones(len(self.original), dtype=torch.bool, device=self.device))
         return self.verdicts
 
-    def _not_finite(self, positions: Tensor, temperature: Tensor | None, energy: Tensor | None) -> Tensor:
-        whole = positions.sum()  # any NaN or infinity survives a sum
-        for values in (temperature, energy):
-            whole = whole if values is None else whole + values.sum()
-        if bool(whole.isfinite()):
-            return torch.zeros(len(self.original), dtype=torch.bool, device=self.device)
-        total = torch.zeros(len(self.original), dtype=positions.dtype, device=self.device)
-        bad = ~total.index_add_(0, self.lindemann.structure, positions.sum(1)).isfinite()
-        if temperature is not None:
-            bad = bad | temperature.isnan()
-        if energy is not None:
-            bad = bad | ~energy.isfinite()
-        return bad
-
-    def _runaway(self, cells: Tensor, temperature: Tensor | None) -> Tensor:
+    def _volumes_ran_away(self, cells: Tensor) -> Tensor:
         if cells is not self._cells:
             self._cells = cells
             change = torch.linalg.det(cells).abs() / self.first_volume.clamp_min(1e-9)
             limit = self.limits.volume_change
             self._volume_runaway = (self.first_volume > 1e-9) & ((change > limit) | (change < 1 / limit))
-        if temperature is None:
-            return self._volume_runaway
-        return self._volume_runaway | (temperature > self.temperature_limit)
+        return self._volume_runaway
+
+    def _look_compiled(self, step: int, *frame: Tensor) -> Tensor | None:
+        """What :meth:`_look` does, in one pass of machine code."""
+        if not self._arrays:
+            state = (self.threshold_squared, self.smallest_squared, self.closest, self.steps, self._fine.clone())
+            self._arrays = [x.numpy() for x in (self.lindemann.structure, *state)]
+        structure, *arrays = self._arrays
+        positions, *rest = (x.numpy() for x in frame)
+        moving, limit = self.lindemann.frames > 0, self.temperature_limit
+        ends = ("overlap" in self.stop_on, "explosion" in self.stop_on)
+        worst = look(step, moving, positions, structure, *rest, limit, *ends, *arrays)
+        return None if worst == GOES_ON else torch.tensor(arrays[-1])
+
+    def _look(
+        self,
+        step: int,
+        positions: Tensor,
+        temperature: Tensor,
+        energy: Tensor,
+        broken: Tensor,
+        volume_runaway: Tensor,
+        edge_index: Tensor,
+        edge_structure: Tensor,
+        edge_squared: Tensor,
+    ) -> Tensor | None:
+        """Events of a frame; whether each structure goes on, shape (B,), or ``None`` if all do."""
+        total = torch.zeros(len(self.original), dtype=positions.dtype, device=self.device)
+        total.index_add_(0, self.lindemann.structure, positions.sum(1))  # any NaN or infinity survives a sum
+        nan = ~total.isfinite() | temperature.isnan() | ~energy.isfinite() | (broken == BROKEN_NAN)
+        runaway = volume_runaway | (temperature > self.temperature_limit) | (broken == BROKEN_RUNAWAY)
+        lost = nan | (broken != OK)
+        self._smallest(edge_index, edge_structure, edge_squared, lost)
+        moving = self.lindemann.frames > 0
+        overlap = (self.smallest_squared <= self.threshold_squared) & (self.threshold_squared > 0) & moving
+        self.steps.masked_fill_(torch.stack([overlap, nan, runaway & ~nan]) & (self.steps < 0), step)
+        stop = torch.zeros_like(lost)
+        if "overlap" in self.stop_on:
+            stop = stop | overlap
+        if "explosion" in self.stop_on:
+            stop = stop | runaway
+        codes = torch.where(lost, LOST, torch.where(stop, STOPS_HERE, GOES_ON))
+        return codes if bool(codes.any()) else None
 
     def _smallest(self, edge_index: Tensor, edge_structure: Tensor, edge_squared: Tensor, lost: Tensor) -> None:
-        if edge_structure is not self._bound_of:
-            self._bound_of, self._bound = edge_structure, self.smallest_squared[edge_structure]
-        closer = torch.nonzero(edge_squared < self._bound).squeeze(1)
-        if not len(closer):
+        """Update the smallest distances and the pairs they are of, without waiting for the device."""
+        if not len(edge_squared):
             return
-        owner, squared = edge_structure[closer], edge_squared[closer]
-        smallest = self.smallest_squared.scatter_reduce(0, owner, squared, "amin")
-        self.smallest_squared = torch.where(lost, self.smallest_squared, smallest)
-        self._bound = self.smallest_squared[edge_structure]
-        first = squared == self.smallest_squared[owner]
-        starts = np.cumsum(self.counts) - self.counts
-        for k, i, j in zip(owner[first].tolist(), *edge_index[:, closer[first]].tolist(), strict=True):
-            original = self.original[k]
-            start = int(starts[k])
-            self.pair_names[original] = _pair_name(self.symbols[original], i - start, j - start)
+        bound = torch.where(lost, -1.0, self.smallest_squared)[edge_structure]
+        squared = torch.where(edge_squared < bound, edge_squared, torch.inf)
+        self.smallest_squared.scatter_reduce_(0, edge_structure, squared, "amin")
+        found = squared == self.smallest_squared[edge_structure]
+        # of several equally short ones the last
+        number = torch.where(found & squared.isfinite(), torch.arange(len(squared), device=self.device), -1)
+        last = torch.full_like(self.closest[0], -1).scatter_reduce_(0, edge_structure, number, "amax")
+        self.closest = torch.where(last >= 0, edge_index[:, last.clamp_min(0)], self.closest)
 
     def _running_lindemann(self, step: int) -> None:
         largest, average = self.lindemann.summary(self.limits.variant)
@@ -249,21 +263,22 @@ class Monitor:
     def _settle(self, which: Tensor) -> None:
         """Make the verdicts of the structures in the mask final (once)."""
         local, printed = (self.lindemann.local(v).cpu().numpy() for v in ("literature", "printed"))
-        ends = np.cumsum(self.counts)
+        ends, first, second = np.cumsum(self.counts), *self.closest.tolist()
         for k in torch.nonzero(which).squeeze(1).tolist():
             original = int(self.original[k])
             if self.verdicts[original] is not None:
                 continue
-            atoms = slice(int(ends[k] - self.counts[k]), int(ends[k]))
+            atoms = slice(start := int(ends[k] - self.counts[k]), int(ends[k]))
+            overlap, nan, explosion = map(_step, self.steps[:, k])
             self.verdicts[original] = Verdict(
                 frames=self.lindemann.frames,
-                overlap_step=_step(self.overlap_step[k]),
-                nan_step=_step(self.nan_step[k]),
-                explosion_step=_step(self.explosion_step[k]),
+                overlap_step=overlap,
+                nan_step=nan,
+                explosion_step=explosion,
                 lindemann_step=_step(self.lindemann_step[k]),
                 min_distance=float(self.smallest_squared[k].sqrt()),
                 overlap_threshold=float(self.threshold[k]),
-                closest_pair=self.pair_names[original],
+                closest_pair=_pair_name(self.symbols[original], first[k] - start, second[k] - start),
                 lindemann=local[atoms].copy(),
                 lindemann_printed=printed[atoms].copy(),
             )

@@ -23,6 +23,8 @@ class Limits:
         frame's smallest distance (paper: 0.5).
     lindemann_local, lindemann_global
         Largest local index of any atom, and global index (paper: 0.25, 0.2).
+        Above 1,000 atoms they are estimates, see
+        :mod:`mdl_physpretrain.physicality.lindemann`.
     variant
         ``"literature"`` or ``"printed"``, see
         :mod:`mdl_physpretrain.physicality.lindemann`.

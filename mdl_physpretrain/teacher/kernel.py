@@ -12,66 +12,16 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
 from mdl_physpretrain.machine_code import compiled
+from mdl_physpretrain.models.eam_kernel import SMALLEST_R, exp, switch, zbl
 
 __all__ = ["EDGE_FLOATS", "compiled", "evaluate", "evaluate_all", "exp", "half_list", "switch"]
 
 BLOCK = 256  # edges at a time, so that the exponentials stay in the first cache
 EDGE_FLOATS = 5  # work space of an edge: length, pair energy, its derivative, density, its derivative
-SMALLEST_R = 1e-6  # Å, as in the reference: forces of atoms on top of each other
-SMALLEST_CORE_R = 1e-3  # Å, as in ZBL
 _ROUNDING = 1e-9  # cells by which ranges of images are widened before distances are compared
-
-_LOG2_E = 1.4426950408889634
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-_ROUND = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to an integer, kept in the lowest bits
-_EXP_LIMIT = 709.0
-_C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12, _C13 = (1 / math.factorial(n) for n in range(2, 14))
-_ZBL_C = (0.18175, 0.50986, 0.28022, 0.02817)
-_ZBL_D = (3.19980, 0.94229, 0.40290, 0.20162)
-
-
-@numba.njit(fastmath={"contract"}, nogil=True)
-def exp(x):
-    """Exponential to one unit in the last place, in a form that compilers turn into vector instructions.
-
-    ``x = n ln 2 + y`` with ``|y| < 0.35``, a Taylor series for ``exp(y)``, and
-    ``n`` added to the exponent bits.
-    """
-    inside = min(max(x, -_EXP_LIMIT + 2.0), _EXP_LIMIT)
-    shifted = inside * _LOG2_E + _ROUND
-    n = shifted - _ROUND
-    y = inside - n * _LN2_HIGH - n * _LN2_LOW
-    tail = _C8 + y * (_C9 + y * (_C10 + y * (_C11 + y * (_C12 + y * _C13))))
-    series = 1 + y * (1 + y * (_C2 + y * (_C3 + y * (_C4 + y * (_C5 + y * (_C6 + y * (_C7 + y * tail)))))))
-    bits = np.int64(np.float64(series).view(np.int64) + (np.float64(shifted).view(np.int64) << 52))
-    return bits.view(np.float64) if x <= _EXP_LIMIT else x * np.inf
-
-
-@compiled
-def switch(r, inner, outer):
-    """Value and derivative of :func:`mdl_physpretrain.models.switch.quintic_switch`."""
-    width = outer - inner
-    s = min(max(1 - (r - inner) / width, 0.0), 1.0)
-    t = s * (1 - s)
-    return s * s * s * (s * (6 * s - 15) + 10), -30 * t * t / width
-
-
-@compiled
-def _zbl(r, charges, inverse_length, inner, outer):
-    r = max(r, SMALLEST_CORE_R)
-    screening, slope = 0.0, 0.0
-    for k in range(4):
-        term = _ZBL_C[k] * math.exp(-_ZBL_D[k] * inverse_length * r)
-        screening += term
-        slope -= _ZBL_D[k] * inverse_length * term
-    coulomb = charges / r
-    value, derivative = switch(r, inner, outer)
-    energy = coulomb * screening
-    return energy * value, (coulomb * slope - energy / r) * value + energy * derivative
 
 
 @compiled
@@ -267,7 +217,7 @@ def evaluate(
             if core[kind, 3] > 0:
                 for e in range(size):
                     if r[e] < core[kind, 3]:
-                        repulsion, push = _zbl(r[e], core[kind, 0], core[kind, 1], core[kind, 2], core[kind, 3])
+                        repulsion, push = zbl(r[e], core[kind, 0], core[kind, 1], core[kind, 2], core[kind, 3])
                         energy += repulsion
                         derivative[e] += push
             first, second = edges[0, low:high], edges[1, low:high]

@@ -11,10 +11,11 @@ from ase.io import read
 from mdl_physpretrain.batch import build_batch, neighbour_list
 from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.dynamics.batched import BatchedRun, split_batches
+from mdl_physpretrain.dynamics.evaluator import Evaluator
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import NoiseStream, structure_rng
 from mdl_physpretrain.models import CGCNN, ZBL, ASECalculator, predict
-from mdl_physpretrain.physicality import assess
+from mdl_physpretrain.physicality import LindemannAccumulator, assess
 
 
 def final(runs) -> dict[str, np.ndarray]:
@@ -265,3 +266,17 @@ def test_trajectory_files_tell_what_the_records_tell(engine, kind, eam, mgo, tmp
         assert streamed[column].tolist() == from_files[column].tolist(), column
     for column in ("lindemann_local", "lindemann_global", "min_distance", "overlap_threshold", "temperature_mean"):
         np.testing.assert_allclose(streamed[column], from_files[column], rtol=1e-5)
+
+
+@pytest.mark.parametrize("ensemble", ["nvt", "npt", "nve"])
+def test_machine_code_and_torch_make_the_same_trajectories(ensemble, eam, mgo, monkeypatch):
+    options = {"ensemble": ensemble, "temperature": 900, "steps": 60, "seed": 2, "pressure": 0.1, "skin": 0.5}
+    fast = simulate(eam, mgo, **options)
+    monkeypatch.setattr(Evaluator, "compiled", False)
+    monkeypatch.setattr(LindemannAccumulator, "compiled", False)
+    slow = simulate(eam, mgo, **options)
+    for a, b in zip(fast, slow, strict=True):
+        assert a.verdict.closest_pair == b.verdict.closest_pair
+        assert a.verdict.min_distance == pytest.approx(b.verdict.min_distance, rel=1e-9)
+        np.testing.assert_allclose(a.positions, b.positions, atol=1e-9)
+        np.testing.assert_allclose(a.verdict.lindemann, b.verdict.lindemann, rtol=1e-8)

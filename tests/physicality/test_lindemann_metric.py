@@ -50,9 +50,9 @@ def noisy(atoms: Atoms, rng, frames: int = 12, scale: float = 0.15, breathe: flo
     return positions, [f * atoms.cell.array for f in factor]
 
 
-@pytest.mark.parametrize("block", [7, lindemann.BLOCK])
-def test_equals_brute_force_for_all_kinds_of_cells_at_once(zoo, monkeypatch, block):
-    monkeypatch.setattr(lindemann, "BLOCK", block)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_equals_brute_force_for_all_kinds_of_cells_at_once(zoo, monkeypatch, compiled):
+    monkeypatch.setattr(LindemannAccumulator, "compiled", compiled)
     rng = np.random.default_rng(0)
     structures = [atoms for name, atoms in zoo.items() if name != "one_atom"]
     for atoms in structures:
@@ -138,3 +138,36 @@ def test_equally_close_images_do_not_depend_on_rounding():
     rng = np.random.default_rng(0)
     found = {tuple(minimum_image_shifts(vector + 1e-9 * rng.normal(size=3), cell, (1, 1, 1))[0]) for _ in range(20)}
     assert found == {(-1, -1, 0)}
+
+
+def test_large_structures_are_sampled(monkeypatch):
+    crystal = bulk("MgO", "rocksalt", a=4.2, cubic=True).repeat((4, 3, 3))
+    rng = np.random.default_rng(1)
+    # atoms that move more and more from one end to the other
+    scale = 0.02 + 0.2 * crystal.get_scaled_positions()[:, :1]
+    frames = [crystal.positions + scale * rng.normal(size=(len(crystal), 3)) for _ in range(30)]
+    every = accumulate([crystal], [frames], [[crystal.cell.array] * 30])
+    assert len(every.first) == len(crystal) * (len(crystal) - 1) // 2
+    monkeypatch.setattr(lindemann, "ALL_PAIRS", len(crystal) - 1)
+    monkeypatch.setattr(lindemann, "PARTNERS", 100)
+    small = bulk("Al", "fcc", a=4.05, cubic=True)  # beside a structure of which all pairs count
+    small.rattle(0.1, seed=3)  # no two images equally close
+    positions = [np.concatenate([x, y]) for x, y in zip(frames, noisy(small, rng, frames=30)[0], strict=True)]
+    sampled = LindemannAccumulator([crystal, small])
+    for x in positions:
+        sampled.add(torch.as_tensor(x), torch.as_tensor(np.stack([crystal.cell.array, small.cell.array])))
+    n = len(crystal)
+    pairs = {frozenset(p) for p in zip(sampled.first.tolist(), sampled.second.tolist(), strict=True)}
+    assert len(pairs) == len(sampled.first) == 50 * n + 6
+    counts = torch.bincount(torch.cat([sampled.first, sampled.second]))
+    assert counts.tolist() == [100] * n + [3] * 4
+    estimate, exact = sampled.local()[:n], every.local()
+    assert (estimate / exact - 1).abs().max() < 0.25
+    assert (estimate / exact - 1).square().mean().sqrt() < 0.08  # 0.6 / sqrt(100)
+    assert estimate.mean() == pytest.approx(exact.mean().item(), rel=0.01)
+    brute = brute_force([x[n:] for x in positions], [small.cell.array] * 30, small)
+    np.testing.assert_allclose(sampled.local()[n:].numpy(), brute, rtol=1e-9)
+    sampled.keep(torch.tensor([True, False]))
+    torch.testing.assert_close(sampled.local(), estimate, rtol=0, atol=0)
+    again = lindemann.compared_pairs(n)
+    np.testing.assert_array_equal(np.stack(again), np.stack(lindemann.compared_pairs(n)))

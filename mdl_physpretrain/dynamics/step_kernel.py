@@ -1,0 +1,115 @@
+"""What every MD step on a CPU does around the model, as machine code: one pass each instead of many tensor operations.
+
+The references are the operations in torch that a GPU uses, next to the calls.
+Arithmetic is that of IEEE, operation by operation, in their order.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202 - numba finds the types of what it compiles
+from __future__ import annotations
+
+import numba
+
+from mdl_physpretrain.machine_code import compiled
+
+__all__ = ["displacements", "square_edges", "take_edges", "temperatures"]
+
+exact = numba.njit(nogil=True, error_model="numpy", fastmath=False)  # else it takes the caller's
+
+
+@exact
+def _component(positions, i, j, shift_vectors, e, c):
+    return positions[j, c] - positions[i, c] + shift_vectors[e, c]
+
+
+@exact
+def _square(x, y, z):
+    return x * x + y * y + z * z
+
+
+@compiled
+def square_edges(positions, index, shift_vectors, limit, near, squared, near_squared):
+    """Squared lengths of edges.
+
+    Parameters
+    ----------
+    positions, index, shift_vectors
+        Shapes (N, 3), Å; (2, E); (E, 3), Å.
+    limit
+        Å².
+    near
+        Edges that are asked for apart, shape (P,).
+    squared, near_squared
+        Written, shapes (E,) and (P,), Å².
+
+    Returns
+    -------
+    int
+        How many are below the limit.
+    """
+    below = 0
+    for e in range(squared.shape[0]):
+        i, j = index[0, e], index[1, e]
+        x = _component(positions, i, j, shift_vectors, e, 0)
+        y = _component(positions, i, j, shift_vectors, e, 1)
+        z = _component(positions, i, j, shift_vectors, e, 2)
+        squared[e] = _square(x, y, z)
+        below += squared[e] < limit
+    for p in range(near.shape[0]):
+        near_squared[p] = squared[near[p]]
+    return below
+
+
+@compiled
+def take_edges(positions, index, shift_vectors, shifts, squared, limit, inside, inside_shifts, vectors):
+    """Index, shifts and vectors of the edges below a limit, which are written: (2, E'), (E', 3), (E', 3)."""
+    n = 0
+    for e in range(squared.shape[0]):
+        if not squared[e] < limit:
+            continue
+        i, j = index[0, e], index[1, e]
+        inside[0, n], inside[1, n] = i, j
+        for c in range(3):
+            inside_shifts[n, c] = shifts[e, c]
+            vectors[n, c] = _component(positions, i, j, shift_vectors, e, c)
+        n += 1
+
+
+@compiled
+def displacements(positions, reference, structure, furthest):
+    """Square of the largest displacement of each structure's atoms, (B,), Å², written; NaN where one is NaN."""
+    furthest[:] = 0.0
+    for a in range(structure.shape[0]):
+        x = positions[a, 0] - reference[a, 0]
+        y = positions[a, 1] - reference[a, 1]
+        z = positions[a, 2] - reference[a, 2]
+        moved = _square(x, y, z)
+        if not moved <= furthest[structure[a]]:  # NaN, too, and it stays
+            furthest[structure[a]] = moved
+
+
+@exact
+def _divide(x, y):
+    return x / y
+
+
+@exact
+def _twice_kinetic(mass, x, y, z):
+    return mass * (x * x) + mass * (y * y) + mass * (z * z)
+
+
+@compiled
+def temperatures(masses, velocities, structure, n_atoms, unit, kelvin):
+    """Instantaneous temperatures, shape (B,), written.
+
+    Parameters
+    ----------
+    masses, velocities, structure, n_atoms
+        Of a :class:`~mdl_physpretrain.dynamics.state.MDState`.
+    unit
+        Twice the kinetic energy of an atom per K, eV/K.
+    """
+    kelvin[:] = 0.0
+    for a in range(structure.shape[0]):
+        kelvin[structure[a]] += _twice_kinetic(masses[a, 0], velocities[a, 0], velocities[a, 1], velocities[a, 2])
+    for k in range(n_atoms.shape[0]):
+        kelvin[k] = _divide(_divide(kelvin[k], n_atoms[k]), unit)
