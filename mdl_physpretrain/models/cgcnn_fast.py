@@ -38,23 +38,24 @@ class Neighbours:
         Where the edges of each centre begin, shape (N + 1,), int64.
     neighbour
         Neighbour of each edge, shape (E,), int64.
+    bounds
+        Where ranges of centres with about as many edges each begin, one per
+        thread, and the end, int64.
     """
 
     start: np.ndarray
     neighbour: np.ndarray
+    bounds: np.ndarray
 
     @classmethod
     def from_edges(cls, edge_index: Tensor, n_atoms: int) -> Neighbours:
         """From edges sorted by centre, shape (2, E), on the CPU."""
         start = np.searchsorted(edge_index[0].numpy(), np.arange(n_atoms + 1))
-        return cls(start, np.ascontiguousarray(edge_index[1].numpy()))
-
-    def bounds(self) -> list[int]:
-        """Where ranges of centres with about as many edges each begin, one per thread, and the end."""
-        n, edges = len(self.start) - 1, len(self.neighbour)
+        edges = edge_index.shape[1]
         threads = threads_for(edges, EDGES_PER_THREAD)
-        cuts = np.searchsorted(self.start, np.arange(1, threads) * (edges / threads)).tolist()
-        return [0, *cuts, n]
+        bounds = np.searchsorted(start[:-1], np.arange(threads + 1) * (edges / threads))
+        bounds[0], bounds[-1] = 0, n_atoms
+        return cls(start, np.ascontiguousarray(edge_index[1].numpy()), bounds)
 
 
 class Gates(NamedTuple):
@@ -89,7 +90,7 @@ def add_messages(out: Tensor, gates: Gates, u: Tensor, w: Tensor, edges: Neighbo
     from mdl_physpretrain.models.cgcnn_kernel import forward, forward_shared
 
     arguments = (edges.start, edges.neighbour, *arrays_of(u, w, *gates), out.numpy())
-    launch(forward, forward_shared, edges.bounds(), arguments)
+    launch(forward, forward_shared, edges.bounds, arguments)
 
 
 def pull_back(
@@ -111,7 +112,7 @@ def pull_back(
     from mdl_physpretrain.models.cgcnn_kernel import backward, backward_shared
 
     a, b, table = gates
-    da, bounds = torch.zeros_like(a), edges.bounds()
+    da, bounds = torch.zeros_like(a), edges.bounds
     own = [
         private(part if used else part[:0], len(bounds) - 1) for part, used in ((b, with_nodes), (table, with_table))
     ]
@@ -270,7 +271,7 @@ class _LayerBackward(torch.autograd.Function):
         centre, neighbour, _ = _parts(weight, d)
         ca, cb = torch.mm(cx, centre.T), torch.mm(cx, neighbour.T)  # the direction in which the gates move
         da, dg, du, dw = torch.zeros_like(gates.a), _padded(cx, g.shape[1]), torch.empty_like(u), torch.empty_like(w)
-        bounds = edges.bounds()
+        bounds = edges.bounds
         own = [private(part, len(bounds) - 1) for part in (gates.b, gates.table)]
         moved = ca.view_as(gates.a), cb.view_as(gates.b), cu, cw
         arguments = (*arrays_of(u, w, *gates, g, *moved), *arrays_of(da, du, dw, dg))

@@ -52,11 +52,14 @@ class FrozenLayer:
 
 def sources(model: CGCNN) -> list[Tensor]:
     """The tensors on which :func:`freeze` depends."""
-    return [
-        model.distance_expansion.offset,
-        *model.conv_list.state_dict().values(),
-        *model.bn_list.state_dict().values(),
-    ]
+    found: list[Any] = [model.distance_expansion.offset]
+    layer: Any
+    for layer in model.conv_list:
+        gate, core = layer.lin_f, layer.lin_s
+        found += [gate.weight, gate.bias, core.weight, core.bias]
+    for layer in model.bn_list:
+        found += [layer.weight, layer.bias, layer.running_mean, layer.running_var]
+    return found
 
 
 def freeze(model: CGCNN) -> list[FrozenLayer]:

@@ -13,7 +13,7 @@ __all__ = ["arrays_of", "wanted"]
 
 def arrays_of(*tensors: Tensor) -> list[np.ndarray]:
     """Tensors as contiguous arrays."""
-    return [x.detach().contiguous().numpy() for x in tensors]
+    return [(x.detach() if x.requires_grad else x).contiguous().numpy() for x in tensors]
 
 
 def wanted(ctx: Any, argument: int) -> bool:

@@ -49,7 +49,7 @@ def together(parts: Tensor) -> Tensor:
 def launch(
     alone: Callable[..., None],
     shared: Callable[..., None],
-    bounds: Sequence[int],
+    bounds: Sequence[int] | np.ndarray,
     arguments: Sequence[Any],
     own: Sequence[Tensor] = (),
 ) -> None:

@@ -31,7 +31,7 @@ def gradient() -> Callable[[], torch.Tensor]:
     torch.manual_seed(0)
     model = CGCNN(cutoff=8.0, dim1=20, dim2=10, gc_count=2).eval()
     batch = build_batch(atoms, 8.0)
-    assert len(Neighbours.from_edges(batch.edge_index, 8).bounds()) == 3
+    assert len(Neighbours.from_edges(batch.edge_index, 8).bounds) == 3
     return lambda: model.energy_and_gradient(batch, batch.edge_vectors())[1]
 
 
