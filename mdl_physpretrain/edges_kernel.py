@@ -7,14 +7,11 @@ the numbers of vectors are those of the operations in torch that they replace.
 # ruff: noqa: ANN001, ANN201, ANN202 - numba finds the types of what it compiles
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from mdl_physpretrain.machine_code import compiled
+from mdl_physpretrain.machine_code import compiled, exact
 
 __all__ = ["add_forces", "add_virials", "edge_vectors"]
-
-exact = numba.njit(nogil=True, error_model="numpy", fastmath=False)  # else it takes the caller's
 
 
 @exact

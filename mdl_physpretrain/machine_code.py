@@ -10,9 +10,13 @@ from typing import Any
 
 import numba
 
-__all__ = ["compiled", "on_threads"]
+__all__ = ["compiled", "exact", "on_threads"]
 
-SOURCES = ("**/*kernel.py", "models/torchmd_second.py", "models/vector_math.py")
+SOURCES = ("machine_code.py", "**/*kernel.py", "models/torchmd_second.py", "models/vector_math.py")
+
+
+exact = numba.njit(nogil=True, error_model="numpy", fastmath=False)
+"""Compile a helper whose arithmetic is that of IEEE, operation by operation; without it has the caller's freedoms."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

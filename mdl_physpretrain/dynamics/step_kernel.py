@@ -1,19 +1,15 @@
 """What every MD step on a CPU does around the model, as machine code: one pass each instead of many tensor operations.
 
 The references are the operations in torch that a GPU uses, next to the calls.
-Arithmetic is that of IEEE, operation by operation, in their order.
+Arithmetic of vectors and squares is that of IEEE, operation by operation, in their order.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 - numba finds the types of what it compiles
 from __future__ import annotations
 
-import numba
-
-from mdl_physpretrain.machine_code import compiled
+from mdl_physpretrain.machine_code import compiled, exact
 
 __all__ = ["displacements", "square_edges", "take_edges", "temperatures"]
-
-exact = numba.njit(nogil=True, error_model="numpy", fastmath=False)  # else it takes the caller's
 
 
 @exact

@@ -17,6 +17,7 @@ from mdl_physpretrain.dynamics.records import RunRecord, Runs
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.physicality.lindemann import ALL_PAIRS, PARTNERS
 
 __all__ = ["RunStore", "is_calculator", "potential_fingerprint"]
 
@@ -112,6 +113,8 @@ def _structure_hash(atoms: Atoms, settings: MDSettings) -> str:
     arrays: list[np.ndarray] = [atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_masses()]
     if settings.initial_velocities == "keep":
         arrays.append(atoms.get_velocities())
+    if len(atoms) > ALL_PAIRS:
+        arrays.append(np.array([PARTNERS]))  # the indices are estimates
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -67,6 +67,10 @@ class GaussianBasis(nn.Module):
         """Expand distances of shape (E,) to shape (E, n_basis)."""
         return torch.exp(self.coefficient * (r.unsqueeze(-1) - self.offset).square())
 
+    def place(self, r: Tensor) -> Tensor:
+        """Distances (E,) in units of the table's grid; those beyond the cutoff are at its end."""
+        return (r / self.step).clamp_max(self.intervals)
+
     def table(self) -> Tensor:
         """The expansion in B-splines of spacing ``step``, shape (intervals + 5, n_basis), float32 on the CPU."""
         if self._table is None or not torch.equal(self._table[0], self.offset):
@@ -244,6 +248,7 @@ class CGCNN(EnergyModel):
         self.lin_out = nn.Linear(dim2 if post_fc_count else node_dim, 1)
         self.register_buffer("reference_energies", torch.zeros(119))
         self._frozen: Remembered[list[cgcnn_forces.FrozenLayer]] = Remembered()
+        self.train()  # a fixed normalisation is fixed from the start
 
     def train(self, mode: bool = True) -> CGCNN:
         """As ``nn.Module.train``; a fixed normalisation stays in evaluation mode."""
@@ -323,7 +328,7 @@ class CGCNN(EnergyModel):
             order = torch.argsort(edge_index[0], stable=True)
             edge_index, r, weight = edge_index[:, order], r[order], weight[order]
         edges = Neighbours.from_edges(edge_index, len(batch.numbers))
-        rows, place = self.distance_expansion.table(), r / self.distance_expansion.step
+        rows, place = self.distance_expansion.table(), self.distance_expansion.place(r)
         return lambda conv, x: conv.fast(x, edges, rows, place, weight)
 
     def node_features(self, numbers: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Neighbours:
         """From edges sorted by centre, shape (2, E), on the CPU."""
         start = np.searchsorted(edge_index[0].numpy(), np.arange(n_atoms + 1))
         edges = edge_index.shape[1]
-        threads = threads_for(edges, EDGES_PER_THREAD)
+        threads = threads_for(edges, EDGES_PER_THREAD, n_atoms)
         bounds = np.searchsorted(start[:-1], np.arange(threads + 1) * (edges / threads))
         bounds[0], bounds[-1] = 0, n_atoms
         return cls(start, np.ascontiguousarray(edge_index[1].numpy()), bounds)

@@ -100,7 +100,7 @@ def energy_and_gradient(
     weight, slope = model.edge_weight(batch, r)
     edges = Neighbours.from_edges(batch.edge_index, len(batch.numbers))
     step = model.distance_expansion.step
-    place = r / step
+    place = model.distance_expansion.place(r)
     x = model.node_features(batch.numbers)
     d = x.shape[1]
     x = F.pad(x, (0, -d % LANES))

@@ -195,6 +195,7 @@ class EAM(EnergyModel):
     def _compiled(self, batch: AtomicBatch, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`_evaluate`, in machine code, in double precision within."""
         sources = [getattr(self, name) for name in PAIR_PARAMETERS + ELEMENT_PARAMETERS]
+        sources += [] if self.core is None else [self.core.end]
         parameters = self._frozen.get(sources, self._freeze)
         element = self.element_index(batch.numbers)
         energy = torch.empty(len(batch), dtype=torch.float64)

@@ -73,8 +73,8 @@ def zbl(r, charges, inverse_length, inner, outer):
 
 
 @compiled
-def _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, r, gradient):
-    """One direction of every pair in a block, by kind; gradients of the other direction are zero."""
+def _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, place_of, r, gradient):
+    """One direction of the pairs in a block, by kind, the ``q``-th at ``place_of[q]``; gradients of the other are 0."""
     kind, edge = np.empty(high - low, dtype=np.int64), np.empty(high - low, dtype=np.int64)
     starts[:] = 0
     found = 0
@@ -94,6 +94,7 @@ def _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, r
     for q in range(found):
         p, e = place[kind[q]], edge[q]
         place[kind[q]] += 1
+        place_of[q] = p
         x, y, z = np.float64(vectors[e, 0]), np.float64(vectors[e, 1]), np.float64(vectors[e, 2])
         chosen[p], r[p] = e, math.sqrt(x * x + y * y + z * z)
     return found
@@ -156,18 +157,20 @@ def energy_and_gradient(
     morse, amplitudes, decays, core = pair
     n, n_edges, n_kinds = structure.shape[0], index.shape[1], morse.shape[0]
     slope_of = np.zeros(n)  # first the density at an atom, then the derivative of the embedding energy
-    starts, chosen = np.empty(n_kinds + 1, dtype=np.int64), np.empty(BLOCK, dtype=np.int64)
+    starts, place_of = np.empty(n_kinds + 1, dtype=np.int64), np.empty(BLOCK, dtype=np.int64)
+    chosen = np.empty(BLOCK, dtype=np.int64)
     r, value, slope, density, fall = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     energies[:] = 0.0
     for low in range(0, n_edges, BLOCK):
         high = min(low + BLOCK, n_edges)
-        found = _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, r, gradient)
+        found = _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, place_of, r, gradient)
         for kind in range(n_kinds):
             own = slice(starts[kind], starts[kind + 1])
             depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
             functions = (amplitudes[kind], decays[kind], core[kind], start, cutoff)
             _pair_functions(r[own], depth, alpha, middle, *functions, value[own], slope[own], density[own], fall[own])
-        for q in range(found):
+        for o in range(found):  # in the order of the list: sums depend on no other structure of the batch
+            q = place_of[o]
             e = chosen[q]
             i, j = index[0, e], index[1, e]
             slope_of[i] += density[q]

@@ -9,6 +9,7 @@ wait for work the system puts them on the same core.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -28,9 +29,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked.set)
 
 
-def threads_for(items: int, each: int) -> int:
-    """How many threads to give ``items`` to, when fewer than ``each`` are not worth waking a thread up."""
-    return max(1, min(torch.get_num_threads(), POOL, items // each))
+def threads_for(items: int, each: int, atoms: int) -> int:
+    """How many threads to give ``items`` to.
+
+    Fewer items than ``each`` are not worth waking a thread up, and every thread
+    sums at all ``atoms`` for itself: beyond the root of the items per atom more
+    threads would mostly add up each other's sums.
+    """
+    return max(1, min(torch.get_num_threads(), POOL, items // each, math.isqrt(items // max(atoms, 1))))
 
 
 def private(like: Tensor, threads: int) -> Tensor:

@@ -181,6 +181,7 @@ class TorchMDET(EnergyModel):
         """Whether there is machine code for this model and these vectors, shape (E, 3)."""
         simple = vectors.device.type == "cpu" and vectors.dtype == self.dtype == torch.float32 and len(vectors) > 0
         first = cast(Attention, self.attention_layers[0])
+        simple = simple and not torch.is_autocast_enabled("cpu")
         return self.fast and simple and isinstance(self.distance_expansion, ExpNormalBasis) and first.has_machine_code()
 
     def _fast_layers(self, pairs: Pairs) -> Callable[..., tuple[Tensor, Tensor | None]] | None:

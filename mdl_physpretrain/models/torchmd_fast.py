@@ -88,10 +88,10 @@ class FastPairs:
         direction = np.ascontiguousarray(self.direction.detach().numpy())
         return self.centre, self.neighbour, self.row, self.spline, self.envelope, direction
 
-    def bounds(self) -> list[int]:
-        """Where the pairs of each thread begin, and the end."""
+    def bounds(self, atoms: int) -> list[int]:
+        """Where the pairs of each thread begin, and the end; ``atoms`` is the number of all."""
         n = len(self.row)
-        threads = threads_for(n, PAIRS_PER_THREAD)
+        threads = threads_for(n, PAIRS_PER_THREAD, atoms)
         return [n * k // threads for k in range(threads + 1)]
 
 
@@ -192,7 +192,7 @@ def messages_forward(x: Tensor, table: Tensor, bias: Tensor, pairs: FastPairs) -
     """:func:`messages` without a derivative."""
     from mdl_physpretrain.models.torchmd_kernel import forward, forward_shared
 
-    bounds = pairs.bounds()
+    bounds = pairs.bounds(len(x))
     out = private(x.new_empty(len(x), 4 if len(bias) > 2 else 1, x.shape[2]), len(bounds) - 1)
     launch(forward, forward_shared, bounds, [*pairs.arrays(), *arrays_of(x, table, bias)], [out])
     return together(out)
@@ -204,7 +204,7 @@ def messages_backward(
     """Gradients of ``x, table, bias``, distances and directions, given that of the messages."""
     from mdl_physpretrain.models.torchmd_kernel import backward, backward_shared
 
-    bounds, dr, dn = pairs.bounds(), torch.empty_like(pairs.r), torch.empty_like(pairs.direction)
+    bounds, dr, dn = pairs.bounds(len(x)), torch.empty_like(pairs.r), torch.empty_like(pairs.direction)
     own = [private(t, len(bounds) - 1) for t in (x, table if with_table else table[:0], bias)]
     arguments = [*pairs.arrays(), *arrays_of(x, table, bias, g, dr, dn)]
     launch(backward, backward_shared, bounds, arguments, own)
@@ -223,7 +223,7 @@ class _Messages(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _MessagesBackward.apply(g, *ctx.saved_tensors, ctx.pairs, wanted(ctx, 1))
+        gradients = _MessagesBackward.apply(g, *ctx.saved_tensors, ctx.pairs, wanted(ctx, 1) or wanted(ctx, 2))
         return (*gradients, None)
 
 
@@ -254,10 +254,10 @@ class _MessagesBackward(torch.autograd.Function):
 
         if ut is not None or ub is not None:
             raise NotImplementedError("gradients with respect to the weights cannot be differentiated; set fast=False")
-        pairs, with_table = ctx.pairs, ctx.needs_input_grad[2]
+        pairs, with_table = ctx.pairs, any(ctx.needs_input_grad[2:4])
         g, x, table, bias, r, direction = ctx.saved_tensors
         along = [torch.zeros_like(v) if u is None else u for v, u in ((x, ux), (r, ur), (direction, un))]
-        bounds, dr, dn = pairs.bounds(), torch.empty_like(r), torch.empty_like(direction)
+        bounds, dr, dn = pairs.bounds(len(x)), torch.empty_like(r), torch.empty_like(direction)
         own = [private(t, len(bounds) - 1) for t in (x, table if with_table else table[:0], bias, g)]
         arguments = [*pairs.arrays(), *arrays_of(x, table, bias, g, *along, dr, dn)]
         launch(second_backward, second_backward_shared, bounds, arguments, own)

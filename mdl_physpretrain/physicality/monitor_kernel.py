@@ -1,8 +1,8 @@
 """What is done every step of an MD on a CPU, as machine code: one pass instead of dozens of small tensor operations.
 
 The references are :class:`Monitor`'s and :class:`LindemannAccumulator`'s
-operations in torch, which a GPU uses. Arithmetic is that of IEEE, operation by operation,
-so that a number depends neither on the compiler nor on the other structures.
+operations in torch, which a GPU uses. Arithmetic of distances and fluctuations is that of IEEE, operation
+by operation, so that they depend neither on the compiler nor on the other structures.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 - numba finds the types of what it compiles
@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
-from mdl_physpretrain.machine_code import compiled
+from mdl_physpretrain.machine_code import compiled, exact
 
 __all__ = ["GOES_ON", "LOST", "STOPS_HERE", "add_fluctuations", "count_frame", "image_shifts", "look", "of_structures"]
 
 BLOCK = 512  # pairs at a time
 GOES_ON, STOPS_HERE, LOST = 0, 1, 2
-
-exact = numba.njit(nogil=True, error_model="numpy", fastmath=False)  # else it takes the caller's
 
 
 @exact

@@ -153,7 +153,7 @@ class TrainingModule(LightningModule):
 def make_adamw(parameters: Iterable[Parameter], **options: Any) -> torch.optim.AdamW:
     """AdamW; on the CPU all weights in one call, which takes a third of the time for networks of our size.
 
-    On GPUs PyTorch chooses: clipping in mixed precision does not go with the fused form there.
+    On GPUs PyTorch chooses. (Lightning refuses to clip gradients in mixed precision with the fused form.)
     """
     parameters = list(parameters)
     plain = all(p.device.type == "cpu" and p.is_floating_point() for p in parameters)

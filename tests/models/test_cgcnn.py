@@ -81,3 +81,11 @@ def test_options_out_of_range() -> None:
     for wrong in ({"cutoff": -1.0}, {"pool_order": "middle"}, {"gc_count": 0}, {"act": "nope"}, {"switch_width": 9.0}):
         with pytest.raises(ConfigError):
             CGCNN(**wrong)
+
+
+def test_a_fixed_normalisation_is_fixed_from_the_start(rocksalt: list[Atoms]) -> None:
+    model = CGCNN(cutoff=5.0, dim1=20, dim2=10, gc_count=2)
+    before = model.bn_list[0].running_mean.clone()
+    predict(model, build_batch(rocksalt[0], 5.0))
+    assert torch.equal(model.bn_list[0].running_mean, before)
+    assert CGCNN(fixed_norm=False).bn_list[0].training

@@ -8,9 +8,11 @@ import pickle
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 
 from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.models import EAM, predict
+from mdl_physpretrain.models.eam_kernel import BLOCK
 
 SYMBOLS = ["O", "Mg", "Si", "Al", "H"]
 
@@ -90,3 +92,28 @@ def test_where_a_graph_is_asked_for_the_formula_makes_it(zoo: dict[str, Atoms]) 
     forces.square().sum().backward()
     assert model.alpha.grad is not None
     assert model.alpha.grad.abs().sum() > 0
+
+
+def test_a_structure_in_a_batch_has_the_bits_it_has_alone() -> None:
+    model, batches = make(torch.float64), []
+    for k in range(6):
+        atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+        atoms.rattle(0.1, seed=k)
+        batches.append(build_batch(atoms, 6.0, torch.float64))
+    together = collate(batches)
+    assert together.edge_index.shape[1] > 3 * BLOCK  # borders of blocks within structures
+    energy, gradient = model.energy_and_gradient(together, together.edge_vectors())
+    alone = [model.energy_and_gradient(b, b.edge_vectors()) for b in batches]
+    assert torch.equal(energy, torch.cat([e for e, _ in alone]))
+    assert torch.equal(gradient, torch.cat([g for _, g in alone]))
+
+
+def test_a_core_that_is_taken_away_is_gone() -> None:
+    atoms = Atoms("MgO", positions=[[0, 0, 0], [0, 0, 0.8]])
+    model, batch = make(torch.float64, core=True), build_batch(atoms, 6.0, torch.float64)
+    with_core = predict(model, batch).energy
+    model.core = None
+    without = predict(model, batch).energy
+    assert with_core - without > 1
+    model.fast = False
+    torch.testing.assert_close(without, predict(model, batch).energy, rtol=1e-12, atol=1e-12)

@@ -219,3 +219,22 @@ def test_the_table_of_gaussians_keeps_its_promise_whatever_training_makes_of_the
     slope = -2 * betas.numpy() * (s[:, None] - means.numpy()) * exact
     assert np.abs(spline(s) - exact).max() < 5e-9
     assert np.abs(spline.derivative()(s) - slope).max() < 2e-7 * np.abs(slope).max()
+
+
+@pytest.mark.parametrize("name", ["dk_proj.bias", "dv_proj.bias", "dk_proj.weight"])
+def test_a_weight_trained_alone_gets_its_gradient(rocksalt: list[Atoms], name: str) -> None:
+    torch.manual_seed(0)
+    model = TorchMDET(cutoff=5.0, hidden_channels=32, num_layers=2, num_heads=2, num_rbf=8)
+    batch = build_batch(rocksalt[0], 5.0)
+    model.requires_grad_(False)
+    parameter = model.attention_layers[0].get_parameter(name).requires_grad_(True)
+
+    def gradient(fast: bool) -> torch.Tensor:
+        model.fast, parameter.grad = fast, None
+        out = predict(model, batch, create_graph=True)
+        (out.energy.sum() + out.forces.square().sum()).backward()
+        return parameter.grad
+
+    expected = gradient(fast=False)
+    assert expected.abs().max() > 1e-6
+    torch.testing.assert_close(gradient(fast=True), expected, rtol=1e-3, atol=float(1e-4 * expected.abs().max()))
