@@ -36,8 +36,8 @@ from mdl_physpretrain.models.lanes_kernel import LANES, disjoint, spread_heads, 
 from mdl_physpretrain.models.vector_math import ONE, ZERO, compiled, exp_negative
 
 __all__ = [
-    "add_product", "add_three", "backward", "backward_shared", "common", "common_linear", "forward", "forward_shared",
-    "images_until", "multiply", "sigmoid", "six_rows",
+    "add_product", "add_products", "add_three", "backward", "backward_shared", "common", "common_linear", "forward",
+    "forward_shared", "images_until", "multiply", "sigmoid", "six_rows",
 ]  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def _subtract_product(y, a, b):
 
 
 @disjoint
-def _add_products(y, a, b, s, v):
+def add_products(y, a, b, s, v):
     """``y += a b + s v``."""
     for c in range(y.shape[0]):
         y[c] += a[c] * b[c] + s[c] * v[c]
@@ -206,7 +206,7 @@ def forward(first, last, centre, neighbour, row, spline, envelope, direction, x,
                 _subtract_product(oj[d], total[1 + d], xi[3])
         if parts > 3:
             for d in range(1, 4):
-                _add_products(oi[d], total[1 + d], xj[3], total[5], xj[3 + d])
+                add_products(oi[d], total[1 + d], xj[3], total[5], xj[3 + d])
                 _add_difference(oj[d], total[5], xi[3 + d], total[1 + d], xi[3])
 
 

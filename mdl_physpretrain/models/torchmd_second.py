@@ -11,6 +11,7 @@ from mdl_physpretrain.machine_code import on_threads
 from mdl_physpretrain.models.lanes_kernel import LANES, disjoint, spread_heads, sum_heads
 from mdl_physpretrain.models.torchmd_kernel import (
     add_product,
+    add_products,
     add_three,
     common,
     common_linear,
@@ -63,13 +64,6 @@ def _two_products(y, a, b, s, t):
 
 
 @disjoint
-def _add_change(y, t_, x, t, u):
-    """``y += t_ x + t u``, the change of ``t x``."""
-    for c in range(y.shape[0]):
-        y[c] += t_[c] * x[c] + t[c] * u[c]
-
-
-@disjoint
 def _subtract_change(y, t_, x, t, u):
     for c in range(y.shape[0]):
         y[c] -= t_[c] * x[c] + t[c] * u[c]
@@ -78,26 +72,26 @@ def _subtract_change(y, t_, x, t, u):
 @compiled
 def _share_out(parts, t, t_, xi, xj, gi, gj, ui, uj, yi, yj, oi, oj):
     """Add what a pair of atoms gives to ``dx`` and ``dg``; ``t`` (8, C) are sums over images, ``t_`` their changes."""
-    _add_change(yi[0], t_[0], xj[1], t[0], uj[1])
-    _add_change(yj[1], t_[0], xi[0], t[0], ui[0])
-    _add_change(yj[0], t_[1], xi[1], t[1], ui[1])
-    _add_change(yi[1], t_[1], xj[0], t[1], uj[0])
+    add_products(yi[0], t_[0], xj[1], t[0], uj[1])
+    add_products(yj[1], t_[0], xi[0], t[0], ui[0])
+    add_products(yj[0], t_[1], xi[1], t[1], ui[1])
+    add_products(yi[1], t_[1], xj[0], t[1], uj[0])
     add_product(yj[2], t_[2], gi[0])
     add_product(yi[2], t_[3], gj[0])
-    _add_change(oi[0], t_[2], xj[2], t[2], uj[2])
-    _add_change(oj[0], t_[3], xi[2], t[3], ui[2])
+    add_products(oi[0], t_[2], xj[2], t[2], uj[2])
+    add_products(oj[0], t_[3], xi[2], t[3], ui[2])
     if parts > 2:
         add_three(yj[3], ONE, t_[4], gi[1], t_[5], gi[2], t_[6], gi[3])
         add_three(yi[3], -ONE, t_[4], gj[1], t_[5], gj[2], t_[6], gj[3])
         for d in range(1, 4):
-            _add_change(oi[d], t_[3 + d], xj[3], t[3 + d], uj[3])
+            add_products(oi[d], t_[3 + d], xj[3], t[3 + d], uj[3])
             _subtract_change(oj[d], t_[3 + d], xi[3], t[3 + d], ui[3])
     if parts > 3:
         for d in range(1, 4):
             add_product(yj[3 + d], t_[7], gi[d])
             add_product(yi[3 + d], t_[7], gj[d])
-            _add_change(oi[d], t_[7], xj[3 + d], t[7], uj[3 + d])
-            _add_change(oj[d], t_[7], xi[3 + d], t[7], ui[3 + d])
+            add_products(oi[d], t_[7], xj[3 + d], t[7], uj[3 + d])
+            add_products(oj[d], t_[7], xi[3 + d], t[7], ui[3 + d])
 
 
 @disjoint
