@@ -10,30 +10,12 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from test_torchmd_fast import network
 
 from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.models import TorchMDET, predict, torchmd_fast, torchmd_forces
 from mdl_physpretrain.models.base import EnergyModel
 from mdl_physpretrain.models.torchmd_geometry_kernel import halve, radial_weights
-
-SIZES = {
-    "cutoff": 5.0,
-    "hidden_channels": 32,
-    "num_layers": 3,
-    "num_rbf": 12,
-    "num_heads": 2,
-    "post_hidden_channels": 8,
-}
-
-
-def network(**options: object) -> TorchMDET:
-    torch.manual_seed(4)
-    made = TorchMDET(**{**SIZES, **options}).eval()
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            if not name.startswith("distance_expansion"):
-                parameter.add_(0.1 * torch.randn_like(parameter) * (0.5 + parameter.abs().mean()))
-    return made
 
 
 def by_autograd(model: TorchMDET, batch: AtomicBatch) -> tuple[torch.Tensor, torch.Tensor]:
