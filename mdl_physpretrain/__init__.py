@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "ASECalculator": "models",
-    "AtomicBatch": "batch",
-    "CGCNN": "models",
-    "EAM": "models",
-    "EnergyModel": "models",
-    "Sum": "models",
-    "ZBL": "models",
-    "assess": "physicality",
+    "ASECalculator": "potentials",
+    "AtomicBatch": "graphs",
+    "CGCNN": "potentials",
+    "EAM": "potentials",
+    "EnergyModel": "potentials",
+    "Sum": "potentials",
+    "ZBL": "potentials",
+    "assess": "dynamics",
     "augment": "augmentation",
-    "evaluate": "training",
+    "evaluate": "potentials",
     "examine": "teacher",
     "fit_eam": "teacher",
     "label": "teacher",
-    "load_model": "models",
-    "predict": "models",
+    "load_model": "potentials",
+    "predict": "potentials",
     "read_structures": "structures",
-    "save_model": "models",
+    "save_model": "potentials",
     "simulate": "dynamics",
     "split_structures": "structures",
     "train": "training",
@@ -35,25 +35,25 @@ _EXPORTS = {
 
 if TYPE_CHECKING:
     from mdl_physpretrain.augmentation import augment as augment
-    from mdl_physpretrain.batch import AtomicBatch as AtomicBatch
     from mdl_physpretrain.dynamics import simulate as simulate  # type: ignore[no-redef]
-    from mdl_physpretrain.models import CGCNN as CGCNN
-    from mdl_physpretrain.models import EAM as EAM
-    from mdl_physpretrain.models import ZBL as ZBL
-    from mdl_physpretrain.models import ASECalculator as ASECalculator
-    from mdl_physpretrain.models import EnergyModel as EnergyModel
-    from mdl_physpretrain.models import Sum as Sum
-    from mdl_physpretrain.models import load_model as load_model
-    from mdl_physpretrain.models import predict as predict
-    from mdl_physpretrain.models import save_model as save_model
-    from mdl_physpretrain.physicality import assess as assess  # type: ignore[no-redef]
+    from mdl_physpretrain.dynamics.assessment import assess as assess  # type: ignore[no-redef]
+    from mdl_physpretrain.graphs.batch import AtomicBatch as AtomicBatch
+    from mdl_physpretrain.potentials import CGCNN as CGCNN
+    from mdl_physpretrain.potentials import EAM as EAM
+    from mdl_physpretrain.potentials import ZBL as ZBL
+    from mdl_physpretrain.potentials import ASECalculator as ASECalculator
+    from mdl_physpretrain.potentials import EnergyModel as EnergyModel
+    from mdl_physpretrain.potentials import Sum as Sum
+    from mdl_physpretrain.potentials import load_model as load_model
+    from mdl_physpretrain.potentials import predict as predict
+    from mdl_physpretrain.potentials import save_model as save_model
+    from mdl_physpretrain.potentials.errors import evaluate as evaluate
     from mdl_physpretrain.structures import read_structures as read_structures
     from mdl_physpretrain.structures import split_structures as split_structures
     from mdl_physpretrain.structures import write_structures as write_structures
     from mdl_physpretrain.teacher import examine as examine  # type: ignore[no-redef]
     from mdl_physpretrain.teacher import fit_eam as fit_eam
     from mdl_physpretrain.teacher import label as label  # type: ignore[no-redef]
-    from mdl_physpretrain.training import evaluate as evaluate
     from mdl_physpretrain.training import train as train  # type: ignore[no-redef]
 
 __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604

@@ -27,8 +27,11 @@ from ase import Atoms
 from ase.io import read
 from torch import Tensor
 
-from mdl_physpretrain.batch import build_batch, collate
-from mdl_physpretrain.models import CGCNN, EnergyModel, TorchMDET, cgcnn_fast, parallel, predict, torchmd_fast
+from mdl_physpretrain.compiled import threads as parallel
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.potentials import CGCNN, EnergyModel, TorchMDET, predict
+from mdl_physpretrain.potentials.cgcnn import autograd as cgcnn_fast
+from mdl_physpretrain.potentials.torchmd_et import autograd as torchmd_fast
 from mdl_physpretrain.training.module import make_adamw
 
 CUTOFF = 8.0

@@ -20,9 +20,9 @@ import torch
 from ase import Atoms
 
 from mdl_physpretrain import __version__
-from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
-from mdl_physpretrain.models import EAM, predict
-from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
+from mdl_physpretrain.potentials import EAM, predict
+from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.teacher import fit_eam
 from mdl_physpretrain.teacher.fit import PRESETS

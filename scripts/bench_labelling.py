@@ -28,7 +28,7 @@ from ase.calculators.lammps import Prism
 from ase.units import bar
 
 from mdl_physpretrain import __version__
-from mdl_physpretrain.models import EAM
+from mdl_physpretrain.potentials import EAM
 from mdl_physpretrain.teacher import label
 from mdl_physpretrain.teacher.lammps import lammps_commands, write_eam_fs
 

@@ -36,8 +36,8 @@ from ase import Atoms, units
 from mdl_physpretrain.dynamics.batched import BatchedRun, split_batches
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import maxwell_velocities, structure_rng
-from mdl_physpretrain.models import CGCNN, EAM, EnergyModel
-from mdl_physpretrain.models.base import model_class
+from mdl_physpretrain.potentials import CGCNN, EAM, EnergyModel
+from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.structures import read_structures
 
 TEMPERATURE, TIMESTEP, FRICTION = 300.0, 1.0, 0.01  # K, fs, 1/fs
@@ -143,7 +143,7 @@ def host_calculator(model: EnergyModel, structures: Sequence[Atoms], folder: str
     """MatDeepLearn's own calculator with the same weights, its graph no larger than it has to be."""
     from matdeeplearn.common.ase_utils import MDLCalculator
 
-    from mdl_physpretrain.batch import neighbour_list
+    from mdl_physpretrain.graphs.batch import neighbour_list
     from mdl_physpretrain.hosts.matdeeplearn.checkpoint import write_matdeeplearn
 
     logging.disable(logging.INFO)
@@ -168,7 +168,7 @@ def torch_sim_run(model: EnergyModel, structures: Sequence[Atoms], batch_atoms: 
     from torch_sim.models.interface import ModelInterface
     from torch_sim.neighbors import vesin_nl_ts
 
-    from mdl_physpretrain.batch import AtomicBatch
+    from mdl_physpretrain.graphs.batch import AtomicBatch
 
     class Wrapped(ModelInterface):
         def __init__(self) -> None:
@@ -323,7 +323,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         if "ase" not in args.without:
-            from mdl_physpretrain.models import ASECalculator
+            from mdl_physpretrain.potentials import ASECalculator
 
             contenders["ASE loop, our calculator"] = (ase_loop(ASECalculator(model), structures), args.ase_steps)
         if args.model != "eam" and "matdeeplearn" not in args.without:
@@ -349,7 +349,7 @@ def main() -> None:
 
 
 def _same_forces(model: EnergyModel, calculator: Any, atoms: Atoms) -> None:
-    from mdl_physpretrain.models import ASECalculator
+    from mdl_physpretrain.potentials import ASECalculator
 
     ours, theirs = (c.get_forces(atoms.copy()) for c in (ASECalculator(model), calculator))
     worst = float(np.abs(ours - theirs.reshape(ours.shape)).max())

@@ -49,8 +49,8 @@ def measure(path: str, index: int, repeats: tuple[int, int, int], name: str, rep
     """Processor seconds of the list and of the evaluation (smallest of all repetitions), and peak memory."""
     import torch
 
-    from mdl_physpretrain.batch import build_batch
-    from mdl_physpretrain.models import CGCNN, EAM, predict
+    from mdl_physpretrain.graphs.batch import build_batch
+    from mdl_physpretrain.potentials import CGCNN, EAM, predict
     from mdl_physpretrain.structures import read_structures
 
     unit = read_structures([path])[index]

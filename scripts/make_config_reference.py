@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mdl_physpretrain.pipeline.loading import schema_rows
+from mdl_physpretrain.workflow.config_files import schema_rows
 
 HEAD = """\
 # Every option with its default, unit and meaning (written by scripts/make_config_reference.py).

@@ -29,9 +29,9 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from mdl_physpretrain.distributed import Processes, open_executor
 from mdl_physpretrain.dynamics import simulate
-from mdl_physpretrain.models import EAM
+from mdl_physpretrain.executors import Processes, open_executor
+from mdl_physpretrain.potentials import EAM
 from mdl_physpretrain.teacher import label
 
 WORKERS = 3

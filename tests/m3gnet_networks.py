@@ -7,8 +7,8 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from mdl_physpretrain.batch import build_batch, collate
-from mdl_physpretrain.models import ASECalculator, M3GNet
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.potentials import ASECalculator, M3GNet
 
 SMALL = {"units": 12, "num_blocks": 2, "max_l": 4, "max_n": 3, "cutoff": 4.5, "threebody_cutoff": 3.5}
 

@@ -114,7 +114,7 @@ def test_unwritable_output(data, tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(data, tmp_path, monkeypatch):
-    import mdl_physpretrain.pipeline.run as pipeline
+    import mdl_physpretrain.workflow.run as pipeline
 
     def interrupted(*args, **options):
         raise KeyboardInterrupt

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.dynamics import Runs
-from mdl_physpretrain.models import CGCNN
+from mdl_physpretrain.potentials import CGCNN
 from mdl_physpretrain.structures import write_structures
 
 FREE = """

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from mdl_physpretrain.augmentation.seeding import stable_id
-from mdl_physpretrain.batch import neighbour_list
 from mdl_physpretrain.errors import ConfigError, StructureError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.structures.randomness import stable_id
 
 __all__ = ["pair_min_distances"]
 
@@ -42,8 +39,6 @@ def pair_min_distances(structures: Iterable[Atoms], *, max_distance: float = 6.0
     StructureError
         On non-finite positions or an impossible cell.
     """
-    import pandas as pd
-
     if not (np.isfinite(max_distance) and max_distance > 0):
         raise ConfigError(f"max_distance must be positive and finite (Å), not {max_distance}")
     names: list[str] = []

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.steps import Device, Structures, _potential, _read
 from mdl_physpretrain.errors import ConfigError
 
@@ -24,7 +24,7 @@ def align(
     device: Device = "auto",
 ) -> None:
     """Angles between the forces of two potentials, atom by atom (Fig. B.1)."""
-    from mdl_physpretrain.physicality.alignment import alignment_summary, force_angles, hybrid_angles
+    from mdl_physpretrain.probes.force_alignment import alignment_summary, force_angles, hybrid_angles
 
     mine, data = _potential(model, device), _read(structures)
     if reference == "parts":
@@ -43,7 +43,7 @@ def _print(summary: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mdl_physpretrain.physicality.alignment import RANDOM
+    from mdl_physpretrain.probes.force_alignment import RANDOM
 
     table = Table(title="Angle between the forces (°), and shares of atoms (%)")
     table.add_column("", no_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.errors import ConfigError
 
 __all__ = ["potentials_of", "seeds_of", "tell"]
@@ -56,8 +56,8 @@ def check(
 
     The same command goes on after an interruption.
     """
-    from mdl_physpretrain.physicality.check import check as checked
     from mdl_physpretrain.structures import read_structures
+    from mdl_physpretrain.workflow.check import check as checked
 
     numbers = seeds_of(seeds)
     chosen = _spread(read_structures(structures), n_structures)
@@ -74,7 +74,7 @@ def check(
 
 def potentials_of(words: list[str], device: str) -> tuple[dict[str, str], dict[str, Any]]:
     """Texts and potentials by name."""
-    from mdl_physpretrain.models.loading import load_potential, named_potentials
+    from mdl_physpretrain.hosts.loading import load_potential, named_potentials
 
     texts = named_potentials(words)
     return texts, {name: load_potential(text, device) for name, text in texts.items()}
@@ -115,7 +115,7 @@ def _counts(console: Any, result: Any) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mdl_physpretrain.physicality import summarize
+    from mdl_physpretrain.statistics.proportions import summarize
 
     runs = result.tables.get("physicality")
     if runs is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.application import app
 
 KindOption = "native, matdeeplearn, mattertune or mattersim; default: found out."
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.application import app
 
 
 @app.command("export-lammps")
@@ -18,7 +18,7 @@ def export_lammps(
     n_rho: Annotated[int, typer.Option("--density-points", help="Points of the tables of density.")] = 50_000,
 ) -> None:
     """Write an EAM as a LAMMPS eam/fs table and print the input lines that use it."""
-    from mdl_physpretrain.models import load_model
+    from mdl_physpretrain.potentials import load_model
     from mdl_physpretrain.teacher.lammps import lammps_commands, write_eam_fs
 
     model = load_model(eam, expect="eam")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.application import app
 
 if TYPE_CHECKING:
     from mdl_physpretrain.hosts.mattertune.job import Outcome

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import Workers
 from mdl_physpretrain.errors import ConfigError
 
@@ -59,8 +59,8 @@ def md(
     texts, loaded = potentials_of([potential, *(also or [])], device)
     starts, show = read_structures(structures), sys.stderr.isatty()
     if also or seeds is not None:
-        from mdl_physpretrain.physicality.check import check
-        from mdl_physpretrain.physicality.check_settings import PARTS
+        from mdl_physpretrain.workflow.check import check
+        from mdl_physpretrain.workflow.check_settings import PARTS
 
         tell(
             check(
@@ -69,9 +69,9 @@ def md(
             )
         )  # fmt: skip
         return
-    from mdl_physpretrain.distributed import open_executor
     from mdl_physpretrain.dynamics import simulate
-    from mdl_physpretrain.physicality import assess as judged
+    from mdl_physpretrain.dynamics.assessment import assess as judged
+    from mdl_physpretrain.executors import open_executor
 
     if trajectories is not None:
         options |= {"trajectory_dir": output / "trajectories", "trajectory_interval": trajectories}
@@ -98,8 +98,8 @@ def assess(
     interval: Annotated[int, typer.Option("--interval", help="Look at every so many frames.")] = 1,
 ) -> None:
     """Atom overlap, Lindemann indices, NaN and explosion of existing trajectories."""
-    from mdl_physpretrain.physicality import Limits
-    from mdl_physpretrain.physicality import assess as judged
+    from mdl_physpretrain.dynamics.assessment import assess as judged
+    from mdl_physpretrain.stability.limits import Limits
 
     table = judged(
         trajectories, limits=Limits(variant=variant), temperature=temperature, wrapped=not unwrapped, interval=interval,

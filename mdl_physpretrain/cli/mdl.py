@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.errors import ConfigError
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.application import app
 
 if TYPE_CHECKING:
-    from mdl_physpretrain.pipeline.config import RunConfig
-    from mdl_physpretrain.pipeline.plan import Task
+    from mdl_physpretrain.workflow.config import RunConfig
+    from mdl_physpretrain.workflow.plan import Task
 
 
 @app.command()
@@ -37,8 +37,8 @@ def reproduce(
 
     from mdl_physpretrain.errors import ConfigError
     from mdl_physpretrain.reproduction.configuration import BACKBONES, configuration
-    from mdl_physpretrain.reproduction.reproduce import reproduce as reproduced
-    from mdl_physpretrain.reproduction.reproduce import write_tables
+    from mdl_physpretrain.reproduction.run import reproduce as reproduced
+    from mdl_physpretrain.reproduction.run import write_tables
 
     console = Console(highlight=False)
     if collect:
@@ -48,14 +48,14 @@ def reproduce(
             raise ConfigError("which system? --system silica, phosphorus, mptrj, lmo or inp")
         backbones = backbone or list(BACKBONES)
         if show:
-            from mdl_physpretrain.pipeline.loading import dump_config
+            from mdl_physpretrain.workflow.config_files import dump_config
 
             for s in system:
                 for b in backbones:
                     typer.echo(dump_config(configuration(s, b, scale, data=data, overrides=overrides or ())))
             return
 
-        from mdl_physpretrain.pipeline.workers import default_jobs
+        from mdl_physpretrain.workflow.workers import default_jobs
 
         def tell(event: str, task: Task, seconds: float) -> None:
             if event == "done":

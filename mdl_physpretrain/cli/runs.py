@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mdl_physpretrain.pipeline.plan import Task
+    from mdl_physpretrain.workflow.plan import Task
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, e.g. md.steps=5000 'seeds=[0,1]'.")]
 
@@ -50,15 +50,15 @@ def run(
     """
     from rich.console import Console
 
-    from mdl_physpretrain.pipeline.loading import load_config
+    from mdl_physpretrain.workflow.config_files import load_config
 
     resolved = load_config(config, overrides or ())
     console = Console(highlight=False)
     folder = output or Path(resolved.output or "runs/run")
 
-    from mdl_physpretrain.pipeline.run import run_pipeline, selected_stages
-    from mdl_physpretrain.pipeline.summary import summary_table
-    from mdl_physpretrain.pipeline.workers import default_jobs
+    from mdl_physpretrain.workflow.run import run_pipeline, selected_stages
+    from mdl_physpretrain.workflow.summary import summary_table
+    from mdl_physpretrain.workflow.workers import default_jobs
 
     selected_stages(only, start)
     workers = jobs or default_jobs(len(resolved.seeds) * len(resolved.arms))
@@ -116,7 +116,7 @@ def show_config(
     overrides: Overrides = None,
 ) -> None:
     """Show a configuration with every default filled in, or all options there are."""
-    from mdl_physpretrain.pipeline.loading import dump_config, load_config, schema_rows
+    from mdl_physpretrain.workflow.config_files import dump_config, load_config, schema_rows
 
     if config is not None:
         typer.echo(dump_config(load_config(config, overrides or ())), nl=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import Workers
 from mdl_physpretrain.errors import ConfigError
 
@@ -48,7 +48,7 @@ def fit_eam(
 @app.command()
 def examine(checkpoint: Annotated[Path, typer.Argument(help="An EAM (.pt).")], structures: Structures) -> None:
     """Ask an EAM whether it may teach (exit code 1 when it may not)."""
-    from mdl_physpretrain.models import load_model
+    from mdl_physpretrain.potentials import load_model
 
     if not _examine(load_model(checkpoint, expect="eam"), _read(structures)):
         raise typer.Exit(1)
@@ -102,7 +102,7 @@ def label(
 ) -> None:
     """Label structures with an EAM or any ASE calculator."""
     from mdl_physpretrain.augmentation import filter_labels
-    from mdl_physpretrain.distributed import open_executor
+    from mdl_physpretrain.executors import open_executor
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.label import label as labels_of
 
@@ -169,10 +169,10 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Energy, force and stress errors, next to those of the trivial predictor."""
-    from mdl_physpretrain.models.loading import potential_name
-    from mdl_physpretrain.physicality.check_probes import errors
+    from mdl_physpretrain.hosts.loading import potential_name
+    from mdl_physpretrain.potentials.errors import trivial_errors
+    from mdl_physpretrain.probes.questions import errors
     from mdl_physpretrain.structures import reference_energies
-    from mdl_physpretrain.training import trivial_errors
 
     data = _read(structures)
     (mine,) = errors(_potential(model, device), data)["efs"].to_dict("records")
@@ -190,7 +190,7 @@ def _bars() -> bool:
 
 
 def _potential(text: str, device: str) -> Any:
-    from mdl_physpretrain.models.loading import load_potential
+    from mdl_physpretrain.hosts.loading import load_potential
 
     return load_potential(text, device)
 

@@ -13,12 +13,12 @@ from ase.md.langevin import Langevin
 from ase.md.nptberendsen import NPTBerendsen
 from ase.md.verlet import VelocityVerlet
 
-from mdl_physpretrain.batch import neighbour_list
 from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.physicality.monitor import BROKEN_NAN, BROKEN_RUNAWAY, OK, Monitor
+from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY, OK, Monitor
 
 __all__ = ["run_ase"]
 

@@ -9,16 +9,16 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from mdl_physpretrain.dynamics.evaluator import Evaluator
+from mdl_physpretrain.dynamics.forces import Evaluator
 from mdl_physpretrain.dynamics.integrators import make_integrator
 from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import MDState, NoiseStream
 from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.models.base import EnergyModel, Prediction
-from mdl_physpretrain.physicality.monitor import Monitor
+from mdl_physpretrain.potentials.base import EnergyModel, Prediction
 from mdl_physpretrain.progress import track
+from mdl_physpretrain.stability.monitor import Monitor
 
 __all__ = ["BatchedRun", "run_batched", "split_batches"]
 

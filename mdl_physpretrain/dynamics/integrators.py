@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import MDState, NoiseStream
-from mdl_physpretrain.models.base import Prediction
+from mdl_physpretrain.potentials.base import Prediction
 
 __all__ = ["Integrator", "LangevinStep", "NPTBerendsenStep", "VelocityVerletStep", "make_integrator"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import CheckpointError
-from mdl_physpretrain.physicality.verdict import Limits, Verdict
+from mdl_physpretrain.stability.limits import Limits, Verdict
 
 __all__ = ["RunRecord", "Runs"]
 
@@ -104,7 +104,7 @@ class RunRecord:
         return atoms
 
     def row(self, limits: Limits) -> dict[str, Any]:
-        """One row of the table of :func:`mdl_physpretrain.physicality.assess`."""
+        """One row of the table of :func:`mdl_physpretrain.dynamics.assessment`."""
         return {
             "structure_id": self.structure_id,
             "n_atoms": len(self.numbers),

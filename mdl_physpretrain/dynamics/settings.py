@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from ase import units
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.physicality.monitor import STOPS
-from mdl_physpretrain.physicality.verdict import Limits
+from mdl_physpretrain.stability.limits import Limits
+from mdl_physpretrain.stability.monitor import STOPS
 
 __all__ = ["WATER_COMPRESSIBILITY", "MDSettings"]
 

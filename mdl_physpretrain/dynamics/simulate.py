@@ -10,14 +10,15 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.dynamics.batched import split_batches
-from mdl_physpretrain.dynamics.portions import Files, Run, run_elsewhere, run_here
+from mdl_physpretrain.dynamics.batches import Files, Run, run_elsewhere, run_here
+from mdl_physpretrain.dynamics.finished_runs import RunStore
 from mdl_physpretrain.dynamics.records import Runs
 from mdl_physpretrain.dynamics.settings import TRAJECTORY_FORMATS, WATER_COMPRESSIBILITY, MDSettings
-from mdl_physpretrain.dynamics.store import RunStore, is_calculator, potential_fingerprint
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.models.base import EnergyModel
-from mdl_physpretrain.physicality.monitor import STOPS
-from mdl_physpretrain.physicality.verdict import Limits
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.identity import is_calculator, potential_fingerprint
+from mdl_physpretrain.stability.limits import Limits
+from mdl_physpretrain.stability.monitor import STOPS
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -122,7 +123,7 @@ def simulate(
     executor
         Workers that share the batches (with engine ``"ase"``, the
         structures): any ``concurrent.futures.Executor``
-        (:class:`mdl_physpretrain.distributed.Processes`, Dask's
+        (:class:`mdl_physpretrain.executors.Processes`, Dask's
         ``client.get_executor()``, ...). The result is that of one process with
         one thread on the same kind of machine, bit for bit; a smaller
         ``max_batch_atoms`` gives more workers something to do. A batch whose

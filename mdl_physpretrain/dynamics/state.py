@@ -68,7 +68,7 @@ class MDState:
         Shape (B,).
     broken
         Shape (B,): why a structure cannot go on, see
-        :mod:`mdl_physpretrain.physicality.monitor`; 0 is fine.
+        :mod:`mdl_physpretrain.stability.monitor`; 0 is fine.
     """
 
     positions: Tensor

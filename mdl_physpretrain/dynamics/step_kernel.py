@@ -7,7 +7,7 @@ Arithmetic of vectors and squares is that of IEEE, operation by operation, in th
 # ruff: noqa: ANN001, ANN201, ANN202 - numba finds the types of what it compiles
 from __future__ import annotations
 
-from mdl_physpretrain.machine_code import compiled, exact
+from mdl_physpretrain.compiled.compiler import compiled, exact
 
 __all__ = ["displacements", "square_edges", "take_edges", "temperatures"]
 

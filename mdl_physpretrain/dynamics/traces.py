@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from ase.io.trajectory import Trajectory
 
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import StructureError
 
-__all__ = ["Traces", "TrajectoryWriter"]
+__all__ = ["Traces", "TrajectoryWriter", "trajectory_name"]
 
 
 class Traces:
@@ -87,7 +89,7 @@ class TrajectoryWriter:
         self, folder: str | Path, ids: Sequence[str], *, interval: int, file_format: str, timestep: float
     ) -> None:
         self.folder, self.interval, self.file_format, self.timestep = Path(folder), interval, file_format, timestep
-        names = [re.sub(r"[^\w.+=-]", "_", name) for name in ids]
+        names = [trajectory_name(name).removesuffix(".extxyz") for name in ids]
         if len(set(names)) < len(names):
             clash = next(name for name in names if names.count(name) > 1)
             raise StructureError(f"two structure ids give one file name {clash!r}", file=self.folder)
@@ -106,9 +108,6 @@ class TrajectoryWriter:
 
     def write(self, frame: Atoms, name: str, step: int, energy: float, forces: np.ndarray) -> None:
         """Append one frame; step 0 starts the file anew."""
-        from ase.io import write
-        from ase.io.trajectory import Trajectory
-
         frame = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, velocities=frame.get_velocities())
         frame.info.update(structure_id=name, step=step, time_fs=step * self.timestep)
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
@@ -117,3 +116,8 @@ class TrajectoryWriter:
             return
         with Trajectory(str(self.paths[name]), "a" if step > 0 else "w") as trajectory:  # type: ignore[attr-defined]
             trajectory.write(frame)
+
+
+def trajectory_name(structure_id: str) -> str:
+    """Name of the trajectory file that ``simulate`` writes for a structure."""
+    return re.sub(r"[^\w.+=-]", "_", structure_id) + ".extxyz"

@@ -15,10 +15,14 @@ import torch
 from ase import Atoms
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.hosts.safe_load import load_foreign
-from mdl_physpretrain.models.base import EnergyModel, predict
-from mdl_physpretrain.models.checkpoint import FORMAT, load_model, save_model
-from mdl_physpretrain.models.zbl import ZBL
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, write_matdeeplearn
+from mdl_physpretrain.hosts.mattertune.convert import read_native, write_host
+from mdl_physpretrain.potentials.base import EnergyModel, predict
+from mdl_physpretrain.potentials.checkpoint import FORMAT, load_model, save_model
+from mdl_physpretrain.potentials.m3gnet.model import M3GNet
+from mdl_physpretrain.potentials.safe_load import load_foreign
+from mdl_physpretrain.potentials.zbl import ZBL
 
 __all__ = ["KINDS", "Conversion", "convert", "detect", "differences", "read_checkpoint_of"]
 
@@ -95,14 +99,9 @@ def read_checkpoint_of(
     if kind == "native":
         return load_model(path)
     if kind == "mattertune":
-        from mdl_physpretrain.hosts.mattertune.convert import read_native
-
         return read_native(path)
     if kind == "mattersim":
-        from mdl_physpretrain.models.m3gnet import M3GNet
-
         return M3GNet.from_mattersim(path)
-    from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn
 
     if config is None:
         raise ConfigError(f"{path} is a MatDeepLearn checkpoint: give the YAML file of its run (--config)")
@@ -170,16 +169,12 @@ def convert(
     if target_kind == "native":
         save_model(model, target)
     elif target_kind == "mattertune":
-        from mdl_physpretrain.hosts.mattertune.convert import write_host
-
         write_host(model, target)
     elif target_kind == "mattersim":
         if model.registry_name != "m3gnet":
             raise CheckpointError(f"MatterSim cannot hold a {model.registry_name!r} model, only 'm3gnet'")
         model.to_mattersim(target)  # type: ignore[operator]
     else:
-        from mdl_physpretrain.hosts.matdeeplearn.checkpoint import write_matdeeplearn
-
         write_matdeeplearn(model, target, config=written_config, references=references, drop_core=drop_core)
         parts = list(model.modules())
         if drop_core and any(isinstance(p, ZBL) for p in parts):
@@ -202,8 +197,6 @@ def differences(model: EnergyModel, other: EnergyModel, structures: Sequence[Ato
         ``energy`` (eV per structure), ``forces`` (eV/Å), ``stress`` (eV/Å³),
         ``longest_list`` (neighbours of an atom within the cutoff).
     """
-    from mdl_physpretrain.batch import build_batch
-
     worst = {"energy": 0.0, "forces": 0.0, "stress": 0.0, "longest_list": 0.0}
     for atoms in structures:
         batch = build_batch(atoms, max(model.cutoff, other.cutoff), dtype=torch.float64)

@@ -15,7 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError
-from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.hosts.convert import detect, read_checkpoint_of
+from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn
+from mdl_physpretrain.hosts.matdeeplearn.config import read_host_config
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.checkpoint import save_model
 
 __all__ = ["REPOSITORY", "Released", "fetch_released", "list_released"]
 
@@ -146,9 +150,6 @@ def candidates(path: str, files: Sequence[str]) -> list[list[str]]:
 
 
 def _fetch_one(result: Released, files: Sequence[str], repo: str, directory: Path) -> None:
-    from mdl_physpretrain.hosts.convert import detect, read_checkpoint_of
-    from mdl_physpretrain.models.checkpoint import save_model
-
     place = PurePosixPath(result.path)
     if place.is_absolute() or ".." in place.parts:
         raise CheckpointError(f"{result.path}: a path that leaves the folder")
@@ -173,9 +174,6 @@ def _with_config(
     result: Released, local: Path, groups: list[list[str]], download: Callable[[str], Path]
 ) -> EnergyModel:
     """Try the YAML files from near to far; of those in one place only one network may fit."""
-    from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn
-    from mdl_physpretrain.hosts.matdeeplearn.config import read_host_config
-
     reasons = []
     for group in groups:
         fitting: dict[str, EnergyModel] = {}

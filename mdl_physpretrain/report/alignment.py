@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mdl_physpretrain.physicality.alignment import RANDOM, null_density
+from mdl_physpretrain.probes.force_alignment import RANDOM, null_density
 from mdl_physpretrain.report.style import INK, ArmStyle, Figure, Legend, Panel, arm_styles
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def alignment_figure(angles: pd.DataFrame, styles: dict[str, ArmStyle] | None = 
     Parameters
     ----------
     angles
-        Of :func:`mdl_physpretrain.physicality.alignment.alignment_table`;
+        Of :func:`mdl_physpretrain.probes.force_alignment.alignment_table`;
         with a column ``seed`` and few arms, thin lines show the seeds.
     styles
         Of the arms; by default those of :func:`arm_styles`.

@@ -7,18 +7,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.report import layout
 from mdl_physpretrain.report.downloads import Downloads, script_json
+from mdl_physpretrain.report.failing_frames import element_colour, worst_frames
 from mdl_physpretrain.report.figures import MAX_PAIRS, all_figures
 from mdl_physpretrain.report.figures_frames import frames_figure
 from mdl_physpretrain.report.figures_time import MANY
-from mdl_physpretrain.report.pieces import facts, pieces
 from mdl_physpretrain.report.read import RunData, read_run
+from mdl_physpretrain.report.sections import facts, pieces
 from mdl_physpretrain.report.style import arm_styles, draw
 from mdl_physpretrain.report.text import number
 from mdl_physpretrain.report.verdict import results
-from mdl_physpretrain.report.worst import element_colour, worst_frames
 
 __all__ = ["write_report"]
 
@@ -86,8 +89,6 @@ def write_report(run_dir: Path) -> Path:
 
 
 def _page(run: RunData, out: Path) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = Environment(
         loader=PackageLoader("mdl_physpretrain.report"),
         autoescape=True,
@@ -155,6 +156,4 @@ def _shown(run: RunData, values: dict[str, Any]) -> set[str]:
 
 
 def _version() -> str:
-    from mdl_physpretrain import __version__
-
     return __version__

@@ -10,8 +10,8 @@ import pandas as pd
 
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.report.read import RunData, read_run
-from mdl_physpretrain.report.statistics import mean_std
 from mdl_physpretrain.report.tables import efs_table, main_split, physicality_per_seed, physicality_table
+from mdl_physpretrain.statistics.arms import mean_std
 
 __all__ = ["compare_runs", "markdown"]
 

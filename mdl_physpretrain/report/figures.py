@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mdl_physpretrain.report.alignment import alignment_figure
 from mdl_physpretrain.report.figures_probes import MAX_PAIRS, compression_figure, rdf_figure
@@ -156,8 +157,6 @@ def _line(ax: Axes, x: pd.Series, y: pd.Series, **style: Any) -> None:
 
 def _log_if_positive(ax: Axes, values: np.ndarray) -> None:
     """Logarithmic y axis with plain numbers, where the values allow it and span enough."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     finite = values[np.isfinite(values)]
     if len(finite) and finite.min() > 0 and finite.max() > 3 * finite.min():
         ax.set_yscale("log")

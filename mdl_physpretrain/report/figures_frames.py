@@ -7,9 +7,11 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.patches import Circle
+from matplotlib.patheffects import withStroke
 
+from mdl_physpretrain.report.failing_frames import Frame, element_colour
 from mdl_physpretrain.report.style import MUTED, Figure, Legend, Panel
-from mdl_physpretrain.report.worst import Frame, element_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,9 +60,6 @@ def frames_figure(frames: list[Frame]) -> Figure | None:
 
 
 def _panel(ax: Axes, frame: Frame) -> None:
-    from matplotlib.patches import Circle
-    from matplotlib.patheffects import withStroke
-
     turned = _best_view(frame)
     atoms = np.array(frame.positions) @ turned.T
     cell = np.array(frame.cell)

@@ -104,7 +104,7 @@ def physicality(table: pd.DataFrame, who: str, *, seeds: bool) -> HtmlTable:
 
 
 def alignment(table: pd.DataFrame) -> HtmlTable:
-    """Fig. B.1 in numbers, of :func:`mdl_physpretrain.physicality.alignment.alignment_summary`."""
+    """Fig. B.1 in numbers, of :func:`mdl_physpretrain.probes.force_alignment.alignment_summary`."""
     columns = [Column("Arm", numeric=False), Column("Atoms"), Column("Without direction"), Column("Mean", "°")]
     columns += [Column("Median", "°"), *(Column(f"Below {limit}°", "%") for limit in (30, 60, 90))]
     rows = []

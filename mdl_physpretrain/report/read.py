@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from mdl_physpretrain.dynamics.records import Runs
 from mdl_physpretrain.errors import CheckpointError, PhysPretrainError
 from mdl_physpretrain.report.conditions import with_outcomes
 from mdl_physpretrain.report.parse import (
@@ -229,8 +230,6 @@ def _read_seed_folders(run: RunData) -> None:
 
 def _settings(table: Path) -> dict[str, Any]:
     """Conditions of the simulation whose table this is, from the file beside it."""
-    from mdl_physpretrain.dynamics.records import Runs
-
     try:
         settings = Runs.load(table.with_name(table.name.removesuffix(".csv") + ".runs.npz")).settings
     except CheckpointError:

@@ -16,7 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 from markupsafe import Markup, escape
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,9 +104,6 @@ class Legend:
 
     def handle(self) -> Any:
         """The same entry for matplotlib."""
-        from matplotlib.lines import Line2D
-        from matplotlib.patches import Patch
-
         if self.kind == "fill":
             return Patch(facecolor=self.colour, alpha=0.6, label=self.label)
         if self.kind == "marker":
@@ -161,8 +164,6 @@ def draw(makers: Mapping[str, Callable[[], Figure | None]], folder: Path, notes:
     notes
         Gets ``figure <name>`` with the reason where a figure could not be drawn.
     """
-    import matplotlib as mpl
-
     drawn = {}
     with mpl.rc_context():
         mpl.rcdefaults()  # the user's own style has no business here
@@ -185,9 +186,6 @@ def draw(makers: Mapping[str, Callable[[], Figure | None]], folder: Path, notes:
 
 
 def _png(figure: Figure, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
     columns = min(figure.columns, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
     width, height = figure.size
@@ -209,9 +207,6 @@ def _png(figure: Figure, path: Path) -> None:
 
 
 def _svg(figure: Figure, panel: Panel) -> Markup:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure as Canvas
-
     canvas = Canvas(figsize=figure.size, layout="constrained")
     FigureCanvasSVG(canvas)
     ax = canvas.subplots()

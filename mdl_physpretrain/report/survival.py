@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.statistics import wilson
 from mdl_physpretrain.report.tables import failure_steps
+from mdl_physpretrain.statistics.arms import wilson
+from mdl_physpretrain.statistics.survival import kaplan_meier, logrank
 
 __all__ = ["Timed", "curve", "survival_table", "timed"]
 
@@ -49,8 +50,6 @@ def timed(run: RunData) -> list[Timed]:
 
 def curve(group: pd.DataFrame) -> pd.DataFrame:
     """Kaplan-Meier curve of trajectories: ``time, at_risk, failed, censored, survival, low, high`` from time 0 on."""
-    from mdl_physpretrain.physicality.survival import kaplan_meier
-
     found = kaplan_meier(group["time"].to_numpy(float), ~group["physical"].to_numpy(bool))
     found = found.rename(columns={"step": "time"})
     if not len(found) or found["time"].iloc[0] > 0:
@@ -71,8 +70,6 @@ def survival_table(run: RunData) -> tuple[pd.DataFrame, pd.DataFrame]:
         end), ``half`` (time by which half are lost, NaN if they are not),
         ``unit, reference, p`` (log-rank against the first arm).
     """
-    from mdl_physpretrain.physicality.survival import logrank
-
     curves, ends = [], []
     for part in timed(run):
         table = part.table

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ase.units import GPa
 
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.statistics import (
+from mdl_physpretrain.statistics.arms import (
     Comparison,
     PairedDifference,
     compare_counts,
@@ -111,8 +112,6 @@ def comparisons(run: RunData) -> list[Comparison]:
 
 def _complete_efs(frame: pd.DataFrame) -> pd.DataFrame:
     """All EFS columns as numbers; GPa from eV/Å³ where they are missing."""
-    from ase.units import GPa
-
     frame = frame.copy()
     for key in EFS_KEYS:
         frame[key] = pd.to_numeric(frame[key], errors="coerce") if key in frame else np.nan

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from mdl_physpretrain.report.statistics import MIN_SEEDS, Comparison, PairedDifference
+from mdl_physpretrain.statistics.arms import MIN_SEEDS, Comparison, PairedDifference
 
 __all__ = ["DASH", "Sentence", "accuracy_sentence", "number", "p_text", "p_value", "physicality_sentence", "plural",
            "share", "spread", "teacher_sentence"]  # fmt: skip

@@ -13,7 +13,6 @@ from mdl_physpretrain.report.check import answer_table, check_comparisons, check
 from mdl_physpretrain.report.conditions import main_conditions
 from mdl_physpretrain.report.downloads import Downloads
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.statistics import Comparison, PairedDifference
 from mdl_physpretrain.report.survival import survival_table
 from mdl_physpretrain.report.tables import (
     accuracy_differences,
@@ -32,6 +31,7 @@ from mdl_physpretrain.report.text import (
     spread,
     teacher_sentence,
 )
+from mdl_physpretrain.statistics.arms import Comparison, PairedDifference
 
 __all__ = ["results"]
 

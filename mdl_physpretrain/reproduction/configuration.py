@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.pipeline.config import RunConfig
-from mdl_physpretrain.pipeline.loading import load_layers
+from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.config_files import load_layers
 
 __all__ = ["BACKBONES", "SCALES", "SYSTEMS", "configuration", "data_sources"]
 

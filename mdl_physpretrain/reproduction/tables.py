@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from mdl_physpretrain.report.read import RunData, read_run
-from mdl_physpretrain.report.statistics import wilson
 from mdl_physpretrain.report.tables import efs_table, main_split, physicality_per_seed, physicality_table
+from mdl_physpretrain.statistics.arms import wilson
 
 __all__ = ["accuracy", "overhead", "printed", "stability"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.files import read_file
 from mdl_physpretrain.structures.keys import normalise_labels
 
 __all__ = ["PUBLIC_DATASETS", "demo_structures", "load_public"]
@@ -39,8 +40,6 @@ def demo_structures() -> list[Atoms]:
     StructureError
         If the package was installed without its data.
     """
-    from mdl_physpretrain.structures.files import read_file
-
     path = Path(str(files("mdl_physpretrain") / "data" / "demo.extxyz"))
     if not path.is_file():
         raise StructureError("the shipped demo data is missing; reinstall the package", file=path)
@@ -76,8 +75,6 @@ def load_public(name: str, *, root: str | Path | None = None) -> list[Atoms]:
         raise StructureError(f"{name!r} is not a dataset's name", field="load-atoms")
     folder = root or os.environ.get("PHYSPRETRAIN_DATASETS") or None
     if folder is not None:
-        from mdl_physpretrain.structures.files import read_file
-
         folder = Path(folder).expanduser()
         for place in (folder, folder / name):
             for suffix in _MIRROR_SUFFIXES:

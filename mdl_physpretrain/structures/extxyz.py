@@ -21,6 +21,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
 from ase.data import atomic_numbers
+from ase.io.extxyz import key_val_str_to_dict
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from mdl_physpretrain.errors import StructureError
@@ -125,8 +126,6 @@ def _columns(properties: str) -> list[tuple[str, str, int]]:
 
 
 def _parse_frame(lines: list[str], comment: int, n_atoms: int) -> Atoms:
-    from ase.io.extxyz import key_val_str_to_dict
-
     info: dict[str, Any] = key_val_str_to_dict(lines[comment]) if lines[comment].strip() else {}
     lattice = info.pop("Lattice", None)
     pbc = info.pop("pbc", lattice is not None)

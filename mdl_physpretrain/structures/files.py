@@ -14,8 +14,13 @@ from typing import Any, TextIO, cast
 
 import numpy as np
 from ase import Atoms
+from ase.db import connect
+from ase.io import read, write
+from ase.io.formats import UnknownFileTypeError, filetype
 
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.extxyz import read_extxyz
+from mdl_physpretrain.structures.mdl_json import parse_entries
 from mdl_physpretrain.structures.packing import PACKED_ARRAYS, jsonable, pack_arrays, restore, unpack_arrays
 
 __all__ = ["open_text", "read_file", "write_ase"]
@@ -75,8 +80,6 @@ def read_file(path: Path, index: int | slice) -> tuple[list[int], list[Atoms]]:
     suffixes = [s.lower() for s in path.suffixes if s.lower() not in _COMPRESSED]
     suffix = suffixes[-1] if suffixes else ""
     if suffix in {".xyz", ".extxyz"}:
-        from mdl_physpretrain.structures.extxyz import read_extxyz
-
         return read_extxyz(_read_text(path), index, path)
     if suffix == ".json":
         found = _read_json(path, index)
@@ -87,8 +90,6 @@ def read_file(path: Path, index: int | slice) -> tuple[list[int], list[Atoms]]:
 
 def _read_json(path: Path, index: int | slice) -> tuple[list[int], list[Atoms]] | None:
     """MatDeepLearn's list; None for ASE's own JSON, which is a dictionary."""
-    from mdl_physpretrain.structures.mdl_json import parse_entries
-
     try:
         content = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
@@ -111,9 +112,6 @@ def _read_json(path: Path, index: int | slice) -> tuple[list[int], list[Atoms]] 
 
 
 def _read_with_ase(path: Path, index: int | slice, *, is_db: bool) -> tuple[list[int], list[Atoms]]:
-    from ase.io import read
-    from ase.io.formats import UnknownFileTypeError
-
     # Positions in the file are known without reading all of it only for plain forward slices.
     forward = isinstance(index, slice) and (index.start or 0) >= 0 and (index.step or 1) > 0 and (index.stop or 0) >= 0
     try:
@@ -146,8 +144,6 @@ def _read_with_ase(path: Path, index: int | slice, *, is_db: bool) -> tuple[list
 
 def _read_db(path: Path) -> list[Atoms]:
     """All rows of an ASE database; key-value pairs and data, which ``ase.io`` drops, go to ``info``."""
-    from ase.db import connect
-
     structures = []
     for row in connect(path, serial=True).select():
         atoms = row.toatoms()
@@ -189,8 +185,6 @@ def write_ase(part: Path, path: Path, structures: Sequence[Atoms]) -> None:
     if suffix == ".db":
         _write_db(part, structures)
         return
-    from ase.io import write
-    from ase.io.formats import UnknownFileTypeError, filetype
 
     try:
         kind = filetype(str(path), read=False)
@@ -221,8 +215,6 @@ def write_ase(part: Path, path: Path, structures: Sequence[Atoms]) -> None:
 
 
 def _write_db(part: Path, structures: Sequence[Atoms]) -> None:
-    from ase.db import connect
-
     with connect(part, type="db", append=False) as database:
         for atoms in structures:
             copy, info = _packed(atoms)

@@ -10,12 +10,16 @@ from typing import Literal
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.formats import string2index
 
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.datasets import demo_structures, load_public
+from mdl_physpretrain.structures.extxyz import write_extxyz
 from mdl_physpretrain.structures.files import open_text, read_file, write_ase
 from mdl_physpretrain.structures.ids import unique_ids
 from mdl_physpretrain.structures.keys import LABEL_NAMES, available_keys, has_label, normalise_labels
 from mdl_physpretrain.structures.locate import located
+from mdl_physpretrain.structures.mdl_json import write_mdl_json
 
 __all__ = ["Source", "read_structures", "write_structures"]
 
@@ -82,14 +86,10 @@ def read_structures(
             if item.calc is not None:  # its own copy: reading moves labels
                 frames[0].calc = SinglePointCalculator(frames[0], **getattr(item.calc, "results", {}))
         elif isinstance(item, _Dataset):
-            from mdl_physpretrain.structures.datasets import load_public
-
             frames = load_public(item.name, root=datasets_root)
             name, stem = f"load-atoms:{item.name}", item.name
             positions, frames = _select(frames, wanted, name)
         elif item == "demo":
-            from mdl_physpretrain.structures.datasets import demo_structures
-
             name, stem = "demo", "demo"
             positions, frames = _select(demo_structures(), wanted, name)
         else:
@@ -133,13 +133,9 @@ def write_structures(path: str | Path, structures: Atoms | Iterable[Atoms]) -> N
         path.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
         if kind == "extxyz":
-            from mdl_physpretrain.structures.extxyz import write_extxyz
-
             with open_text(part, "w", compression=path.suffix) as stream:
                 write_extxyz(stream, structures)
         elif kind == "json":
-            from mdl_physpretrain.structures.mdl_json import write_mdl_json
-
             with open_text(part, "w", compression=path.suffix) as stream:
                 write_mdl_json(stream, structures)
         else:
@@ -167,7 +163,6 @@ def _kind(path: Path) -> str:
 def _index(index: str | int | slice) -> int | slice:
     if not isinstance(index, str):
         return index
-    from ase.io.formats import string2index
 
     try:
         wanted = string2index(index)

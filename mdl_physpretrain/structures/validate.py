@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from ase import Atoms
 from ase.geometry import complete_cell
+from scipy.spatial import cKDTree
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.ids import unique_ids
@@ -173,8 +174,6 @@ def _coinciding(
     A tree over the wrapped atoms and the few images just outside the faces: a
     neighbour list of such a tiny cutoff would divide the cell into millions of boxes.
     """
-    from scipy.spatial import cKDTree
-
     index = np.arange(len(positions))
     points = positions
     if cell is not None and thickness is not None:

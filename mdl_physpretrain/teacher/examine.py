@@ -17,21 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
+from rich.table import Table
 
-from mdl_physpretrain.batch import build_batch, neighbour_list
-from mdl_physpretrain.models.base import predict
-from mdl_physpretrain.models.eam import EAM
-from mdl_physpretrain.structures.bonds import PairDistances, nearest_distances
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.table import Table
+from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
+from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances
+from mdl_physpretrain.potentials.base import predict
+from mdl_physpretrain.potentials.eam.model import EAM
 
 __all__ = ["Examination", "PairVerdict", "examine", "teacher_curves"]
 
@@ -83,8 +81,6 @@ class Examination:
 
     def table(self) -> Table:
         """The verdict per pair as a rich table."""
-        from rich.table import Table
-
         table = Table(title="Teacher: " + ("passed" if self.passed else "FAILED"))
         for column in ("pair", "core", "wall (eV)", "smooth", "well (Å)", "data (Å)", "verdict", "notes"):
             table.add_column(column)
@@ -121,8 +117,6 @@ def teacher_curves(model: EAM, structures: Sequence[Atoms], *, points: int = 400
         Columns ``pair, r, total, pair_term, embedding, core`` (Å, eV; zero at
         the cutoff) and ``slope`` (eV/Å).
     """
-    import pandas as pd
-
     distances = nearest_distances(structures, model.cutoff)
     densities = _mean_densities(model, structures)
     r = torch.linspace(INNERMOST, model.cutoff, points, dtype=torch.float64)

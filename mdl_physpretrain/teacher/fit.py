@@ -20,14 +20,14 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.models.eam import EAM
+from mdl_physpretrain.graphs.bonds import core_ends, nearest_distances
+from mdl_physpretrain.potentials.eam.model import EAM
+from mdl_physpretrain.potentials.errors import trivial_errors
 from mdl_physpretrain.progress import track
 from mdl_physpretrain.structures import reference_energies, validate_structures
-from mdl_physpretrain.structures.bonds import core_ends, nearest_distances
 from mdl_physpretrain.teacher.examine import examine
 from mdl_physpretrain.teacher.objective import EAMObjective
 from mdl_physpretrain.teacher.parametrisation import BoundedEAM, Bounds
-from mdl_physpretrain.training.errors import trivial_errors
 
 __all__ = ["fit_eam"]
 

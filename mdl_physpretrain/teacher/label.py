@@ -7,40 +7,24 @@ not know which kind of teacher is at work.
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import blake2b
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
-import torch
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
-from ase.data import chemical_symbols
-from ase.stress import voigt_6_to_full_3x3_stress
 
-from mdl_physpretrain.augmentation.anchor import anchored_labels, parents_of
-from mdl_physpretrain.augmentation.seeding import stable_id
-from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
-from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
-from mdl_physpretrain.models.base import EnergyModel, predict
-from mdl_physpretrain.models.calculator import ASECalculator
-from mdl_physpretrain.structures.labels import Labels, set_labels
-from mdl_physpretrain.teacher.evaluation import Engine, evaluate
-from mdl_physpretrain.teacher.journal import Outcome
-from mdl_physpretrain.teacher.kernel_labels import EAMKernel
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.structures.labels import set_labels
+from mdl_physpretrain.structures.randomness import stable_id
+from mdl_physpretrain.teacher.anchor import anchored_labels, parents_of
+from mdl_physpretrain.teacher.engines import Teacher, make_engine
+from mdl_physpretrain.teacher.portions import evaluate
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ["LabelFailure", "Labelled", "Teacher", "label", "make_engine"]
-
-Teacher: TypeAlias = EnergyModel | BaseCalculator | Callable[[], BaseCalculator]
-
-MAX_EDGES_CPU = 100_000  # per batch: what fits the cache is fastest
-MAX_EDGES_GPU = 4_000_000
+__all__ = ["LabelFailure", "Labelled", "label"]
 
 
 class LabelFailure(NamedTuple):
@@ -129,7 +113,7 @@ def label(
         Finished work is in the ``resume`` file either way.
     executor
         Workers that share the labelling: any ``concurrent.futures.Executor``
-        (:class:`mdl_physpretrain.distributed.Processes`, Dask's
+        (:class:`mdl_physpretrain.executors.Processes`, Dask's
         ``client.get_executor()``, ...). The labels are those of one process
         with one thread on the same kind of machine, bit for bit. The teacher
         travels as checkpoint or by name; a calculator that cannot be pickled
@@ -202,185 +186,3 @@ def label(
             raise StructureError(f"{counted}; the first: {first.reason}", structure=first.structure_id)
         warnings.warn(f"{counted}; the first, {first.structure_id}: {first.reason}", stacklevel=2)
     return result
-
-
-def refuse_failed(teacher: EnergyModel, force: bool) -> None:
-    """Raise :class:`TeacherRefused` for a teacher that failed its examination, unless forced."""
-    verdict = getattr(teacher, "metadata", {}).get("examination", {})
-    if verdict.get("passed") is False and not force:
-        reasons = "; ".join(map(str, verdict.get("failures", []))) or "no reasons recorded"
-        raise TeacherRefused(
-            f"this teacher failed its examination and may not label: {reasons}. Fit a better one, "
-            "or label with force=True if you know that this one will do"
-        )
-
-
-def make_engine(teacher: Teacher, batch_size: int, stress: bool, force: bool) -> Engine:
-    """What labels with a teacher in this process."""
-    if isinstance(teacher, ASECalculator):
-        teacher = teacher.model  # the same numbers, in batches
-    if isinstance(teacher, EnergyModel):
-        refuse_failed(teacher, force)
-        kind = _KernelEngine if EAMKernel.suits(teacher) else _ModelEngine
-        return kind(teacher, batch_size, stress)
-    if isinstance(teacher, type) or not hasattr(teacher, "get_potential_energy"):
-        if not callable(teacher):
-            raise ConfigError(
-                f"teacher must be an EnergyModel, an ASE calculator or a function that makes one, not {teacher!r}"
-            )
-        return _CalculatorEngine(teacher(), teacher, stress)
-    return _CalculatorEngine(cast("BaseCalculator", teacher), None, stress)
-
-
-class _ModelEngine:
-    """An :class:`EnergyModel`, in batches limited by structures and edges."""
-
-    def __init__(self, model: EnergyModel, batch_size: int, stress: bool) -> None:
-        self.model, self.batch_size, self.stress = model, batch_size, stress
-        self.name = model.registry_name or type(model).__name__.lower()
-        self.cutoff: float | None = model.cutoff
-        self.max_edges = MAX_EDGES_CPU if model.device.type == "cpu" else MAX_EDGES_GPU
-
-    def check(self, jobs: Sequence[Atoms]) -> None:
-        # parts of a Sum count too
-        parts: list[Any] = [m for m in self.model.modules() if hasattr(m, "elements")]
-        known = [{str(e) for e in part.elements} for part in parts]
-        if not known:
-            return
-        allowed = set.intersection(*known)
-        for atoms in jobs:
-            strange = sorted({chemical_symbols[z] for z in np.unique(atoms.numbers)} - allowed)
-            if strange:
-                raise StructureError(
-                    f"element {', '.join(strange)} is unknown to this {self.name} ({', '.join(sorted(allowed))})",
-                    structure=stable_id(atoms),
-                    field="numbers",
-                )
-
-    def identity(self) -> bytes:
-        digest = blake2b(json.dumps([self.name, self.stress, self.model.hparams], sort_keys=True, default=str).encode())
-        for key, value in self.model.state_dict().items():
-            digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.detach().cpu().double().numpy().tobytes())
-        return digest.digest()
-
-    def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
-        training = self.model.training
-        self.model.eval()
-        try:
-            pending: list[AtomicBatch | str] = []
-            edges = 0
-            for atoms in jobs:
-                item = self._batch(atoms)
-                size = 0 if isinstance(item, str) else item.edge_index.shape[1]
-                if pending and (len(pending) == self.batch_size or edges + size > self.max_edges):
-                    yield self._predict(pending)
-                    pending, edges = [], 0
-                pending.append(item)
-                edges += size
-            if pending:
-                yield self._predict(pending)
-        finally:
-            self.model.train(training)
-
-    def _batch(self, atoms: Atoms) -> AtomicBatch | str:
-        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        bare.info["structure_id"] = stable_id(atoms)
-        try:
-            return build_batch(bare, self.model.cutoff, dtype=self.model.dtype)
-        except StructureError as error:
-            return str(error)
-
-    def _predict(self, items: list[AtomicBatch | str]) -> list[Outcome]:
-        batches = [item for item in items if not isinstance(item, str)]
-        found = iter(self._labels(batches) if batches else [])
-        return [item if isinstance(item, str) else next(found) for item in items]
-
-    def _labels(self, batches: list[AtomicBatch]) -> list[Outcome]:
-        batch = collate(batches).to(self.model.device)
-        try:
-            with torch.no_grad():
-                out = predict(self.model, batch)
-        except StructureError as error:
-            if len(batches) == 1:
-                return [str(error)]
-            return [outcome for single in batches for outcome in self._labels([single])]
-        energy, forces, stress = (x.detach().double().cpu().numpy() for x in (out.energy, out.forces, out.stress))
-        has_stress = self.stress & (batch.volumes > 1e-9).cpu().numpy()
-        ends = np.cumsum(batch.n_atoms.cpu().numpy())
-        return [
-            _checked(Labels(float(energy[k]), part.copy(), stress[k].copy() if has_stress[k] else None))
-            for k, part in enumerate(np.split(forces, ends[:-1]))
-        ]
-
-
-class _KernelEngine(_ModelEngine):
-    """An EAM in machine code; what is unusual is left to the reference, with its errors."""
-
-    def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
-        kernel = EAMKernel(self.model)  # type: ignore[arg-type]
-        for portion in kernel.stream(jobs, torch.get_num_threads()):
-            yield [self._outcome(atoms, labels) for atoms, labels in portion]
-
-    def _outcome(self, atoms: Atoms, labels: Labels | None) -> Outcome:
-        if labels is None:
-            return self._predict([self._batch(atoms)])[0]
-        return _checked(labels if self.stress else Labels(labels.energy, labels.forces, None))
-
-
-class _CalculatorEngine:
-    """Any ASE calculator, one structure at a time; made anew after a failure where that is possible."""
-
-    cutoff: float | None = None
-    max_edges = 0
-
-    def __init__(self, calculator: BaseCalculator, factory: Callable[[], BaseCalculator] | None, stress: bool) -> None:
-        self.calculator, self.factory, self.stress = calculator, factory, stress
-        self.name = str(getattr(calculator, "name", None) or type(calculator).__name__.lower())
-
-    def check(self, jobs: Sequence[Atoms]) -> None:
-        """An ASE calculator does not say which elements it knows."""
-
-    def identity(self) -> bytes:
-        kind = type(self.calculator)
-        parameters = dict(getattr(self.calculator, "parameters", None) or {})
-        # other values may print an address, which changes from run to run
-        plain = {k: v for k, v in parameters.items() if isinstance(v, (str, int, float, bool, list, tuple, type(None)))}
-        known = [kind.__module__, kind.__qualname__, self.name, self.stress, plain]
-        return json.dumps(known, sort_keys=True, default=str).encode()
-
-    def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
-        for atoms in jobs:
-            yield [self._one(atoms)]
-
-    def _one(self, atoms: Atoms) -> Outcome:
-        free = atoms.copy()
-        free.set_constraint()  # labels are the forces of the potential, not of the constraints
-        calculator = self.calculator
-        try:
-            energy = float(calculator.get_potential_energy(free))
-            forces = np.array(calculator.get_forces(free), dtype=np.float64)
-            stress = self._stress(free) if self.stress and abs(np.linalg.det(free.cell.array)) > 1e-9 else None
-        except Exception as error:  # a foreign code may raise anything; one structure must not cost the others
-            if self.factory is not None:
-                self.calculator = self.factory()
-            elif hasattr(calculator, "reset"):
-                calculator.reset()
-            lines = str(error).splitlines() or [""]
-            return f"{type(error).__name__}: {lines[0][:300]}"
-        return _checked(Labels(energy, forces, stress))
-
-    def _stress(self, atoms: Atoms) -> np.ndarray | None:
-        try:
-            found = np.asarray(self.calculator.get_stress(atoms), dtype=np.float64)
-        except NotImplementedError:
-            return None
-        return voigt_6_to_full_3x3_stress(found) if found.size == 6 else found.reshape(3, 3).copy()
-
-
-def _checked(labels: Labels) -> Outcome:
-    for name in ("energy", "forces", "stress"):
-        value = getattr(labels, name)
-        if value is not None and not np.isfinite(value).all():
-            return f"NaN or infinite {name}"
-    return labels

@@ -11,7 +11,7 @@ from ase.data import atomic_masses, atomic_numbers, covalent_radii
 from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.models.eam import EAM
+from mdl_physpretrain.potentials.eam.model import EAM
 
 __all__ = ["lammps_commands", "write_eam_fs"]
 

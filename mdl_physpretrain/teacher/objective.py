@@ -11,12 +11,13 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.models.eam import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.potentials.eam.labels import EAMKernel
+from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
+from mdl_physpretrain.potentials.errors import ErrorSums
 from mdl_physpretrain.structures.labels import get_labels, structure_id
-from mdl_physpretrain.teacher.kernel_labels import EAMKernel
-from mdl_physpretrain.training.errors import ErrorSums
+from mdl_physpretrain.teacher.objective_kernel import measure
 
 __all__ = ["EAMObjective"]
 
@@ -25,7 +26,7 @@ class EAMObjective:
     """Mean absolute errors of an EAM on labelled structures, and their gradient.
 
     The numbers are those of :class:`mdl_physpretrain.training.loss.EFSLoss` on
-    :func:`mdl_physpretrain.models.predict`, to rounding. They do not depend on
+    :func:`mdl_physpretrain.potentials.predict`, to rounding. They do not depend on
     the number of threads: every structure is one thread's, and sums over
     structures are taken in order.
 
@@ -121,8 +122,6 @@ class EAMObjective:
         self, parameters: Mapping[str, Tensor], indices: np.ndarray, weights: np.ndarray, with_gradient: bool
     ) -> tuple[np.ndarray, list[np.ndarray]]:
         """Absolute errors by structure, and gradients in the order of the kernel."""
-        from mdl_physpretrain.teacher.objective_kernel import measure
-
         self.kernel.set_parameters({k: v.detach().cpu().double().numpy() for k, v in parameters.items()})
         (morse, amplitudes, decays, _), of_elements, *_ = potential = self.kernel.parameters()
         errors = np.empty((len(indices), 3))

@@ -14,7 +14,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdl_physpretrain.teacher.kernel import BLOCK, EDGE_FLOATS, SMALLEST_R, compiled, evaluate, exp, switch
+from mdl_physpretrain.potentials.eam.structure_kernel import (
+    BLOCK,
+    EDGE_FLOATS,
+    SMALLEST_R,
+    compiled,
+    evaluate,
+    exp,
+    switch,
+)
 
 __all__ = ["measure"]
 

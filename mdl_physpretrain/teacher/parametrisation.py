@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from mdl_physpretrain.models.eam import EAM
-from mdl_physpretrain.structures.bonds import PairDistances
+from mdl_physpretrain.graphs.bonds import PairDistances
+from mdl_physpretrain.potentials.eam.model import EAM
 
 __all__ = ["BoundedEAM", "Bounds"]
 

@@ -9,7 +9,7 @@ import torch
 from ase import Atoms
 from torch.utils.data import DataLoader, Sampler
 
-from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
+from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
 
 __all__ = ["EpochSampler", "loader"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mdl_physpretrain.batch import AtomicBatch
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.models.base import Prediction
+from mdl_physpretrain.graphs.batch import AtomicBatch
+from mdl_physpretrain.potentials.base import Prediction
 
 __all__ = ["EFSLoss"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import Parameter
 
-from mdl_physpretrain.batch import AtomicBatch
 from mdl_physpretrain.errors import CheckpointError
-from mdl_physpretrain.models.base import EnergyModel, predict
-from mdl_physpretrain.models.checkpoint import save_model
-from mdl_physpretrain.training.errors import ErrorSums
+from mdl_physpretrain.graphs.batch import AtomicBatch
+from mdl_physpretrain.potentials.base import EnergyModel, predict
+from mdl_physpretrain.potentials.checkpoint import save_model
+from mdl_physpretrain.potentials.errors import ErrorSums
 from mdl_physpretrain.training.loss import EFSLoss
+from mdl_physpretrain.training.sam import ClosureSAM
 
 __all__ = ["KeepBest", "TrainingModule", "make_adamw"]
 
@@ -126,8 +128,6 @@ class TrainingModule(LightningModule):
         options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
         optimizer: torch.optim.Optimizer
         if self.sam:
-            from mdl_physpretrain.training.sam import ClosureSAM
-
             optimizer = ClosureSAM(parameters, rho=self.rho, perturbed=self.perturbed_pass, **options)
         else:
             optimizer = make_adamw(parameters, **options)
@@ -192,13 +192,9 @@ class KeepBest(Callback):
         self._elapsed = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        import time
-
         self._start = time.perf_counter()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        import time
-
         assert isinstance(pl_module, TrainingModule)
         if trainer.sanity_checking:
             return

@@ -9,10 +9,10 @@ import torch
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.errors import batches_of
 from mdl_physpretrain.structures import get_labels, reference_energies, set_labels
 from mdl_physpretrain.structures.labels import Labels
-from mdl_physpretrain.training.errors import batches_of
 
 __all__ = ["shift_reference_energies"]
 

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
-from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.structures import validate_structures
 from mdl_physpretrain.training.data import EpochSampler, loader
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
+from mdl_physpretrain.training.network import build_student, take_student
 from mdl_physpretrain.training.references import shift_reference_energies
-from mdl_physpretrain.training.student import build_student, take_student
 
 __all__ = ["train"]
 
@@ -129,9 +132,6 @@ def train(
     StructureError
         If there is nothing to learn from.
     """
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
-
     _check_options(epochs, batch_size, learning_rate, replay_fraction, ema, optimizer, rho)
     structures = validate_structures(list(structures), require=())
     if val is not None and len(val) == 0:
@@ -186,8 +186,6 @@ def train(
             )
         )
     if progress:
-        from lightning.pytorch.callbacks import RichProgressBar
-
         callbacks.append(RichProgressBar(leave=False))
     quiet = logging.getLogger("lightning.pytorch")
     level = quiet.level
@@ -275,6 +273,5 @@ def _prepare(directory: str | Path | None) -> Path | None:
 def _loggers(folder: Path | None) -> Any:
     if folder is None or find_spec("tensorboard") is None:
         return False
-    from lightning.pytorch.loggers import TensorBoardLogger
 
     return TensorBoardLogger(folder, name="tensorboard", version="")

@@ -13,8 +13,9 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 import mdl_physpretrain as pp
-from mdl_physpretrain.augmentation import TABLE_A1, augment, augment_iter, close_pairs, stable_id, strength_ladder
+from mdl_physpretrain.augmentation import TABLE_A1, augment, augment_iter, close_pairs, strength_ladder
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.structures.randomness import stable_id
 
 
 def _same(a: Atoms, b: Atoms) -> bool:

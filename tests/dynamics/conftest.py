@@ -7,7 +7,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from mdl_physpretrain.models import EAM
+from mdl_physpretrain.potentials import EAM
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,15 @@ import torch
 from ase import Atoms
 from ase.io import read
 
-from mdl_physpretrain.batch import build_batch, neighbour_list
 from mdl_physpretrain.dynamics import simulate
+from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.dynamics.batched import BatchedRun, split_batches
-from mdl_physpretrain.dynamics.evaluator import Evaluator
+from mdl_physpretrain.dynamics.forces import Evaluator
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import NoiseStream, structure_rng
-from mdl_physpretrain.models import CGCNN, ZBL, ASECalculator, predict
-from mdl_physpretrain.physicality import LindemannAccumulator, assess
+from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
+from mdl_physpretrain.potentials import CGCNN, ZBL, ASECalculator, predict
+from mdl_physpretrain.stability.lindemann import LindemannAccumulator
 
 
 def final(runs) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from ase.md.verlet import VelocityVerlet
 from mdl_physpretrain.dynamics.batched import BatchedRun
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import maxwell_velocities
-from mdl_physpretrain.models import ASECalculator
+from mdl_physpretrain.potentials import ASECalculator
 
 STEPS = 30
 OPTIONS = {

@@ -8,8 +8,8 @@ import torch
 
 from mdl_physpretrain.dynamics import Runs, simulate
 from mdl_physpretrain.dynamics import batched as batched_module
+from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import CheckpointError
-from mdl_physpretrain.physicality import assess
 
 OPTIONS = {"temperature": 600, "steps": 20, "max_batch_atoms": 8, "seed": 4}
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from mortal_executors import Killing, Mortal, Shuffling, Springs
 
-from mdl_physpretrain.dynamics import Runs, portions, simulate
+from mdl_physpretrain.dynamics import Runs, simulate
+from mdl_physpretrain.dynamics import batches as portions
+from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.physicality import assess
 
 OPTIONS = {"temperature": 600, "steps": 20, "max_batch_atoms": 16, "seed": 4}
 
@@ -75,7 +76,7 @@ def test_what_is_finished_is_kept_and_only_the_rest_is_done(eam, mgo, tmp_path):
 
     executor = Mortal(interrupted)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("mdl_physpretrain.distributed.scatter"), "IN_FLIGHT", 1)
+        patch.setattr(import_module("mdl_physpretrain.executors.scatter"), "IN_FLIGHT", 1)
         with pytest.raises(KeyboardInterrupt):
             simulate(eam, mgo, executor=executor, checkpoint=path, **OPTIONS)
     assert [r.structure_id for r in Runs.load(path)] == ["mgo-0", "mgo-1"]

@@ -11,7 +11,7 @@ from ase.constraints import FixAtoms
 
 from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.models import CGCNN
+from mdl_physpretrain.potentials import CGCNN
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.io import read, write
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.training import build_student
 
 MODELS = {

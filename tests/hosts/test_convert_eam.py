@@ -12,12 +12,12 @@ import torch
 import yaml
 from ase import Atoms
 
-from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.hosts.convert import convert, detect, read_checkpoint_of
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, write_matdeeplearn
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import eam_from_layout, eam_to_layout, symbols_of
-from mdl_physpretrain.models import EAM, load_model, predict
+from mdl_physpretrain.potentials import EAM, load_model, predict
 
 ELEMENTS = ["Li", "Mn", "P", "O"]
 

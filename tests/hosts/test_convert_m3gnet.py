@@ -10,8 +10,9 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.hosts.convert import convert, detect, differences
-from mdl_physpretrain.models import CGCNN, load_model
-from mdl_physpretrain.models.base import EnergyModel, model_class
+from mdl_physpretrain.potentials import CGCNN, load_model
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.registry import model_class
 
 
 @pytest.fixture

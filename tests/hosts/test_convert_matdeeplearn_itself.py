@@ -13,10 +13,10 @@ import yaml
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from mdl_physpretrain.batch import build_batch
+from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, write_matdeeplearn
-from mdl_physpretrain.models import CGCNN, EAM, EnergyModel, Sum, predict
-from mdl_physpretrain.models.base import model_class
+from mdl_physpretrain.potentials import CGCNN, EAM, EnergyModel, Sum, predict
+from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.structures import read_structures
 
 pytestmark = pytest.mark.hosts

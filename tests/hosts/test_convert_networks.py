@@ -12,14 +12,14 @@ import yaml
 from ase import Atoms
 from typer.testing import CliRunner
 
-from mdl_physpretrain.batch import build_batch, collate
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.graphs.subgraphs import select_edges
 from mdl_physpretrain.hosts.convert import convert, detect, differences
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, write_matdeeplearn
-from mdl_physpretrain.hosts.matdeeplearn.fold import fold_references
-from mdl_physpretrain.models import CGCNN, EAM, ZBL, Sum, load_model, predict
-from mdl_physpretrain.models.edges import select_edges
+from mdl_physpretrain.hosts.matdeeplearn.reference_energies import fold_references
+from mdl_physpretrain.potentials import CGCNN, EAM, ZBL, Sum, load_model, predict
 from mdl_physpretrain.structures import write_structures
 
 HOST_LIKE: dict[str, Any] = {"width": 0.2, "smooth_cutoff": False}

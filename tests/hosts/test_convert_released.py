@@ -21,12 +21,12 @@ import yaml
 from ase import Atoms
 from typer.testing import CliRunner
 
-from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import write_matdeeplearn
 from mdl_physpretrain.hosts.released import candidates, fetch_released, list_released
-from mdl_physpretrain.models import CGCNN, EAM, load_model, save_model
+from mdl_physpretrain.potentials import CGCNN, EAM, load_model, save_model
 
 
 def _eam(*elements: str) -> EAM:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mdl_physpretrain.errors import CheckpointError
-from mdl_physpretrain.hosts.safe_load import globals_of, load_foreign
+from mdl_physpretrain.potentials.safe_load import globals_of, load_foreign
 
 
 class _Malicious:

@@ -13,9 +13,9 @@ from ase import Atoms
 from mdl_jobs import CGCNN, TORCHMD, job, run_job
 
 from mdl_physpretrain.augmentation import augment
-from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.errors import CheckpointError, ConfigError, TeacherRefused
-from mdl_physpretrain.models import EAM, predict
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.potentials import EAM, predict
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.teacher import label
 
@@ -267,7 +267,7 @@ def test_loss_equals_ours_and_names_what_is_missing(cells: list[Atoms], tmp_path
     from torch_geometric.data import Batch
 
     from mdl_physpretrain.hosts.matdeeplearn import EFSLoss
-    from mdl_physpretrain.models.base import Prediction
+    from mdl_physpretrain.potentials.base import Prediction
     from mdl_physpretrain.training.loss import EFSLoss as OurLoss
 
     items = [host_items(cells[:2], tmp_path)[k] for k in range(2)]
@@ -278,7 +278,7 @@ def test_loss_equals_ours_and_names_what_is_missing(cells: list[Atoms], tmp_path
     assert EFSLoss(**weights)(out, batch).item() == pytest.approx(
         ForceStressLoss(**weights)(out, batch).item(), rel=1e-6
     )
-    from mdl_physpretrain.batch import collate
+    from mdl_physpretrain.graphs.batch import collate
 
     ours = OurLoss(0.1, 2.0, 3.0, force_scale=0.5)
     prediction = Prediction(out["output"][:, 0], out["pos_grad"], out["cell_grad"])

@@ -75,7 +75,7 @@ def test_pretrain_then_finetune_in_one_job(
 def test_a_paper_teacher_made_in_the_host_and_kept_settings(cells: list[Atoms], tmp_path: Path, monkeypatch) -> None:
     """Labels that exist are taken; SAM, no replay, no examination."""
     from mdl_physpretrain.augmentation import augment
-    from mdl_physpretrain.models import EAM
+    from mdl_physpretrain.potentials import EAM
     from mdl_physpretrain.teacher import label
 
     eam = EAM(["Li", "O", "Mn"], cutoff=4.0, n_basis=2)
@@ -317,9 +317,9 @@ def test_same_verdicts_as_the_hosts_calculator(
     from matdeeplearn.common.ase_utils import MDLCalculator
 
     from mdl_physpretrain.dynamics import simulate
+    from mdl_physpretrain.dynamics.assessment import assess
     from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn
     from mdl_physpretrain.hosts.matdeeplearn.potential import host_calculator
-    from mdl_physpretrain.physicality import assess
 
     options = section(epochs=10, lr=0.01, augment={"n_aug": 4})
     config = job(model, trainer=TRAINER, physpretrain=options, optim__max_epochs=5)

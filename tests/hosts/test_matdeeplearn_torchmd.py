@@ -10,8 +10,8 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from mdl_physpretrain.batch import build_batch, collate
-from mdl_physpretrain.models import TorchMDET, predict
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.potentials import TorchMDET, predict
 
 pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore:.*jittable")]
 

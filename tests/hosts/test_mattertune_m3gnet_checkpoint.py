@@ -12,10 +12,10 @@ import pytest
 import torch
 from ase import Atoms
 
-from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.errors import CheckpointError
+from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune, write_mattertune
-from mdl_physpretrain.models import CGCNN, M3GNet, predict
+from mdl_physpretrain.potentials import CGCNN, M3GNet, predict
 
 SMALL = {"units": 8, "num_blocks": 2, "max_l": 3, "max_n": 3}  # with the cutoffs of the released networks
 PROPERTIES = [

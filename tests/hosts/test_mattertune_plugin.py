@@ -19,12 +19,12 @@ from mattertune_jobs import (
     student,
 )
 
-from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.dynamics import simulate
+from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
-from mdl_physpretrain.models import load_model, predict
-from mdl_physpretrain.models.base import EnergyModel
-from mdl_physpretrain.physicality import assess
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.potentials import load_model, predict
+from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.training import build_student
 
 pytestmark = pytest.mark.hosts

@@ -15,9 +15,9 @@ from ase.constraints import FixAtoms
 from ase.io import write
 from mattertune_jobs import MODELS, folder_fixture, labels, lmo_fixture, plugin_fixture, student  # noqa: F401 - pytest finds them by name
 
-from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.models import load_model
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.structures import get_labels
 
 pytestmark = [pytest.mark.hosts, pytest.mark.usefixtures("plugin")]

@@ -25,11 +25,11 @@ from mattertune_jobs import (  # noqa: F401 - pytest finds them by name
     tune,
 )
 
-from mdl_physpretrain.batch import build_batch, collate
 from mdl_physpretrain.dynamics import simulate
+from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.models import ASECalculator, predict
-from mdl_physpretrain.physicality import assess
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.potentials import ASECalculator, predict
 from mdl_physpretrain.structures import get_labels
 
 pytestmark = [pytest.mark.hosts, pytest.mark.usefixtures("plugin")]

@@ -14,12 +14,12 @@ from report_page import Page
 from report_probe_files import PAIRS, add_decomposition, add_frames, make_check
 from report_run_folder import make_run
 
-from mdl_physpretrain.physicality.statistics import wilson_interval
-from mdl_physpretrain.physicality.survival import kaplan_meier, logrank
 from mdl_physpretrain.report import build, write_report
+from mdl_physpretrain.report.failing_frames import MAX_FRAMES, element_colour, worst_frames
 from mdl_physpretrain.report.figures import all_figures
 from mdl_physpretrain.report.read import read_run
-from mdl_physpretrain.report.worst import MAX_FRAMES, element_colour, worst_frames
+from mdl_physpretrain.statistics.proportions import wilson_interval
+from mdl_physpretrain.statistics.survival import kaplan_meier, logrank
 
 
 def embedded(html: str, name: str):

@@ -13,9 +13,9 @@ from report_page import Page
 from report_run_folder import make_run
 
 from mdl_physpretrain.errors import PhysPretrainError
-from mdl_physpretrain.physicality.statistics import wilson_interval
 from mdl_physpretrain.report import build, write_report
 from mdl_physpretrain.report.read import read_run
+from mdl_physpretrain.statistics.proportions import wilson_interval
 
 SECTIONS = ("verdict", "physicality", "accuracy", "failures", "trajectories", "diatomics", "teacher", "augmentation",
             "learning", "alignment", "data", "timings", "configuration")  # fmt: skip

@@ -10,7 +10,7 @@ from mdl_physpretrain.reproduction.configuration import BACKBONES, SYSTEMS, conf
 @pytest.mark.parametrize("backbone", ["cgcnn", "torchmd_et", "m3gnet"])
 def test_papers_presets_are_table_a1_table_1_and_appendix_c(dataset, backbone):
     from mdl_physpretrain.augmentation.ladder import TABLE_A1
-    from mdl_physpretrain.models.base import model_class
+    from mdl_physpretrain.potentials.registry import model_class
 
     config = configuration(dataset, backbone, "paper", data=["demo"])
     expected = TABLE_A1[dataset, backbone.removesuffix("_et")]

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import PhysPretrainError
-from mdl_physpretrain.report.statistics import Comparison, PairedDifference
-from mdl_physpretrain.reproduction.judge import accuracy_words, stability_words, verdict
-from mdl_physpretrain.reproduction.reproduce import write_tables
+from mdl_physpretrain.reproduction.claim import accuracy_words, stability_words, verdict
+from mdl_physpretrain.reproduction.run import write_tables
 from mdl_physpretrain.reproduction.tables import printed
+from mdl_physpretrain.statistics.arms import Comparison, PairedDifference
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.models import EAM, load_model, predict
-from mdl_physpretrain.structures.bonds import nearest_distances
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.graphs.bonds import nearest_distances
+from mdl_physpretrain.potentials import EAM, load_model, predict
 from mdl_physpretrain.structures.labels import Labels, set_labels
 from mdl_physpretrain.teacher import examine, fit_eam, teacher_curves
 

@@ -10,16 +10,17 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from mdl_physpretrain.batch import build_batch, collate
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.models import EAM, predict
-from mdl_physpretrain.models.switch import quintic_switch
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.potentials import EAM, predict
+from mdl_physpretrain.potentials.eam import labels as kernel_labels
+from mdl_physpretrain.potentials.eam.labels import EAMKernel
+from mdl_physpretrain.potentials.eam.structure_kernel import exp, switch
+from mdl_physpretrain.potentials.errors import ErrorSums
+from mdl_physpretrain.potentials.switch import quintic_switch
 from mdl_physpretrain.structures.labels import Labels, set_labels
-from mdl_physpretrain.teacher import fit_eam, kernel_labels, label
-from mdl_physpretrain.teacher.kernel import exp, switch
-from mdl_physpretrain.teacher.kernel_labels import EAMKernel
+from mdl_physpretrain.teacher import fit_eam, label
 from mdl_physpretrain.teacher.objective import EAMObjective
-from mdl_physpretrain.training.errors import ErrorSums
 from mdl_physpretrain.training.loss import EFSLoss
 
 WEIGHTS = (0.01, 50.0, 50.0)

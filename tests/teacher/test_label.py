@@ -14,9 +14,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from mdl_physpretrain.augmentation import augment, filter_labels
-from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
-from mdl_physpretrain.models import CGCNN, EAM, ZBL, ASECalculator, Sum, predict
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.potentials import CGCNN, EAM, ZBL, ASECalculator, Sum, predict
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.label import label
 

@@ -17,10 +17,11 @@ from labelled_cells import rocksalt_cells
 from mortal_executors import Killing, Mortal, Shuffling, Springs
 
 from mdl_physpretrain.augmentation import augment
-from mdl_physpretrain.distributed import scatter
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
-from mdl_physpretrain.models import CGCNN, EAM
-from mdl_physpretrain.teacher import evaluation, label
+from mdl_physpretrain.executors import scatter
+from mdl_physpretrain.potentials import CGCNN, EAM
+from mdl_physpretrain.teacher import engines as evaluation
+from mdl_physpretrain.teacher import label
 from mdl_physpretrain.teacher.journal import Journal
 
 
@@ -167,7 +168,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing(many):
 
 PARENT = """
     import sys
-    from mdl_physpretrain.distributed import Processes
+    from mdl_physpretrain.executors import Processes
     from mdl_physpretrain.augmentation import augment
     from mdl_physpretrain.teacher import evaluation, label
     from labelled_cells import rocksalt_cells

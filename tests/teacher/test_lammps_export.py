@@ -16,10 +16,10 @@ from ase.calculators.lammps import Prism
 from ase.units import bar
 from typer.testing import CliRunner
 
-from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.models import EAM, predict
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.potentials import EAM, predict
 from mdl_physpretrain.teacher.lammps import lammps_commands, write_eam_fs
 
 SYMBOLS = ["O", "Mg", "Si", "Al"]

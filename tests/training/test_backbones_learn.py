@@ -11,13 +11,14 @@ import pytest
 import torch
 from ase import Atoms
 
-from mdl_physpretrain.batch import build_batch
 from mdl_physpretrain.dynamics import simulate
+from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.models import load_model, predict
-from mdl_physpretrain.physicality import assess
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.potentials import load_model, predict
+from mdl_physpretrain.potentials.errors import evaluate
 from mdl_physpretrain.structures import read_structures
-from mdl_physpretrain.training import build_student, evaluate, train
+from mdl_physpretrain.training import build_student, train
 
 SMALL: dict[str, dict[str, Any]] = {
     "cgcnn": {"cutoff": 4.0, "dim1": 16, "dim2": 16, "gc_count": 2, "post_fc_count": 1, "edge_dim": 16, "width": 0.08},

@@ -18,12 +18,13 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
-from mdl_physpretrain.batch import build_batch, collate
 from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.models import EAM, load_model, predict
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.potentials import EAM, load_model, predict
+from mdl_physpretrain.potentials.errors import evaluate
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.structures.labels import Labels, set_labels
-from mdl_physpretrain.training import EFSLoss, build_student, evaluate, train
+from mdl_physpretrain.training import EFSLoss, build_student, train
 from mdl_physpretrain.training.data import loader
 from mdl_physpretrain.training.module import TrainingModule
 from mdl_physpretrain.training.sam import ClosureSAM

@@ -8,9 +8,9 @@ import pytest
 import torch
 from ase import Atoms
 
-from mdl_physpretrain.batch import build_batch, collate
 from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.models import EAM, Sum, load_model, predict
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.potentials import EAM, Sum, load_model, predict
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.training import build_student, train
 
@@ -78,7 +78,7 @@ def test_frozen_part_must_exist(eam: EAM) -> None:
 
 
 def test_a_core_is_added_to_a_hybrid_and_once_only(rocksalt: list[Atoms], eam: EAM) -> None:
-    from mdl_physpretrain.training.student import take_student
+    from mdl_physpretrain.training.network import take_student
 
     hybrid = build_student("cgcnn", rocksalt, model_args=SMALL, eam=eam, freeze_eam=True)
     with_core = take_student(hybrid, rocksalt, "zbl")

@@ -16,12 +16,13 @@ import torch
 from ase import Atoms
 from ase.units import GPa
 
-from mdl_physpretrain.batch import build_batch, collate
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.models import EAM, Prediction, Sum, load_model, predict
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.potentials import EAM, Prediction, Sum, load_model, predict
+from mdl_physpretrain.potentials.errors import evaluate
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
-from mdl_physpretrain.training import EFSLoss, build_student, evaluate, train
+from mdl_physpretrain.training import EFSLoss, build_student, train
 from mdl_physpretrain.training.data import EpochSampler
 
 SMALL = {"cutoff": 4.0, "dim1": 12, "dim2": 12, "gc_count": 2, "post_fc_count": 1, "edge_dim": 16}

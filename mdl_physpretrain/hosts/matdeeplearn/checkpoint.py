@@ -18,11 +18,11 @@ from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.config import host_yaml, read_host_config
-from mdl_physpretrain.hosts.matdeeplearn.fold import fold_references
 from mdl_physpretrain.hosts.matdeeplearn.networks import host_network, our_network
-from mdl_physpretrain.hosts.safe_load import load_foreign
-from mdl_physpretrain.models.base import EnergyModel
-from mdl_physpretrain.models.cgcnn import CGCNN
+from mdl_physpretrain.hosts.matdeeplearn.reference_energies import fold_references
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.cgcnn.model import CGCNN
+from mdl_physpretrain.potentials.safe_load import load_foreign
 
 __all__ = ["read_matdeeplearn", "state_of", "write_matdeeplearn"]
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from torch.utils.data import Subset
 
-from mdl_physpretrain.batch import AtomicBatch, neighbour_list
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.graphs.batch import AtomicBatch, neighbour_list
+from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 
 __all__ = ["batch_of", "host_data", "label_index", "raw_items", "right_handed", "structure_of", "structures_of"]
@@ -122,8 +124,6 @@ def right_handed(atoms: Atoms) -> Atoms:
 
 def raw_items(dataset: Any) -> list[Any]:
     """The items of one of MatDeepLearn's data sets, or of a part of one, before on-the-fly transforms."""
-    from torch.utils.data import Subset
-
     if isinstance(dataset, Subset):
         whole = dataset.dataset
         if hasattr(whole, "get"):
@@ -170,8 +170,6 @@ def host_data(structures: Sequence[Atoms], dataset_config: Mapping[str, Any], fi
     from matdeeplearn.preprocessor.processor import from_config
     from torch_geometric.data import InMemoryDataset
     from torch_geometric.transforms import Compose
-
-    from mdl_physpretrain.structures import write_structures
 
     file.parent.mkdir(parents=True, exist_ok=True)
     write_structures(file, [right_handed(a) for a in structures])

@@ -3,7 +3,7 @@
 Every parameter is an entry of its own: ``eam_params.param_dict.D.0`` is a
 vector of length 1, ``eam_params.param_dict.A.0`` one of the number of
 exponentials. Pairs are numbered ``combinations(atom_types, 2)`` first, then the
-self pairs, as in :class:`mdl_physpretrain.models.EAM`; elements are numbered in
+self pairs, as in :class:`mdl_physpretrain.potentials.EAM`; elements are numbered in
 the order of ``atom_types``. The formula is that of our EAM without a core.
 """
 
@@ -17,7 +17,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.models.eam import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
+from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
 
 __all__ = ["PREFIX", "eam_from_layout", "eam_to_layout", "is_eam_layout", "symbols_of"]
 

@@ -1,7 +1,7 @@
 """``EAM_Interaction``: the paper's EAM as a model that MatDeepLearn trains.
 
 The parameters are entries of their own, in the layout of the released
-checkpoints; the numbers are those of :class:`mdl_physpretrain.models.EAM`,
+checkpoints; the numbers are those of :class:`mdl_physpretrain.potentials.EAM`,
 whose analytic forces and stress are used (training differentiates once, not
 twice). The neighbour list is ours: all pairs within the cutoff, whatever
 ``edge_calc_method``, ``n_neighbors`` and ``num_offsets`` say.
@@ -20,11 +20,14 @@ from matdeeplearn.models.base_model import BaseModel
 from torch import Tensor, nn
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
 from mdl_physpretrain.hosts.matdeeplearn.data import batch_of
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import eam_from_layout, symbols_of
 from mdl_physpretrain.hosts.matdeeplearn.paths import newest
-from mdl_physpretrain.models.base import predict
-from mdl_physpretrain.models.eam import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
+from mdl_physpretrain.potentials.base import predict
+from mdl_physpretrain.potentials.checkpoint import FORMAT, load_model
+from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
+from mdl_physpretrain.potentials.safe_load import load_foreign
 
 __all__ = ["EAMTerm", "EAM_Interaction", "read_eam"]
 
@@ -171,10 +174,6 @@ def read_eam(path: str | Path, atom_types: Sequence[str | int] | None = None, cu
     CheckpointError
         If the file is missing, damaged, or holds another model.
     """
-    from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
-    from mdl_physpretrain.hosts.safe_load import load_foreign
-    from mdl_physpretrain.models.checkpoint import FORMAT, load_model
-
     path = newest(path)
     content = load_foreign(path)
     if isinstance(content, dict) and content.get("format") == FORMAT:

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from mdl_physpretrain.dynamics import simulate
+from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.data import label_index, structures_of
 from mdl_physpretrain.hosts.matdeeplearn.potential import potential_of
+from mdl_physpretrain.structures import read_structures
 
 __all__ = ["Examiner"]
 
@@ -65,8 +68,6 @@ class Examiner:
                     )
                 found += structures_of(part, index)
             else:
-                from mdl_physpretrain.structures import read_structures
-
                 found += read_structures(source)
         if options.max_atoms is not None:
             found = [a for a in found if len(a) <= options.max_atoms]
@@ -83,9 +84,6 @@ class Examiner:
 
     def look(self, epoch: int | None, metric: float) -> dict[str, Any]:
         """Simulate, judge, write and log; ``epoch`` is ``None`` at the end of the job."""
-        from mdl_physpretrain.dynamics import simulate
-        from mdl_physpretrain.physicality import assess
-
         options = self.options
         potential, kind = potential_of(self.trainer, self.structures, options.potential)
         name = "end" if epoch is None else f"epoch_{epoch:04d}"

@@ -12,7 +12,10 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, TeacherRefused
 from mdl_physpretrain.hosts.matdeeplearn.settings import Settings
-from mdl_physpretrain.pipeline.teaching import augmented_labels, calculator_factory, resolve_device
+from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.teacher import examine, fit_eam
+from mdl_physpretrain.workflow.teacher import augmented_labels, calculator_factory
 
 __all__ = ["find_teacher", "make_labelled", "split_by_parent"]
 
@@ -37,7 +40,6 @@ def find_teacher(structures: Sequence[Atoms], val: Sequence[Atoms] | None, setti
         If it fails its examination and ``teacher.force`` is not set.
     """
     from mdl_physpretrain.hosts.matdeeplearn.eam_model import read_eam
-    from mdl_physpretrain.teacher import examine, fit_eam
 
     options = settings.teacher
     if options.calculator is not None:
@@ -83,8 +85,6 @@ def make_labelled(
     folder
         ``teacher.pt`` is written there.
     """
-    from mdl_physpretrain.structures import read_structures
-
     if settings.labelled is not None:
         return read_structures(settings.labelled, require=("energy",))
     options = settings.augment

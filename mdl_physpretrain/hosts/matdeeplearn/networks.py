@@ -17,10 +17,11 @@ from torch import Tensor
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.config import HostConfig
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import eam_from_layout, eam_to_layout, is_eam_layout
-from mdl_physpretrain.models.base import EnergyModel
-from mdl_physpretrain.models.cgcnn import CGCNN, N_ELEMENTS
-from mdl_physpretrain.models.eam import EAM
-from mdl_physpretrain.models.sum import Sum
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.cgcnn.model import CGCNN, N_ELEMENTS
+from mdl_physpretrain.potentials.eam.model import EAM
+from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.potentials.sum import Sum
 
 __all__ = ["HostNetwork", "host_network", "our_network"]
 
@@ -176,8 +177,6 @@ def _read_eam(config: HostConfig, state: Mapping[str, Tensor], source: str) -> t
 
 
 def _read_torchmd(config: HostConfig, state: Mapping[str, Tensor], source: str) -> tuple[EnergyModel, list[str]]:
-    from mdl_physpretrain.models.base import model_class
-
     pool = config.option("pool", "global_mean_pool", str)
     if pool not in TORCHMD_POOLS:
         raise ConfigError(f"{config.source}: model.pool must be one of {', '.join(TORCHMD_POOLS)}, not {pool!r}")

@@ -20,7 +20,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from matdeeplearn.common.ase_utils import MDLCalculator
 
 from mdl_physpretrain.errors import PhysPretrainError
-from mdl_physpretrain.models.cgcnn import CGCNN
+from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
+from mdl_physpretrain.hosts.matdeeplearn.config import read_host_config
+from mdl_physpretrain.hosts.matdeeplearn.eam_layout import PREFIX, eam_from_layout
+from mdl_physpretrain.hosts.matdeeplearn.networks import our_network
+from mdl_physpretrain.potentials.base import predict
+from mdl_physpretrain.potentials.cgcnn.model import CGCNN
+from mdl_physpretrain.potentials.sum import Sum
 
 __all__ = ["HostCalculator", "native_of", "potential_of"]
 
@@ -83,11 +89,6 @@ def native_of(model: Any, config: Mapping[str, Any]) -> Any:
     PhysPretrainError
         If there is none for this model and configuration.
     """
-    from mdl_physpretrain.hosts.matdeeplearn.config import read_host_config
-    from mdl_physpretrain.hosts.matdeeplearn.eam_layout import PREFIX, eam_from_layout
-    from mdl_physpretrain.hosts.matdeeplearn.networks import our_network
-    from mdl_physpretrain.models.sum import Sum
-
     described = read_host_config(config)
     state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
     eam_state = {k: v for k, v in state.items() if k.startswith(PREFIX)}
@@ -141,17 +142,12 @@ def potential_of(trainer: Any, structures: Sequence[Atoms], wanted: str) -> tupl
 
 def _longest_list(atoms: Atoms, cutoff: float) -> int:
     """Largest number of neighbours of an atom."""
-    from mdl_physpretrain.batch import neighbour_list
-
     edges, _ = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
     return int(np.bincount(edges[0], minlength=1).max())
 
 
 def _difference(native: Any, calculator: HostCalculator, atoms: Atoms) -> float:
     """Largest deviation in energy per atom (eV) and forces (of the largest or 1 eV/Å)."""
-    from mdl_physpretrain.batch import build_batch
-    from mdl_physpretrain.models.base import predict
-
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     ours = predict(native, build_batch(bare, native.cutoff, native.dtype).to(native.device))
     calculator.calculate(bare)

@@ -16,8 +16,12 @@ from typing import Any
 
 import numpy as np
 import yaml
+from ase.data import chemical_symbols
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.hosts.matdeeplearn import register
+from mdl_physpretrain.hosts.matdeeplearn.eam_layout import symbols_of
+from mdl_physpretrain.hosts.matdeeplearn.host import main_script
 
 __all__ = ["check_config", "run_host"]
 
@@ -56,9 +60,6 @@ def run_host(
     ConfigError
         If MatDeepLearn is missing or incompatible, or the file cannot work.
     """
-    from mdl_physpretrain.hosts.matdeeplearn import register
-    from mdl_physpretrain.hosts.matdeeplearn.host import main_script
-
     config = check_config(config_path)
     run_mode = run_mode or config["task"].get("run_mode") or "train"
     if run_mode not in RUN_MODES:
@@ -118,10 +119,6 @@ def check_config(path: str | Path) -> dict[str, Any]:
 
 
 def _check_data(file: Path, config: dict[str, Any], path: Path) -> None:
-    from ase.data import chemical_symbols
-
-    from mdl_physpretrain.hosts.matdeeplearn.eam_layout import symbols_of
-
     try:
         entries = json.loads(file.read_text())
     except json.JSONDecodeError as error:

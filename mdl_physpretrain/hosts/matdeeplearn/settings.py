@@ -9,10 +9,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.pipeline.config import PRESETS, Augment, Teacher
-from mdl_physpretrain.pipeline.fields import Count, NotNegative, Positive, Section
-from mdl_physpretrain.pipeline.loading import merge
-from mdl_physpretrain.pipeline.md_options import Simulation
+from mdl_physpretrain.workflow.config import PRESETS, Augment, Teacher
+from mdl_physpretrain.workflow.config_files import merge
+from mdl_physpretrain.workflow.fields import Count, NotNegative, Positive, Section
+from mdl_physpretrain.workflow.md_options import Simulation
 
 __all__ = ["Examination", "Settings", "read_settings"]
 

@@ -19,10 +19,17 @@ from matdeeplearn.common.registry import registry
 from matdeeplearn.trainers.property_trainer import PropertyTrainer
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
 from mdl_physpretrain.hosts.matdeeplearn.data import host_data, label_index, structures_of
+from mdl_physpretrain.hosts.matdeeplearn.evaluator import Examiner
+from mdl_physpretrain.hosts.matdeeplearn.labelling import make_labelled, split_by_parent
+from mdl_physpretrain.hosts.matdeeplearn.losses import EFSLoss
 from mdl_physpretrain.hosts.matdeeplearn.paths import newest
+from mdl_physpretrain.hosts.matdeeplearn.replay import Replay
 from mdl_physpretrain.hosts.matdeeplearn.sam_step import SAMStep
 from mdl_physpretrain.hosts.matdeeplearn.settings import Settings, read_settings
+from mdl_physpretrain.potentials.safe_load import load_foreign
+from mdl_physpretrain.structures import write_structures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,9 +94,6 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
 
     def _check_checkpoints(self, *, complete: bool) -> None:
         """Refuse checkpoints of other networks, of which MatDeepLearn would copy what happens to fit."""
-        from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
-        from mdl_physpretrain.hosts.safe_load import load_foreign
-
         paths = [str(newest(p)) for p in str(self.checkpoint_path or "").split(",") if p]
         if len(paths) != len(self.model):
             raise ConfigError(f"task.checkpoint_path names {len(paths)} checkpoints for {len(self.model)} models")
@@ -138,8 +142,6 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
         return self._first_epoch + more if more else self.max_epochs
 
     def _examiner(self) -> Any:
-        from mdl_physpretrain.hosts.matdeeplearn.evaluator import Examiner
-
         if not hasattr(self, "_own_examiner"):
             self._own_examiner = Examiner(self)
         return self._own_examiner
@@ -202,8 +204,6 @@ class PhysPretrainTrainer(_StagedTrainer):
 
     def _pretrain(self) -> Any:
         """Pretrain all models of the ensemble; the labelled data set is returned."""
-        from mdl_physpretrain.hosts.matdeeplearn.labelling import split_by_parent
-
         settings = self.settings
         folder = self.results / "pretrain"
         labelled = self._labelled(folder)
@@ -218,9 +218,6 @@ class PhysPretrainTrainer(_StagedTrainer):
         return data
 
     def _labelled(self, folder: Path) -> list[Any]:
-        from mdl_physpretrain.hosts.matdeeplearn.labelling import make_labelled
-        from mdl_physpretrain.structures import write_structures
-
         if not self.dataset or not self.dataset.get("train"):
             raise ConfigError("pretraining needs training structures: dataset.src has no 'train'")
         index = label_index(self.config["dataset"])
@@ -235,8 +232,6 @@ class PhysPretrainTrainer(_StagedTrainer):
         return host_data(structures, self.config["dataset"], folder / f"{name}.json")
 
     def _scaled_loss(self, loss_config: dict[str, Any]) -> Any:
-        from mdl_physpretrain.hosts.matdeeplearn.losses import EFSLoss
-
         given = dict(loss_config.get("loss_args") or {})
         weights = {k: given[k] for k in ("weight_energy", "weight_force", "weight_stress") if k in given}
         name = str(loss_config["loss_type"]).rsplit(".", 1)[-1]
@@ -296,8 +291,6 @@ class PhysPretrainTrainer(_StagedTrainer):
 
     def _finetune_with(self, labelled: Any) -> Any:
         """Finetune on the data and a share of labelled structures, drawn afresh every epoch."""
-        from mdl_physpretrain.hosts.matdeeplearn.replay import Replay
-
         mixed = Replay(self.dataset["train"], labelled, self.settings.replay_fraction)
         plain = self.data_loader
         batch_size = self.config["optim"]["batch_size"]

@@ -9,8 +9,13 @@ import numpy as np
 import torch
 from matdeeplearn.common.registry import registry
 
+from mdl_physpretrain.augmentation import augment_iter
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.hosts.matdeeplearn.data import structure_of
+from mdl_physpretrain.hosts.matdeeplearn.eam_model import read_eam
+from mdl_physpretrain.structures.labels import get_labels
+from mdl_physpretrain.teacher.engines import refuse_failed
+from mdl_physpretrain.teacher.label import label
 
 __all__ = ["AugmentAndLabel"]
 
@@ -75,10 +80,6 @@ class AugmentAndLabel:
         cutoff: float | None = None,
         **options: Any,
     ) -> None:
-        from mdl_physpretrain.augmentation import augment_iter
-        from mdl_physpretrain.hosts.matdeeplearn.eam_model import read_eam
-        from mdl_physpretrain.teacher.label import refuse_failed
-
         if round is not None and not 0 <= round < n_aug:
             raise ConfigError(f"AugmentAndLabel: round must lie in [0, {n_aug}), not {round}")
         try:
@@ -105,9 +106,6 @@ class AugmentAndLabel:
 
     def __call__(self, data: Any) -> Any:
         """The ``Data`` object with new positions and labels."""
-        from mdl_physpretrain.augmentation import augment_iter
-        from mdl_physpretrain.teacher.label import label
-
         if getattr(data, "edge_index", None) is not None:
             raise ConfigError(
                 "AugmentAndLabel moves atoms, but edges were preprocessed: set preprocess_edges and "
@@ -133,8 +131,6 @@ class AugmentAndLabel:
         return self.max_force is None or float(np.linalg.norm(forces, axis=1).max()) <= self.max_force
 
     def _changed(self, data: Any, atoms: Any) -> Any:
-        from mdl_physpretrain.structures.labels import get_labels
-
         labels = get_labels(atoms)
         y = data.y.clone().reshape(-1)
         y[self.index if self.index >= 0 and len(y) > 1 else 0] = float(labels.energy or 0.0)

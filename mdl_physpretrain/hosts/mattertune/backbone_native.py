@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -15,12 +16,15 @@ from mattertune.registry import backbone_registry
 from nshconfig import Field
 from torch import Tensor, nn
 
-from mdl_physpretrain.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
+from mdl_physpretrain.hosts.mattertune.convert import read_native
 from mdl_physpretrain.hosts.mattertune.labelling import clean, require_labels
 from mdl_physpretrain.hosts.mattertune.names import named_as_in_host
 from mdl_physpretrain.hosts.mattertune.requested import context_of, requested, training_references, training_structures
-from mdl_physpretrain.models.base import EnergyModel, model_class, predict
+from mdl_physpretrain.potentials.base import EnergyModel, predict
+from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.training import build_student
 
 __all__ = [
     "CGCNNBackbone",
@@ -67,11 +71,8 @@ class NativeBackboneConfig(FinetuneModuleBaseConfig):
 
     @classmethod
     def ensure_dependencies(cls) -> None:
-        if cls.network == "m3gnet":
-            from importlib.util import find_spec
-
-            if find_spec("mattersim") is None:
-                raise ConfigError("model.name: mattersim_m3gnet needs the package mattersim (docs/mattertune.md)")
+        if cls.network == "m3gnet" and find_spec("mattersim") is None:
+            raise ConfigError("model.name: mattersim_m3gnet needs the package mattersim (docs/mattertune.md)")
 
 
 @backbone_registry.register
@@ -113,8 +114,6 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
         options = self.hparams
         self.requested = requested(options.properties, options.name)
         if options.checkpoint is not None:
-            from mdl_physpretrain.hosts.mattertune.convert import read_native
-
             found = read_native(options.checkpoint)
             options.model_args = {**found.hparams, **options.model_args}  # what contradicts is refused below
             self.backbone = self._network(options.model_args)
@@ -135,7 +134,6 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
         super().setup(stage)
         if stage != "fit" or not self.hparams.initialise:
             return
-        from mdl_physpretrain.training import build_student
 
         student = build_student(
             self.hparams.network,

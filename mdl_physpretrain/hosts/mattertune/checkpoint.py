@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError
-from mdl_physpretrain.hosts.safe_load import load_foreign
-from mdl_physpretrain.models.base import EnergyModel
-from mdl_physpretrain.models.checkpoint import write_checkpoint
-from mdl_physpretrain.models.m3gnet import M3GNet
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.checkpoint import write_checkpoint
+from mdl_physpretrain.potentials.m3gnet.model import M3GNet
+from mdl_physpretrain.potentials.safe_load import load_foreign
 
 __all__ = ["read_mattertune", "write_mattertune"]
 
@@ -41,7 +41,7 @@ def read_mattertune(path: str | Path) -> EnergyModel:
     Returns
     -------
     EnergyModel
-        An :class:`~mdl_physpretrain.models.m3gnet.M3GNet` in evaluation mode
+        An :class:`~mdl_physpretrain.potentials.m3gnet.model.M3GNet` in evaluation mode
         on the CPU, whose energies, forces and stress are those that MatterTune
         predicts.
 
@@ -81,7 +81,7 @@ def write_mattertune(model: EnergyModel, path: str | Path) -> Path:
     Parameters
     ----------
     model
-        An :class:`~mdl_physpretrain.models.m3gnet.M3GNet`; its reference
+        An :class:`~mdl_physpretrain.potentials.m3gnet.model.M3GNet`; its reference
         energies become shifts of the network.
     path
         File to write, atomically; parents are created.

@@ -9,9 +9,11 @@ import torch
 
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.hosts.mattertune.checkpoint import WRITTEN_BY, read_mattertune, references_of, write_mattertune
-from mdl_physpretrain.hosts.safe_load import load_foreign
-from mdl_physpretrain.models.base import EnergyModel, model_class
-from mdl_physpretrain.models.checkpoint import FORMAT, load_model, write_checkpoint
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.checkpoint import FORMAT, load_model, write_checkpoint
+from mdl_physpretrain.potentials.m3gnet.model import M3GNet
+from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.potentials.safe_load import load_foreign
 
 __all__ = ["plain_copy", "read_native", "write_host"]
 
@@ -44,8 +46,6 @@ def read_native(path: str | Path) -> EnergyModel:
     if isinstance(content, dict) and content.get("format") == FORMAT:
         return load_model(path)
     if isinstance(content, dict) and "model_args" in content and "hyper_parameters" not in content:
-        from mdl_physpretrain.models.m3gnet import M3GNet
-
         return M3GNet.from_mattersim(path).eval()
     settings = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(settings, dict) or settings.get("name") not in NETWORKS:

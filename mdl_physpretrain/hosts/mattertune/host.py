@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ase.constraints
+import ase.stress
+
 from mdl_physpretrain.errors import ConfigError
 
 __all__ = ["bridge_ase", "require_host"]
@@ -13,9 +16,6 @@ def bridge_ase() -> None:
     ASE 3.28 moved the Voigt conversions from ``ase.constraints`` to
     ``ase.stress``.
     """
-    import ase.constraints
-    import ase.stress
-
     for name in ("voigt_6_to_full_3x3_stress", "full_3x3_to_voigt_6_stress"):
         if not hasattr(ase.constraints, name):
             setattr(ase.constraints, name, getattr(ase.stress, name))

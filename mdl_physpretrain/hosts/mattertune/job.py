@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.mattertune import plugin  # noqa: F401 - registers what configurations may name
-from mdl_physpretrain.pipeline.loading import _override, _read, _Source
+from mdl_physpretrain.workflow.config_files import _override, _read, _Source
 
 __all__ = ["STAGES", "Outcome", "Stage", "load_job", "run_stages"]
 
@@ -156,7 +158,6 @@ def _stage(
     name: str, content: Mapping[str, Any], source: _Source, place: tuple[str, ...], waits: bool = False
 ) -> Stage:
     from mattertune.main import MatterTunerConfig
-    from pydantic import ValidationError
 
     try:
         config = MatterTunerConfig.from_dict(dict(content))

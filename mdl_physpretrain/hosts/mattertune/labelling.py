@@ -13,22 +13,23 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from mdl_physpretrain.augmentation.seeding import stable_id
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.pipeline.cache import code_hash, file_hash, write_atomic
-from mdl_physpretrain.pipeline.config import Augment, Teacher
-from mdl_physpretrain.structures import get_labels, set_labels, write_structures
+from mdl_physpretrain.potentials import load_model
+from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.source_graph import dependencies, source_hash
+from mdl_physpretrain.structures import get_labels, read_structures, set_labels, write_structures
+from mdl_physpretrain.structures.ids import unique_ids
 from mdl_physpretrain.structures.labels import Labels, structure_id
+from mdl_physpretrain.structures.randomness import stable_id
+from mdl_physpretrain.teacher import examine, fit_eam
+from mdl_physpretrain.workflow.config import Augment, Teacher
+from mdl_physpretrain.workflow.data import plain
+from mdl_physpretrain.workflow.records import file_hash, write_atomic
+from mdl_physpretrain.workflow.teacher import augmented_labels, calculator_factory
 
 __all__ = ["clean", "labelled_structures", "part_of", "with_stress"]
 
 log = logging.getLogger(__name__)
-
-#: Code whose change makes the labels stale.
-ROOMS = (
-    "batch.py", "augmentation", "models", "structures", "teacher", "training", "pipeline/teaching.py",
-    "hosts/mattertune/labelling.py",
-)  # fmt: skip
 
 
 def clean(structures: Sequence[Atoms]) -> list[Atoms]:
@@ -37,8 +38,6 @@ def clean(structures: Sequence[Atoms]) -> list[Atoms]:
     MatterTune reads the total energy, kinetic part included, and constrained
     forces: neither may be there.
     """
-    from mdl_physpretrain.structures.ids import unique_ids
-
     copies = []
     for atoms in structures:
         copy = atoms.copy()
@@ -71,8 +70,6 @@ def labelled_structures(
     TeacherRefused
         If the teacher failed its examination and is not forced.
     """
-    from mdl_physpretrain.structures import read_structures
-
     parents = sorted(clean(structures), key=structure_id)  # some of the host's datasets shuffle
     folder = Path(cache) / _fingerprint(parents, teacher, augment)
     finished = folder / "labelled.extxyz"
@@ -180,7 +177,9 @@ def _fingerprint(parents: Sequence[Atoms], teacher: Teacher, augment: Augment) -
         if not path.is_file():
             raise ConfigError(f"teacher.checkpoint: {path} does not exist")
         options["teacher"]["checkpoint"] = file_hash(path)
-    digest = blake2b(json.dumps([options, code_hash(ROOMS)], sort_keys=True).encode(), digest_size=10)
+    digest = blake2b(
+        json.dumps([options, source_hash(dependencies([__name__]))], sort_keys=True).encode(), digest_size=10
+    )
     for atoms in parents:
         labels = get_labels(atoms)
         digest.update(f"{structure_id(atoms)}\0{labels.energy!r}\0".encode())
@@ -192,9 +191,6 @@ def _fingerprint(parents: Sequence[Atoms], teacher: Teacher, augment: Augment) -
 def _make(
     parents: list[Atoms], teacher: Teacher, augment: Augment, device: str, folder: Path
 ) -> tuple[list[Atoms], dict[str, Any]]:
-    from mdl_physpretrain.pipeline.preparing import plain
-    from mdl_physpretrain.pipeline.teaching import augmented_labels
-
     expert = _teacher(parents, teacher, device, folder)
     made, labelled, result = augmented_labels(parents, expert, augment, force=teacher.force)
     facts = result.to_dict() | {"n_before": len(made), "n_failed_to_label": len(labelled.failures)}
@@ -202,10 +198,6 @@ def _make(
 
 
 def _teacher(parents: list[Atoms], options: Teacher, device: str, folder: Path) -> Any:
-    from mdl_physpretrain.models import load_model
-    from mdl_physpretrain.pipeline.teaching import calculator_factory, resolve_device
-    from mdl_physpretrain.teacher import examine, fit_eam
-
     if options.calculator is not None:
         return calculator_factory(options)
     if options.checkpoint is not None:

@@ -16,9 +16,11 @@ from mattertune.registry import backbone_registry
 
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.hosts.mattertune.backbone_native import NativeBackbone
+from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune
 from mdl_physpretrain.hosts.mattertune.convert import plain_copy
-from mdl_physpretrain.hosts.safe_load import load_foreign
-from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.m3gnet.model import M3GNet
+from mdl_physpretrain.potentials.safe_load import load_foreign
 
 __all__ = ["ModuleCalculator", "load_module", "potential"]
 
@@ -144,7 +146,6 @@ def _stock_m3gnet(module: Any) -> EnergyModel | None:
 
     if not isinstance(module, MatterSimM3GNetBackboneModule):
         return None
-    from mdl_physpretrain.models.m3gnet import M3GNet
 
     net, graph = module.backbone.model, module.graph_convertor
     model = M3GNet.from_network(net.model_args, net.state_dict(), source="the module")
@@ -154,8 +155,6 @@ def _stock_m3gnet(module: Any) -> EnergyModel | None:
 
 def _as_ours(settings: dict[str, Any], path: str | Path) -> dict[str, Any]:
     """Settings of the plugin's M3GNet for a checkpoint of the host's own."""
-    from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune
-
     shared = {"properties", "optimizer", "lr_scheduler", "normalizers", "freeze_backbone"}
     kept = {k: v for k, v in settings.items() if k in shared}
     args = read_mattertune(path).hparams

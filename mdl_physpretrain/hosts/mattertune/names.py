@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mdl_physpretrain.models.base import EnergyModel
+from mdl_physpretrain.potentials.base import EnergyModel
 
 __all__ = ["named_as_in_host"]
 

@@ -8,17 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pandas as pd
 import torch
 from ase import Atoms
 from lightning.pytorch import Callback, LightningModule, Trainer
 from mattertune.recipes import RecipeConfigBase, recipe_registry
 from nshconfig import Field
 
+from mdl_physpretrain.dynamics import simulate
+from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.mattertune.labelling import clean
 from mdl_physpretrain.hosts.mattertune.loading import potential
-from mdl_physpretrain.pipeline.fields import Sources
-from mdl_physpretrain.pipeline.md_options import Simulation
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.report import write_report
+from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.workflow.data import choose
+from mdl_physpretrain.workflow.fields import Sources
+from mdl_physpretrain.workflow.md_options import Simulation
+from mdl_physpretrain.workflow.records import write_atomic
 
 __all__ = ["COUNTS", "HostMD", "MDPhysicalityCallback", "MDPhysicalityRecipeConfig"]
 
@@ -164,15 +172,10 @@ class MDPhysicalityCallback(Callback):
         except OSError as error:
             raise ConfigError(f"md_physicality.directory: cannot write to {folder}: {error.strerror}") from error
         if epoch is None:
-            from mdl_physpretrain.report import write_report
-
             write_report(folder)
 
 
 def _structures(md: HostMD, trainer: Any) -> list[Atoms]:
-    from mdl_physpretrain.pipeline.preparing import choose
-    from mdl_physpretrain.structures import read_structures
-
     found: list[Atoms] = []
     for source in md.source:
         if source in ("train", "validation"):
@@ -192,10 +195,6 @@ def _structures(md: HostMD, trainer: Any) -> list[Atoms]:
 
 
 def _simulate(model: Any, structures: list[Atoms], config: MDPhysicalityRecipeConfig) -> Any:
-    from mdl_physpretrain.dynamics import simulate
-    from mdl_physpretrain.models.base import EnergyModel
-    from mdl_physpretrain.physicality import assess
-
     options = config.md.simulation(Path(config.directory) / f"{config.arm}-{config.seed}.trajectories")
     if not isinstance(model, EnergyModel):
         options["engine"] = "ase"
@@ -240,10 +239,6 @@ def _append(path: Path, row: dict[str, Any]) -> None:
 
 def _merge(path: Path, table: Any, config: MDPhysicalityRecipeConfig) -> None:
     """Put one arm's and seed's trajectories into the table, instead of older ones of theirs."""
-    import pandas as pd
-
-    from mdl_physpretrain.pipeline.cache import write_atomic
-
     fresh = table.assign(seed=config.seed, arm=config.arm, **{name: getattr(config.md, name) for name in CONDITIONS})
     if path.is_file():
         old = pd.read_csv(

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from mattertune.recipes import RecipeConfigBase, recipe_registry
 from nshconfig import Field
+from pytorch_optimizer import SAM
 from torch import nn
 from torch.optim import Optimizer
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.training.sam import ClosureSAM
 
 __all__ = ["SAMCallback", "SAMRecipeConfig"]
 
@@ -30,8 +33,6 @@ class SAMRecipeConfig(RecipeConfigBase):
 
     @classmethod
     def ensure_dependencies(cls) -> None:
-        from importlib.util import find_spec
-
         if find_spec("pytorch_optimizer") is None:
             raise ConfigError("recipes: sam needs the package pytorch_optimizer (pip install pytorch_optimizer)")
 
@@ -66,10 +67,6 @@ class SAMCallback(Callback):
 
 def _around(base: Optimizer, rho: float, perturbed: Callable[[], AbstractContextManager[Any]]) -> Optimizer:
     """A SAM whose parameter groups and state are those of an optimiser that exists."""
-    from pytorch_optimizer import SAM
-
-    from mdl_physpretrain.training.sam import ClosureSAM
-
     sam = ClosureSAM.__new__(ClosureSAM)
     SAM.__init__(sam, base.param_groups, lambda groups, **options: base, rho=rho)  # type: ignore[arg-type]
     sam.perturbed = perturbed

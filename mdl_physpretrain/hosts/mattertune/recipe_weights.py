@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from ase.data import atomic_numbers
 from lightning.pytorch import Callback, LightningModule, Trainer
 from mattertune.recipes import RecipeConfigBase, recipe_registry
 from torch import Tensor
@@ -19,7 +20,9 @@ from mdl_physpretrain.hosts.mattertune.convert import read_native
 from mdl_physpretrain.hosts.mattertune.loading import ModuleCalculator
 from mdl_physpretrain.hosts.mattertune.names import named_as_in_host
 from mdl_physpretrain.hosts.mattertune.requested import training_structures
-from mdl_physpretrain.hosts.safe_load import load_foreign
+from mdl_physpretrain.potentials.safe_load import load_foreign
+from mdl_physpretrain.structures import get_labels, reference_energies, set_labels
+from mdl_physpretrain.structures.labels import Labels
 
 __all__ = ["PhysicsPretrainCallback", "PhysicsPretrainRecipeConfig", "load_pretrained"]
 
@@ -133,11 +136,6 @@ def _check(own: Mapping[str, Tensor], found: Mapping[str, Tensor], path: str | P
 
 def _shift(module: NativeBackbone, trainer: Trainer) -> None:
     """Fit the energies per element, through the host's normalisers if there are any."""
-    from ase.data import atomic_numbers
-
-    from mdl_physpretrain.structures import get_labels, reference_energies, set_labels
-    from mdl_physpretrain.structures.labels import Labels
-
     calculator = ModuleCalculator(module)
     residuals = []
     for atoms in training_structures(trainer, SAMPLE):

@@ -1,0 +1,66 @@
+"""The Typer application that the commands are registered with, and how errors are shown.
+
+Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from mdl_physpretrain.errors import PhysPretrainError
+
+__all__ = ["app"]
+
+
+class _Group(TyperGroup):
+    """Turns errors raised on purpose into one message and exit code 2, and Ctrl-C into 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PhysPretrainError as error:
+            if ctx.params.get("debug"):
+                raise
+            _complain(f"error: {error}")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            _complain("interrupted; finished work is kept, the same command goes on from there")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    name="physpretrain",
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Physics-informed pretraining of interatomic potentials, and MD that checks whether it worked.",
+)
+
+
+@app.callback()
+def _options(debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error.")) -> None:
+    import warnings
+
+    warnings.formatwarning = _format_warning  # type: ignore[assignment]
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from mdl_physpretrain import __version__
+
+    typer.echo(f"mdl-physpretrain {__version__}")
+
+
+def _complain(text: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text(text, style="bold red"))
+
+
+def _format_warning(message: Warning | str, *rest: object, **more: object) -> str:
+    return f"warning: {message}\n"

@@ -1,0 +1,105 @@
+"""Where a dataset has its bonds: nearest distances per pair of elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
+
+from mdl_physpretrain.graphs.batch import neighbour_list
+
+__all__ = ["PairDistances", "core_ends", "nearest_distances"]
+
+SMALLEST_CORE, LARGEST_CORE = 0.6, 0.95  # end of a ZBL core in units of the radii's sum
+BONDED = 1.35  # a pair is bonded where its typical distance is below this multiple of the radii's sum
+
+
+@dataclass(frozen=True)
+class PairDistances:
+    """Distances of one pair of elements in a dataset, in Å.
+
+    Attributes
+    ----------
+    typical
+        Median over atoms of the distance to the nearest neighbour of the
+        other kind.
+    closest
+        Smallest distance of all.
+    contact
+        Sum of the covalent radii.
+    count
+        Number of atoms the median is over.
+    """
+
+    typical: float
+    closest: float
+    contact: float
+    count: int
+
+    @property
+    def bonded(self) -> bool:
+        """Whether typical neighbours are near enough to be called bonded."""
+        return self.typical < BONDED * self.contact
+
+
+def nearest_distances(structures: Sequence[Atoms], cutoff: float) -> dict[tuple[str, str], PairDistances]:
+    """Nearest-neighbour distances for every unordered pair of elements.
+
+    Parameters
+    ----------
+    structures
+        Only positions and cells are used.
+    cutoff
+        Pairs farther apart than this, in Å, are not seen.
+
+    Returns
+    -------
+    dict
+        Keyed by the symbols in order of atomic number; pairs that never come
+        within the cutoff are missing.
+    """
+    found: dict[tuple[int, int], list[np.ndarray]] = {}
+    for atoms in structures:
+        edges, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+        i, j = edges
+        r = np.linalg.norm(atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array, axis=1)
+        zi, zj = atoms.numbers[i], atoms.numbers[j]
+        kinds = np.unique(np.stack([np.minimum(zi, zj), np.maximum(zi, zj)]), axis=1)
+        for a, b in kinds.T.tolist():
+            mask = (zi == a) & (zj == b)
+            nearest = np.full(len(atoms), np.inf)
+            np.minimum.at(nearest, i[mask], r[mask])
+            found.setdefault((a, b), []).append(nearest[np.isfinite(nearest)])
+    result = {}
+    for (a, b), parts in sorted(found.items()):
+        r = np.concatenate(parts)
+        contact = float(covalent_radii[a] + covalent_radii[b])
+        key = (chemical_symbols[a], chemical_symbols[b])
+        result[key] = PairDistances(float(np.median(r)), float(r.min()), contact, len(r))
+    return result
+
+
+def core_ends(distances: dict[tuple[str, str], PairDistances]) -> dict[str, float]:
+    """Where a ZBL core has to end, for every pair of elements, in Å.
+
+    The core must not touch what the data describes: it ends before the
+    closest distance of the pair found there, at 0.95 of the sum of covalent
+    radii at most and 0.6 at least.
+
+    Parameters
+    ----------
+    distances
+        From :func:`nearest_distances`.
+
+    Returns
+    -------
+    dict
+        Keyed like ``"Li-O"``, for :class:`mdl_physpretrain.potentials.ZBL`.
+    """
+    return {
+        f"{a}-{b}": round(float(np.clip(0.98 * d.closest, SMALLEST_CORE * d.contact, LARGEST_CORE * d.contact)), 4)
+        for (a, b), d in distances.items()
+    }

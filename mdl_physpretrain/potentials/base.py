@@ -1,0 +1,196 @@
+"""What every potential is: an energy of the edge vectors, and its derivatives.
+
+Teacher (EAM) and student (CGCNN, ...) are the same kind of thing, an
+:class:`EnergyModel`. Forces and stress are derived in one place,
+:func:`predict`, from the gradient of the energy with respect to the edge
+vectors: one backward pass gives both.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.graphs.batch import AtomicBatch
+from mdl_physpretrain.graphs.edge_kernel import add_forces, add_virials
+from mdl_physpretrain.potentials.checkpoint import save_model
+
+__all__ = ["EnergyModel", "Prediction", "predict"]
+
+
+@dataclass
+class Prediction:
+    """Energies (B,) in eV, forces (N, 3) in eV/Å, stress (B, 3, 3) in eV/Å³.
+
+    The stress has ASE's sign; it is zero where a structure has no volume.
+    """
+
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor
+
+
+class EnergyModel(nn.Module):
+    """Base class of all potentials.
+
+    Subclasses set :attr:`cutoff` and :attr:`hparams` and implement
+    :meth:`energies`. ``hparams`` holds plain Python values with which
+    ``type(model)(**hparams)`` rebuilds the architecture (the checkpoint
+    stores them).
+
+    Attributes
+    ----------
+    cutoff
+        Range of the model in Å.
+    hparams
+        Constructor arguments.
+    metadata
+        Plain values stored with a checkpoint, e.g. the elements trained on.
+    """
+
+    registry_name: ClassVar[str] = ""
+
+    def __init__(self, cutoff: float, hparams: dict[str, Any]) -> None:
+        super().__init__()
+        if not cutoff > 0:
+            raise ConfigError(f"cutoff must be positive (Å), not {cutoff}")
+        self.cutoff = float(cutoff)
+        self.hparams = hparams
+        self.metadata: dict[str, Any] = {}
+
+    def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
+        """Potential energies in eV, shape (B,).
+
+        Parameters
+        ----------
+        batch
+            Its edges are all shorter than :attr:`cutoff`.
+        vectors
+            Edge vectors in Å, shape (E, 3), through which gradients flow.
+        """
+        raise NotImplementedError
+
+    def energy_and_gradient(
+        self, batch: AtomicBatch, vectors: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Energies (B,) in eV and dE/d(vectors), shape (E, 3), in eV/Å.
+
+        The default is reverse-mode differentiation; models with analytic
+        derivatives override it.
+        """
+        if torch.is_inference_mode_enabled():  # nothing can be differentiated there: forces would be zero
+            with torch.inference_mode(False):
+                return self.energy_and_gradient(_ordinary(batch), vectors.clone(), create_graph=create_graph)
+        with torch.enable_grad():
+            leaf = vectors if create_graph and vectors.requires_grad else vectors.detach().requires_grad_(True)
+            energy = self.energies(batch, leaf)
+            if not energy.requires_grad:  # no edges, nothing to differentiate
+                return energy, torch.zeros_like(vectors)
+            (gradient,) = torch.autograd.grad(
+                energy.sum(), leaf, create_graph=create_graph, allow_unused=True, materialize_grads=True
+            )
+        return (energy, gradient) if create_graph else (energy.detach(), gradient)
+
+    def forward(self, batch: AtomicBatch) -> Tensor:
+        """Potential energies in eV, shape (B,)."""
+        batch, vectors, _ = within_cutoff(batch, batch.edge_vectors(), self.cutoff)
+        return self.energies(batch, vectors)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters, or of the buffers without any."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters, or of the buffers without any."""
+        return next((t.device for t in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
+
+    def save(self, path: str | Path, **metadata: Any) -> None:
+        """Write a native checkpoint, see :func:`mdl_physpretrain.potentials.checkpoint.save_model`."""
+        save_model(self, path, metadata=metadata)
+
+
+def _ordinary(batch: AtomicBatch) -> AtomicBatch:
+    """The batch with copies of tensors that were made in inference mode."""
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    copies: dict[str, Any] = {k: v.clone() for k, v in tensors.items() if isinstance(v, Tensor) and v.is_inference()}
+    return replace(batch, **copies)
+
+
+def within_cutoff(batch: AtomicBatch, vectors: Tensor, cutoff: float) -> tuple[AtomicBatch, Tensor, Tensor | None]:
+    """Drop edges longer than ``cutoff`` from a list that was built with more.
+
+    Returns
+    -------
+    batch, vectors
+        Restricted to the edges that stay.
+    keep
+        Mask of shape (E,), or ``None`` when no edge had to be looked at.
+
+    Raises
+    ------
+    ConfigError
+        If the list was built with less than ``cutoff``.
+    """
+    if batch.list_cutoff < cutoff - 1e-9:
+        raise ConfigError(f"neighbour list of {batch.list_cutoff:g} Å is too short for a model of {cutoff:g} Å")
+    if batch.list_cutoff <= cutoff + 1e-9:
+        return batch, vectors, None
+    keep = vectors.detach().square().sum(-1) < cutoff**2
+    return batch.with_edges(keep), vectors[keep], keep
+
+
+def predict(model: EnergyModel, batch: AtomicBatch, *, create_graph: bool = False) -> Prediction:
+    """Energies, forces and stress of any model by one backward pass.
+
+    With edge vectors ``r_e`` from ``i`` to ``j`` and ``g_e = dE/dr_e``,
+    ``F_i = sum_{e from i} g_e - sum_{e to i} g_e`` and
+    ``stress = sum_e sym(r_e g_e^T) / V``.
+
+    Parameters
+    ----------
+    model, batch
+        On the same device, of the same dtype. The neighbour list may be longer
+        than the model's cutoff.
+    create_graph
+        Keep the graph, to train on forces and stress.
+
+    Returns
+    -------
+    Prediction
+    """
+    vectors = batch.edge_vectors()
+    inner, vectors, _ = within_cutoff(batch, vectors, model.cutoff)
+    energy, gradient = model.energy_and_gradient(inner, vectors, create_graph=create_graph)
+    forces, virial = _sums(inner, vectors, gradient)
+    volumes = batch.volumes
+    has_volume = volumes > 1e-9
+    stress = 0.5 * (virial + virial.mT) / torch.where(has_volume, volumes, torch.ones_like(volumes)).view(-1, 1, 1)
+    return Prediction(energy, forces, stress * has_volume.view(-1, 1, 1))
+
+
+def _sums(batch: AtomicBatch, vectors: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Forces (N, 3) and virials (B, 3, 3) of the gradient of the edges."""
+    forces = torch.zeros_like(batch.positions)
+    if (
+        not gradient.requires_grad
+        and gradient.device.type == "cpu"
+        and gradient.dtype in (torch.float32, torch.float64)
+    ):
+        virial = torch.zeros((len(batch), 3, 3), dtype=torch.float64)
+        index, structure, r, g = (x.detach().numpy() for x in (batch.edge_index, batch.structure, vectors, gradient))
+        add_forces(index, g, forces.numpy())
+        add_virials(index, structure, r, g, virial.numpy())
+        return forces, virial.to(gradient.dtype)
+    i, j = batch.edge_index
+    forces = forces.index_add(0, i, gradient).index_add(0, j, -gradient)
+    products = (vectors.unsqueeze(2) * gradient.unsqueeze(1)).flatten(1)
+    return forces, products.new_zeros(len(batch), 9).index_add(0, batch.edge_structure, products).view(-1, 3, 3)

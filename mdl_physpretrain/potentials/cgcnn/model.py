@@ -1,0 +1,386 @@
+"""Crystal graph convolutional network, native, with MatDeepLearn's parameters.
+
+The convolution is that of T. Xie and J. C. Grossman, Phys. Rev. Lett. 120,
+145301 (2018): ``x_i + agg_j sigmoid(W_f z_ij) softplus(W_s z_ij)`` with
+``z_ij = [x_i, x_j, e_ij]``. The linear layers split exactly into node-sized
+products for ``x_i`` and ``x_j`` and an edge-sized one for ``e_ij``: same
+parameters, same numbers, a fraction of the work.
+
+On CPUs in single precision the convolution is machine code
+(:mod:`mdl_physpretrain.potentials.cgcnn.kernel`) that reads the distances' part
+from a table; everywhere else, and as what the tests compare with, it is the
+formula in :meth:`CGConv.forward`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mdl_physpretrain.compiled.cached_tables import Remembered
+from mdl_physpretrain.compiled.splines import spline_coefficients
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.graphs.batch import AtomicBatch
+from mdl_physpretrain.graphs.subgraphs import select_edges
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.cgcnn import forces as cgcnn_forces
+from mdl_physpretrain.potentials.cgcnn.autograd import Neighbours, convolution
+from mdl_physpretrain.potentials.registry import register_model
+from mdl_physpretrain.potentials.switch import quintic_switch
+
+__all__ = ["CGCNN", "CGConv", "GaussianBasis"]
+
+N_ELEMENTS = 100  # MatDeepLearn's one-hot node features
+EDGE_GAIN, OUTPUT_GAIN = 10.0, 0.3  # of `CGCNN.initialise`
+STEPS_PER_WIDTH = 8  # grid points of the table per standard deviation of the Gaussians
+
+
+class GaussianBasis(nn.Module):
+    """Gaussians of distance centred on a uniform grid from 0 to the cutoff.
+
+    Parameters
+    ----------
+    cutoff
+        In Å.
+    n_basis
+        Number of Gaussians.
+    width
+        Standard deviation in units of the cutoff (MatDeepLearn: 0.2).
+    """
+
+    offset: Tensor
+
+    def __init__(self, cutoff: float, n_basis: int, width: float) -> None:
+        super().__init__()
+        self.coefficient = -0.5 / (cutoff * width) ** 2
+        self.register_buffer("offset", torch.linspace(0.0, cutoff, n_basis))
+        self.intervals = math.ceil(STEPS_PER_WIDTH / width)
+        self.step = cutoff / self.intervals
+        self._table: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, r: Tensor) -> Tensor:
+        """Expand distances of shape (E,) to shape (E, n_basis)."""
+        return torch.exp(self.coefficient * (r.unsqueeze(-1) - self.offset).square())
+
+    def place(self, r: Tensor) -> Tensor:
+        """Distances (E,) in units of the table's grid; those beyond the cutoff are at its end."""
+        return (r / self.step).clamp_max(self.intervals)
+
+    def table(self) -> Tensor:
+        """The expansion in B-splines of spacing ``step``, shape (intervals + 5, n_basis), float32 on the CPU."""
+        if self._table is None or not torch.equal(self._table[0], self.offset):
+            offset = self.offset.numpy().astype(np.float64)
+            rows = spline_coefficients(
+                lambda r: np.exp(self.coefficient * (r[:, None] - offset) ** 2), self.step, self.intervals
+            )
+            with torch.inference_mode(False):  # the table outlives this call
+                self._table = self.offset.clone(), torch.as_tensor(rows.astype(np.float32))
+        return self._table[1]
+
+
+class CGConv(nn.Module):
+    """One crystal-graph convolution with the split edge linear layer.
+
+    Parameters
+    ----------
+    dim
+        Node feature size.
+    edge_dim
+        Edge feature size.
+    """
+
+    def __init__(self, dim: int, edge_dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.lin_f = nn.Linear(2 * dim + edge_dim, dim)
+        self.lin_s = nn.Linear(2 * dim + edge_dim, dim)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_features: Tensor, edge_weight: Tensor) -> Tensor:
+        """Update node features.
+
+        Parameters
+        ----------
+        x
+            Shape (N, dim).
+        edge_index
+            Centre and neighbour, shape (2, E).
+        edge_features
+            Shape (E, edge_dim).
+        edge_weight
+            Weight of each message in the aggregation, shape (E, 1).
+        """
+        i, j = edge_index
+        weight = torch.cat([self.lin_f.weight, self.lin_s.weight])
+        bias = torch.cat([self.lin_f.bias, self.lin_s.bias])
+        w_centre, w_neighbour, w_edge = weight.split([self.dim, self.dim, weight.shape[1] - 2 * self.dim], dim=1)
+        at_centre, at_neighbour = F.linear(x, w_centre, bias), F.linear(x, w_neighbour)
+        z = at_centre.index_select(0, i) + at_neighbour.index_select(0, j) + F.linear(edge_features, w_edge)
+        gate, core = z.split(self.dim, dim=1)
+        message = torch.sigmoid(gate) * F.softplus(core) * edge_weight
+        return x + torch.zeros_like(x).index_add(0, i, message)
+
+    def fast(self, x: Tensor, edges: Neighbours, rows: Tensor, place: Tensor, edge_weight: Tensor) -> Tensor:
+        """:meth:`forward` as machine code, float32 on the CPU.
+
+        Parameters
+        ----------
+        x
+            Shape (N, dim).
+        edges
+            The graph.
+        rows
+            The edge features in B-splines, shape (G, edge_dim).
+        place, edge_weight
+            Of each edge in units of the grid, and its weight, shape (E,).
+        """
+        gate, core = ((layer.weight, layer.bias) for layer in (self.lin_f, self.lin_s))
+        return convolution(x, gate, core, rows, place, edge_weight, edges)
+
+
+@register_model("cgcnn")
+class CGCNN(EnergyModel):
+    """CGCNN with Appendix C's hyper-parameters as defaults.
+
+    Without ``smooth_cutoff`` the ``state_dict`` (but for
+    ``reference_energies``) and the numbers are those of MatDeepLearn's
+    ``CGCNN`` with additive late pooling.
+
+    Parameters
+    ----------
+    cutoff
+        Interaction range in Å.
+    dim1, dim2
+        Sizes of the convolutions and of the layers after them.
+    pre_fc_count, gc_count, post_fc_count
+        Numbers of layers before, in and after the graph network.
+    edge_dim
+        Number of Gaussians of the distance.
+    width
+        Their standard deviation in units of the cutoff (MatDeepLearn: 0.2,
+        which blurs bonds; the default resolves about 0.2 Å at 5 Å).
+    act
+        Name of an activation in ``torch.nn.functional``.
+    batch_norm
+        Normalise node features after every convolution.
+    fixed_norm
+        Take the normalisation from the training set once, before training
+        (:meth:`initialise`), and keep it: training and MD then see the same
+        function, which small batches of unlike crystals break otherwise.
+    pool_order
+        ``"late"``: a sum of atomic energies; ``"early"``: atoms are summed
+        before the last layers (not size-extensive; for old checkpoints).
+    smooth_cutoff
+        Weigh messages by the quintic switch, over ``switch_width`` Å before
+        the cutoff, and divide by ``n_neighbours`` instead of the actual
+        number: energy and forces become continuous at the cutoff, as MD needs.
+    switch_width
+        In Å; at most the cutoff.
+    n_neighbours
+        Typical number of neighbours (``train`` sets it from the data).
+    images
+        ``"all"`` periodic images of a neighbour, or the ``"nearest"`` only
+        (MatDeepLearn's minimum-image graphs; forces jump where another image
+        becomes the nearest).
+    max_neighbours
+        Longest list of neighbours, see :func:`~mdl_physpretrain.graphs.subgraphs.select_edges`
+        (MatDeepLearn's ``n_neighbors``; forces jump where it cuts).
+
+    Attributes
+    ----------
+    fast
+        Use machine code where there is some (float32 on the CPU). What is
+        given up is a third derivative, and the derivative of a gradient with
+        respect to the weights.
+    """
+
+    reference_energies: Tensor
+    fast = True
+
+    def __init__(
+        self,
+        *,
+        cutoff: float = 8.0,
+        dim1: int = 100,
+        dim2: int = 150,
+        pre_fc_count: int = 1,
+        gc_count: int = 4,
+        post_fc_count: int = 3,
+        edge_dim: int = 50,
+        width: float = 0.04,
+        act: str = "silu",
+        batch_norm: bool = True,
+        fixed_norm: bool = True,
+        pool_order: str = "late",
+        smooth_cutoff: bool = True,
+        switch_width: float = 1.5,
+        n_neighbours: float = 40.0,
+        images: str = "all",
+        max_neighbours: int | None = None,
+    ) -> None:
+        hparams = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
+        super().__init__(cutoff, hparams)
+        if pool_order not in {"late", "early"}:
+            raise ConfigError(f"pool_order must be 'late' or 'early', not {pool_order!r}")
+        if images not in {"all", "nearest"}:
+            raise ConfigError(f"images must be 'all' or 'nearest', not {images!r}")
+        if max_neighbours is not None and max_neighbours < 1:
+            raise ConfigError(f"max_neighbours must be at least 1 or None, not {max_neighbours}")
+        if gc_count < 1 or pre_fc_count < 0 or post_fc_count < 0:
+            raise ConfigError("gc_count must be at least 1, pre_fc_count and post_fc_count at least 0")
+        if not hasattr(F, act):
+            raise ConfigError(f"torch.nn.functional has no activation {act!r}")
+        if not 0 < switch_width <= cutoff:
+            raise ConfigError(f"switch_width must lie in (0, {cutoff:g}] Å, not {switch_width}")
+        self.act, self.pool_order, self.batch_norm = getattr(F, act), pool_order, batch_norm
+        self.fixed_norm, self.images, self.max_neighbours = fixed_norm, images, max_neighbours
+        self.smooth_cutoff, self.switch_width, self.n_neighbours = smooth_cutoff, switch_width, n_neighbours
+        self.distance_expansion = GaussianBasis(cutoff, edge_dim, width)
+        node_dim = dim1 if pre_fc_count else N_ELEMENTS
+        self.pre_lin_list = _stack(N_ELEMENTS, dim1, pre_fc_count)
+        self.conv_list = nn.ModuleList([CGConv(node_dim, edge_dim) for _ in range(gc_count)])
+        self.bn_list = nn.ModuleList([nn.BatchNorm1d(node_dim) for _ in range(gc_count)] if batch_norm else [])
+        self.post_lin_list = _stack(node_dim, dim2, post_fc_count)
+        self.lin_out = nn.Linear(dim2 if post_fc_count else node_dim, 1)
+        self.register_buffer("reference_energies", torch.zeros(119))
+        self._frozen: Remembered[list[cgcnn_forces.FrozenLayer]] = Remembered()
+        self.train()  # a fixed normalisation is fixed from the start
+
+    def train(self, mode: bool = True) -> CGCNN:
+        """As ``nn.Module.train``; a fixed normalisation stays in evaluation mode."""
+        super().train(mode)
+        if self.fixed_norm:
+            self.bn_list.eval()
+        return self
+
+    @torch.no_grad()
+    def initialise(self, batch: AtomicBatch, generator: torch.Generator) -> None:
+        """Scale the initial weights to the data.
+
+        PyTorch's initial weights make elements and distances nearly
+        indistinguishable: 600 steps later the network still predicts no
+        forces. Embeddings of unit variance, edge weights ten times larger, a
+        fixed normalisation measured on ``batch`` and a smaller output cure this.
+
+        Parameters
+        ----------
+        batch
+            Typical training structures, whose list reaches the cutoff.
+        generator
+            For the embeddings.
+        """
+        if len(self.pre_lin_list):
+            weight: Any = self.pre_lin_list[0].weight
+            weight.copy_(torch.randn(weight.shape, generator=generator))
+        conv: Any
+        for conv in self.conv_list:
+            for layer in (conv.lin_f, conv.lin_s):
+                layer.weight[:, 2 * conv.dim :] *= EDGE_GAIN
+        self.lin_out.weight *= OUTPUT_GAIN
+        if self.batch_norm and self.fixed_norm:
+            norms: list[Any] = list(self.bn_list)
+            momenta = [norm.momentum for norm in norms]
+            for norm in norms:
+                norm.train()
+                norm.momentum = 1.0
+            self(batch)
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            self.train(self.training)
+
+    def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
+        x = self.node_features(batch.numbers)
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        if self.images == "nearest" or self.max_neighbours is not None:
+            keep = select_edges(batch, r, images=self.images, limit=self.max_neighbours)
+            if keep is not None:
+                batch, r = batch.with_edges(keep), r[keep]
+        layer = self._fast_layers(batch, r) if self.fast and _is_simple(r, x) else self._plain_layers(batch, r)
+        for k, conv in enumerate(self.conv_list):
+            x = layer(conv, x)
+            if self.batch_norm:
+                x = self.bn_list[k](x)
+        return self.read_out(x, batch)
+
+    def energy_and_gradient(
+        self, batch: AtomicBatch, vectors: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        simple = self.fast and self.images == "all" and self.max_neighbours is None and self.dtype == torch.float32
+        constant = not create_graph and not any(norm.training for norm in self.bn_list)
+        constant = constant and not torch.is_inference_mode_enabled()
+        if not (simple and constant and _is_simple(vectors) and _is_sorted(batch.edge_index)):
+            return super().energy_and_gradient(batch, vectors, create_graph=create_graph)
+        layers = self._frozen.get(cgcnn_forces.sources(self), lambda: cgcnn_forces.freeze(self))
+        return cgcnn_forces.energy_and_gradient(self, layers, batch, vectors)
+
+    def _plain_layers(self, batch: AtomicBatch, r: Tensor) -> Callable[[Any, Tensor], Tensor]:
+        features, weight = self.distance_expansion(r), self.edge_weight(batch, r)[0].unsqueeze(1)
+        return lambda conv, x: conv(x, batch.edge_index, features, weight)
+
+    def _fast_layers(self, batch: AtomicBatch, r: Tensor) -> Callable[[Any, Tensor], Tensor]:
+        weight, _ = self.edge_weight(batch, r)
+        edge_index = batch.edge_index
+        if not _is_sorted(edge_index):
+            order = torch.argsort(edge_index[0], stable=True)
+            edge_index, r, weight = edge_index[:, order], r[order], weight[order]
+        edges = Neighbours.from_edges(edge_index, len(batch.numbers))
+        rows, place = self.distance_expansion.table(), self.distance_expansion.place(r)
+        return lambda conv, x: conv.fast(x, edges, rows, place, weight)
+
+    def node_features(self, numbers: Tensor) -> Tensor:
+        """What the convolutions start from, shape (N, dim)."""
+        if bool((numbers > N_ELEMENTS).any()) or bool((numbers < 1).any()):
+            raise StructureError(f"CGCNN knows the elements 1 to {N_ELEMENTS}", field="numbers")
+        if not len(self.pre_lin_list):
+            return F.one_hot(numbers - 1, N_ELEMENTS).to(self.dtype)
+        first: Any = self.pre_lin_list[0]
+        x = self.act(first.weight.T[numbers - 1] + first.bias)  # one-hot times matrix
+        for layer in self.pre_lin_list[1:]:
+            x = self.act(layer(x))
+        return x
+
+    def edge_weight(self, batch: AtomicBatch, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the messages along edges of length ``r`` (E,), and their slopes (1/Å), shape (E,)."""
+        if self.smooth_cutoff:
+            switch, slope = quintic_switch(r, self.cutoff - self.switch_width, self.cutoff)
+            return switch / self.n_neighbours, slope / self.n_neighbours
+        i = batch.edge_index[0]
+        degree = torch.bincount(i, minlength=len(batch.numbers)).clamp_min(1)
+        return degree[i].to(r.dtype).reciprocal(), torch.zeros_like(r)
+
+    def read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
+        """Energies (B,) in eV of the last features (N, dim)."""
+        reference = self.reference_energies[batch.numbers]
+        total = x.new_zeros(len(batch)).index_add(0, batch.structure, reference)
+        early = self.pool_order == "early"
+        if early:
+            x = x.new_zeros(len(batch), x.shape[1]).index_add(0, batch.structure, x)
+        for layer in self.post_lin_list:
+            x = self.act(layer(x))
+        energy = self.lin_out(x).squeeze(-1)
+        return total + energy if early else total.index_add(0, batch.structure, energy)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):  # noqa: ANN001, ANN002, ANN202
+        # MatDeepLearn's CGCNN has no reference energies
+        state_dict.setdefault(prefix + "reference_energies", torch.zeros_like(self.reference_energies))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _is_simple(*tensors: Tensor) -> bool:
+    plain = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors)
+    return plain and not torch.is_autocast_enabled("cpu")
+
+
+def _is_sorted(edge_index: Tensor) -> bool:
+    """Whether edges (2, E), on the CPU, come centre by centre."""
+    centre = edge_index[0].numpy()
+    return not (centre[1:] < centre[:-1]).any()
+
+
+def _stack(first: int, dim: int, count: int) -> nn.ModuleList:
+    return nn.ModuleList([nn.Linear(first if k == 0 else dim, dim) for k in range(count)])

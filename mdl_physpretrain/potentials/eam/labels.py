@@ -1,0 +1,228 @@
+"""Structures in, labels out: the Python side of the EAM's kernel."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers
+from vesin import NeighborList
+
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.graphs.batch import MAX_EXTENT, complete_cell
+from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, SWITCH_START
+from mdl_physpretrain.potentials.eam.structure_kernel import EDGE_FLOATS, evaluate, evaluate_all, half_list
+from mdl_physpretrain.potentials.zbl import COULOMB
+from mdl_physpretrain.structures.labels import Labels
+
+__all__ = ["EAMKernel"]
+
+MAX_ATOMS = 500  # beyond this a cell list beats the search over all pairs
+MORSE = ("D", "alpha", "rm")
+CHUNK_STRUCTURES = 8  # labelled by one thread at a time
+CHUNK_ATOMS = 1000
+
+
+class EAMKernel:
+    """An EAM, ready to label many structures fast.
+
+    Parameters
+    ----------
+    model
+        Its parameters are copied, in double precision.
+    """
+
+    def __init__(self, model: EAM) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self.cutoff = model.cutoff
+        self.n_elements = n = len(model.elements)
+        self.element_of = model.element_of.cpu().numpy()
+        # the kernel numbers pairs (0, 0), (0, 1), ..., (1, 1), ...
+        kinds = [(a, b) for a in range(n) for b in range(a, n)]
+        self.pair_number = model.pair_of.cpu().numpy()[tuple(np.array(kinds).T)]
+        self.kind_of = np.zeros((n, n), dtype=np.int64)
+        self._core = np.zeros((len(kinds), 4))
+        numbers = [atomic_numbers[e] for e in model.elements]
+        for k, (a, b) in enumerate(kinds):
+            self.kind_of[a, b] = self.kind_of[b, a] = k
+            if model.core is not None:
+                za, zb = numbers[a], numbers[b]
+                end = float(model.core.end[za, zb])
+                lengths = (za**0.23 + zb**0.23) / 0.46850
+                self._core[k] = COULOMB * za * zb, lengths, model.core.inner_share * end, end
+        self.set_parameters({name: value.detach().cpu().double().numpy() for name, value in model.named_parameters()})
+
+    def set_parameters(self, values: Mapping[str, np.ndarray]) -> None:
+        """Take over the parameters of an :class:`EAM`, by name, in double precision."""
+        morse, element = (np.stack([values[k] for k in names], axis=1) for names in (MORSE, ELEMENT_PARAMETERS))
+        order = self.pair_number
+        self._pair = (morse[order], values["A"][order], values["beta"][order], self._core)
+        self._element = element
+
+    def parameters(self) -> tuple[Any, ...]:
+        """Arguments of the kernel that describe the potential: by pair, by element, ends of the switch."""
+        return self._pair, self._element, self.cutoff, SWITCH_START * self.cutoff
+
+    @staticmethod
+    def suits(model: object) -> bool:
+        """Whether the kernel gives the labels of this model: an EAM in double precision on the CPU."""
+        return type(model) is EAM and model.dtype == torch.float64 and model.device.type == "cpu"
+
+    def stream(self, structures: Iterable[Atoms], threads: int) -> Iterator[list[tuple[Atoms, Labels | None]]]:
+        """Labels of any number of structures, in order, some at a time.
+
+        Parameters
+        ----------
+        structures
+            Taken as they are needed.
+        threads
+            That work at the same time; the labels do not depend on it.
+
+        Yields
+        ------
+        list
+            Structures and their labels: ``None`` for what the reference must look at, or refuse, such as NaN
+            positions or impossible cells; no stress where there is no volume.
+        """
+        chunks = _chunks(structures)
+        if threads == 1:
+            yield from map(self._chunk, chunks)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(threads, "eam")
+        ahead: deque[Future[list[tuple[Atoms, Labels | None]]]] = deque()
+        try:
+            for chunk in chunks:
+                ahead.append(self._pool.submit(self._chunk, chunk))
+                if len(ahead) > 2 * threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def _chunk(self, structures: list[Atoms]) -> list[tuple[Atoms, Labels | None]]:
+        cells = [self.cell(atoms) for atoms in structures]
+        found: list[Labels | None] = [None] * len(structures)
+        small = [k for k, a in enumerate(structures) if cells[k] is not None and len(a) <= MAX_ATOMS]
+        if small:
+            labels = self._small([structures[k] for k in small], np.array([cells[k] for k in small]))
+            for k, one in zip(small, labels, strict=True):
+                found[k] = one
+        for k, (atoms, cell) in enumerate(zip(structures, cells, strict=True)):
+            if cell is not None and len(atoms) > MAX_ATOMS:
+                found[k] = self._large(atoms, cell)
+        return list(zip(structures, found, strict=True))
+
+    def cell(self, atoms: Atoms) -> np.ndarray | None:
+        """A cell with a volume, or ``None`` for a structure that is not for the kernel."""
+        positions, cell, pbc = atoms.positions, atoms.cell.array, atoms.pbc
+        usual = len(atoms) > 0 and self.element_of[atoms.numbers].min() >= 0
+        if not usual or not (np.isfinite(positions).all() and np.isfinite(cell).all()):
+            return None
+        if pbc.all():
+            return cell if abs(_volume(cell)) > 1e-6 else None
+        if np.ptp(positions, axis=0).max() > MAX_EXTENT * self.cutoff:
+            return None
+        if not pbc.any():
+            return np.eye(3)
+        try:
+            return complete_cell(cell, pbc)
+        except StructureError:
+            return None
+
+    def _small(self, structures: list[Atoms], cells: np.ndarray) -> list[Labels]:
+        starts = np.concatenate([[0], np.cumsum([len(a) for a in structures])])
+        energies, forces = np.empty(len(structures)), np.empty((starts[-1], 3))
+        virials = np.empty((len(structures), 3, 3))
+        evaluate_all(
+            starts,
+            np.concatenate([a.positions for a in structures]),
+            self.element_of[np.concatenate([a.numbers for a in structures])],
+            cells,
+            np.array([a.pbc for a in structures]),
+            *self.parameters(),
+            energies,
+            forces,
+            virials,
+        )
+        return [
+            _labels(atoms, energy, forces[start:end].copy(), virial)
+            for atoms, energy, start, end, virial in zip(
+                structures, energies.tolist(), starts[:-1], starts[1:], virials, strict=True
+            )
+        ]
+
+    def _large(self, atoms: Atoms, cell: np.ndarray) -> Labels:
+        edges, vectors, segments = self.pairs(atoms, cell)
+        forces, virial = np.empty((len(atoms), 3)), np.empty((3, 3))
+        energy = evaluate(
+            self.element_of[atoms.numbers],
+            self.n_elements,
+            edges,
+            vectors,
+            segments,
+            np.empty((EDGE_FLOATS, edges.shape[1])),
+            *self.parameters(),
+            np.empty(len(atoms)),
+            forces,
+            virial,
+        )
+        return _labels(atoms, energy, forces, virial)
+
+    def pairs(self, atoms: Atoms, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pairs of a structure and its :meth:`cell`, as ``half_list`` of the kernel gives them.
+
+        Returns
+        -------
+        edges, vectors, segments
+            Shapes (2, E), (3, E), (kinds + 1,).
+        """
+        element = self.element_of[atoms.numbers]
+        if len(atoms) > MAX_ATOMS:
+            i, j, r = NeighborList(cutoff=self.cutoff, full_list=False, sorted=False, n_threads=1).compute(
+                points=np.ascontiguousarray(atoms.positions), box=cell, periodic=atoms.pbc.tolist(), quantities="ijD"
+            )
+            kind = self.kind_of[element[i], element[j]]
+            order = np.argsort(kind, kind="stable")
+            segments = np.concatenate([[0], np.cumsum(np.bincount(kind, minlength=len(self._core)))])
+            return np.stack([i[order], j[order]]).astype(np.int32), np.ascontiguousarray(r[order].T), segments
+
+        segments = np.zeros(len(self._core) + 1, dtype=np.int64)
+        room, found = 4096, 4097
+        while found > room:
+            room = max(found, room)
+            edges, vectors = np.empty((2, room), dtype=np.int32), np.empty((3, room))
+            found = half_list(
+                atoms.positions, element, self.n_elements, cell, atoms.pbc, self.cutoff, edges, vectors, segments
+            )
+        return edges[:, :found], vectors[:, :found], segments
+
+
+def _labels(atoms: Atoms, energy: float, forces: np.ndarray, virial: np.ndarray) -> Labels:
+    volume = abs(_volume(atoms.cell.array))
+    return Labels(float(energy), forces, virial / volume if volume > 1e-9 else None)
+
+
+def _volume(cell: np.ndarray) -> float:
+    (a, b, c), (d, e, f), (g, h, i) = cell.tolist()
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def _chunks(structures: Iterable[Atoms]) -> Iterator[list[Atoms]]:
+    chunk: list[Atoms] = []
+    atoms = 0
+    for one in structures:
+        chunk.append(one)
+        atoms += len(one)
+        if len(chunk) >= CHUNK_STRUCTURES or atoms >= CHUNK_ATOMS:
+            yield chunk
+            chunk, atoms = [], 0
+    if chunk:
+        yield chunk

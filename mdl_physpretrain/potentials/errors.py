@@ -1,0 +1,116 @@
+"""Energy, force and stress errors, as the paper's Table 2 states them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.units import GPa
+from torch import Tensor
+
+from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
+from mdl_physpretrain.potentials.base import EnergyModel, Prediction, predict
+
+__all__ = ["ErrorSums", "evaluate", "trivial_errors"]
+
+WEIGHTS = (0.01, 50.0, 50.0)  # energy : forces : stress, Table 2
+
+
+class ErrorSums:
+    """Running sums of absolute errors over batches.
+
+    Missing labels are left out by the masks. The sums can be added up over
+    processes, which averages of averages cannot.
+    """
+
+    names = ("energy", "energy_per_atom", "forces", "stress")
+
+    def __init__(self) -> None:
+        self.sums = torch.zeros(2, 4, dtype=torch.float64)  # absolute errors, counts
+
+    def add(self, out: Prediction, batch: AtomicBatch) -> None:
+        """Add the errors of a batch."""
+        on_atoms = batch.has_forces[batch.structure]
+        error = (out.energy - batch.energy).abs()
+        terms = [
+            (error, batch.has_energy),
+            (error / batch.n_atoms, batch.has_energy),
+            ((out.forces - batch.forces).abs(), on_atoms),
+            ((out.stress - batch.stress).abs(), batch.has_stress),
+        ]
+        for k, (value, mask) in enumerate(terms):
+            chosen = value.detach()[mask]
+            self.sums[0, k] += float(chosen.double().sum())
+            self.sums[1, k] += chosen.numel()
+
+    def means(self, weights: tuple[float, float, float] = WEIGHTS) -> dict[str, float]:
+        """Mean absolute errors; NaN where no structure has the label.
+
+        Returns
+        -------
+        dict
+            ``energy_mae`` (eV per structure), ``energy_per_atom_mae``
+            (eV/atom), ``forces_mae`` (eV/Å, per component), ``stress_mae``
+            (eV/Å³, per component), ``stress_mae_gpa`` and ``total``, the sum
+            weighted by ``weights`` over the labels that exist.
+        """
+        total, count = self.sums
+        mean = torch.where(count > 0, total / count.clamp_min(1), torch.nan)
+        errors = {f"{name}_mae": float(m) for name, m in zip(self.names, mean, strict=True)}
+        errors["stress_mae_gpa"] = errors["stress_mae"] / GPa
+        parts = (errors["energy_mae"], errors["forces_mae"], errors["stress_mae"])
+        errors["total"] = float(np.nansum([w * e for w, e in zip(weights, parts, strict=True)]))
+        return errors
+
+
+def batches_of(structures: Sequence[Atoms], cutoff: float, batch_size: int, dtype: torch.dtype) -> list[AtomicBatch]:
+    """Structures as batches of at most ``batch_size``, in order."""
+    single = [build_batch(atoms, cutoff, dtype) for atoms in structures]
+    return [collate(single[k : k + batch_size]) for k in range(0, len(single), batch_size)]
+
+
+def evaluate(model: EnergyModel, structures: Sequence[Atoms], *, batch_size: int = 16) -> dict[str, float]:
+    """Errors of a model on labelled structures.
+
+    Parameters
+    ----------
+    model
+        Any potential.
+    structures
+        Labelled; missing labels are left out.
+    batch_size
+        Structures per pass.
+
+    Returns
+    -------
+    dict
+        As :meth:`ErrorSums.means`, with ``n_structures``.
+    """
+    was_training = model.training
+    model.eval()
+    sums = ErrorSums()
+    for batch in batches_of(structures, model.cutoff, batch_size, model.dtype):
+        on_device = batch.to(model.device)
+        sums.add(predict(model, on_device), on_device)
+    model.train(was_training)
+    return {**sums.means(), "n_structures": len(structures)}
+
+
+def trivial_errors(structures: Sequence[Atoms], references: dict[str, float]) -> dict[str, float]:
+    """Errors of the trivial predictor: reference energies, zero forces and stress.
+
+    Parameters
+    ----------
+    structures
+        Labelled.
+    references
+        Energy per element in eV; elements without one count as zero.
+    """
+    sums = ErrorSums()
+    for atoms in structures:
+        batch = build_batch(atoms, 1.0, torch.float64)  # the labels matter, not the list; tiny cutoffs are slow
+        energy: Tensor = torch.tensor([sum(references.get(s, 0.0) for s in atoms.get_chemical_symbols())]).double()
+        sums.add(Prediction(energy, torch.zeros_like(batch.forces), torch.zeros_like(batch.stress)), batch)
+    return {**sums.means(), "n_structures": len(structures)}

@@ -1,0 +1,53 @@
+"""What distinguishes one potential from another: its kind, its parameters, its code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from mdl_physpretrain.potentials.base import EnergyModel
+
+__all__ = ["is_calculator", "potential_fingerprint"]
+
+
+def is_calculator(potential: object) -> bool:
+    """Whether this is an ASE calculator (not a class or a function that makes one)."""
+    return not isinstance(potential, type) and hasattr(potential, "get_potential_energy")
+
+
+def potential_fingerprint(potential: object) -> str:
+    """Weights of a model; name, parameters and source file of a calculator or of the function that makes one."""
+    digest = hashlib.sha256()
+    if isinstance(potential, EnergyModel):
+        digest.update(json.dumps([potential.registry_name, potential.hparams], sort_keys=True, default=str).encode())
+        for name, tensor in potential.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    elif is_calculator(potential):
+        parameters = getattr(potential, "parameters", {})
+        text = json.dumps([type(potential).__qualname__, dict(parameters or {})], sort_keys=True, default=_describe)
+        digest.update(text.encode())
+        digest.update(_source(type(potential).__module__))
+    else:
+        name = str(getattr(potential, "__qualname__", type(potential).__qualname__))
+        digest.update(name.encode())
+        module, colon, _ = name.partition(":")  # "module:factory" of the command line
+        digest.update(_source(module if colon else str(getattr(potential, "__module__", ""))))
+    return digest.hexdigest()
+
+
+def _source(module: str) -> bytes:
+    """The file a module was loaded from."""
+    path = getattr(sys.modules.get(module), "__file__", None)
+    try:
+        return Path(path).read_bytes() if path else b""
+    except OSError:
+        return b""
+
+
+def _describe(value: object) -> str:
+    return value.tobytes().hex() if isinstance(value, np.ndarray) else type(value).__qualname__

@@ -1,0 +1,66 @@
+"""Sums of models: ``E = E_MLIP + E_EAM`` (Appendix B) or ``E_MLIP + E_ZBL``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.graphs.batch import AtomicBatch
+from mdl_physpretrain.potentials.base import EnergyModel, within_cutoff
+from mdl_physpretrain.potentials.registry import model_class, register_model
+
+__all__ = ["Sum"]
+
+
+@register_model("sum")
+class Sum(EnergyModel):
+    """Energy of several models added up.
+
+    Parameters
+    ----------
+    parts
+        The models, or descriptions ``{"model": name, "hparams": {...}}``
+        from a checkpoint.
+    frozen
+        Indices of parts whose parameters are not trained.
+    """
+
+    def __init__(self, parts: Sequence[EnergyModel | dict], *, frozen: Sequence[int] = ()) -> None:
+        if not parts:
+            raise ConfigError("a sum of models needs at least one part")
+        models = [p if isinstance(p, EnergyModel) else model_class(p["model"])(**p["hparams"]) for p in parts]
+        # A short-ranged part must not lengthen the neighbour list: ZBL's range is
+        # that of the largest element, far more than most pairs need.
+        described = [{"model": m.registry_name, "hparams": m.hparams} for m in models]
+        super().__init__(cutoff=max(m.cutoff for m in models), hparams={"parts": described, "frozen": list(frozen)})
+        self.parts = torch.nn.ModuleList(models)
+        for k in frozen:
+            if not 0 <= k < len(models):
+                raise ConfigError(f"frozen: a sum of {len(models)} parts has no part {k}")
+            self.parts[k].requires_grad_(False)
+
+    def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
+        total = vectors.new_zeros(len(batch))
+        part: Any
+        for part in self.parts:
+            inner, inner_vectors, _ = within_cutoff(batch, vectors, part.cutoff)
+            total = total + part.energies(inner, inner_vectors)
+        return total
+
+    def energy_and_gradient(
+        self, batch: AtomicBatch, vectors: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        energy, gradient = vectors.new_zeros(len(batch)), torch.zeros_like(vectors)
+        part: Any
+        for part in self.parts:
+            inner, inner_vectors, keep = within_cutoff(batch, vectors, part.cutoff)
+            part_energy, part_gradient = part.energy_and_gradient(inner, inner_vectors, create_graph=create_graph)
+            energy = energy + part_energy
+            if keep is not None:
+                part_gradient = torch.zeros_like(vectors).index_put((keep,), part_gradient)
+            gradient = gradient + part_gradient
+        return energy, gradient

@@ -1,0 +1,246 @@
+"""TorchMD-NET's equivariant transformer, native, with MatDeepLearn's parameters.
+
+P. Thölke and G. De Fabritiis, "TorchMD-NET: Equivariant Transformers for
+Neural Network based Molecular Potentials", ICLR 2022. How the layers compute
+it is told in :mod:`mdl_physpretrain.potentials.torchmd_et.layers`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mdl_physpretrain.compiled.cached_tables import Remembered
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.graphs.batch import AtomicBatch
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.registry import register_model
+from mdl_physpretrain.potentials.torchmd_et import autograd as torchmd_fast
+from mdl_physpretrain.potentials.torchmd_et import forces as torchmd_forces
+from mdl_physpretrain.potentials.torchmd_et.layers import (
+    ACTIVATIONS,
+    BASES,
+    Attention,
+    ExpNormalBasis,
+    NeighbourEmbedding,
+    Pairs,
+)
+
+__all__ = ["TorchMDET"]
+
+
+@register_model("torchmd_et")
+class TorchMDET(EnergyModel):
+    """Equivariant transformer with Appendix C's hyper-parameters as defaults.
+
+    With ``smooth_cutoff=False, own_images=False`` the ``state_dict`` (but for
+    ``reference_energies``) and the numbers are those of MatDeepLearn's
+    ``torchmd_et``, and with ``pool_order="early"`` those of its
+    ``torchmd_etEarly``, which has no other order.
+
+    Parameters
+    ----------
+    cutoff
+        Interaction range in Å.
+    hidden_channels, num_layers, num_heads
+        Sizes of the transformer; the heads divide the channels.
+    num_rbf, rbf_type, trainable_rbf
+        Number and kind (``"expnorm"``, ``"gauss"``) of the functions of the
+        distance, and whether their centres and widths are trained.
+    activation, attn_activation
+        ``"silu"``, ``"ssp"``, ``"tanh"`` or ``"sigmoid"``.
+    neighbor_embedding
+        Mix the elements of the neighbours into the initial features.
+    distance_influence
+        Where distances enter attention: ``"keys"``, ``"values"``, ``"both"``
+        or ``"none"``.
+    max_z
+        Atomic numbers are smaller than this.
+    num_post_layers, post_hidden_channels
+        Layers that turn features into an energy.
+    pool
+        ``"add"``, or ``"mean"`` over atoms (not size-extensive; for old
+        checkpoints).
+    pool_order
+        ``"late"``: a sum of atomic energies; ``"early"``: atoms are summed
+        before the last layers (not size-extensive; for old checkpoints).
+    smooth_cutoff
+        Multiply the messages between vector features by the cosine cutoff, as
+        those between scalar ones are: energy and forces become continuous at
+        the cutoff whatever the weights are, as MD needs.
+    own_images
+        Let the neighbour embedding see an atom's own periodic images. Without
+        them a cell and its supercell have different energies.
+
+    Attributes
+    ----------
+    fast
+        Use machine code where there is some: float32 on the CPU, heads of 16
+        channels, SiLU, ``"expnorm"``, distances in keys and values. What is
+        given up is a third derivative, and the derivative of a gradient with
+        respect to the weights.
+    """
+
+    reference_energies: Tensor
+    fast = True
+
+    def __init__(
+        self,
+        *,
+        cutoff: float = 8.0,
+        hidden_channels: int = 128,
+        num_layers: int = 8,
+        num_heads: int = 8,
+        num_rbf: int = 50,
+        rbf_type: str = "expnorm",
+        trainable_rbf: bool = True,
+        activation: str = "silu",
+        attn_activation: str = "silu",
+        neighbor_embedding: bool = True,
+        distance_influence: str = "both",
+        max_z: int = 100,
+        num_post_layers: int = 2,
+        post_hidden_channels: int = 128,
+        pool: str = "add",
+        pool_order: str = "late",
+        smooth_cutoff: bool = True,
+        own_images: bool = True,
+    ) -> None:
+        hparams = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
+        super().__init__(cutoff, hparams)
+        _check(hparams)
+        self.pool, self.pool_order, self.max_z = pool, pool_order, max_z
+        self.act = ACTIVATIONS[activation]
+        self.embedding = nn.Embedding(max_z, hidden_channels)
+        self.distance_expansion = BASES[rbf_type](cutoff, num_rbf, trainable_rbf)
+        self.neighbor_embedding = (
+            NeighbourEmbedding(hidden_channels, num_rbf, max_z, own_images) if neighbor_embedding else None
+        )
+        self.attention_layers = nn.ModuleList(
+            Attention(
+                hidden_channels,
+                num_rbf,
+                num_heads,
+                distance_influence,
+                activation,
+                attn_activation,
+                smooth_cutoff,
+            )
+            for _ in range(num_layers)
+        )
+        first = self.attention_layers[0]
+        assert isinstance(first, Attention)
+        first.vec_proj.requires_grad_(False)  # its input is zero: it has no effect and no gradient
+        self.out_norm = nn.LayerNorm(hidden_channels)
+        sizes = [hidden_channels, *[post_hidden_channels] * num_post_layers, 1]
+        self.post_lin_list = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        self.register_buffer("reference_energies", torch.zeros(119))
+        self._tables: Remembered[torchmd_forces.Tables | None] = Remembered()
+
+    def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
+        self._check_elements(batch)
+        pairs = Pairs.from_edges(batch.edge_index, vectors, len(batch.numbers), self.cutoff)
+        basis = self.distance_expansion(pairs.r, pairs.cutoff)
+        x = self.embedding(batch.numbers)
+        if self.neighbor_embedding is not None:
+            x = self.neighbor_embedding(batch.numbers, x, pairs, basis)
+        vec: Tensor | None = None
+        apply = self._fast_layers(pairs) or (lambda layer, *state, last: layer(*state, pairs, basis, last=last))
+        for k, layer in enumerate(self.attention_layers):
+            dx, dvec = apply(layer, x, vec, last=k == len(self.attention_layers) - 1)
+            x = x + dx
+            vec = dvec if vec is None or dvec is None else vec + dvec
+        return self.read_out(x, batch)
+
+    def energy_and_gradient(
+        self, batch: AtomicBatch, vectors: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        if not create_graph and self._has_machine_code(vectors) and not torch.is_inference_mode_enabled():
+            self._check_elements(batch)
+            tables = self._tables.get(torchmd_forces.sources(self), lambda: torchmd_forces.tabulate(self))
+            if tables is not None:
+                return torchmd_forces.energy_and_gradient(self, tables, batch, vectors)
+        return super().energy_and_gradient(batch, vectors, create_graph=create_graph)
+
+    def read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
+        """Energies (B,) in eV from the features (N, hidden_channels) after the last layer."""
+        total = x.new_zeros(len(batch)).index_add(0, batch.structure, self.reference_energies[batch.numbers])
+        return total + self._last_layers(self.out_norm(x), batch)
+
+    def _check_elements(self, batch: AtomicBatch) -> None:
+        if bool((batch.numbers >= self.max_z).any()) or bool((batch.numbers < 1).any()):
+            raise StructureError(f"this model knows the elements 1 to {self.max_z - 1}", field="numbers")
+
+    def _has_machine_code(self, vectors: Tensor) -> bool:
+        """Whether there is machine code for this model and these vectors, shape (E, 3)."""
+        simple = vectors.device.type == "cpu" and vectors.dtype == self.dtype == torch.float32 and len(vectors) > 0
+        first = cast(Attention, self.attention_layers[0])
+        simple = simple and not torch.is_autocast_enabled("cpu")
+        return self.fast and simple and isinstance(self.distance_expansion, ExpNormalBasis) and first.has_machine_code()
+
+    def _fast_layers(self, pairs: Pairs) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
+        """How layers are applied in machine code, or ``None`` where there is none for this model and these tensors."""
+        if not self._has_machine_code(pairs.direction):
+            return None
+        basis, first = cast(ExpNormalBasis, self.distance_expansion), cast(Attention, self.attention_layers[0])
+
+        intervals = torchmd_fast.intervals_for(basis.betas)
+        if intervals is None:
+            return None
+        fast = torchmd_fast.FastPairs.make(
+            pairs.spread(pairs.first),
+            pairs.spread(pairs.second),
+            pairs.r,
+            pairs.direction,
+            cutoff=self.cutoff,
+            alpha=basis.alpha,
+            intervals=intervals,
+            smooth=first.smooth_cutoff,
+        )
+        used, where = fast.confined()
+        rows = torchmd_fast.gaussian_rows(basis.means, basis.betas, intervals, where)
+        return lambda layer, x, vec, *, last: torchmd_fast.attention(layer, x, vec, used, rows, last=last)
+
+    def _last_layers(self, x: Tensor, batch: AtomicBatch) -> Tensor:
+        if self.pool_order == "early":
+            x = self._pooled(x, batch)
+        for layer in self.post_lin_list[:-1]:
+            x = self.act(layer(x))
+        x = self.post_lin_list[-1](x)
+        return (x if self.pool_order == "early" else self._pooled(x, batch)).squeeze(1)
+
+    def _pooled(self, x: Tensor, batch: AtomicBatch) -> Tensor:
+        total = x.new_zeros(len(batch), x.shape[1]).index_add(0, batch.structure, x)
+        return total / batch.n_atoms.unsqueeze(1) if self.pool == "mean" else total
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):  # noqa: ANN001, ANN002, ANN202
+        # MatDeepLearn's model has no reference energies
+        state_dict.setdefault(prefix + "reference_energies", torch.zeros_like(self.reference_energies))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _check(options: dict) -> None:
+    """Refuse options out of range, by name."""
+    choices = {
+        "rbf_type": set(BASES),
+        "activation": set(ACTIVATIONS),
+        "attn_activation": set(ACTIVATIONS),
+        "distance_influence": {"keys", "values", "both", "none"},
+        "pool": {"add", "mean"},
+        "pool_order": {"late", "early"},
+    }
+    for name, known in choices.items():
+        if options[name] not in known:
+            raise ConfigError(f"{name} must be one of {', '.join(sorted(known))}, not {options[name]!r}")
+    least = {"num_layers": 1, "num_heads": 1, "hidden_channels": 1, "num_rbf": 2, "max_z": 2, "num_post_layers": 0}
+    for name, bound in {**least, "post_hidden_channels": 1}.items():
+        if options[name] < bound:
+            raise ConfigError(f"{name} must be at least {bound}, not {options[name]}")
+    if options["hidden_channels"] % options["num_heads"]:
+        raise ConfigError(
+            f"hidden_channels ({options['hidden_channels']}) must be a multiple of num_heads ({options['num_heads']})"
+        )

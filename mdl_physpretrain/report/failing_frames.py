@@ -1,0 +1,232 @@
+"""The earliest failures of a run as frames that the page can show."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+
+from mdl_physpretrain.dynamics.records import RunRecord, Runs
+from mdl_physpretrain.errors import CheckpointError, StructureError
+from mdl_physpretrain.graphs.batch import complete_cell, neighbour_list
+from mdl_physpretrain.report.conditions import condition_words
+from mdl_physpretrain.report.read import RunData, md_files
+from mdl_physpretrain.report.tables import failure_steps
+from mdl_physpretrain.stability.overlap import closest_pair
+
+__all__ = ["Frame", "element_colour", "worst_frames"]
+
+MAX_FRAMES = 12
+MAX_ATOMS = 1500
+COLOURS = {  # of the elements met most; red is kept for what is wrong
+    "H": "#cfd6db", "Li": "#b58bd6", "C": "#6b747c", "N": "#5b7fe0", "O": "#5db7d8", "F": "#9ad36a",
+    "Na": "#8f6fd0", "Mg": "#6fc28a", "Al": "#a9b3bd", "Si": "#d9b36c", "P": "#f0a03c", "S": "#e3cf3f",
+    "Cl": "#4fb56a", "K": "#6d5bb8", "Ca": "#7fae9a", "Ti": "#8796a5", "V": "#7a8fc4", "Cr": "#5f86b8",
+    "Mn": "#3f9e8c", "Fe": "#c98a52", "Co": "#4f6fc9", "Ni": "#62a86f", "Cu": "#c9834b", "Zn": "#7d8fae",
+    "Ga": "#bb9a8c", "As": "#a58bc0", "Se": "#d2a63a", "In": "#9c8a7e",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The last frame of a trajectory that became unphysical, and what is wrong in it.
+
+    Attributes
+    ----------
+    arm, seed, structure, condition, formula, outcome, step
+        Of the trajectory; ``step`` is that of the failure, ``shown`` that of the frame.
+    text
+        What is seen, in one line.
+    symbols, radii
+        Element and radius (Å) of each atom.
+    positions
+        Shape (n, 3), Å, wrapped into the cell.
+    cell
+        Shape (3, 3), Å; zero rows where there is no vector.
+    pair
+        The two closest atoms, the vector from the first to the nearest image
+        of the second, and its length (Å); ``None`` where only the Lindemann
+        limits were passed.
+    mark
+        The atom with the largest local Lindemann index, where that was violated.
+    """
+
+    arm: str
+    seed: int
+    structure: str
+    condition: str
+    formula: str
+    outcome: str
+    step: int
+    shown: int
+    text: str
+    symbols: list[str]
+    radii: list[float]
+    positions: list[list[float]]
+    cell: list[list[float]]
+    pair: dict[str, Any] | None
+    mark: int | None
+
+    def plain(self) -> dict[str, Any]:
+        """Values for JSON."""
+        return asdict(self)
+
+
+def element_colour(symbol: str) -> str:
+    """Colour of an element; those without one of their own get a hue that is not red."""
+    if symbol in COLOURS:
+        return COLOURS[symbol]
+    number = atomic_numbers.get(symbol, 0)
+    hue, light = (30 + (number * 137.508) % 300) / 360, 0.5 + 0.04 * (number % 5)
+    return "#" + "".join(f"{round(255 * c):02x}" for c in colorsys.hls_to_rgb(hue, light, 0.45))
+
+
+def worst_frames(run: RunData) -> list[Frame]:
+    """At most twelve failing frames: the earliest failures of each arm in turn, other structures first.
+
+    Files that are damaged are named in ``run.notes["worst"]``; what has no
+    file is left out.
+    """
+    files: dict[tuple[int, str], list[tuple[str, Path]]] = {}
+    for seed, arm, label, path in md_files(run.path, ".runs.npz"):
+        files.setdefault((seed, arm), []).append((label, path))
+    if run.physicality is None or not files:
+        return []
+    table = failure_steps(run.physicality[~run.physicality["physical"]])
+    queues = [_queue(table[table["arm"] == arm]) for arm in run.arms]
+    loaded: dict[Path, Runs | None] = {}
+    frames: list[Frame] = []
+    several = run.physicality["condition"].nunique() > 1
+    for row in (r for rank in zip_longest(*queues) for r in rank if r is not None):
+        if len(frames) == MAX_FRAMES:
+            break
+        found = _record(run, row, files.get((row["seed"], row["arm"]), []), loaded)
+        if found is not None and len(found[0].numbers) <= MAX_ATOMS:
+            try:
+                frames.append(_frame(row, *found, name_condition=several))
+            except (StructureError, ValueError, IndexError) as error:  # an impossible cell, arrays that do not fit
+                run.notes["worst"] = f"The last frame of {row['structure_id']} could not be shown: {error}"
+    return frames
+
+
+def _queue(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Failures of an arm, the earliest first, every structure once before any is met again."""
+    table = table.sort_values("failure_step", kind="stable")
+    again = table.groupby(["condition", "structure_id"]).cumcount()
+    return table.assign(again=again).sort_values(["again", "failure_step"], kind="stable").to_dict("records")
+
+
+def _record(
+    run: RunData, row: dict[str, Any], files: list[tuple[str, Path]], loaded: dict[Path, Runs | None]
+) -> tuple[RunRecord, dict[str, Any]] | None:
+    for label, path in files:
+        if path not in loaded:
+            try:
+                loaded[path] = Runs.load(path)
+            except CheckpointError as error:
+                loaded[path] = None
+                run.notes["worst"] = str(error)
+        runs = loaded[path]
+        if runs is None or not (_same(row, label, runs.settings) or ("label" not in row and len(files) == 1)):
+            continue
+        for record in runs:
+            if record.structure_id == row["structure_id"]:
+                return record, runs.settings
+    return None
+
+
+def _same(row: dict[str, Any], label: str, settings: dict[str, Any]) -> bool:
+    """Whether a file with this label and these settings holds the row's simulation."""
+    if "label" in row:
+        return label == ("" if pd.isna(row["label"]) else row["label"])
+    return row["md"] in (condition_words(settings), label)
+
+
+def _frame(row: dict[str, Any], record: RunRecord, settings: dict[str, Any], *, name_condition: bool) -> Frame:
+    numbers, pbc = record.numbers.astype(int), record.pbc.astype(bool)
+    cell = np.where(np.isfinite(record.cell), record.cell, 0.0)
+    if not len(numbers) or record.positions.shape != (len(numbers), 3) or not np.isfinite(record.positions).all():
+        raise ValueError("positions are missing or not finite")
+    positions = _wrapped(record.positions, cell, pbc)
+    symbols = [chemical_symbols[n] for n in numbers]
+    wandering = row["lindemann_violation"] and not (row["overlap"] or row["broken"])  # no pair is to blame
+    pair = None if wandering else _pair(positions, cell, pbc)
+    local = record.verdict.lindemann
+    mark = int(np.argmax(local)) if row["lindemann_violation"] and len(local) == len(numbers) else None
+    limit = (settings.get("limits") or {}).get("lindemann_local")
+    return Frame(
+        arm=row["arm"],
+        seed=int(row["seed"]),
+        structure=row["structure_id"],
+        condition=row["condition"],
+        formula=record.formula,
+        outcome=row["outcome"],
+        step=int(row["failure_step"]),
+        shown=int(record.steps_done),
+        text=(f"{row['condition']}. " if name_condition else "") + _words(row, record, symbols, pair, mark, limit),
+        symbols=symbols,
+        radii=[round(float(covalent_radii[n]), 2) for n in numbers],
+        positions=np.round(positions, 3).tolist(),
+        cell=np.round(cell, 3).tolist(),
+        pair=pair,
+        mark=mark,
+    )
+
+
+def _wrapped(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    if not pbc.any():
+        return positions - positions.mean(axis=0)
+    box = complete_cell(np.where(pbc[:, None], cell, 0.0), pbc)
+    return positions - (np.floor(positions @ np.linalg.inv(box) + 1e-6) * pbc) @ box
+
+
+def _pair(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> dict[str, Any] | None:
+    """The closest pair with the vector to the partner's nearest image (which may be one of the atom's own)."""
+    distance, first, _ = closest_pair(positions, cell, pbc)
+    if first < 0:
+        return None
+    (i, j), shifts = neighbour_list(positions, cell, pbc, 1.0001 * distance + 1e-6)
+    vectors = positions[j] - positions[i] + shifts @ cell
+    k = int(np.argmin(np.linalg.norm(vectors, axis=1)))
+    return {
+        "i": int(i[k]),
+        "j": int(j[k]),
+        "vector": np.round(vectors[k], 3).tolist(),
+        "distance": round(float(distance), 3),
+    }
+
+
+def _words(
+    row: dict[str, Any],
+    record: RunRecord,
+    symbols: list[str],
+    pair: dict[str, Any] | None,
+    mark: int | None,
+    limit: float | None,
+) -> str:
+    names = {"overlap": "Atoms overlap", "lindemann": "Lindemann limit passed", "broken": "NaN or explosion"}
+    words = f"{names.get(row['outcome'], 'Unphysical')} at step {int(row['failure_step'])}"
+    if record.steps_done != int(row["failure_step"]):
+        which = "last usable" if row["broken"] else "last"
+        words += f" (shown: the {which} frame, step {record.steps_done})"
+    words += ". "
+    if mark is not None:
+        allowed = f", limit {limit:g}" if limit else ""
+        words += (
+            f"Ringed in yellow: {symbols[mark]} {mark}, which wandered most (Lindemann index "
+            f"{float(record.verdict.lindemann[mark]):.2f}{allowed}). "
+        )
+    if pair is not None:
+        first, second = (f"{symbols[pair[k]]} {pair[k]}" for k in ("i", "j"))
+        second = second if pair["i"] != pair["j"] else "its own image"
+        threshold = record.verdict.overlap_threshold
+        digits = 3 if abs(pair["distance"] - threshold) < 0.01 else 2
+        words += f"Red: {first} and {second}, {pair['distance']:.{digits}f} Å apart"
+        words += f"; below {threshold:.{digits}f} Å is an overlap." if threshold else "."
+    return words.strip()

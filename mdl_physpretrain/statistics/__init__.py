@@ -1,0 +1,6 @@
+"""Proportions, paired comparisons, survival, and differences over seeds, with their uncertainty."""
+
+from mdl_physpretrain.statistics.proportions import summarize, wilson_interval
+from mdl_physpretrain.statistics.survival import kaplan_meier, logrank
+
+__all__ = ["kaplan_meier", "logrank", "summarize", "wilson_interval"]

@@ -1,0 +1,159 @@
+"""Time to failure of trajectories, of which some did not fail while they were watched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, log, sqrt
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chi2
+
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.statistics.proportions import wilson_interval
+
+__all__ = ["kaplan_meier", "logrank"]
+
+
+def kaplan_meier(
+    steps: Sequence[float] | np.ndarray, failed: Sequence[bool] | np.ndarray, *, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Share of trajectories that still are physical, over time.
+
+    Parameters
+    ----------
+    steps
+        Step (or time) of the failure, or at which watching ended, shape (n,).
+    failed
+        True for a failure, False for a trajectory that was physical to the end
+        (censored), shape (n,).
+    confidence
+        Coverage of the pointwise interval.
+
+    Returns
+    -------
+    DataFrame
+        One row for each distinct step, ascending: ``step, at_risk`` (just
+        before it), ``failed, censored`` (at it; those censored count as at
+        risk), ``survival`` (just after it), ``low, high``: log-log interval
+        with Greenwood's variance. That variance is zero or undefined where
+        nobody or everybody failed; there it is Wilson's interval of the
+        trajectories not censored before.
+
+    Raises
+    ------
+    ConfigError
+        If the arrays are empty or do not fit each other.
+
+    References
+    ----------
+    E. L. Kaplan, P. Meier, J. Am. Stat. Assoc. 53, 457 (1958); M. Greenwood,
+    Reports on Public Health and Medical Subjects 33 (1926); log-log interval:
+    J. D. Kalbfleisch, R. L. Prentice, *The Statistical Analysis of Failure
+    Time Data* (Wiley, 1980), section 1.3.
+    """
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence must lie between 0 and 1, not {confidence}")
+    times, events = _checked(steps, failed)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    survival, variance, gone = 1.0, 0.0, 0
+    rows: list[dict[str, Any]] = []
+    for step in np.unique(times):
+        at_risk = int((times >= step).sum())
+        here = times == step
+        d = int((here & events).sum())
+        survival *= 1 - d / at_risk
+        if 0 < d < at_risk:
+            variance += d / (at_risk * (at_risk - d))
+        if 0 < survival < 1:
+            spread = exp(z * sqrt(variance) / abs(log(survival)))
+            low, high = survival**spread, survival ** (1 / spread)
+        else:
+            known = len(times) - gone
+            low, high = wilson_interval(known if survival == 1 else 0, known, confidence)
+        censored = int(here.sum()) - d
+        gone += censored
+        rows.append(
+            {
+                "step": step,
+                "at_risk": at_risk,
+                "failed": d,
+                "censored": censored,
+                "survival": survival,
+                "low": low,
+                "high": high,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def logrank(
+    steps: Sequence[float] | np.ndarray, failed: Sequence[bool] | np.ndarray, group: Sequence[Any] | np.ndarray
+) -> tuple[float, float]:
+    """Do groups of trajectories fail at different rates? Log-rank test.
+
+    Trajectories count as independent of each other; for two potentials on the
+    same trajectories a paired test (McNemar's) uses more of what is known.
+
+    Parameters
+    ----------
+    steps, failed
+        As of :func:`kaplan_meier`, all groups together.
+    group
+        Label of the group each belongs to, shape (n,); two or more.
+
+    Returns
+    -------
+    statistic
+        Chi-squared, with one degree of freedom less than groups that were at
+        risk when something failed.
+    p
+        Probability of as much or more if all groups failed at one rate; 1
+        where nothing failed.
+
+    Raises
+    ------
+    ConfigError
+        If the arrays do not fit each other, or there is one group only.
+
+    References
+    ----------
+    N. Mantel, Cancer Chemother. Rep. 50, 163 (1966); R. Peto, J. Peto,
+    J. R. Stat. Soc. A 135, 185 (1972).
+    """
+    times, events = _checked(steps, failed)
+    labels = np.asarray(group)
+    if labels.shape != times.shape:
+        raise ConfigError(f"{len(labels)} group labels for {len(times)} trajectories")
+    names, index = np.unique(labels, return_inverse=True)
+    if len(names) < 2:
+        raise ConfigError("a log-rank test compares two or more groups")
+    member = np.eye(len(names))[index]
+    excess, expected, covariance = np.zeros(len(names)), np.zeros(len(names)), np.zeros((len(names), len(names)))
+    for step in np.unique(times[events]):
+        at_risk = member[times >= step].sum(0)
+        n = at_risk.sum()
+        d = member[(times == step) & events].sum(0)
+        share = at_risk / n
+        excess += d - d.sum() * share
+        expected += d.sum() * share
+        if n > 1:
+            covariance += d.sum() * (n - d.sum()) / (n - 1) * (np.diag(share) - np.outer(share, share))
+    freedom = int((expected > 0).sum()) - 1
+    if freedom < 1 or not covariance.any():
+        return 0.0, 1.0
+    statistic = max(0.0, float(excess @ np.linalg.pinv(covariance, hermitian=True) @ excess))
+    return statistic, float(chi2.sf(statistic, freedom))
+
+
+def _checked(steps: Any, failed: Any) -> tuple[np.ndarray, np.ndarray]:
+    times, events = np.asarray(steps), np.asarray(failed)
+    if times.ndim != 1 or not len(times) or times.shape != events.shape:
+        raise ConfigError(f"steps {times.shape} and failed {events.shape} must have one shape (n,), n > 0")
+    if not np.isfinite(times.astype(np.float64)).all() or times.min() < 0:
+        raise ConfigError("steps must be finite and not negative")
+    if not np.isin(events, (0, 1)).all():
+        raise ConfigError("failed must be true or false")
+    return times, events.astype(bool)

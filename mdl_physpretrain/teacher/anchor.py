@@ -1,0 +1,111 @@
+"""Anchored labels: the teacher's change from the parent, added to the parent's own labels.
+
+Not of the paper. A teacher with a constant or a linear error at the parent
+teaches nothing wrong about it once that error is subtracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.graphs.batch import complete_cell
+from mdl_physpretrain.structures.labels import Labels, get_labels
+from mdl_physpretrain.structures.randomness import require_unique_ids, stable_id
+
+__all__ = ["anchored_labels", "parents_of"]
+
+TOLERANCE = 1e-4  # Å: text formats round positions and displacements
+
+
+def parents_of(structures: Sequence[Atoms], parents: Sequence[Atoms] | None) -> dict[str, Atoms]:
+    """The parents that the structures need, by id, each checked to be usable as an anchor.
+
+    Raises
+    ------
+    ConfigError
+        If no parents are given.
+    StructureError
+        If a structure has no provenance, its parent is missing, has no energy
+        or forces, or is not where the displacement started.
+    """
+    if parents is None:
+        raise ConfigError("anchor=True needs parents: the labelled structures that were augmented")
+    known = dict(zip(require_unique_ids(parents, "parents"), parents, strict=True))
+    needed: dict[str, Atoms] = {}
+    for atoms in structures:
+        name = stable_id(atoms)
+        if "parent_id" not in atoms.info:
+            raise StructureError("not an augmented structure, nothing to anchor to", structure=name, field="parent_id")
+        if "aug_displacement" not in atoms.arrays:
+            raise StructureError("not an augmented structure", structure=name, field="aug_displacement")
+        parent_id = str(atoms.info["parent_id"])
+        if parent_id not in known:
+            raise StructureError(f"its parent {parent_id} is not among the parents", structure=name, field="parent_id")
+        parent = known[parent_id]
+        if parent_id not in needed:
+            labels = get_labels(parent)
+            for field, value in (("energy", labels.energy), ("forces", labels.forces)):
+                if value is None:
+                    raise StructureError("an anchor needs this label", structure=parent_id, field=field)
+            needed[parent_id] = parent
+        if not _fits(atoms, parent):
+            raise StructureError(
+                f"is not its parent {parent_id} displaced by aug_displacement (other atoms, cell or positions)",
+                structure=name,
+            )
+    return needed
+
+
+def _fits(atoms: Atoms, parent: Atoms) -> bool:
+    """Whether ``x = x0 + u`` in the parent's cell, up to lattice vectors."""
+    if (
+        not np.array_equal(atoms.numbers, parent.numbers)
+        or not np.allclose(atoms.cell.array, parent.cell.array, atol=1e-6)
+        or not np.array_equal(atoms.pbc, parent.pbc)
+    ):
+        return False
+    cell = complete_cell(atoms.cell.array, atoms.pbc)
+    away = (atoms.positions - parent.positions - atoms.arrays["aug_displacement"]) @ np.linalg.inv(cell)
+    away -= np.round(away) * atoms.pbc
+    return bool(np.abs(away @ cell).max(initial=0.0) < TOLERANCE)
+
+
+def anchored_labels(atoms: Atoms, labels: Labels, parent: Atoms, at_parent: Labels | str) -> Labels | str:
+    """First-order corrected labels, see :func:`mdl_physpretrain.teacher.label`.
+
+    Parameters
+    ----------
+    atoms
+        With ``arrays["aug_displacement"]``, shape (n, 3), Å.
+    labels, at_parent
+        The teacher's labels of the structure and of its parent; for the
+        latter also the reason why there are none.
+    parent
+        With the reference labels.
+
+    Returns
+    -------
+    Labels or str
+        The reason, when the teacher failed on the parent.
+    """
+    if isinstance(at_parent, str):
+        return f"the teacher failed on its parent {stable_id(parent)}: {at_parent}"
+    reference = get_labels(parent)
+    energies, forces = zip(*(_known(each, atoms) for each in (labels, at_parent, reference)), strict=True)
+    correction = forces[2] - forces[1]
+    u = atoms.arrays["aug_displacement"]
+    energy = energies[0] - energies[1] + energies[2] - float(np.sum(correction * u))
+    stress = None
+    if labels.stress is not None and at_parent.stress is not None and reference.stress is not None:
+        stress = labels.stress - at_parent.stress + reference.stress
+    return Labels(energy, forces[0] + correction, stress)
+
+
+def _known(labels: Labels, atoms: Atoms) -> tuple[float, np.ndarray]:
+    if labels.energy is None or labels.forces is None:
+        raise StructureError("anchoring needs energies and forces", structure=stable_id(atoms))
+    return labels.energy, labels.forces

@@ -1,0 +1,335 @@
+"""What a run is: every option with its unit, default and range.
+
+The models are strict (an unknown key is an error); how a YAML file becomes one
+of them, and how its errors are worded, is in
+:mod:`mdl_physpretrain.workflow.config_files`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from mdl_physpretrain.workflow.fields import (
+    Count,
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    Sources,
+    Weights,
+    none_as_text,
+)
+from mdl_physpretrain.workflow.md_options import MD, Probe
+
+__all__ = ["PRESETS", "Arm", "RunConfig"]
+
+Core = Literal["none", "zbl"]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # becomes a folder
+RESERVED = {"md", "pretrain", "pretrain-zbl", "evaluate", "teacher", "tensorboard"}
+
+
+class Data(Section):
+    """Where the structures come from and how they are split."""
+
+    source: Sources | None = Field(
+        default=None, description="Files, patterns, 'demo' or 'load-atoms:<name>', split into train, val and test."
+    )
+    train: Sources | None = Field(default=None, description="Training structures, instead of source.")
+    val: Sources | None = Field(
+        default=None, description="Validation structures; without them a share of train is taken."
+    )
+    test: Sources | None = Field(default=None, description="Test structures; without them a share of train is taken.")
+    fractions: tuple[Share, Share, Share] = Field(
+        default=(0.8, 0.1, 0.1), description="Shares of train, val, test; sum 1."
+    )
+    usage: Share = Field(
+        default=1.0, gt=0, le=1, description="Share of the training structures that is used, e.g. 10%."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the split and of every random choice of structures.")
+    stratify: str | None = Field(default="auto", description="info tag shared out evenly, 'auto' or null.")
+    energy_key: str | None = Field(default=None, description="Name of the energy label, where it is unusual.")
+    forces_key: str | None = Field(default=None, description="Name of the force label, where it is unusual.")
+    stress_key: str | None = Field(default=None, description="Name of the stress label, where it is unusual.")
+    duplicates: Literal["error", "rename"] = Field(default="error", description="What to do with equal structure ids.")
+    elements: list[str] | None = Field(
+        default=None, description="Keep only structures made of these elements (of all parts)."
+    )
+    max_atoms: Count | None = Field(default=None, description="Leave larger structures out (of all parts).")
+    max_structures: Count | None = Field(default=None, description="Random choice of at most so many before the split.")
+    n_train: Count | None = Field(default=None, description="At most so many training structures (random choice).")
+    n_val: Count | None = Field(default=None, description="At most so many validation structures.")
+    n_test: Count | None = Field(default=None, description="At most so many test structures.")
+
+    @field_validator("fractions")
+    @classmethod
+    def _sum(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if abs(sum(value) - 1) > 1e-6 or min(value) < 0:
+            raise ValueError("train, val and test shares must not be negative and must add up to 1")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        if (self.source is None) == (self.train is None):
+            raise ValueError("give either 'source' (to be split) or 'train' (with 'val' and 'test' if there are any)")
+        if self.source is not None and (self.val is not None or self.test is not None):
+            raise ValueError("'val' and 'test' go with 'train', not with 'source'")
+        return self
+
+
+class Teacher(Section):
+    """The potential that labels the augmented structures."""
+
+    preset: Literal["default", "paper"] = Field(default="default", description="Of the EAM fit.")
+    cutoff: float = Field(default=8.0, gt=0, le=20, description="Of the EAM, Å.")
+    n_basis: Count = Field(default=10, description="Exponentials in the EAM's density.")
+    epochs: Count | None = Field(default=None, description="Of the fit; null: the preset's.")
+    weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
+    seed: int = Field(default=0, ge=0, description="Of the fit.")
+    checkpoint: str | None = Field(default=None, description="Use this EAM (.pt) instead of fitting one.")
+    calculator: str | None = Field(
+        default=None, pattern=r"^[\w.]+:\w+$", description="'module:factory' of an ASE calculator that teaches instead."
+    )
+    calculator_args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
+    force: bool = Field(default=False, description="Let a teacher label that failed its examination.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Teacher:
+        if self.checkpoint is not None and self.calculator is not None:
+            raise ValueError("give 'checkpoint' or 'calculator', not both")
+        return self
+
+
+class Augment(Section):
+    """Algorithm 1, Table A.1's ladder, and the label filter."""
+
+    n_aug: Count = Field(default=5, description="Rounds per structure.")
+    n_pairs: int = Field(default=4, ge=0, description="Close pairs pulled together.")
+    pull: NotNegative = Field(default=1.0, description="Largest pull, Å.")
+    n_sites: int = Field(default=5, ge=0, description="Atoms displaced.")
+    perturb: NotNegative = Field(default=1.0, description="Largest displacement, Å.")
+    convention: Literal["paper", "authors"] = Field(
+        default="paper", description="Each atom of a pair moves by s, or by s/2."
+    )
+    ladder: Literal["down", "up"] = Field(default="down", description="Strengths max..>0 (Table A.1) or 0..max.")
+    min_distance_factor: NotNegative | None = Field(
+        default=0.6, description="Stop pulls at this multiple of the sum of covalent radii; null: do not (the paper)."
+    )
+    pairs: Literal["closest", "every-kind"] = Field(
+        default="every-kind", description="Pull the closest pairs (the paper), or some of every pair of elements."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the perturbations.")
+    anchor: bool = Field(default=True, description="Correct the teacher's labels to first order with the parents' own.")
+    batch_size: Count = Field(default=64, description="Structures labelled at once.")
+    max_force: Positive | None = Field(default=100.0, description="Filter: largest force on an atom, eV/Å.")
+    max_energy_per_atom: Positive | None = Field(
+        default=None, description="Filter: largest energy above the parent, eV/atom."
+    )
+    max_stress: Positive | None = Field(default=None, description="Filter: largest stress component, eV/Å³.")
+    min_distance: Positive | None = Field(default=None, description="Filter: smallest distance, Å.")
+    filter_distance_factor: Positive | None = Field(
+        default=None, description="Filter: smallest distance in sums of covalent radii."
+    )
+
+
+class Backbone(Section):
+    """The network that is trained."""
+
+    name: str = Field(default="cgcnn", description="Registered model.")
+    args: dict[str, Any] = Field(default_factory=dict, description="Constructor arguments, e.g. cutoff (Å).")
+    core: Annotated[Core, BeforeValidator(none_as_text)] = Field(
+        default="none", description="'zbl' adds a fixed ZBL repulsion, unless an arm says otherwise."
+    )
+
+
+class Training(Section):
+    """Options of one training, see :func:`mdl_physpretrain.training.train`."""
+
+    epochs: Count = Field(default=100, description="Passes over the data.")
+    batch_size: Count = Field(default=8, description="Structures per step.")
+    learning_rate: Positive = Field(default=1e-3, description="Of AdamW.")
+    weight_decay: NotNegative = Field(default=1e-2, description="Of AdamW.")
+    optimizer: Literal["adamw", "sam"] = Field(
+        default="adamw", description="'sam': AdamW with the gradients of sharpness-aware minimisation."
+    )
+    rho: Positive = Field(default=0.05, description="Length of SAM's ascent, in the space of the weights.")
+    weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
+    loss: Literal["mae", "huber"] = Field(default="mae", description="Kind of error.")
+    force_scale: Positive | None = Field(
+        default=None, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not."
+    )
+    clip_grad: Positive | None = Field(default=10.0, description="Largest norm of the gradient.")
+    scheduler_factor: float = Field(default=0.8, gt=0, lt=1, description="Of ReduceLROnPlateau.")
+    scheduler_patience: int = Field(default=10, ge=0, description="Of ReduceLROnPlateau, epochs.")
+    min_learning_rate: NotNegative = Field(default=1e-5, description="Of ReduceLROnPlateau.")
+    early_stopping: Count | None = Field(default=None, description="Stop after so many epochs without improvement.")
+    ema: float | None = Field(default=0.99, gt=0, lt=1, description="Decay of an average of the weights; null: none.")
+    checkpoint_every: Count = Field(default=1, description="Epochs between two last.ckpt.")
+
+
+class Pretrain(Training):
+    """Training on the teacher's labels."""
+
+    epochs: Count = Field(default=50, description="Passes over the data.")
+    force_scale: Positive | None = Field(
+        default=5.0, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not (the paper)."
+    )
+    val_fraction: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of parents whose labelled structures are kept for validation."
+    )
+
+
+class Finetune(Training):
+    """Training on the reference labels, with or without pretraining before it."""
+
+    epochs: Count = Field(default=200, description="Passes over the data.")
+    replay_fraction: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of teacher-labelled structures in an epoch of pretrained arms."
+    )
+    shift_energies: bool = Field(
+        default=True,
+        description="Fit a pretrained network's reference energies to the reference labels before finetuning.",
+    )
+
+
+class Arm(Section):
+    """One way of training that the run compares with the others."""
+
+    pretrain: bool = Field(default=True, description="Start from the network pretrained on the teacher's labels.")
+    core: Annotated[Literal["none", "zbl", "backbone"], BeforeValidator(none_as_text)] = Field(
+        default="backbone", description="'none', 'zbl', or as 'backbone.core' says."
+    )
+    hybrid: Annotated[Literal["none", "joint", "frozen"], BeforeValidator(none_as_text)] = Field(
+        default="none", description="Add the teacher, E_MLIP + E_EAM: trained with the network, or as it is."
+    )
+    optimizer: Literal["adamw", "sam"] | None = Field(default=None, description="Instead of finetune.optimizer.")
+    replay: float | None = Field(default=None, ge=0, lt=1, description="Instead of finetune.replay_fraction.")
+    epochs: Count | None = Field(default=None, description="Instead of finetune.epochs.")
+    learning_rate: Positive | None = Field(default=None, description="Instead of finetune.learning_rate.")
+
+    @model_validator(mode="after")
+    def _hybrid_is_new(self) -> Arm:
+        if self.hybrid != "none" and self.pretrain:
+            raise ValueError("'hybrid' adds the teacher to a new network: set 'pretrain: false'")
+        return self
+
+    def changes(self) -> dict[str, Any]:
+        """What the arm does otherwise than ``finetune`` says."""
+        own = {k: getattr(self, k) for k in ("optimizer", "epochs", "learning_rate")}
+        return {k: v for k, v in own.items() if v is not None}
+
+
+class RunConfig(Section):
+    """A whole run. Everything but ``data`` has a default."""
+
+    name: str | None = Field(default=None, description="Title of the report.")
+    output: str | None = Field(default=None, description="Run folder; default: runs/<name of the file>.")
+    preset: Literal["default", "paper"] = Field(default="default", description="'paper': exactly the paper's settings.")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[0, 1, 2, 3, 4], min_length=1, description="Of the students."
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Of labelling, errors and MD: auto, cpu, cuda, ...",
+    )
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field(
+        default="auto", description="Of training (Lightning)."
+    )
+    devices: int | str = Field(default=1, description="Of training: number of GPUs, or 'auto'.")
+    strategy: str = Field(default="auto", description="Of training on several devices: 'ddp', ...")
+    data: Data
+    teacher: Teacher = Field(default_factory=Teacher)
+    augment: Augment = Field(default_factory=Augment)
+    backbone: Backbone = Field(default_factory=Backbone)
+    pretrain: Pretrain = Field(default_factory=Pretrain)
+    finetune: Finetune = Field(default_factory=Finetune)
+    arms: dict[Annotated[str, Field(pattern=NAME)], Arm] = Field(
+        default_factory=lambda: {"baseline": Arm(pretrain=False), "pretrained": Arm()},
+        min_length=1,
+        description="What is compared; the first is the reference.",
+    )
+    md: MD = Field(default_factory=MD)
+    probe: Probe = Field(default_factory=Probe)
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed occurs twice")
+        return seeds
+
+    @field_validator("arms")
+    @classmethod
+    def _free_names(cls, arms: dict[str, Arm]) -> dict[str, Arm]:
+        for name in arms:
+            if name in RESERVED:
+                raise ValueError(f"an arm cannot be called {name!r}: that is a folder of the run")
+        return arms
+
+    @model_validator(mode="after")
+    def _hybrids_need_an_eam(self) -> RunConfig:
+        if self.teacher.calculator is not None:
+            for name, arm in self.arms.items():
+                if arm.hybrid != "none":
+                    raise ValueError(f"arms.{name}.hybrid adds an EAM, but teacher.calculator is another potential")
+        return self
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether any arm learns from the teacher's labels."""
+        return any(arm.pretrain or self.replay_of(name) > 0 for name, arm in self.arms.items())
+
+    @property
+    def uses_eam(self) -> bool:
+        """Whether there is an EAM: as the teacher of an arm, or as a part of one."""
+        hybrids = any(arm.hybrid != "none" for arm in self.arms.values())
+        return self.teacher.calculator is None and (self.uses_labels or hybrids)
+
+    def core_of(self, arm: str) -> Core:
+        """The core of an arm's network."""
+        chosen = self.arms[arm].core
+        return self.backbone.core if chosen == "backbone" else chosen
+
+    def replay_of(self, arm: str) -> float:
+        """Share of teacher-labelled structures in an arm's finetuning.
+
+        ``finetune.replay_fraction`` is meant for pretrained arms; an arm
+        without pretraining gets replay only when it asks for it itself.
+        """
+        chosen = self.arms[arm]
+        if chosen.replay is not None:
+            return chosen.replay
+        return self.finetune.replay_fraction if chosen.pretrain else 0.0
+
+
+#: Merged below the user's own keys. The paper's: section 2.2.2, Algorithm 1, Table A.1 (silica,
+#: CGCNN), Appendix C, section 4.1 (epochs), Table 1 (MD). It examined no teacher, hence ``force``.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "teacher": {"preset": "paper", "cutoff": 8.0, "n_basis": 10, "epochs": 200, "force": True},
+        "augment": {
+            "n_aug": 5,
+            "n_pairs": 4,
+            "pull": 1.0,
+            "n_sites": 5,
+            "perturb": 1.0,
+            "convention": "paper",
+            "ladder": "down",
+            "anchor": False,
+            "min_distance_factor": None,
+            "pairs": "closest",
+            "max_force": None,
+        },
+        "backbone": {
+            "name": "cgcnn",
+            "args": {"smooth_cutoff": False, "width": 0.2, "fixed_norm": False},
+            "core": "none",
+        },
+        "pretrain": {"epochs": 50, "loss": "mae", "force_scale": None, "ema": None},
+        "finetune": {"epochs": 200, "loss": "mae", "replay_fraction": 0.0, "shift_energies": False, "ema": None},
+        "md": {"timestep": 1.0, "steps": 5000, "n_structures": 100, "friction": 0.01},
+    },
+}

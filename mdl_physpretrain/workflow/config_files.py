@@ -1,0 +1,343 @@
+"""From YAML files and ``key=value`` words to a checked configuration.
+
+Errors name the file and line, the dotted place and the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.workflow.config import PRESETS, RunConfig
+
+__all__ = ["build_config", "dump_config", "load_config", "load_layers", "merge", "schema_rows"]
+
+Place = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which ``1e-3`` is a number, as everybody expects (YAML 1.1 wants ``1.0e-3``)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+class _Source:
+    """Where each key of a YAML file stands."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Place, str] = {}
+
+    def of(self, place: Place) -> str | None:
+        """``file:line`` of a place or of the nearest one above it."""
+        for end in range(len(place), 0, -1):
+            if place[:end] in self.lines:
+                return self.lines[place[:end]]
+        return None
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration.
+
+    Parameters
+    ----------
+    path
+        YAML file. ``inherits: other.yaml`` (or a list) in it names files,
+        relative to it, that it extends key by key.
+    overrides
+        ``key.sub=value`` words; the value is YAML.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read, a key is unknown, or a value is out of range.
+    """
+    source = _Source()
+    content = _read(Path(path), source, ())
+    for word in overrides:
+        _override(content, word, source)
+    config = build_config(content, source=source, base=Path(path).resolve().parent)
+    if config.name is None:
+        config.name = Path(path).stem
+    if config.output is None:
+        config.output = f"runs/{Path(path).stem}"
+    return config
+
+
+def load_layers(paths: Sequence[Path], content: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Several files over one another, ``content`` over them, and ``key.sub=value`` words over all.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`load_config`.
+    """
+    source = _Source()
+    merged: dict[str, Any] = {}
+    for path in paths:
+        merged = merge(merged, _read(path, source, ()))
+    merged = merge(merged, content)
+    for word in overrides:
+        _override(merged, word, source)
+    return build_config(merged, source=source, base=Path.cwd())
+
+
+def build_config(content: Mapping[str, Any], *, source: _Source | None = None, base: Path | None = None) -> RunConfig:
+    """Check a configuration given as nested dictionaries.
+
+    Parameters
+    ----------
+    content
+        Keys of :class:`RunConfig`.
+    source
+        Lines for the messages.
+    base
+        Folder that relative paths may be relative to, besides the working folder.
+
+    Raises
+    ------
+    ConfigError
+        Naming every wrong key and value.
+    """
+    source = source or _Source()
+    preset = content.get("preset", "default")
+    below = _below(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, content)
+    try:
+        config = RunConfig.model_validate(merge(below, content))
+    except ValidationError as error:
+        problems = [_sentence(e, source) for e in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+    if base is not None:
+        _absolute(config, base)
+    return config
+
+
+def _below(preset: Mapping[str, Any], content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A preset's options; those of its own backbone are no other network's."""
+    own, chosen = preset.get("backbone", {}), content.get("backbone")
+    name = chosen.get("name") if isinstance(chosen, Mapping) else None
+    if name in (None, own.get("name")):
+        return preset
+    return {**preset, "backbone": {k: v for k, v in own.items() if k not in ("name", "args")}}
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, mappings key by key, anything else replaced.
+
+    ``arms`` is replaced as a whole: a file that lists arms means these.
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        mappings = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if mappings and key != "arms" else value  # type: ignore[arg-type]
+    return merged
+
+
+def dump_config(config: RunConfig) -> str:
+    """The configuration as YAML, every option written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def schema_rows() -> Iterator[tuple[str, str, str, str]]:
+    """Every option: dotted key, type, default, description."""
+
+    def walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+        for name, field in model.model_fields.items():
+            inner = _submodel(field.annotation)
+            mapping = get_origin(field.annotation) is dict
+            if inner is not None and get_origin(field.annotation) is not list:
+                yield from walk(inner, f"{prefix}{name}.{'<name>.' if mapping else ''}")
+                continue
+            kind = _kind(field.annotation)
+            default = field.get_default(call_default_factory=True)
+            text = yaml.safe_dump(list(default) if isinstance(default, tuple) else default, default_flow_style=True)
+            yield f"{prefix}{name}", kind, text.split("\n")[0], field.description or ""
+
+    yield from walk(RunConfig, "")
+
+
+def _kind(annotation: Any) -> str:
+    """A type in words: ``number or null``, ``list of text``, ``nvt | npt | nve``."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(args[0])
+    if origin is Literal:
+        return " | ".join(map(str, args))
+    if origin in (Union, UnionType):
+        return " or ".join("null" if a is NoneType else _kind(a) for a in args)
+    if origin in (list, tuple):
+        return f"list of {_kind(args[0])}"
+    if annotation is dict or origin is dict:
+        return "keys and values"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "{" + ", ".join(annotation.model_fields) + "}"
+    return {int: "integer", float: "number", str: "text", bool: "true | false"}.get(annotation, str(annotation))
+
+
+def _read(path: Path, source: _Source, above: tuple[Path, ...]) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        named = f" (inherited by {above[-1]})" if above else ""
+        raise ConfigError(f"configuration {path} {reason}{named}") from error
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: 'inherits' goes round in a circle")
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader) if node is not None else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
+    lines: dict[Place, str] = {}
+    if node is not None:
+        _walk(node, (), lines, path)
+    parents = content.pop("inherits", [])
+    if not (isinstance(parents, str) or (isinstance(parents, list) and all(isinstance(p, str) for p in parents))):
+        raise ConfigError(f"{lines.get(('inherits',), path)}: inherits: expected a file name or a list of them")
+    merged: dict[str, Any] = {}
+    for parent in [parents] if isinstance(parents, str) else parents:
+        inherited = _read(path.parent / parent, source, (*above, path.resolve()))
+        merged = merge(merged, inherited)
+    source.lines.update(lines)
+    return merge(merged, content)
+
+
+def _walk(node: yaml.Node, place: Place, lines: dict[Place, str], path: Path) -> None:
+    """Collect the line of every key; refuse a key that occurs twice."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*place, str(key.value))
+            line = f"{path}:{key.start_mark.line + 1}"
+            if here in lines:
+                raise ConfigError(f"{line}: {_dotted(here)} occurs twice (first at {lines[here]})")
+            lines[here] = line
+            _walk(value, here, lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for k, value in enumerate(node.value):
+            lines[*place, k] = f"{path}:{value.start_mark.line + 1}"
+            _walk(value, (*place, k), lines, path)
+
+
+def _override(content: dict[str, Any], word: str, source: _Source) -> None:
+    key, equals, value = word.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"{word!r} is not of the form key.sub=value")
+    try:
+        parsed = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{word!r}: the value is not valid YAML: {getattr(error, 'problem', error)}") from error
+    inner = content
+    for k, name in enumerate(names[:-1]):
+        if not isinstance(inner.get(name), dict):
+            if name in inner and inner[name] is not None:
+                raise ConfigError(f"{word!r}: {'.'.join(names[: k + 1])} is a value, it has no {names[k + 1]!r}")
+            inner[name] = {}
+        inner[name] = dict(inner[name])
+        inner = inner[name]
+    inner[names[-1]] = parsed
+    source.lines[tuple(names)] = f"option {word!r}"
+
+
+def _sentence(error: Any, source: _Source) -> str:
+    place: Place = tuple(p for p in error["loc"] if p != "[key]")
+    line = source.of(place)
+    start = f"{line}: " if line else ""
+    kind, value = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        return f"{start}unknown key {_dotted(place)!r}{_hint(place)}"
+    if kind == "missing":
+        return f"{start}{_dotted(place)} is required"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    shown = "" if isinstance(value, (dict, BaseModel)) and kind == "value_error" else f", not {value!r}"
+    near = difflib.get_close_matches(value, _choices(error), n=1, cutoff=0.5) if isinstance(value, str) else []
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{start}{_dotted(place) or 'configuration'}: {message}{shown}{hint}"
+
+
+def _choices(error: Any) -> list[str]:
+    expected = str(error.get("ctx", {}).get("expected", ""))
+    return [word.strip(" '") for part in expected.split(",") for word in part.split(" or ")]
+
+
+def _hint(place: Place) -> str:
+    """The nearest valid key, here or in another section."""
+    key, above = str(place[-1]), place[:-1]
+    here = _fields(above)
+    lowered = {name.lower(): name for name in here}
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), lowered, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {_dotted((*above, lowered[near[0]]))!r}?"
+    elsewhere = [p for p, *_ in schema_rows() if p.rsplit(".", 1)[-1] == key] + [s for s in _fields(()) if s == key]
+    if elsewhere:
+        return f"; it belongs elsewhere: {', '.join(repr(p) for p in elsewhere)}"
+    return f"; valid keys here: {', '.join(here)}" if here else ""
+
+
+def _fields(place: Place) -> list[str]:
+    """Names of the keys that are valid under a place."""
+    model: type[BaseModel] = RunConfig
+    names = list(place)
+    while names:
+        field = model.model_fields.get(str(names.pop(0)))
+        inner = None if field is None else _submodel(field.annotation)
+        if field is None or inner is None:
+            return []
+        if get_origin(field.annotation) in (dict, list) and names:
+            names.pop(0)  # the arm's own name, the place in the list
+        model = inner
+    return list(model.model_fields)
+
+
+def _submodel(annotation: Any) -> type[BaseModel] | None:
+    candidates = [annotation, *get_args(annotation)]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(str(p) for p in place)
+
+
+def _absolute(config: RunConfig, base: Path) -> None:
+    """Make relative paths absolute: of the working folder, else of the file's folder."""
+
+    def found(text: str) -> str:
+        path = Path(text).expanduser()
+        magic = any(c in text for c in "*?[")
+        for root in (Path.cwd(), base):
+            if (root / path).exists():
+                return str((root / path).resolve())
+            if magic and not path.is_absolute() and any(root.glob(text)):
+                return str(root / path)
+        return str(path)
+
+    def sources(given: list[str] | None, words: set[str]) -> list[str] | None:
+        if given is None:
+            return None
+        return [s if s in words or s.startswith("load-atoms:") else found(s) for s in given]
+
+    data, words = config.data, {"demo"}
+    data.source, data.train = sources(data.source, words), sources(data.train, words)
+    data.val, data.test = sources(data.val, words), sources(data.test, words)
+    config.md.source = sources(config.md.source, {"demo", "train", "val", "test"}) or []
+    config.md.reference = sources(config.md.reference, set())
+    if config.teacher.checkpoint is not None:
+        config.teacher.checkpoint = found(config.teacher.checkpoint)

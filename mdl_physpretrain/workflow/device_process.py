@@ -1,0 +1,50 @@
+"""One training in a process of its own, for several devices.
+
+Lightning's DDP starts the other ranks by repeating the command of the first
+process. Of ``physpretrain run`` that would be a second run in the same folder;
+of ``python -m mdl_physpretrain.workflow.single_task FOLDER TASK`` it is what is wanted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.workflow.config import RunConfig
+
+__all__ = ["is_first_rank", "needs_own_process", "run_alone"]
+
+RESULT = ".stages/alone.json"
+
+
+def needs_own_process(config: RunConfig, stage: str) -> bool:
+    """Whether a stage trains on several devices."""
+    return stage in ("pretrain", "finetune") and str(config.devices) != "1"
+
+
+def is_first_rank() -> bool:
+    """Whether this process writes files (of all ranks of a training only the first one does)."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def run_alone(folder: Path, name: str) -> list[str]:
+    """Do a task of the run in ``folder`` in a new process; return its outputs.
+
+    Raises
+    ------
+    PhysPretrainError
+        If it fails; what it said is on the console.
+    """
+    result = folder / RESULT
+    result.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "mdl_physpretrain.workflow.single_task", str(folder.resolve()), name]
+    code = subprocess.run(command, check=False).returncode
+    if code != 0 or not result.is_file():
+        raise PhysPretrainError(f"its process ended with exit code {code}; see its messages above")
+    outputs = json.loads(result.read_text())
+    result.unlink()
+    return outputs

@@ -1,0 +1,173 @@
+"""A run folder that explains itself, and what can be checked before any work."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mdl_physpretrain import __version__
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.config_files import dump_config
+from mdl_physpretrain.workflow.plan import external_inputs
+from mdl_physpretrain.workflow.records import write_atomic
+from mdl_physpretrain.workflow.teacher import calculator_factory
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.workflow.plan import Task
+
+__all__ = ["describe", "preflight", "write_timings"]
+
+PACKAGES = ("torch", "lightning", "numpy", "ase", "vesin", "pandas", "pydantic", "chgnet", "load-atoms")
+
+
+def preflight(config: RunConfig) -> None:
+    """Find out now what would otherwise fail after hours.
+
+    Raises
+    ------
+    ConfigError, StructureError
+        If the backbone or one of its arguments, the device, the teacher's
+        calculator or a file does not exist.
+    """
+    try:
+        cls = model_class(config.backbone.name)
+    except ConfigError as error:
+        raise ConfigError(f"backbone.name: {error}") from None
+    known = [p.name for p in inspect.signature(cls).parameters.values()]
+    for name in config.backbone.args:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
+            raise ConfigError(f"backbone.args.{name}: {config.backbone.name} has no such argument; {hint}")
+    try:
+        cls(**config.backbone.args)
+    except (ConfigError, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"backbone.args: {error}") from error
+    resolve_device(config.device)
+    if config.teacher.calculator is not None:
+        calculator_factory(config.teacher)
+    files = {}
+    for key, sources in (
+        *((f"data.{part}", getattr(config.data, part)) for part in ("source", "train", "val", "test")),
+        ("md.source", config.md.source),
+        ("md.reference", config.md.reference),
+        ("teacher.checkpoint", [config.teacher.checkpoint] if config.teacher.checkpoint else None),
+    ):
+        found, named = external_inputs(sources)
+        if sources and not found and not named:
+            raise StructureError("no file matches", file=", ".join(sources), field=key)
+        files.update({name: key for name in found if Path(name).is_absolute()})
+    for name, key in files.items():
+        if not Path(name).is_file() and not Path(name).is_dir():
+            raise StructureError("does not exist", file=name, field=key)
+
+
+def describe(config: RunConfig, folder: Path) -> None:
+    """Write config.yaml, environment.json and README.md."""
+    write_atomic(folder / "config.yaml", dump_config(config))
+    write_atomic(folder / "environment.json", json.dumps(_environment(config), indent=1))
+    write_atomic(folder / "README.md", _readme(config, folder))
+
+
+def write_timings(folder: Path, tasks: Sequence[Task], status: Mapping[str, str], seconds: Mapping[str, float]) -> None:
+    """Write timings.json: what each task took, when it was done, and what happened to it this time."""
+    rows = [
+        {"stage": t.name, "seconds": round(seconds.get(t.name, 0.0), 3), "status": status[t.name]}
+        for t in tasks
+        if t.name in status
+    ]
+    write_atomic(folder / "timings.json", json.dumps(rows, indent=1))
+
+
+def _environment(config: RunConfig) -> dict[str, Any]:
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    cuda = torch.cuda.is_available()
+    return {
+        "mdl_physpretrain": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "threads": torch.get_num_threads(),
+        "packages": packages,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "last_call": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seeds": config.seeds,
+    }
+
+
+def _readme(config: RunConfig, folder: Path) -> str:
+    arms = "\n".join(
+        f"- `{name}`: {'pretrained on the teacher, then finetuned' if arm.pretrain else 'no pretraining'}"
+        f"; core: {config.core_of(name)}; replay: {config.replay_of(name):g}"
+        for name, arm in config.arms.items()
+    )
+    simulations = "; ".join(
+        f"{md.ensemble.upper()}, {md.temperature:g} K, {md.steps} steps of {md.timestep:g} fs"
+        for md in config.md.conditions().values()
+    )
+    return f"""# {config.name or folder.name}
+
+A run of `physpretrain` {__version__}. Open `report/index.html`.
+
+Go on or repeat (unchanged stages are skipped, interrupted ones resumed):
+
+    physpretrain run {folder.name}/config.yaml --output {folder.name}
+
+from the folder above this one, or add `--only STAGE`, `--from STAGE`, `--force`. Stages: prepare, teacher,
+augment, pretrain, finetune, evaluate, md, report. Seeds: {", ".join(map(str, config.seeds))}. Arms:
+
+{arms}
+
+MD: {simulations}.
+
+| file | what |
+|---|---|
+| `config.yaml` | every option, as resolved |
+| `environment.json` | versions, machine, command |
+| `timings.json` | seconds per stage, and whether it was done or skipped in the last call |
+| `data/{{train,val,test}}.extxyz` | the structures used (eV, eV/Å, eV/Å³) |
+| `data/summary.json` | what they are, and the errors of the trivial predictor |
+| `teacher/teacher.pt` | the EAM; `examination.json` the verdict on it, `errors.json`, `history.csv` |
+| `teacher/curves.csv` | its energy per pair of elements (Å, eV); `decomposition.csv` errors of its parts |
+| `augment/labelled.extxyz` | augmented structures with the teacher's labels, after the filter |
+| `augment/filter.json` | what the filter removed, and why |
+| `augment/min_distances.csv` | smallest distances before and after augmentation (Å) |
+| `seed-*/<training>/best.pt` | the network with the lowest validation error; `last.ckpt` its last state |
+| `seed-*/<training>/history.csv` | learning curve |
+| `seed-*/md/<arm>.csv` | verdict on every trajectory (`<arm>@<label>`: further conditions) |
+| `seed-*/md/<arm>.runs.npz` | traces and last frames of the trajectories |
+| `efs.csv` | energy, force and stress errors of every seed and arm |
+| `physicality.csv` | verdicts of all seeds and arms |
+| `diatomics.csv` | energy and force of two atoms alone (Å, eV, eV/Å); `diatomic_flags.csv` what is wrong with them |
+| `compression.csv` | energy of compressed test structures (eV/atom); `compression_flags.csv` what is wrong with it |
+| `rdf.csv`, `rdf_errors.csv` | radial distribution functions of trajectories, and their error against `md.reference` |
+| `nve.csv` | drift of the total energy in NVE (meV/atom/ps) |
+| `alignment.csv` | angle between the forces of networks and EAM on every atom of test structures (degrees) |
+| `report/` | the report with its figures and tables |
+| `.stages/` | what lets unchanged stages be skipped |
+| `.replaced/` | the last results that another configuration replaced; may be deleted |
+
+Use a potential:
+
+    import mdl_physpretrain as pp
+    atoms.calc = pp.ASECalculator(pp.load_model("seed-{config.seeds[0]}/{list(config.arms)[-1]}/best.pt"))
+"""

@@ -1,0 +1,135 @@
+"""Options of the molecular dynamics and of the other probes of a finished potential."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mdl_physpretrain.stability.limits import Limits
+from mdl_physpretrain.workflow.fields import Count, NotNegative, Positive, Section, Sources
+
+__all__ = ["MD", "Condition", "Probe", "Simulation"]
+
+DRIFT_POINTS = 10  # of the energy traces, as mdl_physpretrain.probes.energy_drift asks
+SIMULATED = (
+    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",
+    "trace_interval", "skin",
+)  # fmt: skip
+
+
+class Condition(Section):
+    """A further MD of the same structures: what it does otherwise than ``md`` says."""
+
+    ensemble: Literal["nvt", "npt", "nve"] | None = Field(default=None, description="Instead of md.ensemble.")
+    temperature: NotNegative | None = Field(default=None, description="Instead of md.temperature, K.")
+    timestep: Positive | None = Field(default=None, description="Instead of md.timestep, fs.")
+    steps: Count | None = Field(default=None, description="Instead of md.steps.")
+    pressure: float | None = Field(default=None, allow_inf_nan=False, description="Instead of md.pressure, eV/Å³.")
+    n_structures: Count | None = Field(default=None, description="Instead of md.n_structures.")
+
+    def changes(self) -> dict[str, Any]:
+        """The options that are given."""
+        return {name: value for name, value in self if value is not None}
+
+
+class Simulation(Section):
+    """One molecular dynamics of finished potentials."""
+
+    ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin, Berendsen, velocity Verlet.")
+    temperature: NotNegative = Field(default=300.0, description="K.")
+    timestep: Positive = Field(default=1.0, description="fs.")
+    steps: int = Field(default=1000, ge=0, description="Number of steps.")
+    n_structures: Count | None = Field(default=100, description="At most so many starting structures (random choice).")
+    source: Sources = Field(default=["test"], description="'test', 'val', 'train', or files of starting structures.")
+    max_atoms: Count | None = Field(default=None, description="Leave larger structures out.")
+    friction: NotNegative = Field(default=0.01, description="Langevin, 1/fs.")
+    pressure: float = Field(default=0.0, allow_inf_nan=False, description="eV/Å³ (1 GPa = 0.00624).")
+    taut: Positive = Field(default=500.0, description="Berendsen thermostat, fs.")
+    taup: Positive = Field(default=1000.0, description="Berendsen barostat, fs.")
+    compressibility: Positive | None = Field(default=None, description="Å³/eV; null: that of water.")
+    engine: Literal["auto", "ase", "batched"] = Field(default="auto", description="Who integrates.")
+    stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(
+        default=["overlap", "nan", "explosion"], description="Events that end a trajectory."
+    )
+    lindemann_variant: Literal["literature", "printed"] = Field(
+        default="literature", description="With the root, or without."
+    )
+    interval: Count = Field(default=1, description="Steps between two looks at overlap and Lindemann.")
+    trace_interval: Count = Field(default=10, description="Steps between two points of the traces.")
+    trajectory_interval: Count | None = Field(
+        default=None, description="Steps between frames on disk; null: no trajectories."
+    )
+    skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
+
+    def simulation(self, trajectories: Path) -> dict[str, Any]:
+        """Keyword arguments of :func:`mdl_physpretrain.dynamics.simulate`, but for seed and progress.
+
+        Parameters
+        ----------
+        trajectories
+            Folder of the frames, if any are to be written.
+        """
+        options = {name: getattr(self, name) for name in SIMULATED}
+        options |= {"stop_on": tuple(self.stop_on), "limits": Limits(variant=self.lindemann_variant)}
+        if self.compressibility is not None:
+            options["compressibility"] = self.compressibility
+        if self.trajectory_interval is not None:
+            options |= {"trajectory_dir": trajectories, "trajectory_interval": self.trajectory_interval}
+        return options
+
+
+class MD(Simulation):
+    """Molecular dynamics of the finished potentials, under one or several conditions."""
+
+    also: list[Condition] = Field(
+        default=[], description="Further simulations of the same structures, e.g. [{ensemble: npt, temperature: 750}]."
+    )
+    reference: Sources | None = Field(
+        default=None,
+        description="Reference trajectories (DFT MD, one file per structure id or frames with that id) for RDFs.",
+    )
+    r_max: Positive = Field(default=6.0, description="Of the RDFs of trajectories on disk, Å.")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> MD:
+        if len(self.conditions()) <= len(self.also):
+            raise ValueError(
+                "two entries of 'also', or one of them and 'md' itself, have the same ensemble and temperature"
+            )
+        without = [c for c in self.conditions().values() if c.ensemble == "nve"]
+        if len(without) > 1:
+            raise ValueError("only one of the simulations can be 'nve': its energy drift is one table")
+        for condition in without:
+            if condition.steps // condition.trace_interval + 1 < DRIFT_POINTS:
+                raise ValueError(
+                    f"energy drift in 'nve' needs {DRIFT_POINTS} points: more steps or a smaller trace_interval"
+                )
+        if self.reference is not None and self.trajectory_interval is None:
+            raise ValueError("'reference' compares RDFs of trajectories: set 'trajectory_interval'")
+        return self
+
+    def conditions(self) -> dict[str, MD]:
+        """Every simulation that is asked for, by its label.
+
+        The label, such as ``"npt-750K"``, is empty for the first: files of the
+        others are ``<arm>@<label>``.
+        """
+        found = {"": self}
+        own = {(self.ensemble, self.temperature)}
+        for condition in self.also:
+            changed = self.model_copy(update={**condition.changes(), "also": []})
+            kind = (changed.ensemble, changed.temperature)
+            if kind not in own:
+                found[f"{changed.ensemble}-{changed.temperature:g}K"] = changed
+            own.add(kind)
+        return found
+
+
+class Probe(Section):
+    """What a finished potential is asked besides MD."""
+
+    n_compressed: int = Field(
+        default=8, ge=0, description="Test structures that are compressed to 0.7 of their length."
+    )

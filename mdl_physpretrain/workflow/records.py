@@ -1,0 +1,143 @@
+"""When a stage may be skipped, resumed, or must start afresh.
+
+A task's *fingerprint* is a hash of the configuration it depends on, of the
+contents of its input files, and of the source of the rooms it uses (without
+comments and docstrings). When it is done, ``.stages/<task>.json`` is written
+with the fingerprint and the hashes of its outputs; while it is at work,
+``.stages/<task>.started`` holds the fingerprint, so that what an interrupted
+task left behind is gone on with only if it belongs to the same work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Records", "file_hash", "fingerprint", "write_atomic"]
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file that is complete or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(section: Any, inputs: Iterable[tuple[str, str]], code: str) -> str:
+    """Hash of a configuration section, of named input hashes and of the code."""
+    text = json.dumps([section, sorted(inputs), code], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Records:
+    """What is known of the tasks of a run folder.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.stages = folder, folder / ".stages"
+        self._hashes: dict[tuple[str, int, int], str] = {}
+
+    def done(self, task: str) -> dict[str, Any] | None:
+        """The record of a finished task whose outputs are as it left them."""
+        record = self.read(task)
+        if record is None:
+            return None
+        return record if all(self._same(name, known) for name, known in record["outputs"].items()) else None
+
+    def read(self, task: str) -> dict[str, Any] | None:
+        """The record of a task that was finished once."""
+        try:
+            record = json.loads(self._path(task, "json").read_text())
+            return record if {"fingerprint", "outputs", "seconds"} <= set(record) else None
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def hash(self, name: str) -> str:
+        """Hash of a file of the run folder (or an absolute path), read once per state of the file."""
+        path = self.folder / name
+        state = path.stat()
+        key = (str(path), state.st_size, state.st_mtime_ns)
+        if key not in self._hashes:
+            self._hashes[key] = file_hash(path)
+        return self._hashes[key]
+
+    def start(self, task: str, mark: str, scratch: Sequence[str], *, afresh: bool = False) -> bool:
+        """Note that a task begins; put away what belongs to other work.
+
+        Parameters
+        ----------
+        task, mark
+            Name and fingerprint.
+        scratch
+            Files and folders of the run folder that the task resumes from.
+        afresh
+            Never go on with what is there.
+
+        Returns
+        -------
+        bool
+            Whether an interrupted attempt at the same work is gone on with.
+        """
+        started = self._path(task, "started")
+        known = started.read_text() if started.is_file() else None
+        left = [self.folder / name for name in scratch if (self.folder / name).exists()]
+        resumes = known == mark and not afresh and bool(left)
+        self._path(task, "json").unlink(missing_ok=True)
+        if not resumes:
+            self._put_away(task, left)
+        write_atomic(started, mark)
+        return resumes
+
+    def finish(self, task: str, mark: str, outputs: Iterable[str], seconds: float) -> None:
+        """Note that a task is done; from now on it is skipped."""
+        known = {}
+        for name in outputs:
+            state = (self.folder / name).stat()
+            known[name] = {"sha256": self.hash(name), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+        record = {"task": task, "fingerprint": mark, "seconds": round(seconds, 3), "outputs": known}
+        write_atomic(self._path(task, "json"), json.dumps(record, indent=1))
+        self._path(task, "started").unlink(missing_ok=True)
+
+    def _same(self, name: str, known: dict[str, Any]) -> bool:
+        path = self.folder / name
+        if not path.is_file():
+            return False
+        state = path.stat()
+        if state.st_size != known["size"]:
+            return False
+        return state.st_mtime_ns == known["mtime_ns"] or self.hash(name) == known["sha256"]
+
+    def _put_away(self, task: str, left: Sequence[Path]) -> None:
+        """Move results of other work to ``.replaced``: the last one is kept, in case it was dear."""
+        if not left:
+            return
+        away = self.folder / ".replaced" / _file_name(task)
+        if away.exists():
+            shutil.rmtree(away)
+        away.mkdir(parents=True)
+        for path in left:
+            shutil.move(path, away / path.name)
+
+    def _path(self, task: str, suffix: str) -> Path:
+        return self.stages / f"{_file_name(task)}.{suffix}"
+
+
+def _file_name(task: str) -> str:
+    return task.replace("/", "-").replace(" ", "-")

@@ -1,0 +1,179 @@
+"""Who does the tasks: this process, one after the other, or several worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+import torch
+
+from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.executors.processes import begin_worker, single_threaded
+from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.device_process import needs_own_process, run_alone
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.workflow.plan import Task, Work
+
+__all__ = ["Inline", "Workers", "default_jobs"]
+
+Done: TypeAlias = "tuple[Task, list[str], float]"  # with its outputs and seconds
+
+
+def default_jobs(n_tasks: int) -> int:
+    """Workers that make sense: one per CPU core, but a single one where a GPU does the work."""
+    if torch.cuda.is_available():
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, n_tasks))
+
+
+class Inline:
+    """Does a task at once, in this process."""
+
+    def __init__(self) -> None:
+        self._done: list[Done] = []
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are results that nobody fetched."""
+        return bool(self._done)
+
+    def full(self, task: Task) -> bool:
+        """Whether a task must wait."""
+        return self.busy
+
+    def first(self, ready: Sequence[Task]) -> Task:
+        """Which of several tasks to begin with."""
+        return ready[0]
+
+    def submit(self, task: Task, config: RunConfig, folder: Path, progress: bool) -> None:
+        """Do it."""
+        try:
+            if needs_own_process(config, task.stage):
+                began = time.perf_counter()
+                self._done.append((task, run_alone(folder, task.name), time.perf_counter() - began))
+            else:
+                self._done.append((task, *_timed(task.work, config, folder, progress)))
+        except Exception as error:
+            _name(task, error)
+
+    def finished(self) -> list[Done]:
+        """Tasks done since the last call, with their outputs and seconds."""
+        done, self._done = self._done, []
+        return done
+
+
+class Workers:
+    """Does parallel tasks in worker processes with one thread each, the others in this one.
+
+    Workers end with this process, however it ends, so that none goes on
+    writing into a folder that the next run has taken over.
+
+    Parameters
+    ----------
+    jobs
+        Number of processes.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self._inline = Inline()
+        self._futures: dict[Future[tuple[list[str], float]], Task] = {}
+        self._pool: ProcessPoolExecutor | None = None
+        self._before: set[multiprocessing.process.BaseProcess] = set()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is None:
+            return
+        if kind is not None:  # an error or Ctrl-C: what is at work goes on from its checkpoints next time
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - self._before:
+                child.terminate()
+        self._pool.shutdown(wait=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is at work, or results wait."""
+        return bool(self._futures) or self._inline.busy
+
+    def full(self, task: Task) -> bool:
+        """Whether a task must wait for a free worker."""
+        return task.parallel and len(self._futures) >= self.jobs
+
+    def first(self, ready: Sequence[Task]) -> Task:
+        """Tasks for the workers before those that occupy this process."""
+        return next((t for t in ready if t.parallel), ready[0])
+
+    def submit(self, task: Task, config: RunConfig, folder: Path, progress: bool) -> None:
+        """Start a task."""
+        if not task.parallel:
+            self._inline.submit(task, config, folder, progress)
+            return
+        if self._pool is None:
+            self._start()
+        assert self._pool is not None
+        self._futures[self._pool.submit(_timed, task.work, config, folder, False)] = task
+
+    def finished(self) -> list[Done]:
+        """Tasks done since the last call; waits for one when all workers are busy."""
+        if self._inline.busy or not self._futures:
+            return self._inline.finished()
+        ready, _ = wait(self._futures, return_when=FIRST_COMPLETED)
+        done = []
+        for future in ready:
+            task = self._futures.pop(future)
+            try:
+                done.append((task, *future.result()))
+            except BrokenProcessPool:
+                raise PhysPretrainError(
+                    f"{task.name}: a worker process was ended from outside (out of memory?); "
+                    "the same command goes on from here, fewer --jobs need less memory"
+                ) from None
+            except Exception as error:
+                _name(task, error)
+        return done
+
+    def _start(self) -> None:
+        self._before = set(multiprocessing.active_children())
+        with single_threaded():
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.jobs, mp_context=context, initializer=begin_worker)
+            for _ in range(self.jobs):
+                self._pool.submit(os.getpid)  # starts the processes while the environment is set
+
+
+def _timed(work: Work, config: RunConfig, folder: Path, progress: bool) -> tuple[list[str], float]:
+    """Do a task where it is done, without the start of a worker in its time."""
+    began = time.perf_counter()
+    outputs = work(config, folder, progress)
+    return outputs, time.perf_counter() - began
+
+
+def _name(task: Task, error: Exception) -> NoReturn:
+    """Raise the error with the task's name."""
+    if isinstance(error, PhysPretrainError):
+        raise PhysPretrainError(f"{task.name}: {error}") from error
+    error.add_note(f"(in {task.name})")
+    raise error

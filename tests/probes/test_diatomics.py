@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.potentials import CGCNN, ZBL, Sum
+from mdl_physpretrain.potentials.zbl import COULOMB
+from mdl_physpretrain.probes.diatomics import diatomic_curve, element_pairs
+
+
+def test_pairs_are_ordered_by_atomic_number():
+    assert element_pairs(["O", "Li", "O"]) == [("Li", "Li"), ("Li", "O"), ("O", "O")]
+
+
+def test_force_is_the_slope_of_the_energy_and_the_last_point_is_zero():
+    model = Sum([CGCNN(cutoff=5.0, dim1=8, dim2=8, gc_count=1), ZBL()]).double()
+    h, centres = 1e-4, np.linspace(0.8, 4.9, 40)
+    energy, force = diatomic_curve(model, "Mg-O", np.stack([centres - h, centres, centres + h]).T.ravel())
+    assert energy[-1] == 0
+    below, _, above = energy.reshape(-1, 3).T
+    np.testing.assert_allclose(force.reshape(-1, 3)[:, 1], -(above - below) / (2 * h), rtol=1e-5, atol=1e-6)
+
+
+def test_zbl_approaches_the_screened_coulomb_repulsion():
+    energy, force = diatomic_curve(ZBL().double(), ("Si", "O"), np.array([1e-3, 4.0]))
+    assert energy[0] == pytest.approx(COULOMB * 14 * 8 / 1e-3, rel=0.05)
+    assert force[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("pair", "r"), [("Xx-O", [1.0]), ("O", [1.0]), ("O-O", [-1.0]), ("O-O", []), ("O-O", [np.nan])]
+)
+def test_nonsense_is_refused(pair, r):
+    with pytest.raises(ConfigError):
+        diatomic_curve(ZBL(), pair, r)
