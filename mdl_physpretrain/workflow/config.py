@@ -11,19 +11,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from mdl_physpretrain.workflow.fields import (
+from mdl_physpretrain.option_types import (
     Count,
-    NotNegative,
     Positive,
     Section,
     Share,
     Sources,
-    Weights,
     none_as_text,
 )
+from mdl_physpretrain.recipe import Augment, Finetune, Pretrain, Teacher
 from mdl_physpretrain.workflow.md_options import MD, Probe
 
-__all__ = ["PRESETS", "Arm", "RunConfig"]
+__all__ = ["Arm", "RunConfig"]
 
 Core = Literal["none", "zbl"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # becomes a folder
@@ -78,61 +77,6 @@ class Data(Section):
         return self
 
 
-class Teacher(Section):
-    """The potential that labels the augmented structures."""
-
-    preset: Literal["default", "paper"] = Field(default="default", description="Of the EAM fit.")
-    cutoff: float = Field(default=8.0, gt=0, le=20, description="Of the EAM, Å.")
-    n_basis: Count = Field(default=10, description="Exponentials in the EAM's density.")
-    epochs: Count | None = Field(default=None, description="Of the fit; null: the preset's.")
-    weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
-    seed: int = Field(default=0, ge=0, description="Of the fit.")
-    checkpoint: str | None = Field(default=None, description="Use this EAM (.pt) instead of fitting one.")
-    calculator: str | None = Field(
-        default=None, pattern=r"^[\w.]+:\w+$", description="'module:factory' of an ASE calculator that teaches instead."
-    )
-    calculator_args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
-    force: bool = Field(default=False, description="Let a teacher label that failed its examination.")
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Teacher:
-        if self.checkpoint is not None and self.calculator is not None:
-            raise ValueError("give 'checkpoint' or 'calculator', not both")
-        return self
-
-
-class Augment(Section):
-    """Algorithm 1, Table A.1's ladder, and the label filter."""
-
-    n_aug: Count = Field(default=5, description="Rounds per structure.")
-    n_pairs: int = Field(default=4, ge=0, description="Close pairs pulled together.")
-    pull: NotNegative = Field(default=1.0, description="Largest pull, Å.")
-    n_sites: int = Field(default=5, ge=0, description="Atoms displaced.")
-    perturb: NotNegative = Field(default=1.0, description="Largest displacement, Å.")
-    convention: Literal["paper", "authors"] = Field(
-        default="paper", description="Each atom of a pair moves by s, or by s/2."
-    )
-    ladder: Literal["down", "up"] = Field(default="down", description="Strengths max..>0 (Table A.1) or 0..max.")
-    min_distance_factor: NotNegative | None = Field(
-        default=0.6, description="Stop pulls at this multiple of the sum of covalent radii; null: do not (the paper)."
-    )
-    pairs: Literal["closest", "every-kind"] = Field(
-        default="every-kind", description="Pull the closest pairs (the paper), or some of every pair of elements."
-    )
-    seed: int = Field(default=0, ge=0, description="Of the perturbations.")
-    anchor: bool = Field(default=True, description="Correct the teacher's labels to first order with the parents' own.")
-    batch_size: Count = Field(default=64, description="Structures labelled at once.")
-    max_force: Positive | None = Field(default=100.0, description="Filter: largest force on an atom, eV/Å.")
-    max_energy_per_atom: Positive | None = Field(
-        default=None, description="Filter: largest energy above the parent, eV/atom."
-    )
-    max_stress: Positive | None = Field(default=None, description="Filter: largest stress component, eV/Å³.")
-    min_distance: Positive | None = Field(default=None, description="Filter: smallest distance, Å.")
-    filter_distance_factor: Positive | None = Field(
-        default=None, description="Filter: smallest distance in sums of covalent radii."
-    )
-
-
 class Backbone(Section):
     """The network that is trained."""
 
@@ -140,56 +84,6 @@ class Backbone(Section):
     args: dict[str, Any] = Field(default_factory=dict, description="Constructor arguments, e.g. cutoff (Å).")
     core: Annotated[Core, BeforeValidator(none_as_text)] = Field(
         default="none", description="'zbl' adds a fixed ZBL repulsion, unless an arm says otherwise."
-    )
-
-
-class Training(Section):
-    """Options of one training, see :func:`mdl_physpretrain.training.train`."""
-
-    epochs: Count = Field(default=100, description="Passes over the data.")
-    batch_size: Count = Field(default=8, description="Structures per step.")
-    learning_rate: Positive = Field(default=1e-3, description="Of AdamW.")
-    weight_decay: NotNegative = Field(default=1e-2, description="Of AdamW.")
-    optimizer: Literal["adamw", "sam"] = Field(
-        default="adamw", description="'sam': AdamW with the gradients of sharpness-aware minimisation."
-    )
-    rho: Positive = Field(default=0.05, description="Length of SAM's ascent, in the space of the weights.")
-    weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
-    loss: Literal["mae", "huber"] = Field(default="mae", description="Kind of error.")
-    force_scale: Positive | None = Field(
-        default=None, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not."
-    )
-    clip_grad: Positive | None = Field(default=10.0, description="Largest norm of the gradient.")
-    scheduler_factor: float = Field(default=0.8, gt=0, lt=1, description="Of ReduceLROnPlateau.")
-    scheduler_patience: int = Field(default=10, ge=0, description="Of ReduceLROnPlateau, epochs.")
-    min_learning_rate: NotNegative = Field(default=1e-5, description="Of ReduceLROnPlateau.")
-    early_stopping: Count | None = Field(default=None, description="Stop after so many epochs without improvement.")
-    ema: float | None = Field(default=0.99, gt=0, lt=1, description="Decay of an average of the weights; null: none.")
-    checkpoint_every: Count = Field(default=1, description="Epochs between two last.ckpt.")
-
-
-class Pretrain(Training):
-    """Training on the teacher's labels."""
-
-    epochs: Count = Field(default=50, description="Passes over the data.")
-    force_scale: Positive | None = Field(
-        default=5.0, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not (the paper)."
-    )
-    val_fraction: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of parents whose labelled structures are kept for validation."
-    )
-
-
-class Finetune(Training):
-    """Training on the reference labels, with or without pretraining before it."""
-
-    epochs: Count = Field(default=200, description="Passes over the data.")
-    replay_fraction: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of teacher-labelled structures in an epoch of pretrained arms."
-    )
-    shift_energies: bool = Field(
-        default=True,
-        description="Fit a pretrained network's reference energies to the reference labels before finetuning.",
     )
 
 
@@ -302,34 +196,3 @@ class RunConfig(Section):
         if chosen.replay is not None:
             return chosen.replay
         return self.finetune.replay_fraction if chosen.pretrain else 0.0
-
-
-#: Merged below the user's own keys. The paper's: section 2.2.2, Algorithm 1, Table A.1 (silica,
-#: CGCNN), Appendix C, section 4.1 (epochs), Table 1 (MD). It examined no teacher, hence ``force``.
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "paper": {
-        "teacher": {"preset": "paper", "cutoff": 8.0, "n_basis": 10, "epochs": 200, "force": True},
-        "augment": {
-            "n_aug": 5,
-            "n_pairs": 4,
-            "pull": 1.0,
-            "n_sites": 5,
-            "perturb": 1.0,
-            "convention": "paper",
-            "ladder": "down",
-            "anchor": False,
-            "min_distance_factor": None,
-            "pairs": "closest",
-            "max_force": None,
-        },
-        "backbone": {
-            "name": "cgcnn",
-            "args": {"smooth_cutoff": False, "width": 0.2, "fixed_norm": False},
-            "core": "none",
-        },
-        "pretrain": {"epochs": 50, "loss": "mae", "force_scale": None, "ema": None},
-        "finetune": {"epochs": 200, "loss": "mae", "replay_fraction": 0.0, "shift_energies": False, "ema": None},
-        "md": {"timestep": 1.0, "steps": 5000, "n_structures": 100, "friction": 0.01},
-    },
-}

@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.workflow.config import PRESETS, RunConfig
+from mdl_physpretrain.recipe import PRESETS
+from mdl_physpretrain.workflow.config import RunConfig
 
 __all__ = ["build_config", "dump_config", "load_config", "load_layers", "merge", "schema_rows"]
 

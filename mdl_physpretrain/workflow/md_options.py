@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Sources
 from mdl_physpretrain.stability.limits import Limits
-from mdl_physpretrain.workflow.fields import Count, NotNegative, Positive, Section, Sources
 
 __all__ = ["MD", "Condition", "Probe", "Simulation"]
 

@@ -17,11 +17,12 @@ from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.errors import evaluate, trivial_errors
 from mdl_physpretrain.potentials.factories import calculator_factory as made
+from mdl_physpretrain.recipe import Augment, Teacher
 from mdl_physpretrain.structures import get_labels, reference_energies, write_structures
 from mdl_physpretrain.teacher import examine, fit_eam, teacher_curves
 from mdl_physpretrain.teacher.decomposition import eam_decomposition
 from mdl_physpretrain.teacher.label import label
-from mdl_physpretrain.workflow.config import Augment, RunConfig, Teacher
+from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.data import plain, read_part
 from mdl_physpretrain.workflow.records import write_atomic
 

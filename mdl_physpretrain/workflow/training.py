@@ -15,9 +15,10 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.potentials import load_model
+from mdl_physpretrain.recipe import Training
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.training import build_student, shift_reference_energies, train
-from mdl_physpretrain.workflow.config import RunConfig, Training
+from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.data import read_part
 from mdl_physpretrain.workflow.device_process import is_first_rank
 from mdl_physpretrain.workflow.teacher import TEACHER

@@ -207,8 +207,8 @@ def test_kitchen_sink_is_complete_and_shows_the_defaults():
 def test_every_option_of_a_training_is_one_of_train():
     import inspect
 
+    from mdl_physpretrain.recipe import Training
     from mdl_physpretrain.training import train
-    from mdl_physpretrain.workflow.config import Training
 
     assert set(Training.model_fields) <= set(inspect.signature(train).parameters)
 

@@ -12,8 +12,8 @@ from nshconfig import Field
 from torch.utils.data import Dataset
 
 from mdl_physpretrain.hosts.mattertune.labelling import clean, labelled_structures, part_of, with_stress
+from mdl_physpretrain.recipe import Augment, Teacher
 from mdl_physpretrain.structures import reference_energies
-from mdl_physpretrain.workflow.config import Augment, Teacher
 
 __all__ = ["EAMLabelledDatasetConfig", "StructuresDataset"]
 

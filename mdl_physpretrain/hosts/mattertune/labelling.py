@@ -16,13 +16,13 @@ from ase import Atoms
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.recipe import Augment, Teacher
 from mdl_physpretrain.source_graph import dependencies, source_hash
 from mdl_physpretrain.structures import get_labels, read_structures, set_labels, write_structures
 from mdl_physpretrain.structures.ids import unique_ids
 from mdl_physpretrain.structures.labels import Labels, structure_id
 from mdl_physpretrain.structures.randomness import stable_id
 from mdl_physpretrain.teacher import examine, fit_eam
-from mdl_physpretrain.workflow.config import Augment, Teacher
 from mdl_physpretrain.workflow.data import plain
 from mdl_physpretrain.workflow.records import file_hash, write_atomic
 from mdl_physpretrain.workflow.teacher import augmented_labels, calculator_factory

@@ -20,11 +20,11 @@ from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.mattertune.labelling import clean
 from mdl_physpretrain.hosts.mattertune.loading import potential
+from mdl_physpretrain.option_types import Sources
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.report import write_report
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.workflow.data import choose
-from mdl_physpretrain.workflow.fields import Sources
 from mdl_physpretrain.workflow.md_options import Simulation
 from mdl_physpretrain.workflow.records import write_atomic
 

@@ -1,4 +1,4 @@
-"""Types that the options of a run are made of."""
+"""Types that options are made of: counts, shares, positive numbers, lists of files."""
 
 from __future__ import annotations
 
