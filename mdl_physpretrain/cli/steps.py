@@ -171,12 +171,12 @@ def evaluate(
     """Energy, force and stress errors, next to those of the trivial predictor."""
     from mdl_physpretrain.hosts.loading import potential_name
     from mdl_physpretrain.potentials.errors import trivial_errors
-    from mdl_physpretrain.probes.questions import errors
+    from mdl_physpretrain.probes.errors import potential_errors
     from mdl_physpretrain.structures import reference_energies
 
     data = _read(structures)
-    (mine,) = errors(_potential(model, device), data)["efs"].to_dict("records")
-    _errors_table({potential_name(model): mine, "trivial": trivial_errors(data, reference_energies(data))})
+    errors = potential_errors(_potential(model, device), data)
+    _errors_table({potential_name(model): errors, "trivial": trivial_errors(data, reference_energies(data))})
 
 
 def _read(sources: list[str]) -> list[Any]:

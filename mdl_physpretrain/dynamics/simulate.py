@@ -117,8 +117,9 @@ def simulate(
         Atoms in one batch; default 512 on a CPU, 16384 on a GPU.
     checkpoint
         File to which finished structures are written (after each batch, or
-        every half minute). When it exists, structures in it are not run again;
-        one written with other options, another potential or other structures
+        every half minute). When it exists, structures in it are not run again,
+        but for those of a batch that was interrupted; one written with other
+        options, another potential or other structures
         of the same id is refused.
     executor
         Workers that share the batches (with engine ``"ase"``, the
@@ -191,7 +192,8 @@ def simulate(
         most = max_batch_atoms or BATCH_ATOMS.get(potential.device.type, BATCH_ATOMS["cuda"])
         portions = split_batches(structures, most)
     names = store.order
-    todo = [left for part in portions if (left := [k for k in part if names[k] not in store.done])]
+    # a batch that was interrupted is done again as a whole: batches of other structures round differently
+    todo = [part for part in portions if any(names[k] not in store.done for k in part)]
     try:
         if executor is None:
             run_here(run, potential, todo, structures, store, progress)

@@ -14,6 +14,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.sum import Sum
 from mdl_physpretrain.potentials.zbl import ZBL
+from mdl_physpretrain.probes.base import Probe, Subject
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 from mdl_physpretrain.teacher.label import label
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RANDOM",
+    "ForceAlignment",
     "alignment_summary",
     "alignment_table",
     "force_angles",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 MIN_FORCE = 1e-3
+MAX_STRUCTURES = 100  # of the probe
 SHARES = (30, 60, 90)
 RANDOM = "random directions"
 
@@ -153,6 +156,24 @@ def alignment_table(
     if not tables:
         raise ConfigError("there are no models whose forces could be compared")
     return pd.concat(tables, ignore_index=True)
+
+
+class ForceAlignment(Probe):
+    """Angles of a network's forces to the teacher's, or of a hybrid's two parts, on structures that are not trained."""
+
+    name = "alignment"
+    question = "forces as the teacher's"
+    asked_of = "potential"
+    needs = frozenset({"eam"})
+    files = {"alignment": ("structure_id", "element", "angle")}  # noqa: RUF012
+    expected = frozenset({"alignment"})
+    answer_place = 70
+
+    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
+        assert asked.eam is not None
+        structures = asked.choose(asked.first_split("test", "val", "train"), MAX_STRUCTURES)
+        angles = alignment_table({asked.name: asked.potential}, asked.eam, structures)  # type: ignore[dict-item]
+        return {"alignment": angles.drop(columns="arm").round(4)}
 
 
 def alignment_summary(angles: pd.DataFrame) -> pd.DataFrame:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from mdl_physpretrain.report import layout
 from mdl_physpretrain.report.conditions import main_conditions
-from mdl_physpretrain.report.probes import DIATOMIC, compression_summary, diatomic_summary, nve_summary
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.text import DASH, Sentence, number, p_value, plural, share
+from mdl_physpretrain.report.text import DASH, Sentence, p_value, plural, share
 from mdl_physpretrain.statistics.pairwise import compare_potentials
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ def check_comparisons(run: RunData) -> list[tuple[str, PotentialPair]]:
 def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, PotentialPair]]) -> list[Sentence]:
     """A sentence on each potential, then one on each comparison."""
     answers = run.verdicts
-    probes = ((diatomic_summary(run), _diatomic), (compression_summary(run), _compressed), (nve_summary(run), _drift))
     main = [] if run.physicality is None else main_conditions(run.physicality)
     found = []
     for arm in run.arms:
@@ -47,13 +44,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
         counted = [row for row in rows if row["condition"] in main]
         failures = sum(row["unphysical"] for row in rows)
         flags = 0 if answers is None else int(((answers["arm"] == arm) & (answers["verdict"] == "no")).sum())
-        for summary, words in probes if answers is None else ():  # else the table of answers says it
-            own = summary[summary["arm"] == arm] if len(summary) else summary
-            if len(own):
-                text, n = words(own)
-                texts.append(text)
-                flags += n
-        if not texts:
+        if not texts and (answers is None or not (answers["arm"] == arm).any()):
             continue
         mood, label = "good", "no failure seen"
         if failures:
@@ -61,7 +52,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
             failed, total = (sum(row[key] for row in counted) for key in ("unphysical", "total"))
             mood, label = "bad", f"{failed} of {total} fail"
         elif flags:
-            mood, label = "caution", "flags" if answers is None else f"{plural(flags, 'answer')} no"
+            mood, label = "caution", f"{plural(flags, 'answer')} no"
         elif not rows:
             label = "no flag"
         found.append(
@@ -87,34 +78,6 @@ def _trajectories(row: dict[str, Any], *, several: bool) -> str:
     total, failed = row["total"], row["unphysical"]
     text = f"{start}Unphysical trajectories: {share(failed, total, row['unphysical_low'], row['unphysical_high'])}"
     return text + (f": {what}." if what else ".")
-
-
-def _diatomic(own: pd.DataFrame) -> tuple[str, int]:
-    bad = own[own["ok"] < own["curves"]]
-    text = f"Pairs of atoms alone: {len(bad)} of {len(own)} flagged"
-    kinds = []
-    for name, title in DIATOMIC.items():
-        hit = own.loc[own[name] > 0, "pair"].tolist()
-        if hit:
-            kinds.append(
-                f"{title.lower()} in {', '.join(hit[:4])}" + (f" and {len(hit) - 4} more" if len(hit) > 4 else "")
-            )
-    return text + (f" ({'; '.join(kinds)})." if kinds else "."), len(bad)
-
-
-def _compressed(own: pd.DataFrame) -> tuple[str, int]:
-    row = own.iloc[0]
-    bad = int(row["curves"] - row["ok"])
-    what = [f"{int(row[k])} {word}" for k, word in (("collapse", "collapse"), ("discontinuity", "jump")) if row[k]]
-    return f"Compressed cells: {bad} of {row['curves']} flagged" + (f" ({', '.join(what)})." if what else "."), bad
-
-
-def _drift(own: pd.DataFrame) -> tuple[str, int]:
-    row = own.iloc[0]
-    if not np.isfinite(row["drift_median"]):
-        return f"Constant energy: {plural(row['trajectories'], 'run')} too short for a drift.", 0
-    text = f"Constant energy: median drift {number(row['drift_median'], 3)} meV/atom/ps, largest"
-    return f"{text} {number(row['drift_largest'], 3)}.", 0
 
 
 def check_tests(pairs: list[tuple[str, PotentialPair]]) -> layout.HtmlTable | None:

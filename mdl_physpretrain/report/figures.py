@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from mdl_physpretrain.probes.page import MAX_PANELS
 from mdl_physpretrain.report.alignment import alignment_figure
-from mdl_physpretrain.report.figures_probes import MAX_PAIRS, compression_figure, rdf_figure
 from mdl_physpretrain.report.figures_time import failure_figure
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.style import INK, MUTED, PALETTE, ArmStyle, Figure, Legend, Panel, arm_legend, arm_styles
@@ -20,7 +20,7 @@ from mdl_physpretrain.report.tables import main_split
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["MAX_PAIRS", "all_figures"]
+__all__ = ["all_figures"]
 
 PARTS = (("pair_term", "pair term", PALETTE[1]), ("embedding", "embedding", PALETTE[4]), ("core", "core", PALETTE[3]))
 
@@ -35,9 +35,6 @@ def all_figures(run: RunData) -> dict[str, Callable[[], Figure | None]]:
         "teacher_fit": _teacher_fit,
         "min_distances": _distances,
         "learning_curves": _learning,
-        "diatomics": _diatomics,
-        "rdf": rdf_figure,
-        "compression": compression_figure,
         "alignment": _alignment,
     }
     return {name: partial(maker, run, styles) for name, maker in makers.items()}
@@ -102,7 +99,7 @@ def _teacher(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     verdicts = {str(p.get("pair")): p for p in (run.examination or {}).get("pairs") or [] if isinstance(p, dict)}
     parts = [part for part in PARTS if part[0] in curves and curves[part[0]].abs().max() > 0]
     panels = []
-    for pair in list(dict.fromkeys(curves["pair"]))[:MAX_PAIRS]:
+    for pair in list(dict.fromkeys(curves["pair"]))[:MAX_PANELS]:
         verdict = verdicts.get(pair)
         badge = None if verdict is None else ("passed", True) if verdict.get("passed") else ("failed", False)
         curve = curves[curves["pair"] == pair].sort_values("r")
@@ -174,7 +171,7 @@ def _distances(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     sets = [s for s in ("original", "augmented") if (table["set"] == s).any()]
     colours = dict(zip(sets, (PALETTE[1], PALETTE[4]), strict=False))
     panels = []
-    for pair in list(dict.fromkeys(table["pair"]))[:MAX_PAIRS]:
+    for pair in list(dict.fromkeys(table["pair"]))[:MAX_PANELS]:
         part = table[table["pair"] == pair]
         panels.append(Panel(str(pair), partial(_histogram, table=part, colours=colours)))
     return Figure("Smallest distances", panels, [Legend(s, colours[s], "fill") for s in sets], size=(3.8, 2.3))
@@ -269,49 +266,4 @@ def _arm_histories(
 
 
 def _alignment(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
-    return None if run.alignment is None else alignment_figure(run.alignment, styles)
-
-
-def _diatomics(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
-    """Fig. 6a: energy of two atoms alone, by arm; the teacher beside it."""
-    table = run.diatomics
-    if table is None:
-        return None
-    arms = [a for a in run.arms if (table["arm"] == a).any()]
-    teacher = "teacher" in set(table["arm"]) - set(arms)
-    panels = []
-    for pair in list(dict.fromkeys(table["pair"]))[:MAX_PAIRS]:
-        part = table[table["pair"] == pair]
-        curve = part[part["arm"] == "teacher"].rename(columns={"energy": "total"}) if teacher else run.curves
-        if curve is not None:
-            curve = curve[curve["pair"] == pair].sort_values("r")
-        panels.append(Panel(str(pair), partial(_diatomic_panel, table=part, teacher=curve, arms=arms, styles=styles)))
-    legend = arm_legend(arms, styles)
-    if teacher or run.curves is not None:
-        legend.append(Legend("teacher" if teacher else "teacher, in the data's surroundings", INK, "dashed"))
-    return Figure("Energy of a pair of atoms", panels, legend)
-
-
-def _diatomic_panel(
-    ax: Axes, table: pd.DataFrame, teacher: pd.DataFrame | None, arms: list[str], styles: dict[str, ArmStyle]
-) -> None:
-    ax.axhline(0, color=MUTED, linewidth=0.7)
-    lowest = [-1.0]
-    for arm in arms:
-        wide = table[table["arm"] == arm].pivot_table(
-            index="r", columns="seed" if "seed" in table else "arm", values="energy"
-        )
-        if wide.empty:
-            continue
-        wide = wide - wide.iloc[-1]  # zero where the atoms are farthest apart
-        for column in wide if wide.shape[1] > 1 else []:
-            ax.plot(wide.index, wide[column], color=styles[arm].colour, linewidth=0.7, alpha=0.4)
-        ax.plot(wide.index, wide.mean(axis=1), color=styles[arm].colour, linestyle=styles[arm].line)
-        lowest.append(float(np.nanmin(wide.to_numpy(float))))
-    if teacher is not None and len(teacher):
-        energy = teacher["total"].to_numpy(float)
-        ax.plot(teacher["r"], energy - energy[-1], color=INK, linestyle="--", linewidth=1.4)
-        lowest.append(float(np.nanmin(energy - energy[-1])))
-    low = max(1.15 * min(lowest), -25.0)
-    ax.set(ylim=(low, float(np.clip(-1.5 * low, 5, 20))), xlim=(table["r"].min(), min(6.0, table["r"].max())))
-    ax.set(xlabel="distance (Å)", ylabel="energy (eV)")
+    return alignment_figure(run.tables["alignment"], styles) if "alignment" in run.tables else None

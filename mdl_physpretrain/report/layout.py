@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from mdl_physpretrain.probes.page import DASH, Cell, Column, HtmlTable, number, spread
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.tables import efs_reference_rows
-from mdl_physpretrain.report.text import DASH, number, spread
 
 __all__ = [
     "Cell",
@@ -34,38 +33,6 @@ OUTCOMES = {
     "broken": "NaN or explosion",
     "other": "other",
 }
-
-
-@dataclass(frozen=True)
-class Column:
-    """A heading, its unit, and whether it holds numbers."""
-
-    title: str
-    unit: str = ""
-    numeric: bool = True
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Text, a smaller second line, a key to sort by, CSS classes; ``arm`` puts the arm's mark in front."""
-
-    text: str
-    note: str = ""
-    key: Any = None
-    css: str = ""
-    arm: str | None = None
-
-
-@dataclass
-class HtmlTable:
-    """A table of the page; ``file`` is the stem of the CSV and JSON files beside it."""
-
-    columns: list[Column]
-    rows: list[list[Cell]]
-    file: str = ""
-    sortable: bool = False
-    row_css: list[str] = field(default_factory=list)
-    css: str = ""
 
 
 def _count(row: dict[str, Any], name: str, *, bad: bool, seeds: bool) -> Cell:

@@ -1,4 +1,4 @@
-"""The parts of the page beside the verdict: teacher, filter, angles, probes, stages, environment, facts."""
+"""The parts of the page beside the verdict: teacher, filter, angles, stages, environment, facts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pandas as pd
 from mdl_physpretrain.probes.force_alignment import alignment_summary
 from mdl_physpretrain.report import layout, probes
 from mdl_physpretrain.report.downloads import Downloads
-from mdl_physpretrain.report.figures_probes import mean_rdf
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.text import number
 
@@ -22,7 +21,7 @@ METHOD_STAGES = {"teacher", "fit", "augment", "label", "pretrain"}
 
 
 def pieces(run: RunData, downloads: Downloads) -> dict[str, Any]:
-    """Tables of the teacher, the filter, the angles, the probes and the stages, for the template."""
+    """Tables of the teacher, the filter, the angles and the stages, for the template."""
     teacher = layout.teacher_pairs(run.examination) if run.examination else None
     if teacher and run.examination:
         downloads.save(pd.DataFrame([p for p in run.examination["pairs"] if isinstance(p, dict)]), "teacher_pairs")
@@ -32,57 +31,21 @@ def pieces(run: RunData, downloads: Downloads) -> dict[str, Any]:
     if run.timings:
         downloads.save(pd.DataFrame(run.timings), "timings")
     angles = None
-    if run.alignment is not None:
-        summary = alignment_summary(run.alignment)
+    if "alignment" in run.tables:
+        summary = alignment_summary(run.tables["alignment"])
         downloads.save(summary.reset_index(), "alignment")
         angles = layout.alignment(summary)
+    if run.decomposition is not None:
+        downloads.save(run.decomposition, "decomposition")
     return {
         "alignment": angles,
+        "decomposition": None if run.decomposition is None else probes.decomposition(run.decomposition),
         "teacher_pairs": teacher,
         "filtered": removed,
         "timings": layout.timings(run.timings) if run.timings else None,
         "overhead": _overhead(run.timings),
         "environment": list(_flat(run.environment)) if run.environment else [],
-        **_probes(run, downloads),
     }
-
-
-def _probes(run: RunData, downloads: Downloads) -> dict[str, Any]:
-    """Tables of the probes by the name of their file; ``None`` where there is none."""
-    who = "Potential" if run.is_check else "Arm"
-    found: dict[str, Any] = {"decomposition": None}
-    for name, make, draw in (
-        ("diatomic_flags", probes.diatomic_summary, probes.diatomic_flags),
-        ("compression", probes.compression_summary, probes.compression),
-        ("nve", probes.nve_summary, probes.nve),
-        ("rdf_errors", probes.rdf_summary, probes.rdf_errors),
-    ):
-        summary = make(run)
-        downloads.save(summary, name)
-        found[name] = draw(summary, who) if len(summary) else None
-    if run.decomposition is not None:
-        downloads.save(run.decomposition, "decomposition")
-        found["decomposition"] = probes.decomposition(run.decomposition)
-    for name, table in (
-        ("diatomic_flags_each", run.diatomic_flags),
-        ("compression_flags_each", run.compression_flags),
-        ("compression_curves", run.compression),
-        ("nve_each", run.nve),
-        ("rdf_curves", None if run.rdf is None else mean_rdf(run.rdf)),
-        ("diatomic_curves", run.diatomics),
-    ):
-        if table is not None:
-            downloads.save(table, name, decimals=4)  # curves: drawings need no more
-    found["flagged_structures"] = _flagged(run)
-    return found
-
-
-def _flagged(run: RunData) -> str:
-    """Names of the structures whose compression curves carry flags, a few of them."""
-    if run.compression_flags is None:
-        return ""
-    names = list(dict.fromkeys(run.compression_flags.loc[~run.compression_flags["ok"], "structure_id"].astype(str)))
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _overhead(timings: list[dict[str, Any]] | None) -> dict[str, str] | None:

@@ -12,9 +12,9 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
@@ -24,12 +24,23 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from mdl_physpretrain.probes.page import INK, MUTED, ArmStyle, Figure, Legend, Panel, arm_legend
 
-__all__ = ["ArmStyle", "Drawn", "Figure", "Legend", "Panel", "arm_legend", "arm_styles", "draw"]
+__all__ = [
+    "INK",
+    "MUTED",
+    "ArmStyle",
+    "Drawn",
+    "Figure",
+    "Legend",
+    "Panel",
+    "arm_legend",
+    "arm_styles",
+    "css_colour",
+    "draw",
+]
 
-INK, MUTED, GRID = "#1b2730", "#66727d", "#dfe4e8"
+GRID = "#dfe4e8"
 # Okabe and Ito's colours, which colour-blind readers can tell apart
 PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7a68a6")
 LINES = ("-", "-", "-", "--", "--", "--", ":", ":")
@@ -65,16 +76,6 @@ RC: Any = {  # matplotlib's type for the keys is a list of all of them
 }
 
 
-@dataclass(frozen=True)
-class ArmStyle:
-    """Colour, line and marker of an arm, the same in every figure and table."""
-
-    colour: str
-    line: str
-    marker: str
-    variable: str
-
-
 PINNED = {"baseline": 0, "pretrained": 1}  # vermilion and blue in every report
 
 
@@ -88,59 +89,19 @@ def arm_styles(arms: Sequence[str]) -> dict[str, ArmStyle]:
     }
 
 
-@dataclass(frozen=True)
-class Legend:
-    """An entry of a legend; ``kind`` is ``line``, ``dashed``, ``dotted``, ``fill`` or ``marker``."""
-
-    label: str
-    colour: str
-    kind: str = "line"
-    marker: str = "o"
-
-    @property
-    def css(self) -> str:
-        """Value of the colour on the page."""
-        return VARIABLES.get(self.colour, self.colour)
-
-    def handle(self) -> Any:
-        """The same entry for matplotlib."""
-        if self.kind == "fill":
-            return Patch(facecolor=self.colour, alpha=0.6, label=self.label)
-        if self.kind == "marker":
-            return Line2D([], [], color=self.colour, marker=self.marker, linestyle="none", label=self.label)
-        dash: Any = {"dashed": "--", "dotted": ":"}.get(self.kind, "-")
-        return Line2D([], [], color=self.colour, linestyle=dash, label=self.label)
+def css_colour(colour: str) -> str:
+    """A colour of the theme as a variable of the page; others as they are."""
+    return VARIABLES.get(colour, colour)
 
 
-def arm_legend(arms: Sequence[str], styles: Mapping[str, ArmStyle]) -> list[Legend]:
-    """An entry for each arm."""
-    return [Legend(arm, styles[arm].colour, "dashed" if styles[arm].line != "-" else "line") for arm in arms]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One set of axes.
-
-    Attributes
-    ----------
-    badge
-        A word beside the title on the page, and whether it is good news.
-    """
-
-    title: str
-    paint: Callable[[Axes], None]
-    badge: tuple[str, bool] | None = None
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Panels that belong together; ``size`` is that of one panel in inches."""
-
-    alt: str
-    panels: list[Panel]
-    legend: list[Legend] = field(default_factory=list)
-    size: tuple[float, float] = (3.8, 2.6)
-    columns: int = 3
+def _handle(entry: Legend) -> Any:
+    """An entry of a legend for matplotlib."""
+    if entry.kind == "fill":
+        return Patch(facecolor=entry.colour, alpha=0.6, label=entry.label)
+    if entry.kind == "marker":
+        return Line2D([], [], color=entry.colour, marker=entry.marker, linestyle="none", label=entry.label)
+    dash: Any = {"dashed": "--", "dotted": ":"}.get(entry.kind, "-")
+    return Line2D([], [], color=entry.colour, linestyle=dash, label=entry.label)
 
 
 @dataclass(frozen=True)
@@ -199,7 +160,7 @@ def _png(figure: Figure, path: Path) -> None:
         ax.set_axis_off()
     if figure.legend:
         canvas.legend(
-            handles=[entry.handle() for entry in figure.legend],
+            handles=[_handle(entry) for entry in figure.legend],
             loc="outside lower center",
             ncols=min(6, len(figure.legend)),
         )

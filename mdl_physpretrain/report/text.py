@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
+from mdl_physpretrain.probes.page import DASH, number, plural, spread
 from mdl_physpretrain.statistics.arms import MIN_SEEDS, Comparison, PairedDifference
 
 __all__ = ["DASH", "Sentence", "accuracy_sentence", "number", "p_text", "p_value", "physicality_sentence", "plural",
            "share", "spread", "teacher_sentence"]  # fmt: skip
-
-DASH = "–"
 
 
 @dataclass(frozen=True)
@@ -24,23 +22,6 @@ class Sentence:
     mood: str
     label: str
     text: Markup
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A number with fixed decimals, a dash for what is missing; huge ones in powers of ten."""
-    try:
-        value = float(value)
-    except (TypeError, ValueError):
-        return DASH
-    if not math.isfinite(value):
-        return DASH if math.isnan(value) else ("∞" if value > 0 else "−∞")
-    text = f"{value:.2e}" if abs(value) >= 1e6 else f"{value:.{digits}f}"
-    return text.replace("-", "−")
-
-
-def spread(mean: float, std: float, digits: int = 3) -> str:
-    """Mean ± standard deviation; the mean alone where there is only one value."""
-    return f"{number(mean, digits)} ± {number(std, digits)}" if math.isfinite(std) else number(mean, digits)
 
 
 def p_text(p: float) -> str:
@@ -56,11 +37,6 @@ def p_value(p: float) -> str:
     mantissa, exponent = f"{p:.0e}".split("e")
     power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{mantissa}·10{power}"
-
-
-def plural(n: int, noun: str) -> str:
-    """``1 seed``, ``2 seeds``."""
-    return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
 def share(count: int, total: int, low: float, high: float) -> str:

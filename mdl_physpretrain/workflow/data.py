@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -23,8 +23,10 @@ from mdl_physpretrain.structures import (
     validate_structures,
     write_structures,
 )
-from mdl_physpretrain.workflow.config import Data, RunConfig
 from mdl_physpretrain.workflow.records import write_atomic
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.workflow.config import Data, RunConfig
 
 __all__ = ["choose", "plain", "prepare", "read_part"]
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Sources
+from mdl_physpretrain.probes.registry import option_fields
 from mdl_physpretrain.stability.limits import Limits
 
 __all__ = ["MD", "Condition", "Probe", "Simulation"]
@@ -127,9 +128,8 @@ class MD(Simulation):
         return found
 
 
-class Probe(Section):
-    """What a finished potential is asked besides MD."""
+_PROBE_OPTIONS: Any = option_fields(without=MD.model_fields)
 
-    n_compressed: int = Field(
-        default=8, ge=0, description="Test structures that are compressed to 0.7 of their length."
-    )
+
+class Probe(_PROBE_OPTIONS):
+    """What a finished potential is asked besides MD: the options of all probes."""

@@ -22,13 +22,14 @@ from mdl_physpretrain.structures import get_labels, reference_energies, write_st
 from mdl_physpretrain.teacher import examine, fit_eam, teacher_curves
 from mdl_physpretrain.teacher.decomposition import eam_decomposition
 from mdl_physpretrain.teacher.label import label
-from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.data import plain, read_part
+from mdl_physpretrain.workflow.layout import JOURNAL, TEACHER
 from mdl_physpretrain.workflow.records import write_atomic
 
 if TYPE_CHECKING:
     from mdl_physpretrain.augmentation import FilterResult
     from mdl_physpretrain.potentials import EAM
+    from mdl_physpretrain.workflow.config import RunConfig
 
 __all__ = [
     "JOURNAL",
@@ -41,8 +42,6 @@ __all__ = [
     "teach",
 ]
 
-TEACHER = "teacher/teacher.pt"
-JOURNAL = "augment/labels.journal"
 WRITTEN = ("errors.json", "examination.json", "curves.csv", "decomposition.csv")
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,33 +17,14 @@ from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.recipe import Training
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.training import build_student, shift_reference_energies, train
-from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.data import read_part
 from mdl_physpretrain.workflow.device_process import is_first_rank
-from mdl_physpretrain.workflow.teacher import TEACHER
+from mdl_physpretrain.workflow.layout import LABELLED, TEACHER, arm_folder, derived_seed, pretrain_folder
 
-__all__ = ["LABELLED", "arm_folder", "derived_seed", "finetune_arm", "pretrain_folder", "pretrain_student"]
+if TYPE_CHECKING:
+    from mdl_physpretrain.workflow.config import RunConfig
 
-LABELLED = "augment/labelled.extxyz"
-
-
-def derived_seed(seed: int, purpose: str) -> int:
-    """An independent seed for one purpose within a run's seed.
-
-    The purpose is the same for all arms: the same initial weights, starting
-    velocities and noise, so that arms are compared in pairs.
-    """
-    return int(np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(1)[0] & 0x7FFFFFFF)
-
-
-def pretrain_folder(seed: int, core: str) -> str:
-    """Folder of the pretraining of a seed; a network with a core is another network."""
-    return f"seed-{seed}/pretrain" + ("" if core == "none" else f"-{core}")
-
-
-def arm_folder(seed: int, arm: str) -> str:
-    """Folder of an arm's training."""
-    return f"seed-{seed}/{arm}"
+__all__ = ["finetune_arm", "pretrain_student"]
 
 
 def pretrain_student(config: RunConfig, folder: Path, show: bool, *, seed: int, core: str) -> list[str]:
