@@ -71,10 +71,10 @@ def test_figures_of_the_probes(run, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     makers = all_figures(read_run(run))
-    own = {name: makers[name] for name in ("failure_steps", "rdf", "compression")}
+    own = {"failure_steps": makers["failure_steps"]}
     monkeypatch.setattr(build, "all_figures", lambda run: own)
     page = Page(write_report(folder).read_text())
-    for name in (*own, "failing_frames"):
+    for name in (*own, "rdf", "diffusion", "compression", "failing_frames"):
         assert (folder / "report" / "figures" / f"{name}.png").stat().st_size > 5000
     shown = [v for t, k, v in page.attributes if (t, k) == ("svg", "aria-label")]
     assert [v for v in shown if v.startswith("Radial")] == [f"Radial distribution function: {pair}" for pair in PAIRS]
@@ -84,7 +84,7 @@ def test_figures_of_the_probes(run, tmp_path, monkeypatch):
     assert "lmo-003 3 flagged" in page.text
 
 
-PROBES = {"rdf.csv": "rdf", "rdf_errors.csv": "rdf", "compression.csv": "compression",
+PROBES = {"rdf.csv": "rdf", "msd.csv": "diffusion", "diffusion.csv": "diffusion", "rdf_errors.csv": "rdf", "compression.csv": "compression",
           "compression_flags.csv": "compression", "nve.csv": "nve", "diatomic_flags.csv": "diatomics",
           "teacher/decomposition.csv": "teacher"}  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_without_their_files_nothing_is_said(run, tmp_path, no_figures):
     for file in folder.glob("seed-*/md/*.npz"):
         file.unlink()
     page = Page(write_report(folder).read_text())
-    assert not {"rdf", "compression", "nve", "worst"} & set(page.ids)
+    assert not {"rdf", "diffusion", "compression", "nve", "worst"} & set(page.ids)
     assert "diatomics" in page.ids
     assert read_run(folder).notes == {}
 
@@ -169,6 +169,13 @@ def test_rdf_errors_are_means_over_seeds(run, page):
     assert shown["baseline"][0] == "0.410 ± 0.010"
     assert shown["pretrained"][:2] == ["0.110 ± 0.010"] * 2
     assert shown["pretrained"][-1] == "12"
+
+
+def test_diffusion_is_the_mean_over_seeds(page):
+    shown = {(row[0], row[1]): row[2:] for row in page.tables["Diffusion coefficients"]}
+    assert shown["baseline", "Li"] == ["0.11", "1.10e-05", "0.90"]
+    assert shown["pretrained", "O"][0] == "0"
+    assert "± 0.01 over 3 seeds" in page.text
 
 
 def test_decomposition_stands_beside_the_teacher(page):
@@ -321,8 +328,8 @@ def test_a_check_is_a_page_on_potentials(checked):
     assert "Check of 2 potentials" in page.text
     assert "not in the run folder" not in page.text
     found = [i for i in page.ids if i in build.SECTIONS]
-    assert found == ["verdict", "physicality", "failures", "worst", "trajectories", "rdf", "diatomics", "compression",
-                     "nve", "data"]  # fmt: skip
+    assert found == ["verdict", "physicality", "failures", "worst", "trajectories", "rdf", "diffusion", "diatomics",
+                     "compression", "nve", "data"]  # fmt: skip
     assert read_run(folder).notes == {}
     for words in ("potential A of the test", "A: 6 of 6 fail", "B: no failure seen"):
         assert words in page.text
@@ -331,8 +338,10 @@ def test_a_check_is_a_page_on_potentials(checked):
         f"Unphysical trajectories: 6 of 6 (100%, 95% interval {100 * low:.0f}–{100 * high:.0f}%): 6 atom overlap."
         in page.text
     )
-    assert "Compressed cells: 1 of 4 flagged (1 collapse)." in page.text
-    assert "2 of 3 flagged (hole in Li-O, O-O" in page.text
+    answers = {row[0]: row[1:] for row in page.tables["Verdicts"]}  # made from the tables: there is no verdicts.csv
+    assert answers["compression costs energy"] == answers["two atoms repel"] == ["no", "yes"]
+    assert "3 of 4 structures without a flag; cell-3 (collapse)" in page.text
+    assert "1 of 3 pairs without a flag; Li-O (hole" in page.text
 
 
 def test_a_check_claims_nothing_about_training(checked):
