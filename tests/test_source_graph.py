@@ -23,7 +23,11 @@ PACKAGE = Path(mdl_physpretrain.__file__).parent
 CONFIG = RunConfig(
     data={"source": "demo"},
     seeds=[0],
-    arms={"baseline": {"pretrain": False}, "pretrained": {"core": "zbl"}, "hybrid": {"pretrain": False, "hybrid": "joint"}},
+    arms={
+        "baseline": {"pretrain": False},
+        "pretrained": {"core": "zbl"},
+        "hybrid": {"pretrain": False, "hybrid": "joint"},
+    },
     md={"trajectory_interval": 10, "also": [{"ensemble": "nve"}]},
 )
 KERNEL = "mdl_physpretrain.graphs.edge_kernel"

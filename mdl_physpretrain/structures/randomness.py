@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -10,7 +11,7 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
 
-__all__ = ["require_unique_ids", "stable_id", "structure_rng"]
+__all__ = ["derived_seed", "require_unique_ids", "stable_id", "structure_rng"]
 
 
 def stable_id(atoms: Atoms) -> str:
@@ -75,3 +76,12 @@ def structure_rng(seed: int, identifier: str) -> np.random.Generator:
         raise ConfigError(f"seed must be a non-negative integer, not {seed!r}")
     key = int.from_bytes(blake2b(identifier.encode(), digest_size=8).digest(), "little")
     return np.random.default_rng(np.random.SeedSequence([int(seed), key]))
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """An independent seed for one purpose within a run's seed.
+
+    The purpose is the same for all arms of a run: the same initial weights,
+    starting velocities and noise, so that arms are compared in pairs.
+    """
+    return int(np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(1)[0] & 0x7FFFFFFF)

@@ -1,12 +1,8 @@
-"""Where the files of a run folder are, and seeds that its stages share."""
+"""Where the files of a run folder are."""
 
 from __future__ import annotations
 
-import zlib
-
-import numpy as np
-
-__all__ = ["JOURNAL", "LABELLED", "TEACHER", "arm_folder", "derived_seed", "md_file", "pretrain_folder"]
+__all__ = ["JOURNAL", "LABELLED", "TEACHER", "arm_folder", "md_file", "pretrain_folder"]
 
 TEACHER = "teacher/teacher.pt"
 JOURNAL = "augment/labels.journal"
@@ -26,12 +22,3 @@ def arm_folder(seed: int, arm: str) -> str:
 def md_file(seed: int, arm: str, label: str = "") -> str:
     """Start of the names of an arm's MD files; further conditions carry their label."""
     return f"seed-{seed}/md/{arm}" + (f"@{label}" if label else "")
-
-
-def derived_seed(seed: int, purpose: str) -> int:
-    """An independent seed for one purpose within a run's seed.
-
-    The purpose is the same for all arms: the same initial weights, starting
-    velocities and noise, so that arms are compared in pairs.
-    """
-    return int(np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(1)[0] & 0x7FFFFFFF)

@@ -12,18 +12,20 @@ from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.data import prepare
 from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, TEACHER, arm_folder, md_file, pretrain_folder
 from mdl_physpretrain.workflow.records import file_hash
 from mdl_physpretrain.workflow.run_suite import RunSuite
 from mdl_physpretrain.workflow.stages.collect import collect, collected_kinds
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
+from mdl_physpretrain.workflow.stages.finetune import finetune_arm
 from mdl_physpretrain.workflow.stages.frames import read_frames
+from mdl_physpretrain.workflow.stages.labels import label_augmented
 from mdl_physpretrain.workflow.stages.md import simulate_potential
+from mdl_physpretrain.workflow.stages.prepare import prepare
+from mdl_physpretrain.workflow.stages.pretrain import pretrain_network
 from mdl_physpretrain.workflow.stages.report import report
+from mdl_physpretrain.workflow.stages.teacher import teach
 from mdl_physpretrain.workflow.task import Task
-from mdl_physpretrain.workflow.teacher import label_augmented, teach
-from mdl_physpretrain.workflow.training import finetune_arm, pretrain_student
 
 __all__ = ["STAGES", "external_inputs", "plan", "probe_modules"]
 
@@ -120,7 +122,7 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
             Task(
                 name=_pretrain_name(seed, core),
                 stage="pretrain",
-                work=partial(pretrain_student, seed=seed, core=core),
+                work=partial(pretrain_network, seed=seed, core=core),
                 section=[*common, *backbone, core, config.pretrain.model_dump(), config.data.seed, foreign],
                 inputs=(LABELLED, "data/train.extxyz"),
                 needs=("prepare", "augment"),

@@ -16,8 +16,9 @@ from mdl_physpretrain.probes.base import Probe, Subject
 from mdl_physpretrain.probes.references import read_references
 from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.structures import read_structures
-from mdl_physpretrain.workflow.data import choose, read_part
-from mdl_physpretrain.workflow.layout import TEACHER, arm_folder, derived_seed
+from mdl_physpretrain.structures.randomness import derived_seed
+from mdl_physpretrain.workflow.data import random_subset, read_part
+from mdl_physpretrain.workflow.layout import TEACHER, arm_folder
 from mdl_physpretrain.workflow.suite import Cell, Suite
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class RunSuite(Suite):
             f"{arm}, seed {seed}",
             splits,
             elements=sorted({s for a in splits["train"] for s in a.symbols}),
-            choose=lambda structures, n: choose(structures, n, self.config.data.seed),
+            choose=lambda structures, n: random_subset(structures, n, self.config.data.seed),
             eam=eam,
             flag_failures=True,
             decimals=6,
@@ -85,7 +86,7 @@ class RunSuite(Suite):
                 f"md.source: there are no structures in {', '.join(md.source)}"
                 + (f" with at most {md.max_atoms} atoms" if md.max_atoms else "")
             )
-        return choose(structures, md.conditions()[label].n_structures, self.config.data.seed)
+        return random_subset(structures, md.conditions()[label].n_structures, self.config.data.seed)
 
     def simulation(self, arm: str, seed: int, label: str) -> dict[str, Any]:
         md = self.config.md.conditions()[label]

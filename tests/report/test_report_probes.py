@@ -84,7 +84,8 @@ def test_figures_of_the_probes(run, tmp_path, monkeypatch):
     assert "lmo-003 3 flagged" in page.text
 
 
-PROBES = {"rdf.csv": "rdf", "msd.csv": "diffusion", "diffusion.csv": "diffusion", "rdf_errors.csv": "rdf", "compression.csv": "compression",
+PROBES = {"rdf.csv": "rdf", "msd.csv": "diffusion", "diffusion.csv": "diffusion",
+          "rdf_errors.csv": "rdf", "compression.csv": "compression",
           "compression_flags.csv": "compression", "nve.csv": "nve", "diatomic_flags.csv": "diatomics",
           "teacher/decomposition.csv": "teacher"}  # fmt: skip
 
