@@ -13,10 +13,10 @@ from mdl_physpretrain.report.conditions import main_conditions
 from mdl_physpretrain.report.probes import DIATOMIC, compression_summary, diatomic_summary, nve_summary
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.text import DASH, Sentence, number, p_value, plural, share
-from mdl_physpretrain.statistics.pairwise import compare_potentials
+from mdl_physpretrain.statistics.paired import compare_potentials
 
 if TYPE_CHECKING:
-    from mdl_physpretrain.statistics.pairwise import PotentialPair
+    from mdl_physpretrain.statistics.paired import PotentialPair
 
 __all__ = ["answer_table", "check_comparisons", "check_sentences", "check_tests"]
 

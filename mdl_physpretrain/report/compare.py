@@ -11,7 +11,7 @@ import pandas as pd
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.report.read import RunData, read_run
 from mdl_physpretrain.report.tables import efs_table, main_split, physicality_per_seed, physicality_table
-from mdl_physpretrain.statistics.arms import mean_std
+from mdl_physpretrain.statistics.seeds import mean_std
 
 __all__ = ["compare_runs", "markdown"]
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.tables import failure_steps
-from mdl_physpretrain.statistics.arms import wilson
+from mdl_physpretrain.statistics.proportions import wilson_interval
 from mdl_physpretrain.statistics.survival import kaplan_meier, logrank
 
 __all__ = ["Timed", "curve", "survival_table", "timed"]
@@ -54,7 +54,7 @@ def curve(group: pd.DataFrame) -> pd.DataFrame:
     found = found.rename(columns={"step": "time"})
     if not len(found) or found["time"].iloc[0] > 0:
         start = {"time": 0.0, "at_risk": len(group), "failed": 0, "censored": 0, "survival": 1.0}
-        low, high = wilson(len(group), len(group))  # as long as nothing fails
+        low, high = wilson_interval(len(group), len(group))  # as long as nothing fails
         found = pd.concat([pd.DataFrame([start | {"low": low, "high": high}]), found], ignore_index=True)
     return found
 

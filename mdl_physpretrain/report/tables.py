@@ -11,14 +11,9 @@ import pandas as pd
 from ase.units import GPa
 
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.statistics.arms import (
-    Comparison,
-    PairedDifference,
-    compare_counts,
-    mean_std,
-    paired_difference,
-    wilson,
-)
+from mdl_physpretrain.statistics.paired import Comparison, compare_counts
+from mdl_physpretrain.statistics.proportions import wilson_interval
+from mdl_physpretrain.statistics.seeds import PairedDifference, mean_std, paired_difference
 
 __all__ = [
     "EFS_KEYS",
@@ -66,7 +61,7 @@ def physicality_table(run: RunData) -> pd.DataFrame:
         }
         for name, hit in _criteria(group).items():
             count = int(hit.sum())
-            low, high = wilson(count, len(group))
+            low, high = wilson_interval(count, len(group))
             mean, std, _ = mean_std(hit.groupby(group["seed"]).sum())
             row |= {name: count, f"{name}_low": low, f"{name}_high": high}
             row |= {f"{name}_seed_mean": mean, f"{name}_seed_std": std}

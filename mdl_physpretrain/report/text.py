@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from mdl_physpretrain.statistics.arms import MIN_SEEDS, Comparison, PairedDifference
+from mdl_physpretrain.statistics.paired import Comparison
+from mdl_physpretrain.statistics.seeds import MIN_SEEDS, PairedDifference
 
 __all__ = ["DASH", "Sentence", "accuracy_sentence", "number", "p_text", "p_value", "physicality_sentence", "plural",
            "share", "spread", "teacher_sentence"]  # fmt: skip

@@ -31,7 +31,8 @@ from mdl_physpretrain.report.text import (
     spread,
     teacher_sentence,
 )
-from mdl_physpretrain.statistics.arms import Comparison, PairedDifference
+from mdl_physpretrain.statistics.paired import Comparison
+from mdl_physpretrain.statistics.seeds import PairedDifference
 
 __all__ = ["results"]
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mdl_physpretrain.report.read import RunData, read_run
 from mdl_physpretrain.report.tables import efs_table, main_split, physicality_per_seed, physicality_table
-from mdl_physpretrain.statistics.arms import wilson
+from mdl_physpretrain.statistics.proportions import wilson_interval
 
 __all__ = ["accuracy", "overhead", "printed", "stability"]
 
@@ -82,7 +82,7 @@ def stability(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
 def _intervals(row: Mapping[str, Any], total: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("overlap", "lindemann", "unphysical"):
-        low, high = wilson(row[name], total)
+        low, high = wilson_interval(row[name], total)
         found |= {name: row[name], f"{name}_low": low, f"{name}_high": high}
     return found
 
