@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mdl_physpretrain.probes.force_alignment import RANDOM, null_density
-from mdl_physpretrain.report.style import INK, ArmStyle, Figure, Legend, Panel, arm_styles
+from mdl_physpretrain.report.drawing import INK, ArmStyle, Figure, Legend, Panel, arm_styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -54,7 +54,7 @@ def main_conditions(frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(frame["condition"]))
 
 
-def condition_words(row: Mapping[str, Any]) -> str:
+def condition_words(row: Mapping[Any, Any]) -> str:
     """Words such as ``NVT, 1000 K, 1 fs`` of a row or of the settings of a simulation."""
     known = {k: row[k] for k in ("ensemble", "temperature", "timestep") if k in row and not pd.isna(row[k])}
     found = [str(known["ensemble"]).upper()] if "ensemble" in known else []

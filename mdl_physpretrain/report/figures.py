@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mdl_physpretrain.report.alignment import alignment_figure
+from mdl_physpretrain.report.drawing import INK, MUTED, PALETTE, ArmStyle, Figure, Legend, Panel, arm_legend, arm_styles
 from mdl_physpretrain.report.figures_probes import MAX_PAIRS, compression_figure, rdf_figure
-from mdl_physpretrain.report.figures_time import failure_figure
+from mdl_physpretrain.report.figures_survival import failure_figure
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.style import INK, MUTED, PALETTE, ArmStyle, Figure, Legend, Panel, arm_legend, arm_styles
 from mdl_physpretrain.report.tables import main_split
 
 if TYPE_CHECKING:

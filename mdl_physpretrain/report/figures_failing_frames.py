@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 
+from mdl_physpretrain.report.drawing import MUTED, Figure, Legend, Panel
 from mdl_physpretrain.report.failing_frames import Frame, element_colour
-from mdl_physpretrain.report.style import MUTED, Figure, Legend, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
