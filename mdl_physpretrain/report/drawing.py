@@ -25,10 +25,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["ArmStyle", "Drawn", "Figure", "Legend", "Panel", "arm_legend", "arm_styles", "draw", "seed_lines"]
+__all__ = ["ArmStyle", "Drawn", "Figure", "Legend", "Panel", "arm_legend", "arm_styles", "draw"]
 
 INK, MUTED, GRID = "#1b2730", "#66727d", "#dfe4e8"
 # Okabe and Ito's colours, which colour-blind readers can tell apart
@@ -116,13 +115,6 @@ class Legend:
 def arm_legend(arms: Sequence[str], styles: Mapping[str, ArmStyle]) -> list[Legend]:
     """An entry for each arm."""
     return [Legend(arm, styles[arm].colour, "dashed" if styles[arm].line != "-" else "line") for arm in arms]
-
-
-def seed_lines(ax: Axes, lines: pd.DataFrame, style: ArmStyle, *, width: float = 0.7, alpha: float = 0.4) -> None:
-    """A thin line for each column (a seed) where there are several, and a thick one for their mean, over the index."""
-    for column in lines if lines.shape[1] > 1 else []:
-        ax.plot(lines.index, lines[column], color=style.colour, linewidth=width, alpha=alpha)
-    ax.plot(lines.index, lines.mean(axis=1), color=style.colour, linestyle=style.line)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["DASH", "duration", "number", "p_text", "p_value", "percent_range", "plural", "share", "spread"]
+__all__ = [
+    "DASH",
+    "duration",
+    "markdown_table",
+    "number",
+    "p_text",
+    "p_value",
+    "percent_range",
+    "plural",
+    "share",
+    "spread",
+]
 
 DASH = "–"
 
@@ -64,3 +75,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table of the values; the keys are the headings."""
+    if not rows:
+        return ""
+    lines = ["| " + " | ".join(map(str, cells)) + " |\n" for cells in (rows[0], *(row.values() for row in rows))]
+    return "".join([lines[0], "|---" * len(rows[0]) + "|\n", *lines[1:]])

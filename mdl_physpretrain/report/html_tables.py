@@ -14,8 +14,8 @@ from mdl_physpretrain.report.formats import DASH, duration, number, percent_rang
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.tables import efs_reference_rows
 
-__all__ = ["Cell", "Column", "HtmlTable", "alignment", "count", "decimal", "efs", "filtered", "name", "per_seed",
-           "physicality", "teacher_pairs", "timings", "trajectories"]  # fmt: skip
+__all__ = ["Cell", "Column", "HtmlTable", "alignment", "column", "count", "decimal", "efs", "filtered", "html_table",
+           "name", "per_seed", "physicality", "teacher_pairs", "timings", "trajectories"]  # fmt: skip
 
 Row = dict[Any, Any]
 MAX_ROWS = 1000  # trajectories on the page; the CSV has all of them
@@ -50,12 +50,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, its unit, whether it holds numbers, and what makes its cell of a row."""
+    """A heading, its unit, and whether it holds numbers."""
 
     title: str
     unit: str = ""
     numeric: bool = True
-    cell: Callable[[Row], Cell] = field(default=lambda row: Cell(""), repr=False)
 
 
 @dataclass
@@ -69,24 +68,33 @@ class HtmlTable:
     row_css: list[str] = field(default_factory=list)
     css: str = ""
 
-    @classmethod
-    def of(cls, records: pd.DataFrame | list[Row], columns: list[Column], file: str, **options: Any) -> HtmlTable:
-        """The table whose columns make their cells of every record."""
-        rows: list[Row] = records.to_dict("records") if isinstance(records, pd.DataFrame) else records
-        return cls(columns, [[column.cell(row) for column in columns] for row in rows], file, **options)
+
+Filled = tuple[Column, Callable[[Row], Cell]]  # a heading, and what makes its cell of a row
 
 
-def name(title: str, key: str, *, missing: str = "", css: str = "") -> Column:
+def html_table(rows: pd.DataFrame | list[Row], columns: list[Filled], file: str, **options: Any) -> HtmlTable:
+    """The table whose columns make their cells of every row; ``options`` are fields of :class:`HtmlTable`."""
+    records: list[Row] = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+    cells = [[cell(row) for _, cell in columns] for row in records]
+    return HtmlTable([heading for heading, _ in columns], cells, file, **options)
+
+
+def column(title: str, unit: str = "", *, cell: Callable[[Row], Cell], numeric: bool = True) -> Filled:
+    """A column with what makes its cells."""
+    return Column(title, unit, numeric), cell
+
+
+def name(title: str, key: str, *, missing: str = "", css: str = "") -> Filled:
     """A column of words."""
-    return Column(title, numeric=False, cell=lambda row: Cell(_words(row.get(key)) or missing, css=css))
+    return column(title, numeric=False, cell=lambda row: Cell(_words(row.get(key)) or missing, css=css))
 
 
-def count(title: str, key: str) -> Column:
+def count(title: str, key: str) -> Filled:
     """A column of whole numbers."""
-    return Column(title, cell=lambda row: Cell(str(row[key]), key=row[key]))
+    return column(title, cell=lambda row: Cell(str(row[key]), key=row[key]))
 
 
-def decimal(title: str, key: str, digits: int, unit: str = "", factor: float = 1) -> Column:
+def decimal(title: str, key: str, digits: int, unit: str = "", factor: float = 1) -> Filled:
     """A column of numbers with fixed decimals, those of the table times ``factor``."""
 
     def cell(row: Row) -> Cell:
@@ -95,12 +103,12 @@ def decimal(title: str, key: str, digits: int, unit: str = "", factor: float = 1
             return Cell(DASH, key="")
         return Cell(number(factor * value, digits), key=value)
 
-    return Column(title, unit, cell=cell)
+    return column(title, unit, cell=cell)
 
 
-def _arm(who: str, *, note: str = "") -> Column:
+def _arm(who: str, *, note: str = "") -> Filled:
     """Arm or potential with its mark; ``note``: the column whose words stand below."""
-    return Column(who, numeric=False, cell=lambda row: Cell(row["arm"], row.get(note, ""), arm=row["arm"]))
+    return column(who, numeric=False, cell=lambda row: Cell(row["arm"], row.get(note, ""), arm=row["arm"]))
 
 
 def _condition(table: pd.DataFrame) -> str:
@@ -135,8 +143,8 @@ def physicality(table: pd.DataFrame, who: str, *, seeds: bool, still: pd.DataFra
         css = "" if criterion == "physical" else "bad" if row[criterion] else "zero"
         return Cell(str(row[criterion]), note, css=css)
 
-    columns = [_arm(who, note=_condition(table)), Column("Trajectories", cell=total)]
-    columns += [Column(title, cell=partial(failing, criterion=key)) for key, title in CRITERIA.items()]
+    columns = [_arm(who, note=_condition(table)), column("Trajectories", cell=total)]
+    columns += [column(title, cell=partial(failing, criterion=key)) for key, title in CRITERIA.items()]
     if len(still):
         by_arm = still.set_index(["condition", "arm", "time"]).to_dict("index")
 
@@ -150,8 +158,8 @@ def physicality(table: pd.DataFrame, who: str, *, seeds: bool, still: pd.DataFra
             )
 
         times = sorted(still["time"].unique())
-        columns += [Column("Physical at", f"{time:g} ps", cell=partial(watched, time=time)) for time in times]
-    return HtmlTable.of(table, columns, "physicality")
+        columns += [column("Physical at", f"{time:g} ps", cell=partial(watched, time=time)) for time in times]
+    return html_table(table, columns, "physicality")
 
 
 def alignment(table: pd.DataFrame) -> HtmlTable:
@@ -161,14 +169,14 @@ def alignment(table: pd.DataFrame) -> HtmlTable:
         return Cell(str(row[key]) if row["n_atoms"] or row["left_out"] else DASH)
 
     columns = [
-        Column("Arm", numeric=False, cell=lambda row: Cell(row["arm"], arm=row["arm"] if row["n_atoms"] else None)),
-        Column("Atoms", cell=partial(atoms, key="n_atoms")),
-        Column("Without direction", cell=partial(atoms, key="left_out")),
-        Column("Mean", "°", cell=lambda row: Cell(spread(row["mean"], row["mean_error"], 1))),
+        column("Arm", numeric=False, cell=lambda row: Cell(row["arm"], arm=row["arm"] if row["n_atoms"] else None)),
+        column("Atoms", cell=partial(atoms, key="n_atoms")),
+        column("Without direction", cell=partial(atoms, key="left_out")),
+        column("Mean", "°", cell=lambda row: Cell(spread(row["mean"], row["mean_error"], 1))),
         decimal("Median", "median", 1, "°"),
         *(decimal(f"Below {limit}°", f"below_{limit}", 0, "%", 100) for limit in (30, 60, 90)),
     ]
-    return HtmlTable.of(table.reset_index(), columns, "alignment")
+    return html_table(table.reset_index(), columns, "alignment")
 
 
 def per_seed(table: pd.DataFrame, who: str) -> HtmlTable:
@@ -176,7 +184,7 @@ def per_seed(table: pd.DataFrame, who: str) -> HtmlTable:
     columns = [name("Condition", "condition")] if _condition(table) else []
     columns += [count("Seed", "seed"), _arm(who), count("Trajectories", "total")]
     columns += [count(title, key) for key, title in CRITERIA.items()]
-    return HtmlTable.of(table, columns, "physicality_per_seed", sortable=True)
+    return html_table(table, columns, "physicality_per_seed", sortable=True)
 
 
 def efs(table: pd.DataFrame, run: RunData) -> HtmlTable:
@@ -196,12 +204,12 @@ def efs(table: pd.DataFrame, run: RunData) -> HtmlTable:
         note = f"± {number(std, digits)}" if math.isfinite(std) else ""
         return Cell(number(factor * row[key], digits), note, css="best" if best else "")
 
-    columns = [Column("Potential" if run.is_check else "Arm", numeric=False, cell=who)]
+    columns = [column("Potential" if run.is_check else "Arm", numeric=False, cell=who)]
     for title, unit, key, factor, digits in ERRORS:
-        columns.append(Column(title, unit, cell=partial(error, key=key, factor=factor, digits=digits)))
+        columns.append(column(title, unit, cell=partial(error, key=key, factor=factor, digits=digits)))
     yardsticks = efs_reference_rows(run)
     css = [""] * len(table) + ["reference"] * len(yardsticks)
-    return HtmlTable.of([*table.to_dict("records"), *yardsticks], columns, "efs", row_css=css)
+    return html_table([*table.to_dict("records"), *yardsticks], columns, "efs", row_css=css)
 
 
 def trajectories(table: pd.DataFrame, who: str) -> HtmlTable:
@@ -220,8 +228,8 @@ def trajectories(table: pd.DataFrame, who: str) -> HtmlTable:
     columns += [
         _arm(who),
         count("Seed", "seed"),
-        Column("Outcome", numeric=False, cell=outcome),
-        Column("First at step", cell=first),
+        column("Outcome", numeric=False, cell=outcome),
+        column("First at step", cell=first),
         decimal("Min. distance", "min_distance", 2, "Å"),
         decimal("Threshold", "overlap_threshold", 2, "Å"),
         name("Closest pair", "closest_pair", missing=DASH),
@@ -230,7 +238,7 @@ def trajectories(table: pd.DataFrame, who: str) -> HtmlTable:
     ]
     shown = table.head(MAX_ROWS)
     css = ["" if outcome == "physical" else "failing" for outcome in shown["outcome"]]
-    return HtmlTable.of(shown, columns, "trajectories", sortable=True, row_css=css, css="dense")
+    return html_table(shown, columns, "trajectories", sortable=True, row_css=css, css="dense")
 
 
 def teacher_pairs(examination: dict[str, Any]) -> HtmlTable | None:
@@ -239,9 +247,9 @@ def teacher_pairs(examination: dict[str, Any]) -> HtmlTable | None:
     if not pairs:
         return None
 
-    def yes(title: str, key: str) -> Column:
+    def yes(title: str, key: str) -> Filled:
         answers = {None: Cell(DASH), True: Cell("yes"), False: Cell("no", css="flag")}
-        return Column(title, numeric=False, cell=lambda row: answers[None if row.get(key) is None else bool(row[key])])
+        return column(title, numeric=False, cell=lambda row: answers[None if row.get(key) is None else bool(row[key])])
 
     def verdict(row: Row) -> Cell:
         return Cell("passed", css="good") if row.get("passed") else Cell("failed", css="flag")
@@ -255,16 +263,16 @@ def teacher_pairs(examination: dict[str, Any]) -> HtmlTable | None:
 
     columns = [
         name("Pair", "pair"),
-        Column("Verdict", numeric=False, cell=verdict),
+        column("Verdict", numeric=False, cell=verdict),
         yes("Core", "core"),
         decimal("Wall", "wall_energy", 1, "eV"),
         yes("Smooth", "smooth"),
-        Column("Well", "Å", cell=well),
+        column("Well", "Å", cell=well),
         decimal("Data", "data_distance", 2, "Å"),
-        Column("Bonds", cell=bonds),
+        column("Bonds", cell=bonds),
         name("Notes", "notes", css="wrap"),
     ]
-    return HtmlTable.of(pairs, columns, "teacher_pairs", sortable=len(pairs) > 6)
+    return html_table(pairs, columns, "teacher_pairs", sortable=len(pairs) > 6)
 
 
 def filtered(result: dict[str, Any]) -> HtmlTable | None:
@@ -277,7 +285,7 @@ def filtered(result: dict[str, Any]) -> HtmlTable | None:
         for reason, n in counts.items()
     ]
     columns = [name("Reason", "reason"), count("Removed", "removed")]
-    return HtmlTable.of(rows, [*columns, Column("Share", cell=lambda row: Cell(row["share"]))], "filter")
+    return html_table(rows, [*columns, column("Share", cell=lambda row: Cell(row["share"]))], "filter")
 
 
 def timings(rows: list[dict[str, Any]]) -> HtmlTable:
@@ -297,10 +305,10 @@ def timings(rows: list[dict[str, Any]]) -> HtmlTable:
     overall = {"stage": "all stages", "seconds": total, "status": ""}
     columns = [
         name("Stage", "stage"),
-        Column("Time", cell=lambda row: Cell(duration(row["seconds"]))),
-        Column("Share", cell=share),
-        Column("", numeric=False, cell=bar),
-        Column("Status", numeric=False, cell=lambda row: Cell(row["status"] or ("" if row is overall else DASH))),
+        column("Time", cell=lambda row: Cell(duration(row["seconds"]))),
+        column("Share", cell=share),
+        column("", numeric=False, cell=bar),
+        column("Status", numeric=False, cell=lambda row: Cell(row["status"] or ("" if row is overall else DASH))),
     ]
     css = [""] * len(rows) + ["total"]
-    return HtmlTable.of([*rows, overall], columns, "timings", row_css=css)
+    return html_table([*rows, overall], columns, "timings", row_css=css)
