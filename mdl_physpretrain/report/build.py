@@ -13,7 +13,7 @@ from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.report.downloads import Downloads, script_json
 from mdl_physpretrain.report.drawing import arm_styles, draw
-from mdl_physpretrain.report.failing_frames import element_colour, worst_frames
+from mdl_physpretrain.report.failing_frames import earliest_failures, element_colour
 from mdl_physpretrain.report.figures import MAX_PAIRS, all_figures
 from mdl_physpretrain.report.figures_failing_frames import frames_figure
 from mdl_physpretrain.report.figures_survival import MANY
@@ -97,7 +97,7 @@ def _page(run: RunData, out: Path) -> str:
     )
     environment.filters |= {"number": number}
     downloads = Downloads(out / "tables")
-    frames = worst_frames(run)
+    frames = earliest_failures(run)
     makers = {**all_figures(run), "failing_frames": lambda: frames_figure(frames)}
     values = {
         "figures": draw(makers, out / "figures", run.notes),

@@ -15,7 +15,7 @@ from report_probe_files import PAIRS, add_decomposition, add_frames, make_check
 from report_run_folder import make_run
 
 from mdl_physpretrain.report import build, write_report
-from mdl_physpretrain.report.failing_frames import MAX_FRAMES, element_colour, worst_frames
+from mdl_physpretrain.report.failing_frames import MAX_FRAMES, earliest_failures, element_colour
 from mdl_physpretrain.report.figures import all_figures
 from mdl_physpretrain.report.read import read_run
 from mdl_physpretrain.statistics.proportions import wilson_interval
@@ -191,9 +191,9 @@ def test_downloads_in_the_page_are_the_saved_tables(run, html, page):
     assert row[tables["physicality"]["columns"].index("total")] == 18
 
 
-def test_worst_frames_are_the_earliest_failures_of_the_arms_in_turn(tmp_path):
+def test_earliest_failures_are_the_earliest_failures_of_the_arms_in_turn(tmp_path):
     folder = make_run(tmp_path / "run", seeds=3, structures=6, pairs=1, arms=("baseline", "zbl"), probes=True)
-    frames = worst_frames(read_run(folder))
+    frames = earliest_failures(read_run(folder))
     source = pd.read_csv(folder / "physicality.csv")
     failed = source[~source["physical"]].sort_values("first_unphysical_step")
     assert len(frames) == MAX_FRAMES < len(failed)
@@ -207,7 +207,7 @@ def test_worst_frames_are_the_earliest_failures_of_the_arms_in_turn(tmp_path):
 
 
 def test_a_frame_is_wrapped_and_its_pair_is_the_nearest_image(run):
-    frames = worst_frames(read_run(run))
+    frames = earliest_failures(read_run(run))
     frame = next(f for f in frames if f.pair)
     inside = np.array(frame.positions) @ np.linalg.inv(frame.cell)
     assert (inside > -1e-3).all()
@@ -229,7 +229,7 @@ def test_a_frame_is_wrapped_and_its_pair_is_the_nearest_image(run):
 
 def test_scene_in_the_page_holds_the_frames(run, html, page):
     scene = embedded(html, "scene")
-    assert scene["frames"] == [json.loads(json.dumps(f.plain())) for f in worst_frames(read_run(run))]
+    assert scene["frames"] == [json.loads(json.dumps(f.plain())) for f in earliest_failures(read_run(run))]
     assert set(scene["colours"]) == {"Mg", "O"}
     assert "canvas" in page.tags
     labels = {v for t, k, v in page.attributes if (t, k) == ("button", "aria-label")}
