@@ -132,21 +132,22 @@ def main_split(table: pd.DataFrame) -> str:
     return "test" if "test" in splits else splits[0]
 
 
-def efs_reference_rows(run: RunData) -> list[dict[str, Any]]:
+def efs_reference_rows(run: RunData) -> list[dict[Any, Any]]:
     """Yardsticks for Table 2: the trivial predictor, and the teacher on the data it was fitted to."""
-    rows = []
-    errors, summary = run.teacher_errors or {}, run.summary or {}
-    trivial, where = summary.get("trivial"), "reference energies, zero forces and stress"
+    errors, trivial = run.teacher_errors or {}, (run.summary or {}).get("trivial")
+    where = "reference energies, zero forces and stress"
     if not isinstance(trivial, dict):
         trivial, where = errors.get("trivial"), f"{where}; on the teacher's data"
-    for name, values, note in (
-        ("trivial predictor", trivial, where),
-        ("teacher", errors.get("train"), "on the data it was fitted to"),
-    ):
-        if isinstance(values, dict):
-            row = _complete_efs(pd.DataFrame([{k: values.get(k) for k in EFS_KEYS}])).iloc[0]
-            rows.append({"name": name, "note": note, **{k: float(row[k]) for k in EFS_KEYS}})
-    return rows
+    yardsticks = (
+        ("trivial predictor", where, trivial),
+        ("teacher", "on the data it was fitted to", errors.get("train")),
+    )
+    rows = [
+        {"name": name, "note": note, **{key: values.get(key) for key in EFS_KEYS}}
+        for name, note, values in (("trivial predictor", where, trivial), teacher)
+        if isinstance(values, dict)
+    ]
+    return _complete_efs(pd.DataFrame(rows)).drop(columns="split").to_dict("records") if rows else []
 
 
 def accuracy_differences(run: RunData) -> list[PairedDifference]:
