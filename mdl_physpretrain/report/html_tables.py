@@ -290,8 +290,8 @@ def filtered(result: dict[str, Any]) -> HtmlTable | None:
 
 def timings(rows: list[dict[str, Any]]) -> HtmlTable:
     """Wall time per stage with a bar."""
-    known = [row["seconds"] for row in rows if math.isfinite(row["seconds"])]
-    total, longest = sum(known), max([*known, 1e-9])
+    finite = [row["seconds"] for row in rows if math.isfinite(row["seconds"])]
+    total, longest = sum(finite), max([*finite, 1e-9])
 
     def share(row: Row) -> Cell:
         if row is overall:

@@ -197,10 +197,10 @@ class Timed:
 
     def __init__(self, condition: str, table: pd.DataFrame) -> None:
         step = table["timestep"].to_numpy(float)
-        known = len(step) > 0 and bool(np.isfinite(step).all() and (step > 0).all())
+        in_ps = len(step) > 0 and bool(np.isfinite(step).all() and (step > 0).all())
         self.condition = condition
-        self.unit = "ps" if known else "MD step"
-        scale = table["timestep"] / 1000 if known else 1.0
+        self.unit = "ps" if in_ps else "MD step"
+        scale = table["timestep"] / 1000 if in_ps else 1.0
         end = table["steps_done"].fillna(table["steps"]).fillna(0.0)
         time = table["failure_step"].where(~table["physical"], end) * scale
         self.table = table.assign(time=time, planned=table["steps"].fillna(end) * scale)
