@@ -11,17 +11,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import PhysPretrainError
-from mdl_physpretrain.report import layout
 from mdl_physpretrain.report.downloads import Downloads, script_json
-from mdl_physpretrain.report.failing_frames import element_colour, worst_frames
+from mdl_physpretrain.report.drawing import arm_styles, draw
+from mdl_physpretrain.report.failing_frames import earliest_failures, element_colour
 from mdl_physpretrain.report.figures import MAX_PAIRS, all_figures
-from mdl_physpretrain.report.figures_frames import frames_figure
-from mdl_physpretrain.report.figures_time import MANY
+from mdl_physpretrain.report.figures_failing_frames import frames_figure
+from mdl_physpretrain.report.figures_survival import MANY
+from mdl_physpretrain.report.formats import number
+from mdl_physpretrain.report.html_tables import MAX_ROWS
 from mdl_physpretrain.report.read import RunData, read_run
-from mdl_physpretrain.report.sections import facts, pieces
-from mdl_physpretrain.report.style import arm_styles, draw
-from mdl_physpretrain.report.text import number
-from mdl_physpretrain.report.verdict import results
+from mdl_physpretrain.report.sections import section_values
 
 __all__ = ["write_report"]
 
@@ -98,14 +97,12 @@ def _page(run: RunData, out: Path) -> str:
     )
     environment.filters |= {"number": number}
     downloads = Downloads(out / "tables")
-    frames = worst_frames(run)
+    frames = earliest_failures(run)
     makers = {**all_figures(run), "failing_frames": lambda: frames_figure(frames)}
     values = {
         "figures": draw(makers, out / "figures", run.notes),
         "frames": frames,
-        "facts": facts(run),
-        **results(run, downloads),
-        **pieces(run, downloads),
+        **section_values(run, downloads),
     }
     elements = dict.fromkeys(s for f in frames for s in f.symbols)
     scene = {"colours": {s: element_colour(s) for s in elements}, "frames": [f.plain() for f in frames]}
@@ -115,7 +112,7 @@ def _page(run: RunData, out: Path) -> str:
         generated=datetime.now().astimezone(),
         max_pairs=MAX_PAIRS,
         many=MANY,
-        max_rows=layout.MAX_ROWS,
+        max_rows=MAX_ROWS,
         notes=run.notes,
         version=_version(),
         sections={name: title for name, title in SECTIONS.items() if name in _shown(run, values)},
