@@ -20,7 +20,8 @@ from mdl_physpretrain.augmentation.ladder import Ladder, strength_ladder
 from mdl_physpretrain.augmentation.pairs import close_pairs, kinds_of_pairs
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.progress import track
-from mdl_physpretrain.structures.randomness import require_unique_ids, stable_id, structure_rng
+from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
+from mdl_physpretrain.structures.randomness import structure_rng
 
 __all__ = ["Augmented", "Convention", "augment", "augment_iter"]
 

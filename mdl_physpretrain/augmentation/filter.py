@@ -17,8 +17,8 @@ from ase.data import covalent_radii
 
 from mdl_physpretrain.augmentation.distances import shortest_edges
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.labels import get_labels
-from mdl_physpretrain.structures.randomness import require_unique_ids, stable_id
 
 __all__ = ["FilterResult", "filter_labels"]
 

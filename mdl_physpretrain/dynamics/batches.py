@@ -19,7 +19,7 @@ from mdl_physpretrain.dynamics.batched import run_batched
 from mdl_physpretrain.dynamics.finished_runs import RunStore
 from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.dynamics.settings import MDSettings
-from mdl_physpretrain.dynamics.state import maxwell_velocities, structure_rng
+from mdl_physpretrain.dynamics.state import maxwell_velocities
 from mdl_physpretrain.dynamics.traces import TrajectoryWriter
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError, StructureError
 from mdl_physpretrain.executors.scatter import Lost, scatter
@@ -28,6 +28,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.identity import is_calculator
 from mdl_physpretrain.progress import track
+from mdl_physpretrain.structures.randomness import trajectory_rng
 
 __all__ = ["Files", "Run", "run_elsewhere", "run_here"]
 
@@ -169,7 +170,7 @@ def run_portion(run: Run, sent: SentPotential, structures: list[Atoms]) -> tuple
 
 def thermalise(atoms: Atoms, settings: MDSettings) -> np.random.Generator:
     """Give a structure its initial velocities; return the generator for its noise."""
-    rng = structure_rng(settings.seed, atoms.info["structure_id"])
+    rng = trajectory_rng(settings.seed, atoms.info["structure_id"])
     if settings.initial_velocities == "maxwell":
         atoms.set_velocities(maxwell_velocities(atoms.get_masses(), settings.temperature, rng))
     elif not atoms.has("momenta"):

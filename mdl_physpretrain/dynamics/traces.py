@@ -14,6 +14,7 @@ from ase.io.trajectory import Trajectory
 
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.files import make_writable
 
 __all__ = ["Traces", "TrajectoryWriter", "trajectory_name"]
 
@@ -95,10 +96,7 @@ class TrajectoryWriter:
             raise StructureError(f"two structure ids give one file name {clash!r}", file=self.folder)
         self.paths = {i: self.folder / f"{name}.{file_format}" for i, name in zip(ids, names, strict=True)}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / ".writable"
-            probe.touch()
-            probe.unlink()
+            make_writable(self.folder)
         except OSError as error:
             raise StructureError(f"cannot write trajectories: {error}", file=self.folder) from error
 

@@ -13,8 +13,8 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import complete_cell
+from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.labels import Labels, get_labels
-from mdl_physpretrain.structures.randomness import require_unique_ids, stable_id
 
 __all__ = ["anchored_labels", "parents_of"]
 

@@ -22,8 +22,8 @@ from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.eam.labels import EAMKernel
+from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import Labels
-from mdl_physpretrain.structures.randomness import stable_id
 from mdl_physpretrain.teacher.journal import Outcome
 
 if TYPE_CHECKING:

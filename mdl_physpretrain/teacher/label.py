@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import set_labels
-from mdl_physpretrain.structures.randomness import stable_id
 from mdl_physpretrain.teacher.anchor import anchored_labels, parents_of
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
 from mdl_physpretrain.teacher.portions import evaluate

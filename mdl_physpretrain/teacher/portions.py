@@ -19,7 +19,7 @@ from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.executors.scatter import Lost, scatter
 from mdl_physpretrain.executors.transfer import SentPotential, receive, send
 from mdl_physpretrain.progress import track
-from mdl_physpretrain.structures.randomness import stable_id
+from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.teacher.engines import Engine, make_engine
 from mdl_physpretrain.teacher.journal import Journal, Outcome
 

@@ -13,10 +13,11 @@ from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.dynamics.batched import BatchedRun, split_batches
 from mdl_physpretrain.dynamics.forces import Evaluator
 from mdl_physpretrain.dynamics.settings import MDSettings
-from mdl_physpretrain.dynamics.state import NoiseStream, structure_rng
+from mdl_physpretrain.dynamics.state import NoiseStream
 from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
 from mdl_physpretrain.potentials import CGCNN, ZBL, ASECalculator, predict
 from mdl_physpretrain.stability.lindemann import LindemannAccumulator
+from mdl_physpretrain.structures.randomness import trajectory_rng
 
 
 def final(runs) -> dict[str, np.ndarray]:
@@ -230,8 +231,8 @@ def test_an_isolated_atom_flies_and_nothing_happens():
 
 
 def test_noise_in_chunks_is_noise_step_by_step():
-    stream = NoiseStream([structure_rng(1, "a"), structure_rng(1, "b")], [3, 2])
-    rngs = [structure_rng(1, "a"), structure_rng(1, "b")]
+    stream = NoiseStream([trajectory_rng(1, "a"), trajectory_rng(1, "b")], [3, 2])
+    rngs = [trajectory_rng(1, "a"), trajectory_rng(1, "b")]
     for step in range(450):
         if step == 210:
             stream.keep(torch.tensor([False, True]), torch.tensor([False] * 3 + [True] * 2))
