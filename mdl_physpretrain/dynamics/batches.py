@@ -22,7 +22,7 @@ from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import maxwell_velocities
 from mdl_physpretrain.dynamics.traces import TrajectoryWriter
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError, StructureError
-from mdl_physpretrain.executors.scatter import Lost, scatter
+from mdl_physpretrain.executors.distribute import LostWork, distribute
 from mdl_physpretrain.executors.transfer import SentPotential, receive, send
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.calculator import ASECalculator
@@ -134,12 +134,12 @@ def run_elsewhere(
     if run.files is not None:
         paths = run.files.writer(store.order).paths
         _forget_unfinished(run.files.folder)
-    work = scatter(executor, run_portion, portions, lambda part: (run, sent, [structures[k] for k in part]))
+    work = distribute(executor, run_portion, portions, lambda part: (run, sent, [structures[k] for k in part]))
     name = f"MD {run.settings.ensemble.upper()}, {len(portions)} portions"
-    lost: dict[str, Lost] = {}
+    lost: dict[str, LostWork] = {}
     try:
         for part, result in track(work, name, total=len(portions), enabled=progress):
-            if isinstance(result, Lost):
+            if isinstance(result, LostWork):
                 lost.update({structures[k].info["structure_id"]: result for k in part})
                 continue
             records, folder = result

@@ -76,7 +76,7 @@ def test_what_is_finished_is_kept_and_only_the_rest_is_done(eam, mgo, tmp_path):
 
     executor = Mortal(interrupted)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("mdl_physpretrain.executors.scatter"), "IN_FLIGHT", 1)
+        patch.setattr(import_module("mdl_physpretrain.executors.distribute"), "IN_FLIGHT", 1)
         with pytest.raises(KeyboardInterrupt):
             simulate(eam, mgo, executor=executor, checkpoint=path, **OPTIONS)
     assert [r.structure_id for r in Runs.load(path)] == ["mgo-0", "mgo-1"]
