@@ -33,7 +33,7 @@ import torch
 import yaml
 from ase import Atoms, units
 
-from mdl_physpretrain.dynamics.batched import BatchedRun, split_batches
+from mdl_physpretrain.dynamics.batched_engine import BatchedRun, split_batches
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import maxwell_velocities
 from mdl_physpretrain.potentials import CGCNN, EAM, EnergyModel

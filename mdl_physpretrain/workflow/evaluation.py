@@ -14,7 +14,7 @@ from ase import Atoms
 
 from mdl_physpretrain.dynamics import Runs, simulate
 from mdl_physpretrain.dynamics.assessment import assess
-from mdl_physpretrain.dynamics.batched import split_batches
+from mdl_physpretrain.dynamics.batched_engine import split_batches
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials import load_model
