@@ -1,4 +1,4 @@
-"""What a simulation leaves behind, and how it is stored."""
+"""Records of finished trajectories, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -166,9 +166,9 @@ class Runs(Sequence[RunRecord]):
         arrays: dict[str, np.ndarray] = {}
         described = []
         for k, record in enumerate(self.records):
-            plain, own = _pack(record)
+            plain, its_arrays = _pack(record)
             described.append(plain)
-            arrays.update({f"{k}/{name}": value for name, value in own.items()})
+            arrays.update({f"{k}/{name}": value for name, value in its_arrays.items()})
         meta = {
             "format": FORMAT,
             "version": VERSION,

@@ -1,4 +1,4 @@
-"""MD of many structures, watched while it runs."""
+"""``simulate``: MD of many structures, watched while it runs."""
 
 from __future__ import annotations
 
@@ -260,10 +260,10 @@ def _check_trained_elements(model: EnergyModel, structures: Sequence[Atoms]) -> 
     if not trained:
         return
     for atoms in structures:
-        strange = sorted(set(atoms.symbols) - set(trained))
-        if strange:
+        unknown = sorted(set(atoms.symbols) - set(trained))
+        if unknown:
             raise StructureError(
-                f"the model was not trained on {', '.join(strange)} (it knows {', '.join(trained)})",
+                f"the model was not trained on {', '.join(unknown)} (it knows {', '.join(trained)})",
                 structure=atoms.info["structure_id"],
                 field="numbers",
             )

@@ -62,30 +62,30 @@ def read_extxyz(text: str, index: slice | int, file: str | Path) -> tuple[list[i
     """
     lines = text.split("\n")
     frames: list[tuple[int, int]] = []
-    here = 0
-    while here < len(lines):
-        if not lines[here].strip():
-            here += 1
+    row = 0
+    while row < len(lines):
+        if not lines[row].strip():
+            row += 1
             continue
         try:
-            n_atoms = int(lines[here])
+            n_atoms = int(lines[row])
         except ValueError:
             raise StructureError(
-                f"line {here + 1}: expected a number of atoms, found {lines[here].strip()[:40]!r}",
+                f"line {row + 1}: expected a number of atoms, found {lines[row].strip()[:40]!r}",
                 file=file,
                 structure=len(frames),
             ) from None
-        present = len([line for line in lines[here + 2 : here + 2 + n_atoms] if line.strip()])
-        if n_atoms < 0 or here + 1 >= len(lines) or present < n_atoms:
+        present = len([line for line in lines[row + 2 : row + 2 + n_atoms] if line.strip()])
+        if n_atoms < 0 or row + 1 >= len(lines) or present < n_atoms:
             raise StructureError(
-                f"{present} of {n_atoms} atoms present after line {here + 1}; the file is truncated or damaged",
+                f"{present} of {n_atoms} atoms present after line {row + 1}; the file is truncated or damaged",
                 file=file,
                 structure=len(frames),
             )
-        frames.append((here, n_atoms))
-        here += 2 + n_atoms
+        frames.append((row, n_atoms))
+        row += 2 + n_atoms
     if frames and not text.endswith("\n"):
-        _refuse_cut_number(lines[frames[-1][0] + 2 : here], file, len(frames) - 1)
+        _refuse_cut_number(lines[frames[-1][0] + 2 : row], file, len(frames) - 1)
     positions = selected_positions(len(frames), index, file)
     structures = []
     for k in positions:

@@ -1,4 +1,4 @@
-"""The hash of a structure: what makes it the same structure in another file, process or year."""
+"""The hash of a structure, by which it is recognised in another file or process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where other codes keep their labels, and how they become ours.
+"""Labels under the names that other codes give them, moved to where ASE keeps them.
 
 Datasets name the same three labels in many ways (``energy``, ``REF_energy``,
 ``dft_energy``; ``virial`` instead of ``stress``; in ``info``, in ``arrays`` or on
@@ -155,7 +155,7 @@ def normalise_labels(
         raise error.at(file=file, structure=identifier) from error
     if "energy" not in labels and energy_key is None and results.get("free_energy") is not None:
         labels["energy"] = float(results["free_energy"])
-    not_others = {*LABEL_NAMES, *explicit.values()}
-    others = {key: value for key, value in results.items() if value is not None and key not in not_others}
+    ours = {*LABEL_NAMES, *explicit.values()}
+    others = {key: value for key, value in results.items() if value is not None and key not in ours}
     atoms.calc = SinglePointCalculator(atoms, **others, **labels) if others or labels else None
     return atoms

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a structure, not to its place in a list.
+"""Random number generators that belong to a structure, not to its place in a list.
 
 A structure is augmented and simulated with two independent streams, both made
 of a seed and the structure's identifier alone. BLAKE2b stands in for Python's

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob as globbing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -20,7 +20,7 @@ from mdl_physpretrain.structures.selection import parse_index, selected_position
 
 __all__ = ["Source", "read_structures"]
 
-Source = str | Path | Atoms | Sequence["Source"]
+Source: TypeAlias = "str | Path | Atoms | Sequence[Source]"
 _PUBLIC = "load-atoms:"
 
 

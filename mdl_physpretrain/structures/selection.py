@@ -1,4 +1,4 @@
-"""Which structures of a file an index or a slice means."""
+"""Indices and slices that select structures of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is this data fit for use? Say what is wrong before hours are spent on it."""
+"""Checking structures and labels before hours are spent on them."""
 
 from __future__ import annotations
 
@@ -59,14 +59,12 @@ def validate_structures(
     unique_ids(structures)
     problems = [problem for atoms in structures if (problem := _problem(atoms, min_distance)) is not None]
     if problems:
-        first, others = problems[0], problems[1:]
-        if others:
-            names = ", ".join(str(p.structure) for p in others[:5]) + (", ..." if len(others) > 5 else "")
-            first = StructureError(
-                f"{first.message} (and {len(others)} more of {len(structures)} structures have problems: {names})",
-                structure=first.structure,
-                field=first.field,
-            )
+        first = problems[0]
+        if problems[1:]:
+            names = ", ".join(str(p.structure) for p in problems[1:6]) + (", ..." if len(problems) > 6 else "")
+            counted = f"{len(problems) - 1} more of {len(structures)} structures have problems"
+            message = f"{first.message} (and {counted}: {names})"
+            first = StructureError(message, structure=first.structure, field=first.field)
         raise first
     _check_labels(structures, require, partial)
     return structures

@@ -1,4 +1,4 @@
-"""What each part of an EAM contributes (Fig. 2)."""
+"""Errors of an EAM's pair part and of its embedding, each alone (Fig. 2)."""
 
 from __future__ import annotations
 

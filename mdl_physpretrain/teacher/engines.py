@@ -1,4 +1,4 @@
-"""What labels: an energy model in batches, the EAM's kernel, or an ASE calculator, one structure at a time.
+"""Engines of labelling: an energy model in batches, the EAM's kernel, or an ASE calculator.
 
 An engine turns structures into outcomes: labels, or the reason why there are none.
 """
@@ -78,7 +78,7 @@ class _ModelEngine:
     """An :class:`EnergyModel`, in batches limited by structures and edges."""
 
     def __init__(self, model: EnergyModel, batch_size: int, stress: bool) -> None:
-        self.model = self.potential = model
+        self.model, self.potential = model, cast("object", model)
         self.batch_size, self.stress = batch_size, stress
         self.name = model.registry_name or type(model).__name__.lower()
         self.cutoff: float | None = model.cutoff
@@ -91,10 +91,10 @@ class _ModelEngine:
             return
         allowed = set.intersection(*({str(e) for e in part.elements} for part in parts))
         for atoms in jobs:
-            strange = sorted({chemical_symbols[z] for z in np.unique(atoms.numbers)} - allowed)
-            if strange:
+            unknown = sorted({chemical_symbols[z] for z in np.unique(atoms.numbers)} - allowed)
+            if unknown:
                 raise StructureError(
-                    f"element {', '.join(strange)} is unknown to this {self.name} ({', '.join(sorted(allowed))})",
+                    f"element {', '.join(unknown)} is unknown to this {self.name} ({', '.join(sorted(allowed))})",
                     structure=stable_id(atoms),
                     field="numbers",
                 )

@@ -1,4 +1,4 @@
-"""The file that lets an interrupted labelling go on."""
+"""The resume file of an interrupted labelling."""
 
 from __future__ import annotations
 

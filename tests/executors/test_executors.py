@@ -202,9 +202,9 @@ def test_workers_of_dask_killed_in_the_middle(monkeypatch, capsys):
 
 @pytest.fixture(autouse=True)
 def forgetful():
-    transfer._own.__dict__.clear()
+    transfer._worker.__dict__.clear()
     yield
-    transfer._own.__dict__.clear()
+    transfer._worker.__dict__.clear()
 
 
 def test_models_arrive_as_they_were():
@@ -220,7 +220,7 @@ def test_models_arrive_as_they_were():
     wrapped = receive(send(ASECalculator(eam)))
     assert isinstance(wrapped, ASECalculator)
     assert potential_fingerprint(wrapped.model) == potential_fingerprint(eam)
-    assert len(transfer._own.known) == transfer.KEPT
+    assert len(transfer._worker.known) == transfer.KEPT
 
 
 def test_threads_do_not_share_a_potential():
