@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.report.downloads import Downloads, script_json
 from mdl_physpretrain.report.drawing import arm_styles, draw
 from mdl_physpretrain.report.failing_frames import earliest_failures, element_colour
@@ -79,9 +79,7 @@ def write_report(run_dir: Path) -> Path:
                     old.unlink()
         html = _page(run, out)
         page = out / "index.html"
-        unfinished = out / "index.html.tmp"
-        unfinished.write_text(html, encoding="utf-8")
-        os.replace(unfinished, page)
+        write_atomic(page, html)
     except OSError as error:
         raise PhysPretrainError(f"cannot write the report into {out}: {error}") from error
     return page
