@@ -257,7 +257,7 @@ def _choose_engine(engine: str, potential: object, structures: Sequence[Atoms]) 
 
 def _check_trained_elements(model: EnergyModel, structures: Sequence[Atoms]) -> None:
     """Models whose metadata say which elements they have seen must not meet others."""
-    known = getattr(model, "metadata", {}).get("elements")
+    known = model.metadata.get("elements")
     if not known:
         return
     for atoms in structures:

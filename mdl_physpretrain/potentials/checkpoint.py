@@ -5,6 +5,8 @@ A checkpoint is a ``torch.save`` of a plain dictionary that loads with
 
     {"format": "mdl_physpretrain", "version": 1, "model": "cgcnn",
      "hparams": {...}, "state_dict": {...}, "metadata": {...}}
+
+A model of another package adds ``"package"``, the name by which pip installs it.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mdl_physpretrain.errors import CheckpointError
-from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.potentials.registry import model_class, providing_package
 
 if TYPE_CHECKING:
     from mdl_physpretrain.potentials.base import EnergyModel
@@ -25,6 +27,7 @@ __all__ = ["load_model", "read_checkpoint", "save_model", "write_checkpoint"]
 
 FORMAT = "mdl_physpretrain"
 VERSION = 1
+OWN_PACKAGE = "mdl-physpretrain"
 
 
 def save_model(model: EnergyModel, path: str | Path, *, metadata: dict[str, Any] | None = None) -> Path:
@@ -45,8 +48,11 @@ def save_model(model: EnergyModel, path: str | Path, *, metadata: dict[str, Any]
         "model": model.registry_name,
         "hparams": model.hparams,
         "state_dict": {k: v.detach().cpu() for k, v in model.state_dict().items()},
-        "metadata": {**getattr(model, "metadata", {}), **(metadata or {})},
+        "metadata": {**model.metadata, **(metadata or {})},
     }
+    package = providing_package(model.registry_name)
+    if package not in {None, OWN_PACKAGE}:
+        content["package"] = package
     return write_checkpoint(content, path)
 
 
@@ -111,13 +117,19 @@ def load_model(path: str | Path, *, expect: str | None = None) -> EnergyModel:
     Raises
     ------
     CheckpointError
-        If the file cannot be used.
+        If the file cannot be used, or the package of its model is missing.
     """
     content = read_checkpoint(path)
     if expect is not None and content["model"] != expect:
         raise CheckpointError(f"{path} holds a {content['model']!r} model, not {expect!r}")
     try:
-        model = model_class(content["model"])(**content["hparams"])
+        kind = model_class(content["model"])
+    except ConfigError as error:
+        package = content.get("package")
+        install = f"; it came with the package {package}: pip install {package}" if package else ""
+        raise CheckpointError(f"{path} holds a {content['model']!r} model: {error}{install}") from error
+    try:
+        model = kind(**content["hparams"])
         dtypes = {v.dtype for v in content["state_dict"].values() if v.is_floating_point()}
         if dtypes == {torch.float64}:
             model = model.double()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.calculator import ASECalculator
-from mdl_physpretrain.potentials.eam.labels import EAMKernel
 from mdl_physpretrain.structures.labels import Labels
 from mdl_physpretrain.structures.randomness import stable_id
 from mdl_physpretrain.teacher.journal import Outcome
@@ -58,7 +57,7 @@ class Engine(Protocol):
 
 def refuse_failed(teacher: EnergyModel, force: bool) -> None:
     """Raise :class:`TeacherRefused` for a teacher that failed its examination, unless forced."""
-    verdict = getattr(teacher, "metadata", {}).get("examination", {})
+    verdict = teacher.metadata.get("examination", {})
     if verdict.get("passed") is False and not force:
         reasons = "; ".join(map(str, verdict.get("failures", []))) or "no reasons recorded"
         raise TeacherRefused(
@@ -73,7 +72,7 @@ def make_engine(teacher: Teacher, batch_size: int, stress: bool, force: bool) ->
         teacher = teacher.model  # the same numbers, in batches
     if isinstance(teacher, EnergyModel):
         refuse_failed(teacher, force)
-        kind = _KernelEngine if EAMKernel.suits(teacher) else _ModelEngine
+        kind = _ModelEngine if teacher.labeller() is None else _LabellerEngine
         return kind(teacher, batch_size, stress)
     if isinstance(teacher, type) or not hasattr(teacher, "get_potential_energy"):
         if not callable(teacher):
@@ -94,12 +93,9 @@ class _ModelEngine:
         self.max_edges = MAX_EDGES_CPU if model.device.type == "cpu" else MAX_EDGES_GPU
 
     def check(self, jobs: Sequence[Atoms]) -> None:
-        # parts of a Sum count too
-        parts: list[Any] = [m for m in self.model.modules() if hasattr(m, "elements")]
-        known = [{str(e) for e in part.elements} for part in parts]
-        if not known:
+        allowed = self.model.known_elements()
+        if allowed is None:
             return
-        allowed = set.intersection(*known)
         for atoms in jobs:
             strange = sorted({chemical_symbols[z] for z in np.unique(atoms.numbers)} - allowed)
             if strange:
@@ -166,12 +162,13 @@ class _ModelEngine:
         ]
 
 
-class _KernelEngine(_ModelEngine):
-    """An EAM in machine code; what is unusual is left to the reference, with its errors."""
+class _LabellerEngine(_ModelEngine):
+    """A model with a labeller of its own; what that leaves is left to the formula, with its errors."""
 
     def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
-        kernel = EAMKernel(self.model)  # type: ignore[arg-type]
-        for portion in kernel.stream(jobs, torch.get_num_threads()):
+        labeller = self.model.labeller()
+        assert labeller is not None
+        for portion in labeller.stream(jobs, torch.get_num_threads()):
             yield [self._outcome(atoms, labels) for atoms, labels in portion]
 
     def _outcome(self, atoms: Atoms, labels: Labels | None) -> Outcome:

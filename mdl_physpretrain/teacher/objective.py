@@ -14,7 +14,8 @@ from torch import Tensor
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials.eam.labels import EAMKernel
-from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
+from mdl_physpretrain.potentials.eam.model import EAM
+from mdl_physpretrain.potentials.eam.parameters import ELEMENT_PARAMETERS, PAIR_PARAMETERS
 from mdl_physpretrain.potentials.errors import ErrorSums
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 from mdl_physpretrain.teacher.objective_kernel import measure

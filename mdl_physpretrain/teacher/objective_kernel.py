@@ -14,15 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdl_physpretrain.potentials.eam.structure_kernel import (
-    BLOCK,
-    EDGE_FLOATS,
-    SMALLEST_R,
-    compiled,
-    evaluate,
-    exp,
-    switch,
-)
+from mdl_physpretrain.compiled.compiler import compiled
+from mdl_physpretrain.potentials.eam.pair_functions import SMALLEST_R, add_morse_gradient, density_gradient
+from mdl_physpretrain.potentials.eam.structure_kernel import BLOCK, EDGE_FLOATS, evaluate
 
 __all__ = ["measure"]
 
@@ -55,8 +49,6 @@ def _add_gradient(
         element_gradient[element[i], 1] -= by_density[i]
         element_gradient[element[i], 2] += by_energy
     for kind in range(n_kinds):
-        depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
-        by_depth, by_alpha, by_middle = 0.0, 0.0, 0.0
         for low in range(segments[kind], segments[kind + 1], BLOCK):
             high = min(low + BLOCK, segments[kind + 1])
             here, there = low - offset, high - offset
@@ -71,31 +63,12 @@ def _add_gradient(
                     element_parameters[element[i], 0] * excess[i] + element_parameters[element[j], 0] * excess[j]
                 )
                 of_slope[e] = 2 * q[e] * embedding
-            for e in range(size):
-                f, df = switch(r[e], start, cutoff)
-                falling = exp(-alpha * (r[e] - middle))
-                well, fall = by_energy * f + q[e] * df, q[e] * f
-                by_depth += well * falling * (falling - 2) + 2 * fall * alpha * falling * (1 - falling)
-                by_falling = depth * (2 * well * (falling - 1) + 2 * fall * alpha * (1 - 2 * falling))
-                by_alpha += 2 * fall * depth * falling * (1 - falling) - by_falling * (r[e] - middle) * falling
-                by_middle += by_falling * alpha * falling
-                # from now on of the unswitched density and its slope
-                of_density[e] = of_density[e] * f + of_slope[e] * df
-                of_slope[e] *= f
+            of_morse = morse_gradient[kind]
+            add_morse_gradient(r, morse[kind], start, cutoff, by_energy, q, of_density, of_slope, of_morse)
             for k in range(n_basis):
-                amplitude, decay = amplitudes[kind, k], decays[kind, k]
-                total, moment, slopes = 0.0, 0.0, 0.0
-                for e in range(size):
-                    term = exp(-decay * r[e])
-                    part = term * (of_density[e] - decay * of_slope[e])
-                    total += part
-                    moment += part * r[e]
-                    slopes += term * of_slope[e]
-                amplitude_gradient[kind, k] += total
-                decay_gradient[kind, k] -= amplitude * (moment + slopes)
-        morse_gradient[kind, 0] += by_depth
-        morse_gradient[kind, 1] += by_alpha
-        morse_gradient[kind, 2] += by_middle
+                of_amplitude, of_decay = density_gradient(r, decays[kind, k], of_density, of_slope)
+                amplitude_gradient[kind, k] += of_amplitude
+                decay_gradient[kind, k] -= amplitudes[kind, k] * of_decay
 
 
 @compiled

@@ -15,18 +15,19 @@ formula in :meth:`CGConv.forward`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from ase import Atoms
 from torch import Tensor, nn
 
 from mdl_physpretrain.compiled.cached_tables import Remembered
 from mdl_physpretrain.compiled.splines import spline_coefficients
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.graphs.batch import AtomicBatch
+from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch
 from mdl_physpretrain.graphs.subgraphs import select_edges
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.cgcnn import forces as cgcnn_forces
@@ -200,7 +201,6 @@ class CGCNN(EnergyModel):
     """
 
     reference_energies: Tensor
-    fast = True
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class CGCNN(EnergyModel):
         max_neighbours: int | None = None,
     ) -> None:
         hparams = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
-        super().__init__(cutoff, hparams)
+        super().__init__(cutoff, hparams, reference_energies=True)
         if pool_order not in {"late", "early"}:
             raise ConfigError(f"pool_order must be 'late' or 'early', not {pool_order!r}")
         if images not in {"all", "nearest"}:
@@ -247,7 +247,6 @@ class CGCNN(EnergyModel):
         self.bn_list = nn.ModuleList([nn.BatchNorm1d(node_dim) for _ in range(gc_count)] if batch_norm else [])
         self.post_lin_list = _stack(node_dim, dim2, post_fc_count)
         self.lin_out = nn.Linear(dim2 if post_fc_count else node_dim, 1)
-        self.register_buffer("reference_energies", torch.zeros(119))
         self._frozen: Remembered[list[cgcnn_forces.FrozenLayer]] = Remembered()
         self.train()  # a fixed normalisation is fixed from the start
 
@@ -257,6 +256,11 @@ class CGCNN(EnergyModel):
         if self.fixed_norm:
             self.bn_list.eval()
         return self
+
+    def data_arguments(self, structures: Sequence[Atoms]) -> dict[str, Any]:
+        """``n_neighbours``, the mean number of neighbours of the atoms."""
+        edges = [build_batch(a, self.cutoff).edge_index.shape[1] / len(a) for a in structures[:200]]
+        return {"n_neighbours": round(max(1.0, sum(edges) / len(edges)), 2)}
 
     @torch.no_grad()
     def initialise(self, batch: AtomicBatch, generator: torch.Generator) -> None:
@@ -355,8 +359,7 @@ class CGCNN(EnergyModel):
 
     def read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
         """Energies (B,) in eV of the last features (N, dim)."""
-        reference = self.reference_energies[batch.numbers]
-        total = x.new_zeros(len(batch)).index_add(0, batch.structure, reference)
+        total = self.reference_energy(batch)
         early = self.pool_order == "early"
         if early:
             x = x.new_zeros(len(batch), x.shape[1]).index_add(0, batch.structure, x)
@@ -364,11 +367,6 @@ class CGCNN(EnergyModel):
             x = self.act(layer(x))
         energy = self.lin_out(x).squeeze(-1)
         return total + energy if early else total.index_add(0, batch.structure, energy)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):  # noqa: ANN001, ANN002, ANN202
-        # MatDeepLearn's CGCNN has no reference energies
-        state_dict.setdefault(prefix + "reference_energies", torch.zeros_like(self.reference_energies))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _is_simple(*tensors: Tensor) -> bool:

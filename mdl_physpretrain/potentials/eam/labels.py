@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from ase import Atoms
-from ase.data import atomic_numbers
 from vesin import NeighborList
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.batch import MAX_EXTENT, complete_cell
-from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, SWITCH_START
+from mdl_physpretrain.potentials.eam.parameters import SWITCH_START, parameter_tables
 from mdl_physpretrain.potentials.eam.structure_kernel import EDGE_FLOATS, evaluate, evaluate_all, half_list
-from mdl_physpretrain.potentials.zbl import COULOMB
 from mdl_physpretrain.structures.labels import Labels
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.potentials.eam.model import EAM
 
 __all__ = ["EAMKernel"]
 
 MAX_ATOMS = 500  # beyond this a cell list beats the search over all pairs
-MORSE = ("D", "alpha", "rm")
 CHUNK_STRUCTURES = 8  # labelled by one thread at a time
 CHUNK_ATOMS = 1000
 
@@ -46,32 +45,19 @@ class EAMKernel:
         kinds = [(a, b) for a in range(n) for b in range(a, n)]
         self.pair_number = model.pair_of.cpu().numpy()[tuple(np.array(kinds).T)]
         self.kind_of = np.zeros((n, n), dtype=np.int64)
-        self._core = np.zeros((len(kinds), 4))
-        numbers = [atomic_numbers[e] for e in model.elements]
         for k, (a, b) in enumerate(kinds):
             self.kind_of[a, b] = self.kind_of[b, a] = k
-            if model.core is not None:
-                za, zb = numbers[a], numbers[b]
-                end = float(model.core.end[za, zb])
-                lengths = (za**0.23 + zb**0.23) / 0.46850
-                self._core[k] = COULOMB * za * zb, lengths, model.core.inner_share * end, end
+        self._core = model.core_table()
         self.set_parameters({name: value.detach().cpu().double().numpy() for name, value in model.named_parameters()})
 
     def set_parameters(self, values: Mapping[str, np.ndarray]) -> None:
         """Take over the parameters of an :class:`EAM`, by name, in double precision."""
-        morse, element = (np.stack([values[k] for k in names], axis=1) for names in (MORSE, ELEMENT_PARAMETERS))
-        order = self.pair_number
-        self._pair = (morse[order], values["A"][order], values["beta"][order], self._core)
-        self._element = element
+        by_pair, self._element = parameter_tables(values, self._core)
+        self._pair = tuple(table[self.pair_number] for table in by_pair)
 
     def parameters(self) -> tuple[Any, ...]:
         """Arguments of the kernel that describe the potential: by pair, by element, ends of the switch."""
         return self._pair, self._element, self.cutoff, SWITCH_START * self.cutoff
-
-    @staticmethod
-    def suits(model: object) -> bool:
-        """Whether the kernel gives the labels of this model: an EAM in double precision on the CPU."""
-        return type(model) is EAM and model.dtype == torch.float64 and model.device.type == "cpu"
 
     def stream(self, structures: Iterable[Atoms], threads: int) -> Iterator[list[tuple[Atoms, Labels | None]]]:
         """Labels of any number of structures, in order, some at a time.

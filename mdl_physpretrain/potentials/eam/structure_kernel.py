@@ -15,9 +15,10 @@ import math
 import numpy as np
 
 from mdl_physpretrain.compiled.compiler import compiled
-from mdl_physpretrain.potentials.eam.edge_kernel import SMALLEST_R, exp, switch, zbl
+from mdl_physpretrain.potentials.eam.pair_functions import SMALLEST_R, well_and_density
+from mdl_physpretrain.potentials.zbl_kernel import zbl
 
-__all__ = ["EDGE_FLOATS", "compiled", "evaluate", "evaluate_all", "exp", "half_list", "switch"]
+__all__ = ["BLOCK", "EDGE_FLOATS", "evaluate", "evaluate_all", "half_list"]
 
 BLOCK = 256  # edges at a time, so that the exponentials stay in the first cache
 EDGE_FLOATS = 5  # work space of an edge: length, pair energy, its derivative, density, its derivative
@@ -181,12 +182,11 @@ def evaluate(
         Written: density of every atom less ``rho_0``, shape (N,).
     """
     morse, amplitudes, decays, core = pair
-    n, n_basis = element.shape[0], amplitudes.shape[1]
+    n = element.shape[0]
     offset = segments[0]
     energy = 0.0
     excess[:] = 0.0
     for kind in range(n_elements * (n_elements + 1) // 2):
-        depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
         for low in range(segments[kind], segments[kind + 1], BLOCK):
             high = min(low + BLOCK, segments[kind + 1])
             # views that begin at zero: the compiler then knows that no index is negative
@@ -197,21 +197,9 @@ def evaluate(
             size = r.shape[0]
             for e in range(size):
                 r[e] = math.sqrt(x[e] * x[e] + y[e] * y[e] + z[e] * z[e])
-                density[e], slope[e] = 0.0, 0.0
-            for k in range(n_basis):
-                amplitude, decay = amplitudes[kind, k], decays[kind, k]
-                for e in range(size):
-                    term = amplitude * exp(-decay * r[e])
-                    density[e] += term
-                    slope[e] -= decay * term
-            for e in range(size):
-                f, df = switch(r[e], start, cutoff)
-                falling = exp(-alpha * (r[e] - middle))
-                well = depth * falling * (falling - 2)
-                value[e] = well * f
-                derivative[e] = 2 * depth * alpha * falling * (1 - falling) * f + well * df
-                slope[e] = slope[e] * f + density[e] * df
-                density[e] *= f
+            well_and_density(
+                r, morse[kind], amplitudes[kind], decays[kind], start, cutoff, value, derivative, density, slope
+            )
             for e in range(size):
                 energy += value[e]
             if core[kind, 3] > 0:

@@ -78,7 +78,7 @@ class M3GNet(EnergyModel):
         max_z: int = 94,
     ) -> None:
         hparams = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
-        super().__init__(cutoff, hparams)
+        super().__init__(cutoff, hparams, reference_energies=True)
         if not 0 < threebody_cutoff <= cutoff:
             raise ConfigError(f"threebody_cutoff must lie in (0, {cutoff:g}] Å, not {threebody_cutoff}")
         if not (1 <= max_l <= MAX_ORDER and 1 <= max_n <= MAX_ORDER):
@@ -87,7 +87,6 @@ class M3GNet(EnergyModel):
             raise ConfigError("units and num_blocks must be at least 1, max_z must lie in 1 to 118")
         self.threebody_cutoff, self.max_l, self.max_n, self.max_z = float(threebody_cutoff), max_l, max_n, max_z
         self.network = _mattersim_network()(**hparams, device="cpu")
-        self.register_buffer("reference_energies", torch.zeros(119))
 
     @torch.no_grad()
     def initialise(self, batch: AtomicBatch, generator: torch.Generator) -> None:
