@@ -6,7 +6,8 @@ A checkpoint is a ``torch.save`` of a plain dictionary that loads with
     {"format": "mdl_physpretrain", "version": 1, "model": "cgcnn",
      "hparams": {...}, "state_dict": {...}, "metadata": {...}}
 
-A model of another package adds ``"package"``, the name by which pip installs it.
+A model without floating-point weights adds ``"dtype"``; one of another package
+``"package"``, the name by which pip installs it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def save_model(model: EnergyModel, path: str | Path, *, metadata: dict[str, Any]
     metadata
         Plain values (numbers, strings, lists, dicts, tensors) stored beside it.
     """
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "model": model.registry_name,
@@ -50,6 +51,8 @@ def save_model(model: EnergyModel, path: str | Path, *, metadata: dict[str, Any]
         "state_dict": {k: v.detach().cpu() for k, v in model.state_dict().items()},
         "metadata": {**model.metadata, **(metadata or {})},
     }
+    if not any(v.is_floating_point() for v in content["state_dict"].values()):
+        content["dtype"] = str(model.dtype).removeprefix("torch.")  # no weight tells it
     package = providing_package(model.registry_name)
     if package not in {None, OWN_PACKAGE}:
         content["package"] = package
@@ -131,7 +134,7 @@ def load_model(path: str | Path, *, expect: str | None = None) -> EnergyModel:
     try:
         model = kind(**content["hparams"])
         dtypes = {v.dtype for v in content["state_dict"].values() if v.is_floating_point()}
-        if dtypes == {torch.float64}:
+        if dtypes == {torch.float64} or content.get("dtype") == "float64":
             model = model.double()
         model.load_state_dict(content["state_dict"])
     except (RuntimeError, TypeError, KeyError) as error:

@@ -26,14 +26,6 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
 def everything(model: CGCNN, batch: AtomicBatch) -> list[torch.Tensor]:
     out = predict(model, batch, create_graph=True)
     model.zero_grad()
@@ -226,14 +218,3 @@ def test_frozen_layers_follow_the_weights_however_they_change(rocksalt: list[Ato
     assert twin._frozen._kept is None
     assert pickle.loads(pickle.dumps(model))._frozen._kept is None
     assert not any("frozen" in name for name in model.state_dict())
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_forces_in_inference_mode_are_not_zero(rocksalt: list[Atoms], fast: bool) -> None:
-    torch.manual_seed(0)
-    model = CGCNN(cutoff=6.0, dim1=20, dim2=10, gc_count=2).eval()
-    model.fast = fast
-    outside = predict(model, build_batch(rocksalt[0], 6.0)).forces
-    assert outside.abs().max() > 1e-6
-    with torch.inference_mode():
-        assert torch.equal(predict(model, build_batch(rocksalt[0], 6.0)).forces, outside)

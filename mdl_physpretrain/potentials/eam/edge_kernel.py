@@ -14,17 +14,20 @@ import math
 import numpy as np
 
 from mdl_physpretrain.compiled.compiler import compiled
-from mdl_physpretrain.potentials.eam.pair_functions import SMALLEST_R, well_and_density
-from mdl_physpretrain.potentials.zbl_kernel import zbl
+from mdl_physpretrain.potentials.eam.pair_functions import SMALLEST_R, pair_functions
 
 __all__ = ["energy_and_gradient"]
 
-BLOCK = 1024  # directed edges at a time
+BLOCK = 2048  # directed edges at a time
+RUN = 32  # pairs of a kind come in multiples of this: a compiled loop's remainder rounds otherwise than its body
 
 
 @compiled
 def _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, place_of, r, gradient):
-    """One direction of the pairs in a block, by kind, the ``q``-th at ``place_of[q]``; gradients of the other are 0."""
+    """One direction of the pairs in a block, by kind, the ``q``-th at ``place_of[q]``; gradients of the other are 0.
+
+    Places between the pairs of a kind and the next keep the ``r`` they have.
+    """
     kind, edge = np.empty(high - low, dtype=np.int64), np.empty(high - low, dtype=np.int64)
     starts[:] = 0
     found = 0
@@ -39,7 +42,7 @@ def _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, p
         else:
             gradient[e, 0], gradient[e, 1], gradient[e, 2] = 0.0, 0.0, -1.0
     for k in range(1, starts.shape[0]):
-        starts[k] += starts[k - 1]
+        starts[k] = starts[k - 1] + RUN * ((starts[k] + RUN - 1) // RUN)
     place = starts.copy()
     for q in range(found):
         p, e = place[kind[q]], edge[q]
@@ -81,23 +84,21 @@ def energy_and_gradient(
     n, n_edges, n_kinds = structure.shape[0], index.shape[1], morse.shape[0]
     slope_of = np.zeros(n)  # first the density at an atom, then the derivative of the embedding energy
     starts, place_of = np.empty(n_kinds + 1, dtype=np.int64), np.empty(BLOCK, dtype=np.int64)
-    chosen = np.empty(BLOCK, dtype=np.int64)
-    r, value, slope, density, fall = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    room = BLOCK + RUN * n_kinds
+    chosen = np.empty(room, dtype=np.int64)
+    r, value, slope, density, fall = np.empty(room), np.empty(room), np.empty(room), np.empty(room), np.empty(room)
     energies[:] = 0.0
     for low in range(0, n_edges, BLOCK):
         high = min(low + BLOCK, n_edges)
+        r[:] = cutoff  # places that stay empty have no core
         found = _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, place_of, r, gradient)
         for kind in range(n_kinds):
-            of_kind = slice(starts[kind], starts[kind + 1])
-            parameters = (morse[kind], amplitudes[kind], decays[kind], start, cutoff)
-            results = (value[of_kind], slope[of_kind], density[of_kind], fall[of_kind])
-            well_and_density(r[of_kind], *parameters, *results)
-            if core[kind, 3] > 0:
-                for q in range(starts[kind], starts[kind + 1]):
-                    if r[q] < core[kind, 3]:
-                        repulsion, push = zbl(r[q], core[kind, 0], core[kind, 1], core[kind, 2], core[kind, 3])
-                        value[q] += repulsion
-                        slope[q] += push
+            here = slice(starts[kind], starts[kind + 1])
+            depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
+            functions = (amplitudes[kind], decays[kind], core[kind], start, cutoff)
+            pair_functions(
+                r[here], depth, alpha, middle, *functions, value[here], slope[here], density[here], fall[here]
+            )
         for o in range(found):  # in the order of the list: sums depend on no other structure of the batch
             q = place_of[o]
             e = chosen[q]

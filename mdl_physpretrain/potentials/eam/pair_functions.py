@@ -14,9 +14,9 @@ import numba
 import numpy as np
 
 from mdl_physpretrain.compiled.compiler import compiled
-from mdl_physpretrain.potentials.zbl_kernel import switch
+from mdl_physpretrain.potentials.zbl_kernel import switch, zbl
 
-__all__ = ["SMALLEST_R", "add_morse_gradient", "density_gradient", "exp", "well_and_density"]
+__all__ = ["SMALLEST_R", "add_morse_gradient", "density_gradient", "exp", "pair_functions"]
 
 SMALLEST_R = 1e-6  # Å, as in the formula: forces of atoms on top of each other
 _LOG2_E = 1.4426950408889634
@@ -44,19 +44,20 @@ def exp(x):
 
 
 @compiled
-def well_and_density(r, morse, amplitudes, decays, start, cutoff, value, slope, density, fall):
-    """Switched Morse energy and density at the distances ``r`` (n,), and their derivatives.
+def pair_functions(r, depth, alpha, middle, amplitudes, decays, core, start, cutoff, value, slope, density, fall):
+    """Pair energy (switched Morse and core) and switched density at distances ``r`` (n,), and their derivatives.
 
     Parameters
     ----------
-    morse, amplitudes, decays
-        ``D, alpha, r_m``; ``A``; ``beta`` of the kind of pair.
+    depth, alpha, middle, amplitudes, decays
+        ``D, alpha, r_m, A, beta`` of the kind of pair.
+    core
+        Arguments of :func:`~mdl_physpretrain.potentials.zbl_kernel.zbl`, shape (4,), the last zero for no core.
     start, cutoff
         Where the switch begins and ends, Å.
     value, slope, density, fall
         Written, shape (n,): energy, its derivative; density, its derivative.
     """
-    depth, alpha, middle = morse[0], morse[1], morse[2]
     for q in range(r.shape[0]):
         density[q], fall[q] = 0.0, 0.0
     for k in range(amplitudes.shape[0]):
@@ -73,11 +74,17 @@ def well_and_density(r, morse, amplitudes, decays, start, cutoff, value, slope, 
         slope[q] = 2 * depth * alpha * falling * (1 - falling) * f + well * df
         fall[q] = fall[q] * f + density[q] * df
         density[q] *= f
+    if core[3] > 0:
+        for q in range(r.shape[0]):
+            if r[q] < core[3]:
+                repulsion, push = zbl(r[q], core[0], core[1], core[2], core[3])
+                value[q] += repulsion
+                slope[q] += push
 
 
 @compiled
 def add_morse_gradient(r, morse, start, cutoff, by_value, by_slope, by_density, by_fall, gradient):
-    """Add derivatives by ``D, alpha, r_m`` of what :func:`well_and_density` computes to ``gradient`` (3,).
+    """Add derivatives by ``D, alpha, r_m`` of what :func:`pair_functions` computes without a core to ``gradient`` (3,).
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from mdl_physpretrain.compiled.compiler import compiled
-from mdl_physpretrain.potentials.eam.pair_functions import SMALLEST_R, well_and_density
+from mdl_physpretrain.potentials.eam.pair_functions import SMALLEST_R, pair_functions
 from mdl_physpretrain.potentials.zbl_kernel import zbl
 
 __all__ = ["BLOCK", "EDGE_FLOATS", "evaluate", "evaluate_all", "half_list"]
@@ -184,9 +184,11 @@ def evaluate(
     morse, amplitudes, decays, core = pair
     n = element.shape[0]
     offset = segments[0]
+    no_core = np.zeros(4)  # repulsions are added to the energy one by one, after the wells of a block
     energy = 0.0
     excess[:] = 0.0
     for kind in range(n_elements * (n_elements + 1) // 2):
+        depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
         for low in range(segments[kind], segments[kind + 1], BLOCK):
             high = min(low + BLOCK, segments[kind + 1])
             # views that begin at zero: the compiler then knows that no index is negative
@@ -197,9 +199,8 @@ def evaluate(
             size = r.shape[0]
             for e in range(size):
                 r[e] = math.sqrt(x[e] * x[e] + y[e] * y[e] + z[e] * z[e])
-            well_and_density(
-                r, morse[kind], amplitudes[kind], decays[kind], start, cutoff, value, derivative, density, slope
-            )
+            functions = (depth, alpha, middle, amplitudes[kind], decays[kind], no_core, start, cutoff)
+            pair_functions(r, *functions, value, derivative, density, slope)
             for e in range(size):
                 energy += value[e]
             if core[kind, 3] > 0:
