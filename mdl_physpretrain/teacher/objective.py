@@ -129,15 +129,15 @@ class EAMObjective:
         rows = len(indices) if with_gradient else 0
         gradients = [np.empty((rows, *like.shape)) for like in (morse, amplitudes, decays, of_elements)]
 
-        def work(own: slice) -> None:
-            measure(
-                indices[own], self.starts, self.element, self.edges, self.vectors, self.segments, *potential,
-                self.energies, self.forces, self.stresses, self.volumes, weights[own], errors[own], with_gradient,
-                *(g[own] for g in gradients),
-            )  # fmt: skip
+        labels = (self.energies, self.forces, self.stresses, self.volumes)
+        graph = (self.starts, self.element, self.edges, self.vectors, self.segments)
+
+        def work(part: slice) -> None:
+            of_part = tuple(g[part] for g in gradients)
+            measure(indices[part], *graph, potential, labels, weights[part], errors[part], with_gradient, of_part)
 
         first, *others = self._shares(indices)
-        futures = [self._pool.submit(work, own) for own in others] if self._pool is not None else []
+        futures = [self._pool.submit(work, part) for part in others] if self._pool is not None else []
         work(first)
         for future in futures:
             future.result()

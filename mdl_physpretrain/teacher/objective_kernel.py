@@ -23,11 +23,12 @@ __all__ = ["measure"]
 
 @compiled
 def _add_gradient(
-    element, n_elements, edges, vectors, segments, work, pair, element_parameters, cutoff, start, excess,
-    by_energy, by_forces, by_strain, morse_gradient, amplitude_gradient, decay_gradient, element_gradient,
-):  # fmt: skip
+    element, edges, vectors, segments, work, potential, excess, by_energy, by_forces, by_strain, gradients
+):
     """Add the gradient of one structure after :func:`evaluate`; ``by_strain`` is ``l_S / V``, symmetric."""
+    pair, element_parameters, cutoff, start = potential
     morse, amplitudes, decays, _ = pair
+    morse_gradient, amplitude_gradient, decay_gradient, element_gradient = gradients
     n, n_basis, n_kinds = element.shape[0], amplitudes.shape[1], segments.shape[0] - 1
     offset = segments[0]
     weighted_slope = np.zeros(n)  # of an atom: sum of q rho'
@@ -73,10 +74,8 @@ def _add_gradient(
 
 @compiled
 def measure(
-    chosen, starts, element, edges, vectors, segments, pair, element_parameters, cutoff, start,
-    energies, forces, stresses, volumes, weights, errors, with_gradient,
-    morse_gradient, amplitude_gradient, decay_gradient, element_gradient,
-):  # fmt: skip
+    chosen, starts, element, edges, vectors, segments, potential, labels, weights, errors, with_gradient, gradients
+):
     """Errors of some structures and the gradient of their weighted sum.
 
     Parameters
@@ -85,10 +84,10 @@ def measure(
         Indices of the structures, (K,).
     starts, element, edges, vectors, segments
         All structures one after the other; ``segments`` (S, kinds + 1).
-    pair, element_parameters, cutoff, start
-        The potential, as in :func:`evaluate`.
-    energies, forces, stresses, volumes
-        Labels, shapes (S,), (N, 3), (S, 3, 3); Å³, zero where there is none.
+    potential
+        As in :func:`evaluate`.
+    labels
+        ``energies, forces, stresses, volumes``: shapes (S,), (N, 3), (S, 3, 3), (S,); volumes in Å³, zero for none.
     weights
         Of an energy, a force component and a stress component in the loss,
         (K, 3), zero for a missing label.
@@ -96,40 +95,34 @@ def measure(
         Written: sums of absolute errors of every structure, (K, 3).
     with_gradient
         Whether the gradients are wanted.
-    morse_gradient, amplitude_gradient, decay_gradient, element_gradient
-        Written, one for every structure: shaped like the parameters with a
-        leading K.
+    gradients
+        Written, one for every structure: by Morse parameters, amplitudes, decays and parameters of the elements,
+        shaped like these with a leading K.
     """
-    n_elements, longest, largest = element_parameters.shape[0], 1, 1
+    energies, forces, stresses, volumes = labels
+    morse_gradient, amplitude_gradient, decay_gradient, element_gradient = gradients
+    longest, largest = 1, 1
     last = segments.shape[1] - 1
     for s in chosen:
         longest = max(longest, segments[s, last] - segments[s, 0])
         largest = max(largest, starts[s + 1] - starts[s])
     work = np.empty((EDGE_FLOATS, longest))
-    excess_of, force_of, virial, by_strain = (
-        np.empty(largest),
-        np.empty((largest, 3)),
-        np.empty((3, 3)),
-        np.empty((3, 3)),
-    )
+    excess_of, force_of = np.empty(largest), np.empty((largest, 3))
+    virial, by_strain = np.empty((3, 3)), np.empty((3, 3))
     for k in range(len(chosen)):
         s = chosen[k]
-        own = slice(starts[s], starts[s + 1])
-        n = starts[s + 1] - starts[s]
-        excess, found = excess_of[:n], force_of[:n]
-        energy = evaluate(
-            element[own], n_elements, edges, vectors, segments[s], work, pair, element_parameters, cutoff, start,
-            excess, found, virial,
-        )  # fmt: skip
+        atoms, n = slice(starts[s], starts[s + 1]), starts[s + 1] - starts[s]
+        excess, by_forces = excess_of[:n], force_of[:n]
+        energy = evaluate(element[atoms], edges, vectors, segments[s], work, potential, excess, by_forces, virial)
         error = energy - energies[s]
         errors[k, 0] = abs(error)
         by_energy = weights[k, 0] * np.sign(error)
         sum_forces, sum_stress = 0.0, 0.0
         for i in range(n):
             for c in range(3):
-                error = found[i, c] - forces[starts[s] + i, c]
+                error = by_forces[i, c] - forces[starts[s] + i, c]
                 sum_forces += abs(error)
-                found[i, c] = weights[k, 1] * np.sign(error)
+                by_forces[i, c] = weights[k, 1] * np.sign(error)
         volume = volumes[s]
         for c in range(3):
             for d in range(3):
@@ -145,8 +138,8 @@ def measure(
             amplitude_gradient[k] = 0.0
             decay_gradient[k] = 0.0
             element_gradient[k] = 0.0
+            of_structure = (morse_gradient[k], amplitude_gradient[k], decay_gradient[k], element_gradient[k])
             _add_gradient(
-                element[own], n_elements, edges, vectors, segments[s], work, pair, element_parameters, cutoff, start,
-                excess, by_energy, found, by_strain,
-                morse_gradient[k], amplitude_gradient[k], decay_gradient[k], element_gradient[k],
+                element[atoms], edges, vectors, segments[s], work, potential, excess, by_energy, by_forces, by_strain,
+                of_structure,
             )  # fmt: skip

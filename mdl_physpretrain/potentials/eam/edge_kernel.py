@@ -54,9 +54,7 @@ def _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, p
 
 
 @compiled
-def energy_and_gradient(
-    index, vectors, shifts, structure, element, kind_of, pair, element_parameters, cutoff, start, energies, gradient
-):
+def energy_and_gradient(index, vectors, shifts, structure, element, kind_of, potential, energies, gradient):
     """Energies of structures, and their gradient with respect to the edge vectors.
 
     Parameters
@@ -67,19 +65,14 @@ def energy_and_gradient(
         Of the atoms, shape (N,).
     kind_of
         Kind of pair of two elements, shape (n_elements, n_elements).
-    pair
-        ``(morse, amplitudes, decays, core)`` by kind: ``D, alpha, r_m``; ``A``;
-        ``beta``; charges (eV Å), inverse length (1/Å), inner and outer end (Å),
-        zero for no core.
-    element_parameters
-        ``B, rho_0, E_atom``, shape (n_elements, 3).
-    cutoff, start
-        Where the switch ends and begins, Å.
+    potential
+        As in :func:`~mdl_physpretrain.potentials.eam.structure_kernel.evaluate`, by kind.
     energies
         Written, shape (B,), eV, float64.
     gradient
         Written, shape (E, 3), eV/Å: that of a pair whole on one of its edges.
     """
+    pair, element_parameters, cutoff, start = potential
     morse, amplitudes, decays, core = pair
     n, n_edges, n_kinds = structure.shape[0], index.shape[1], morse.shape[0]
     slope_of = np.zeros(n)  # first the density at an atom, then the derivative of the embedding energy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,7 +57,7 @@ class EAMKernel:
         self._pair = tuple(table[self.pair_number] for table in by_pair)
 
     def parameters(self) -> tuple[Any, ...]:
-        """Arguments of the kernel that describe the potential: by pair, by element, ends of the switch."""
+        """The kernel's ``potential``: tables by pair and by element, ends of the switch."""
         return self._pair, self._element, self.cutoff, SWITCH_START * self.cutoff
 
     def stream(self, structures: Iterable[Atoms], threads: int) -> Iterator[list[tuple[Atoms, Labels | None]]]:
@@ -95,16 +96,16 @@ class EAMKernel:
 
     def _chunk(self, structures: list[Atoms]) -> list[tuple[Atoms, Labels | None]]:
         cells = [self.cell(atoms) for atoms in structures]
-        found: list[Labels | None] = [None] * len(structures)
+        labels: list[Labels | None] = [None] * len(structures)
         small = [k for k, a in enumerate(structures) if cells[k] is not None and len(a) <= MAX_ATOMS]
         if small:
-            labels = self._small([structures[k] for k in small], np.array([cells[k] for k in small]))
-            for k, one in zip(small, labels, strict=True):
-                found[k] = one
+            results = self._small([structures[k] for k in small], np.array([cells[k] for k in small]))
+            for k, result in zip(small, results, strict=True):
+                labels[k] = result
         for k, (atoms, cell) in enumerate(zip(structures, cells, strict=True)):
             if cell is not None and len(atoms) > MAX_ATOMS:
-                found[k] = self._large(atoms, cell)
-        return list(zip(structures, found, strict=True))
+                labels[k] = self._large(atoms, cell)
+        return list(zip(structures, labels, strict=True))
 
     def cell(self, atoms: Atoms) -> np.ndarray | None:
         """A cell with a volume, or ``None`` for a structure that is not for the kernel."""
@@ -126,40 +127,19 @@ class EAMKernel:
     def _small(self, structures: list[Atoms], cells: np.ndarray) -> list[Labels]:
         starts = np.concatenate([[0], np.cumsum([len(a) for a in structures])])
         energies, forces = np.empty(len(structures)), np.empty((starts[-1], 3))
-        virials = np.empty((len(structures), 3, 3))
-        evaluate_all(
-            starts,
-            np.concatenate([a.positions for a in structures]),
-            self.element_of[np.concatenate([a.numbers for a in structures])],
-            cells,
-            np.array([a.pbc for a in structures]),
-            *self.parameters(),
-            energies,
-            forces,
-            virials,
-        )
-        return [
-            _labels(atoms, energy, forces[start:end].copy(), virial)
-            for atoms, energy, start, end, virial in zip(
-                structures, energies.tolist(), starts[:-1], starts[1:], virials, strict=True
-            )
-        ]
+        virials, periodic = np.empty((len(structures), 3, 3)), np.array([a.pbc for a in structures])
+        positions = np.concatenate([a.positions for a in structures])
+        element = self.element_of[np.concatenate([a.numbers for a in structures])]
+        evaluate_all(starts, positions, element, cells, periodic, self.parameters(), energies, forces, virials)
+        results = zip(structures, energies.tolist(), itertools.pairwise(starts), virials, strict=True)
+        return [_labels(atoms, energy, forces[slice(*ends)].copy(), virial) for atoms, energy, ends, virial in results]
 
     def _large(self, atoms: Atoms, cell: np.ndarray) -> Labels:
         edges, vectors, segments = self.pairs(atoms, cell)
+        work, excess = np.empty((EDGE_FLOATS, edges.shape[1])), np.empty(len(atoms))
         forces, virial = np.empty((len(atoms), 3)), np.empty((3, 3))
-        energy = evaluate(
-            self.element_of[atoms.numbers],
-            self.n_elements,
-            edges,
-            vectors,
-            segments,
-            np.empty((EDGE_FLOATS, edges.shape[1])),
-            *self.parameters(),
-            np.empty(len(atoms)),
-            forces,
-            virial,
-        )
+        element = self.element_of[atoms.numbers]
+        energy = evaluate(element, edges, vectors, segments, work, self.parameters(), excess, forces, virial)
         return _labels(atoms, energy, forces, virial)
 
     def pairs(self, atoms: Atoms, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

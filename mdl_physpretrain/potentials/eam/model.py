@@ -206,8 +206,8 @@ class EAM(EnergyModel):
         gradient = torch.empty_like(vectors, memory_format=torch.contiguous_format)
         of_edges = (batch.edge_index, vectors.detach(), batch.edge_shifts)
         arrays = [x.numpy() for x in (*of_edges, batch.structure, element, self.pair_of)]
-        ends = (self.cutoff, SWITCH_START * self.cutoff)
-        edge_kernel.energy_and_gradient(*arrays, *parameters, *ends, energy.numpy(), gradient.numpy())
+        potential = (*parameters, self.cutoff, SWITCH_START * self.cutoff)
+        edge_kernel.energy_and_gradient(*arrays, potential, energy.numpy(), gradient.numpy())
         return energy.to(vectors.dtype), gradient
 
     def _tables(self) -> Tables:

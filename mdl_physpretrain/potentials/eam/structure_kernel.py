@@ -144,50 +144,33 @@ def half_list(positions, element, n_elements, cell, periodic, cutoff, edges, vec
 
 
 @compiled
-def evaluate(
-    element,
-    n_elements,
-    edges,
-    vectors,
-    segments,
-    work,
-    pair,
-    element_parameters,
-    cutoff,
-    start,
-    excess,
-    forces,
-    virial,
-):
+def evaluate(element, edges, vectors, segments, work, potential, excess, forces, virial):
     """Energy in eV; forces (N, 3) in eV/Å and ``sum r (x) dE/dr`` (3, 3) in eV are written.
 
     Parameters
     ----------
-    element, n_elements
+    element
         As in :func:`half_list`.
     edges, vectors, segments
         Pairs from :func:`half_list`; the segments need not begin at zero.
     work
         Written: (``EDGE_FLOATS``, E or more), of which the length, the
         derivative of the pair energy and that of the density are left behind.
-    pair
-        ``(morse, amplitudes, decays, core)`` by kind in the order of the
-        segments: ``D, alpha, r_m``; ``A``; ``beta``; charges (eV Å), inverse
-        length (1/Å), inner and outer end (Å), zero for no core.
-    element_parameters
-        ``B, rho_0, E_atom``, shape (n_elements, 3).
-    cutoff, start
-        Where the switch ends and begins, Å.
+    potential
+        ``(pair, element_parameters, cutoff, start)``: of
+        :func:`~mdl_physpretrain.potentials.eam.parameters.parameter_tables`, pairs in the order of the segments,
+        and where the switch ends and begins, Å.
     excess
         Written: density of every atom less ``rho_0``, shape (N,).
     """
+    pair, element_parameters, cutoff, start = potential
     morse, amplitudes, decays, core = pair
-    n = element.shape[0]
+    n, n_kinds = element.shape[0], morse.shape[0]
     offset = segments[0]
     no_core = np.zeros(4)  # repulsions are added to the energy one by one, after the wells of a block
     energy = 0.0
     excess[:] = 0.0
-    for kind in range(n_elements * (n_elements + 1) // 2):
+    for kind in range(n_kinds):
         depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
         for low in range(segments[kind], segments[kind + 1], BLOCK):
             high = min(low + BLOCK, segments[kind + 1])
@@ -218,7 +201,7 @@ def evaluate(
         energy += element_parameters[element[i], 0] * excess[i] * excess[i] + element_parameters[element[i], 2]
     forces[:] = 0.0
     xx, yy, zz, yz, xz, xy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for e in range(segments[n_elements * (n_elements + 1) // 2] - offset):
+    for e in range(segments[n_kinds] - offset):
         i, j = edges[0, offset + e], edges[1, offset + e]
         rx, ry, rz = vectors[0, offset + e], vectors[1, offset + e], vectors[2, offset + e]
         embedding = element_parameters[element[i], 0] * excess[i] + element_parameters[element[j], 0] * excess[j]
@@ -244,49 +227,24 @@ def evaluate(
 
 
 @compiled
-def evaluate_all(
-    starts,
-    positions,
-    element,
-    cells,
-    periodic,
-    pair,
-    element_parameters,
-    cutoff,
-    start,
-    energies,
-    forces,
-    virials,
-):
+def evaluate_all(starts, positions, element, cells, periodic, potential, energies, forces, virials):
     """Energies, forces and virials of several structures; arguments as above, one after the other."""
-    n_elements = element_parameters.shape[0]
-    segments = np.zeros(n_elements * (n_elements + 1) // 2 + 1, dtype=np.int64)
+    n_elements, n_kinds, cutoff = potential[1].shape[0], potential[0][0].shape[0], potential[2]
+    segments = np.zeros(n_kinds + 1, dtype=np.int64)
     capacity = 4096
     edges, vectors = np.empty((2, capacity), dtype=np.int32), np.empty((3, capacity))
     work = np.empty((EDGE_FLOATS, capacity))
     for s in range(len(starts) - 1):
-        own = slice(starts[s], starts[s + 1])
+        atoms = slice(starts[s], starts[s + 1])
+        kinds = element[atoms]
         while True:
-            found = half_list(
-                positions[own], element[own], n_elements, cells[s], periodic[s], cutoff, edges, vectors, segments
+            pairs = half_list(
+                positions[atoms], kinds, n_elements, cells[s], periodic[s], cutoff, edges, vectors, segments
             )
-            if found <= capacity:
+            if pairs <= capacity:
                 break
-            capacity = found + found // 4
+            capacity = pairs + pairs // 4
             edges, vectors = np.empty((2, capacity), dtype=np.int32), np.empty((3, capacity))
             work = np.empty((EDGE_FLOATS, capacity))
-        energies[s] = evaluate(
-            element[own],
-            n_elements,
-            edges,
-            vectors,
-            segments,
-            work,
-            pair,
-            element_parameters,
-            cutoff,
-            start,
-            np.empty(starts[s + 1] - starts[s]),
-            forces[own],
-            virials[s],
-        )
+        excess = np.empty(len(kinds))
+        energies[s] = evaluate(kinds, edges, vectors, segments, work, potential, excess, forces[atoms], virials[s])
