@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Remembered"]
+__all__ = ["WeightCache"]
 
 T = TypeVar("T")
 
 
-class Remembered(Generic[T]):
+class WeightCache(Generic[T]):
     """The last result of a function of some tensors.
 
     Values are compared, not versions or addresses: optimisers, averaging of
@@ -23,7 +23,7 @@ class Remembered(Generic[T]):
 
     Examples
     --------
-    >>> doubled = Remembered()
+    >>> doubled = WeightCache()
     >>> weight = torch.ones(2)
     >>> doubled.get([weight], lambda: 2 * weight)
     tensor([2., 2.])
@@ -33,7 +33,7 @@ class Remembered(Generic[T]):
         self._kept: tuple[list[Tensor], T] | None = None
 
     def get(self, sources: Sequence[Tensor], make: Callable[[], T]) -> T:
-        """The remembered result, or that of ``make()`` where a source has changed.
+        """The kept result, or that of ``make()`` where a source has changed.
 
         Parameters
         ----------

@@ -129,8 +129,8 @@ def load_model(path: str | Path, *, expect: str | None = None) -> EnergyModel:
         kind = model_class(content["model"])
     except ConfigError as error:
         package = content.get("package")
-        install = f"; it came with the package {package}: pip install {package}" if package else ""
-        raise CheckpointError(f"{path} holds a {content['model']!r} model: {error}{install}") from error
+        origin = f" of the package {package!r}" if package else ""
+        raise CheckpointError(f"{path} holds a {content['model']!r} model{origin}: {error}") from error
     try:
         model = kind(**content["hparams"])
         dtypes = {v.dtype for v in content["state_dict"].values() if v.is_floating_point()}

@@ -200,8 +200,8 @@ def test_frozen_layers_follow_the_weights_however_they_change(rocksalt: list[Ato
         return found
 
     before = check()
-    kept = model._frozen.get(cgcnn_forces.sources(model), pytest.fail)  # nothing is computed twice
-    assert kept is model._frozen.get(cgcnn_forces.sources(model), pytest.fail)
+    kept = model._cached_layers.get(cgcnn_forces.sources(model), pytest.fail)  # nothing is computed twice
+    assert kept is model._cached_layers.get(cgcnn_forces.sources(model), pytest.fail)
     conv = model.conv_list[0]
     conv.lin_f.weight.data.mul_(1.5)  # unseen by version counters
     changed = check()
@@ -215,6 +215,6 @@ def test_frozen_layers_follow_the_weights_however_they_change(rocksalt: list[Ato
     model.bn_list[1].running_mean.add_(0.5)
     assert (check() - changed).abs() > 1e-6
     twin = copy.deepcopy(model)
-    assert twin._frozen._kept is None
-    assert pickle.loads(pickle.dumps(model))._frozen._kept is None
-    assert not any("frozen" in name for name in model.state_dict())
+    assert twin._cached_layers._kept is None
+    assert pickle.loads(pickle.dumps(model))._cached_layers._kept is None
+    assert not any("cached" in name for name in model.state_dict())

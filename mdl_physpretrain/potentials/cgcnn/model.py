@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from ase import Atoms
 from torch import Tensor, nn
 
-from mdl_physpretrain.compiled.cached_tables import Remembered
+from mdl_physpretrain.compiled.cached_tables import WeightCache
 from mdl_physpretrain.compiled.splines import spline_coefficients
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch
@@ -63,7 +63,7 @@ class GaussianBasis(nn.Module):
         self.register_buffer("offset", torch.linspace(0.0, cutoff, n_basis))
         self.intervals = math.ceil(STEPS_PER_WIDTH / width)
         self.step = cutoff / self.intervals
-        self._table: tuple[Tensor, Tensor] | None = None
+        self._table: WeightCache[Tensor] = WeightCache()
 
     def forward(self, r: Tensor) -> Tensor:
         """Expand distances of shape (E,) to shape (E, n_basis)."""
@@ -75,14 +75,15 @@ class GaussianBasis(nn.Module):
 
     def table(self) -> Tensor:
         """The expansion in B-splines of spacing ``step``, shape (intervals + 5, n_basis), float32 on the CPU."""
-        if self._table is None or not torch.equal(self._table[0], self.offset):
+
+        def rows() -> Tensor:
             offset = self.offset.numpy().astype(np.float64)
-            rows = spline_coefficients(
+            values = spline_coefficients(
                 lambda r: np.exp(self.coefficient * (r[:, None] - offset) ** 2), self.step, self.intervals
             )
-            with torch.inference_mode(False):  # the table outlives this call
-                self._table = self.offset.clone(), torch.as_tensor(rows.astype(np.float32))
-        return self._table[1]
+            return torch.as_tensor(values.astype(np.float32))
+
+        return self._table.get([self.offset], rows)
 
 
 class CGConv(nn.Module):
@@ -247,7 +248,7 @@ class CGCNN(EnergyModel):
         self.bn_list = nn.ModuleList([nn.BatchNorm1d(node_dim) for _ in range(gc_count)] if batch_norm else [])
         self.post_lin_list = _stack(node_dim, dim2, post_fc_count)
         self.lin_out = nn.Linear(dim2 if post_fc_count else node_dim, 1)
-        self._frozen: Remembered[list[cgcnn_forces.FrozenLayer]] = Remembered()
+        self._cached_layers: WeightCache[list[cgcnn_forces.FrozenLayer]] = WeightCache()
         self.train()  # a fixed normalisation is fixed from the start
 
     def train(self, mode: bool = True) -> CGCNN:
@@ -319,7 +320,7 @@ class CGCNN(EnergyModel):
         constant = constant and not torch.is_inference_mode_enabled()
         if not (simple and constant and _is_simple(vectors) and _is_sorted(batch.edge_index)):
             return super().energy_and_gradient(batch, vectors, create_graph=create_graph)
-        layers = self._frozen.get(cgcnn_forces.sources(self), lambda: cgcnn_forces.freeze(self))
+        layers = self._cached_layers.get(cgcnn_forces.sources(self), lambda: cgcnn_forces.freeze(self))
         return cgcnn_forces.energy_and_gradient(self, layers, batch, vectors)
 
     def _plain_layers(self, batch: AtomicBatch, r: Tensor) -> Callable[[Any, Tensor], Tensor]:

@@ -23,7 +23,7 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from torch import Tensor, nn
 
-from mdl_physpretrain.compiled.cached_tables import Remembered
+from mdl_physpretrain.compiled.cached_tables import WeightCache
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
@@ -137,7 +137,7 @@ class EAM(EnergyModel):
         self.rho0 = nn.Parameter(torch.ones(n))
         self.base_atomic_energy = nn.Parameter(torch.ones(n))
         self.core = ZBL(inner=core_inner, outer=core_outer, ends=core_ends) if core else None
-        self._cached_tables: Remembered[Tables] = Remembered()
+        self._cached_tables: WeightCache[Tables] = WeightCache()
 
     def element_index(self, numbers: Tensor) -> Tensor:
         """Index into :attr:`elements` of atomic numbers, shape (N,).

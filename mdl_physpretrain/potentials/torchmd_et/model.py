@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mdl_physpretrain.compiled.cached_tables import Remembered
+from mdl_physpretrain.compiled.cached_tables import WeightCache
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
@@ -137,7 +137,7 @@ class TorchMDET(EnergyModel):
         self.out_norm = nn.LayerNorm(hidden_channels)
         sizes = [hidden_channels, *[post_hidden_channels] * num_post_layers, 1]
         self.post_lin_list = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        self._tables: Remembered[torchmd_forces.Tables | None] = Remembered()
+        self._tables: WeightCache[torchmd_forces.Tables | None] = WeightCache()
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         self._check_elements(batch)
