@@ -1,4 +1,4 @@
-"""What is computed from weights, kept as long as the weights keep their values."""
+"""A cache of what is computed from a model's weights, valid as long as these keep their values."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class WeightCache(Generic[T]):
         make
             Called without gradients; its tensors outlive this call.
         """
-        kept = self._kept
-        if kept is None or len(kept[0]) != len(sources) or not all(map(_same, kept[0], sources)):
+        entry = self._kept
+        if entry is None or len(entry[0]) != len(sources) or not all(map(_same, entry[0], sources)):
             with torch.inference_mode(False), torch.no_grad():
-                kept = self._kept = [x.detach().clone() for x in sources], make()
-        return kept[1]
+                entry = self._kept = [x.detach().clone() for x in sources], make()
+        return entry[1]
 
     def __getstate__(self) -> dict[str, None]:
         return {"_kept": None}

@@ -120,7 +120,7 @@ def _distribution(entry: EntryPoint) -> str:
 @cache
 def _entry_points() -> dict[str, list[EntryPoint]]:
     """By name; the same class listed twice, as by an editable installation, counts once."""
-    found: dict[str, dict[str, EntryPoint]] = {}
+    by_name: dict[str, dict[str, EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
-        found.setdefault(entry.name, {})[f"{entry.module}:{entry.attr}"] = entry
-    return {name: list(entries.values()) for name, entries in found.items()}
+        by_name.setdefault(entry.name, {})[f"{entry.module}:{entry.attr}"] = entry
+    return {name: list(entries.values()) for name, entries in by_name.items()}

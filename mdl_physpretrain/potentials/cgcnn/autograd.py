@@ -1,4 +1,4 @@
-"""One convolution of CGCNN as a function that autograd knows, around :mod:`mdl_physpretrain.potentials.cgcnn.kernel`.
+"""Autograd function of one CGCNN convolution, around :mod:`mdl_physpretrain.potentials.cgcnn.kernel`.
 
 Products with weights and the kernel are one function, with its first and
 second derivatives written out: for the few atoms of a usual cell the dozens of

@@ -1,4 +1,4 @@
-"""Energies and forces of a CGCNN whose weights stay what they are, without autograd.
+"""Energies and forces of a CGCNN with constant weights, without autograd.
 
 In MD nobody asks for gradients of the weights. The derivative of the energy
 with respect to the distances is then a dozen matrix products and the kernels,
@@ -60,14 +60,14 @@ class FrozenLayer:
 
 def sources(model: CGCNN) -> list[Tensor]:
     """The tensors on which :func:`freeze` depends."""
-    found: list[Any] = [model.distance_expansion.offset]
+    tensors: list[Any] = [model.distance_expansion.offset]
     layer: Any
     for layer in model.conv_list:
         gate, core = layer.lin_f, layer.lin_s
-        found += [gate.weight, gate.bias, core.weight, core.bias]
+        tensors += [gate.weight, gate.bias, core.weight, core.bias]
     for layer in model.bn_list:
-        found += [layer.weight, layer.bias, layer.running_mean, layer.running_var]
-    return found
+        tensors += [layer.weight, layer.bias, layer.running_mean, layer.running_var]
+    return tensors
 
 
 def freeze(model: CGCNN) -> list[FrozenLayer]:

@@ -30,27 +30,27 @@ def _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, p
     """
     kind, edge = np.empty(high - low, dtype=np.int64), np.empty(high - low, dtype=np.int64)
     starts[:] = 0
-    found = 0
+    count = 0
     for e in range(low, high):
         i, j = index[0, e], index[1, e]
         # among an atom's own images the shift S stands for -S too: the first non-zero component decides
         a, b, c = shifts[e, 0], shifts[e, 1], shifts[e, 2]
         if i < j or (i == j and (a > 0 or (a == 0 and (b > 0 or (b == 0 and c > 0))))):
-            kind[found], edge[found] = kind_of[element[i], element[j]], e
-            starts[kind[found] + 1] += 1
-            found += 1
+            kind[count], edge[count] = kind_of[element[i], element[j]], e
+            starts[kind[count] + 1] += 1
+            count += 1
         else:
             gradient[e, 0], gradient[e, 1], gradient[e, 2] = 0.0, 0.0, -1.0
     for k in range(1, starts.shape[0]):
         starts[k] = starts[k - 1] + RUN * ((starts[k] + RUN - 1) // RUN)
     place = starts.copy()
-    for q in range(found):
+    for q in range(count):
         p, e = place[kind[q]], edge[q]
         place[kind[q]] += 1
         place_of[q] = p
         x, y, z = np.float64(vectors[e, 0]), np.float64(vectors[e, 1]), np.float64(vectors[e, 2])
         chosen[p], r[p] = e, math.sqrt(x * x + y * y + z * z)
-    return found
+    return count
 
 
 @compiled
@@ -84,7 +84,7 @@ def energy_and_gradient(index, vectors, shifts, structure, element, kind_of, pot
     for low in range(0, n_edges, BLOCK):
         high = min(low + BLOCK, n_edges)
         r[:] = cutoff  # places that stay empty have no core
-        found = _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, place_of, r, gradient)
+        count = _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, place_of, r, gradient)
         for kind in range(n_kinds):
             here = slice(starts[kind], starts[kind + 1])
             depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
@@ -92,7 +92,7 @@ def energy_and_gradient(index, vectors, shifts, structure, element, kind_of, pot
             pair_functions(
                 r[here], depth, alpha, middle, *functions, value[here], slope[here], density[here], fall[here]
             )
-        for o in range(found):  # in the order of the list: sums depend on no other structure of the batch
+        for o in range(count):  # in the order of the list: sums depend on no other structure of the batch
             q = place_of[o]
             e = chosen[q]
             i, j = index[0, e], index[1, e]
@@ -102,10 +102,10 @@ def energy_and_gradient(index, vectors, shifts, structure, element, kind_of, pot
             # kept here until all densities are known
             gradient[e, 0], gradient[e, 1], gradient[e, 2] = slope[q], fall[q], max(r[q], SMALLEST_R)
     for a in range(n):
-        strength, zero, alone = element_parameters[element[a]]
-        excess = slope_of[a] - zero
-        energies[structure[a]] += strength * excess * excess + alone
-        slope_of[a] = 2 * strength * excess
+        curvature, lowest, atomic = element_parameters[element[a]]
+        excess = slope_of[a] - lowest
+        energies[structure[a]] += curvature * excess * excess + atomic
+        slope_of[a] = 2 * curvature * excess
     for e in range(n_edges):
         if gradient[e, 2] < 0:
             gradient[e, 2] = 0.0

@@ -1,4 +1,4 @@
-"""Structures in, labels out: the Python side of the EAM's kernel."""
+"""Labels of many structures by the EAM's machine code, and its neighbour lists."""
 
 from __future__ import annotations
 
@@ -161,14 +161,14 @@ class EAMKernel:
             return np.stack([i[order], j[order]]).astype(np.int32), np.ascontiguousarray(r[order].T), segments
 
         segments = np.zeros(len(self._core) + 1, dtype=np.int64)
-        room, found = 4096, 4097
-        while found > room:
-            room = max(found, room)
+        room, count = 4096, 4097
+        while count > room:
+            room = max(count, room)
             edges, vectors = np.empty((2, room), dtype=np.int32), np.empty((3, room))
-            found = half_list(
+            count = half_list(
                 atoms.positions, element, self.n_elements, cell, atoms.pbc, self.cutoff, edges, vectors, segments
             )
-        return edges[:, :found], vectors[:, :found], segments
+        return edges[:, :count], vectors[:, :count], segments
 
 
 def _labels(atoms: Atoms, energy: float, forces: np.ndarray, virial: np.ndarray) -> Labels:
@@ -183,12 +183,12 @@ def _volume(cell: np.ndarray) -> float:
 
 def _chunks(structures: Iterable[Atoms]) -> Iterator[list[Atoms]]:
     chunk: list[Atoms] = []
-    atoms = 0
-    for one in structures:
-        chunk.append(one)
-        atoms += len(one)
-        if len(chunk) >= CHUNK_STRUCTURES or atoms >= CHUNK_ATOMS:
+    size = 0
+    for atoms in structures:
+        chunk.append(atoms)
+        size += len(atoms)
+        if len(chunk) >= CHUNK_STRUCTURES or size >= CHUNK_ATOMS:
             yield chunk
-            chunk, atoms = [], 0
+            chunk, size = [], 0
     if chunk:
         yield chunk

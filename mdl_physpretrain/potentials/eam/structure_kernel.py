@@ -86,10 +86,10 @@ def half_list(positions, element, n_elements, cell, periodic, cutoff, edges, vec
         place[element[i]] += 1
 
     square = cutoff * cutoff
-    found, kind = 0, 0
+    count, kind = 0, 0
     for a in range(n_elements):
         for b in range(a, n_elements):
-            segments[kind] = min(found, capacity)
+            segments[kind] = min(count, capacity)
             kind += 1
             for p in range(first[a], first[a + 1]):
                 i = order[p]
@@ -132,15 +132,15 @@ def half_list(positions, element, n_elements, cell, periodic, cutoff, edges, vec
                                 dy += n3 * cell[2, 1]
                                 dz += n3 * cell[2, 2]
                                 if dx * dx + dy * dy + dz * dz < square:
-                                    if found < capacity:
-                                        edges[0, found] = i
-                                        edges[1, found] = j
-                                        vectors[0, found] = dx
-                                        vectors[1, found] = dy
-                                        vectors[2, found] = dz
-                                    found += 1
-    segments[kind] = min(found, capacity)
-    return found
+                                    if count < capacity:
+                                        edges[0, count] = i
+                                        edges[1, count] = j
+                                        vectors[0, count] = dx
+                                        vectors[1, count] = dy
+                                        vectors[2, count] = dz
+                                    count += 1
+    segments[kind] = min(count, capacity)
+    return count
 
 
 @compiled

@@ -210,19 +210,19 @@ class M3GNet(EnergyModel):
         CheckpointError
             If the weights do not fit.
         """
-        known = {k: v for k, v in {**MATTERSIM_DEFAULTS, **args}.items() if k in signature(cls).parameters}
+        arguments = {k: v for k, v in {**MATTERSIM_DEFAULTS, **args}.items() if k in signature(cls).parameters}
         try:
-            model = cls(**known)
+            model = cls(**arguments)
         except (ConfigError, TypeError) as error:
-            raise CheckpointError(f"{source}: no M3GNet has the arguments {known}: {error}") from error
-        own = model.network.state_dict()
-        missing = sorted(k for k in own.keys() - weights.keys() if not k.startswith(("rbf.", "sbf.")))
-        unknown = sorted(weights.keys() - own.keys())
-        shapes = sorted(k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape)
-        for names, what in ((missing, "lacks"), (unknown, "has the unknown"), (shapes, "has other shapes of")):
+            raise CheckpointError(f"{source}: no M3GNet has the arguments {arguments}: {error}") from error
+        expected = model.network.state_dict()
+        missing = sorted(k for k in expected.keys() - weights.keys() if not k.startswith(("rbf.", "sbf.")))
+        unknown = sorted(weights.keys() - expected.keys())
+        shapes = sorted(k for k in expected.keys() & weights.keys() if expected[k].shape != weights[k].shape)
+        for names, verb in ((missing, "lacks"), (unknown, "has the unknown"), (shapes, "has other shapes of")):
             if names:
-                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                raise CheckpointError(f"{source} does not fit M3GNet: it {what} {', '.join(names[:3])}{more}")
+                rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                raise CheckpointError(f"{source} does not fit M3GNet: it {verb} {', '.join(names[:3])}{rest}")
         if next(iter(weights.values())).dtype == torch.float64:
             model = model.double()
         model.network.load_state_dict(weights, strict=False)

@@ -1,4 +1,4 @@
-"""The messages of :mod:`mdl_physpretrain.potentials.torchmd_et.message_kernel` as a function that autograd knows.
+"""Autograd functions around the message kernels of the equivariant transformer, and tables of its radial functions.
 
 It can be differentiated twice, as training on forces needs. Pairs are shared
 out over as many threads as PyTorch uses.
@@ -120,11 +120,11 @@ def intervals_for(betas: Tensor) -> int | None:
     return round(2 ** (math.ceil(4 * math.log2(needed)) / 4))  # few different ones: a change costs a matrix
 
 
-def gaussian_rows(means: Tensor, betas: Tensor, intervals: int, wanted: slice = slice(None)) -> Tensor:
-    """Of ``intervals + 5`` rows (n,) of the splines of ``exp(-beta (s - mean)^2)`` those wanted, differentiable."""
+def gaussian_rows(means: Tensor, betas: Tensor, intervals: int, part: slice = slice(None)) -> Tensor:
+    """Of ``intervals + 5`` rows (n,) of the splines of ``exp(-beta (s - mean)^2)`` a part, differentiable."""
     points, matrix = _solver(intervals)
     values = torch.exp(-betas.double() * (points.unsqueeze(1) - means.double()).square())
-    return (matrix[wanted] @ values).to(means.dtype)
+    return (matrix[part] @ values).to(means.dtype)
 
 
 def attention(

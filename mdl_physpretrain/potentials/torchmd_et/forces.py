@@ -1,4 +1,4 @@
-"""Energies and forces of the equivariant transformer where no weight needs a gradient, as in MD.
+"""Energies and forces of an equivariant transformer with constant weights, without autograd.
 
 The steps of :func:`mdl_physpretrain.potentials.torchmd_et.autograd.attention` and their
 derivatives, written out: for the few atoms of a usual cell, what autograd

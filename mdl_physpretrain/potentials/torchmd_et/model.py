@@ -225,9 +225,9 @@ def _check(options: dict) -> None:
         "pool": {"add", "mean"},
         "pool_order": {"late", "early"},
     }
-    for name, known in choices.items():
-        if options[name] not in known:
-            raise ConfigError(f"{name} must be one of {', '.join(sorted(known))}, not {options[name]!r}")
+    for name, allowed in choices.items():
+        if options[name] not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(sorted(allowed))}, not {options[name]!r}")
     least = {"num_layers": 1, "num_heads": 1, "hidden_channels": 1, "num_rbf": 2, "max_z": 2, "num_post_layers": 0}
     for name, bound in {**least, "post_hidden_channels": 1}.items():
         if options[name] < bound:
