@@ -256,7 +256,7 @@ def _choose_engine(engine: str, potential: object, structures: Sequence[Atoms]) 
 
 def _check_trained_elements(model: EnergyModel, structures: Sequence[Atoms]) -> None:
     """Models whose metadata say which elements they have seen must not meet others."""
-    trained = getattr(model, "metadata", {}).get("elements")
+    trained = model.metadata.get("elements")
     if not trained:
         return
     for atoms in structures:

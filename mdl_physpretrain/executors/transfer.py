@@ -142,7 +142,12 @@ def _checkpoint_bytes(model: Any) -> bytes:
 
 def _loaded(content: bytes, module: str) -> Any:
     if module not in sys.modules and module != "__main__":
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(
+                f"the worker on {socket.gethostname()} lacks the package of the model, {module}: {error}"
+            ) from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt"
         path.write_bytes(content)

@@ -6,7 +6,7 @@ An engine turns structures into outcomes: labels, or the reason why there are no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.calculator import ASECalculator
-from mdl_physpretrain.potentials.eam.labels import EAMKernel
 from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import LABEL_NAMES, Labels, full_stress
 from mdl_physpretrain.teacher.journal import Outcome
@@ -48,7 +47,7 @@ class Engine(Protocol):
 
 def refuse_failed(teacher: EnergyModel, force: bool) -> None:
     """Raise :class:`TeacherRefused` for a teacher that failed its examination, unless forced."""
-    verdict = getattr(teacher, "metadata", {}).get("examination", {})
+    verdict = teacher.metadata.get("examination", {})
     if verdict.get("passed") is False and not force:
         reasons = "; ".join(map(str, verdict.get("failures", []))) or "no reasons recorded"
         raise TeacherRefused(
@@ -63,7 +62,7 @@ def make_engine(teacher: Teacher, batch_size: int, stress: bool, force: bool) ->
         teacher = teacher.model  # the same numbers, in batches
     if isinstance(teacher, EnergyModel):
         refuse_failed(teacher, force)
-        kind = _KernelEngine if EAMKernel.suits(teacher) else _ModelEngine
+        kind = _ModelEngine if teacher.labeller() is None else _LabellerEngine
         return kind(teacher, batch_size, stress)
     if isinstance(teacher, type) or not hasattr(teacher, "get_potential_energy"):
         if not callable(teacher):
@@ -85,11 +84,9 @@ class _ModelEngine:
         self.max_edges = MAX_EDGES_CPU if model.device.type == "cpu" else MAX_EDGES_GPU
 
     def check(self, jobs: Sequence[Atoms]) -> None:
-        # parts of a Sum count too
-        parts: list[Any] = [m for m in self.model.modules() if hasattr(m, "elements")]
-        if not parts:
+        allowed = self.model.known_elements()
+        if allowed is None:
             return
-        allowed = set.intersection(*({str(e) for e in part.elements} for part in parts))
         for atoms in jobs:
             unknown = sorted({chemical_symbols[z] for z in np.unique(atoms.numbers)} - allowed)
             if unknown:
@@ -149,12 +146,13 @@ class _ModelEngine:
         ]
 
 
-class _KernelEngine(_ModelEngine):
-    """An EAM in machine code; what is unusual is left to the reference, with its errors."""
+class _LabellerEngine(_ModelEngine):
+    """A model with a labeller of its own; what that leaves is left to the formula, with its errors."""
 
     def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
-        kernel = EAMKernel(self.model)  # type: ignore[arg-type]
-        for portion in kernel.stream(jobs, torch.get_num_threads()):
+        labeller = self.model.labeller()
+        assert labeller is not None
+        for portion in labeller.stream(jobs, torch.get_num_threads()):
             yield [self._outcome(atoms, labels) for atoms, labels in portion]
 
     def _outcome(self, atoms: Atoms, labels: Labels | None) -> Outcome:

@@ -220,7 +220,7 @@ def train(
         raise StructureError("training gave no finite validation error: look at the labels and the learning rate")
     result = deepcopy(student).cpu()
     result.load_state_dict(keep.best_weights)
-    known = set(getattr(student, "metadata", {}).get("elements", []))
+    known = set(student.metadata.get("elements", []))
     elements = sorted(known | {s for a in [*structures, *replay] for s in a.get_chemical_symbols()})
     result.metadata = {
         "history": keep.history,
