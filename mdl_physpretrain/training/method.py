@@ -115,7 +115,8 @@ def pretrain_and_finetune(
         If the teacher fails its examination and is not forced.
     """
     if isinstance(structures, Split):
-        structures, val = structures.train, structures.val if val is None else val
+        val = structures.val if val is None else val
+        structures = structures.train
     is_options = teacher is None or isinstance(teacher, Mapping | BaseModel)
     sections = {
         "teacher": teacher if is_options else None,

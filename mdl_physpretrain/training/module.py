@@ -172,18 +172,6 @@ class KeepBest(Callback):
         Where to write; ``None`` keeps the best weights in memory only.
     """
 
-    columns = (
-        "epoch",
-        "train_loss",
-        "val_loss",
-        "val_energy_mae",
-        "val_energy_per_atom_mae",
-        "val_forces_mae",
-        "val_stress_mae",
-        "lr",
-        "seconds",
-    )
-
     def __init__(self, directory: Path | None) -> None:
         self.directory = directory
         self.best = float("inf")
@@ -224,7 +212,7 @@ class KeepBest(Callback):
         assert self.directory is not None
         part = self.directory / "history.csv.part"
         with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
+            writer = csv.DictWriter(file, list(row))
             writer.writeheader()
             writer.writerows(self.history)
         os.replace(part, self.directory / "history.csv")
