@@ -113,9 +113,9 @@ def _overhead(table: pd.DataFrame) -> str:
         "|---" * (len(stages) + 1) + "|",
     ]
     for (system, backbone), group in table.groupby(["system", "backbone"], sort=False):
-        known = dict(zip(group["stage"], group["seconds_per_task"], strict=True))
+        seconds = dict(zip(group["stage"], group["seconds_per_task"], strict=True))
         name = "paper" if system == "paper" else f"{SYSTEMS[system]['title']}, {NETWORKS[backbone]}"
-        lines.append("| " + " | ".join([name, *(_number(known.get(s, math.nan), ".4g") for s in stages)]) + " |")
+        lines.append("| " + " | ".join([name, *(_number(seconds.get(s, math.nan), ".4g") for s in stages)]) + " |")
     return "\n".join(lines) + "\n"
 
 

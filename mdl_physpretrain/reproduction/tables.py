@@ -53,8 +53,8 @@ def stability(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
         for row in counts.to_dict("records"):
             arm, condition = row["arm"], row["condition"]
             ensemble, temperature = _condition(run, condition)
-            own = seeds[(seeds["arm"] == arm) & (seeds["condition"] == condition)]
-            same = paper[
+            of_arm = seeds[(seeds["arm"] == arm) & (seeds["condition"] == condition)]
+            in_paper = paper[
                 (paper["system"] == system)
                 & (paper["backbone"] == backbone)
                 & (paper["setup"] == arm)
@@ -72,19 +72,19 @@ def stability(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
                     "seeds": row["seeds"],
                     "trajectories": row["total"],
                     **_intervals(row, row["total"]),
-                    "per_seed": " ".join(map(str, own["unphysical"])),
-                    **_printed(same, ("overlap", "lindemann", "usage")),
+                    "per_seed": " ".join(map(str, of_arm["unphysical"])),
+                    **_printed(in_paper, ("overlap", "lindemann", "usage")),
                 }
             )
     return pd.DataFrame(rows)
 
 
 def _intervals(row: Mapping[str, Any], total: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
     for name in ("overlap", "lindemann", "unphysical"):
         low, high = wilson(row[name], total)
-        found |= {name: row[name], f"{name}_low": low, f"{name}_high": high}
-    return found
+        counts |= {name: row[name], f"{name}_low": low, f"{name}_high": high}
+    return counts
 
 
 def accuracy(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
@@ -116,7 +116,9 @@ def accuracy(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
         split = main_split(table)
         trivial = ((run.summary or {}).get("trivial") or {}).get("total", math.nan)
         for row in table[table["split"] == split].to_dict("records"):
-            same = paper[(paper["system"] == system) & (paper["backbone"] == backbone) & (paper["setup"] == row["arm"])]
+            in_paper = paper[
+                (paper["system"] == system) & (paper["backbone"] == backbone) & (paper["setup"] == row["arm"])
+            ]
             rows.append(
                 {
                     "system": system,
@@ -126,7 +128,7 @@ def accuracy(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
                     "seeds": row["seeds"],
                     **{f"{k}{end}": row[f"{k}{end}"] for k in keys for end in ("", "_std")},
                     "trivial_total": trivial,
-                    **_printed(same, (*keys, "usage")),
+                    **_printed(in_paper, (*keys, "usage")),
                 }
             )
     return pd.DataFrame(rows)
@@ -151,22 +153,22 @@ def overhead(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for (system, backbone), folder in runs.items():
         for stage in STAGES:
-            own = [t["seconds"] for t in read_run(folder).timings or [] if t["stage"].split()[0] == stage]
-            if own:
-                mean = sum(own) / len(own)
+            seconds = [t["seconds"] for t in read_run(folder).timings or [] if t["stage"].split()[0] == stage]
+            if seconds:
+                mean = sum(seconds) / len(seconds)
                 rows.append(
                     {
                         "system": system,
                         "backbone": backbone,
                         "stage": stage,
-                        "tasks": len(own),
-                        "seconds": sum(own),
+                        "tasks": len(seconds),
+                        "seconds": sum(seconds),
                         "seconds_per_task": mean,
                     }
                 )
     for row in printed("overhead").to_dict("records"):
-        own_words = {"system": "paper", "backbone": "torchmd_et", "stage": row["stage"], "tasks": 1}
-        rows.append({**own_words, "seconds": row["seconds"], "seconds_per_task": row["seconds"]})
+        in_paper = {"system": "paper", "backbone": "torchmd_et", "stage": row["stage"], "tasks": 1}
+        rows.append({**in_paper, "seconds": row["seconds"], "seconds_per_task": row["seconds"]})
     return pd.DataFrame(rows)
 
 
