@@ -11,10 +11,11 @@ import mdl_physpretrain
 PACKAGE = "mdl_physpretrain"
 ROOT = Path(mdl_physpretrain.__file__).parent
 #: From the lowest to the highest; a room imports only from itself and from those before it.
-ROOMS = (
-    "errors progress source_graph option_types recipe compiled structures graphs statistics potentials augmentation "
-    "executors teacher training stability dynamics probes report workflow hosts reproduction cli __main__"
-).split()
+ROOMS = [
+    "errors", "progress", "files", "source_graph", "option_types", "recipe", "compiled", "structures", "graphs",
+    "statistics", "potentials", "augmentation", "executors", "teacher", "training", "method", "stability", "dynamics",
+    "probes", "report", "workflow", "hosts", "reproduction", "cli", "__main__",
+]  # fmt: skip
 OPTIONAL = {
     "chgnet", "distributed", "huggingface_hub", "load_atoms", "matdeeplearn", "mattersim", "mattertune",
     "torch_geometric", "fcntl", "_compat_pickle",

@@ -108,7 +108,9 @@ def accuracy(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
         split = main_split(table)
         trivial = ((run.summary or {}).get("trivial") or {}).get("total", math.nan)
         for row in table[table["split"] == split].to_dict("records"):
-            same = paper[(paper["system"] == system) & (paper["backbone"] == backbone) & (paper["setup"] == row["arm"])]
+            in_paper = paper[
+                (paper["system"] == system) & (paper["backbone"] == backbone) & (paper["setup"] == row["arm"])
+            ]
             rows.append(
                 {
                     "system": system,
@@ -118,7 +120,7 @@ def accuracy(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
                     "seeds": row["seeds"],
                     **{f"{k}{end}": row[f"{k}{end}"] for k in keys for end in ("", "_std")},
                     "trivial_total": trivial,
-                    **_printed(same, (*keys, "usage")),
+                    **_printed(in_paper, (*keys, "usage")),
                 }
             )
     return pd.DataFrame(rows)

@@ -6,7 +6,7 @@ from mdl_physpretrain.structures.identifiers import unique_ids
 from mdl_physpretrain.structures.labels import Labels, get_labels, label_counts, set_labels, structure_id
 from mdl_physpretrain.structures.reading import read_structures
 from mdl_physpretrain.structures.reference_energies import reference_energies
-from mdl_physpretrain.structures.splits import Split, split_structures
+from mdl_physpretrain.structures.splits import Split, split_by_parent, split_structures
 from mdl_physpretrain.structures.validation import validate_structures
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "read_structures",
     "reference_energies",
     "set_labels",
+    "split_by_parent",
     "split_structures",
     "structure_id",
     "unique_ids",

@@ -172,18 +172,6 @@ class KeepBest(Callback):
         Where to write; ``None`` keeps the best weights in memory only.
     """
 
-    columns = (
-        "epoch",
-        "train_loss",
-        "val_loss",
-        "val_energy_mae",
-        "val_energy_per_atom_mae",
-        "val_forces_mae",
-        "val_stress_mae",
-        "lr",
-        "seconds",
-    )
-
     def __init__(self, directory: Path | None) -> None:
         self.directory = directory
         self.best = float("inf")
@@ -223,7 +211,7 @@ class KeepBest(Callback):
     def _write(self, module: TrainingModule, row: dict[str, float], better: bool) -> None:
         assert self.directory is not None
         with replacing(self.directory / "history.csv") as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
+            writer = csv.DictWriter(file, list(row))
             writer.writeheader()
             writer.writerows(self.history)
         if better:

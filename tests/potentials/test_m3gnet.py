@@ -15,7 +15,7 @@ from m3gnet_networks import SMALL, crystals, responsive, values
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import M3GNet, predict
-from mdl_physpretrain.training import build_student
+from mdl_physpretrain.training import new_network
 
 
 @pytest.fixture(autouse=True)
@@ -90,12 +90,12 @@ def test_an_unknown_element_is_named() -> None:
 
 
 def test_initialise_gives_forces_of_the_size_of_the_labels(rocksalt: list[Atoms]) -> None:
-    model = build_student("m3gnet", rocksalt, model_args=SMALL)
+    model = new_network("m3gnet", rocksalt, model_args=SMALL)
     labels = collate([build_batch(a, model.cutoff) for a in rocksalt])
     size = predict(model, labels).forces.square().mean().sqrt() / labels.forces.square().mean().sqrt()
     assert 0.1 < size < 1
     assert model.reference_energies[[8, 12]].abs().min() > 1
-    other = build_student("m3gnet", rocksalt, model_args=SMALL)
+    other = new_network("m3gnet", rocksalt, model_args=SMALL)
     assert torch.equal(model(labels), other(labels))
 
 

@@ -10,8 +10,7 @@ from pydantic import Field, ValidationError
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section
-from mdl_physpretrain.recipe import PRESETS, Augment, Teacher
-from mdl_physpretrain.workflow.config_files import merge
+from mdl_physpretrain.recipe import PRESETS, Augment, Teacher, merge
 from mdl_physpretrain.workflow.md_options import Simulation
 
 __all__ = ["Examination", "Settings", "read_settings"]

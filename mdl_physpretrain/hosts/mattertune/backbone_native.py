@@ -24,7 +24,7 @@ from mdl_physpretrain.hosts.mattertune.names import named_as_in_host
 from mdl_physpretrain.hosts.mattertune.requested import context_of, requested, training_references, training_structures
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.registry import model_class
-from mdl_physpretrain.training import build_student
+from mdl_physpretrain.training import new_network
 
 __all__ = [
     "CGCNNBackbone",
@@ -135,7 +135,7 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
         if stage != "fit" or not self.hparams.initialise:
             return
 
-        student = build_student(
+        student = new_network(
             self.hparams.network,
             training_structures(self.trainer),
             model_args=self.hparams.model_args,

@@ -24,8 +24,9 @@ from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.identifiers import stable_id, unique_ids
 from mdl_physpretrain.structures.labels import Labels, structure_id
 from mdl_physpretrain.teacher import examine, fit_eam
-from mdl_physpretrain.workflow.data import plain
-from mdl_physpretrain.workflow.teacher import augmented_labels, calculator_factory
+from mdl_physpretrain.teacher.labelled_set import augmented_labels
+from mdl_physpretrain.teacher.source import calculator_factory
+from mdl_physpretrain.workflow.data import without_nan
 
 __all__ = ["clean", "labelled_structures", "part_of", "with_stress"]
 
@@ -191,7 +192,7 @@ def _make(
     expert = _teacher(parents, teacher, device, folder)
     made, labelled, result = augmented_labels(parents, expert, augment, force=teacher.force)
     facts = result.to_dict() | {"n_before": len(made), "n_failed_to_label": len(labelled.failures)}
-    return list(result.kept), plain(facts)
+    return list(result.kept), without_nan(facts)
 
 
 def _teacher(parents: list[Atoms], options: Teacher, device: str, folder: Path) -> Any:

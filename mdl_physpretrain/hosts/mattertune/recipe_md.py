@@ -25,7 +25,7 @@ from mdl_physpretrain.option_types import Sources
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.report import write_report
 from mdl_physpretrain.structures import read_structures
-from mdl_physpretrain.workflow.data import choose
+from mdl_physpretrain.workflow.data import random_subset
 from mdl_physpretrain.workflow.md_options import Simulation
 
 __all__ = ["COUNTS", "HostMD", "MDPhysicalityCallback", "MDPhysicalityRecipeConfig"]
@@ -191,7 +191,7 @@ def _structures(md: HostMD, trainer: Any) -> list[Atoms]:
         raise ConfigError(
             f"md_physicality.md: no structures in {', '.join(md.source)} with at most {md.max_atoms} atoms"
         )
-    return choose(clean(found), md.n_structures, 0)
+    return random_subset(clean(found), md.n_structures, 0)
 
 
 def _simulate(model: Any, structures: list[Atoms], config: MDPhysicalityRecipeConfig) -> Any:
