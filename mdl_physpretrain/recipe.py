@@ -21,8 +21,10 @@ __all__ = [
     "TRAINING",
     "Augment",
     "Backbone",
+    "EAMFit",
     "Finetune",
     "MolecularDynamics",
+    "Perturbation",
     "Pretrain",
     "Recipe",
     "Teacher",
@@ -32,8 +34,8 @@ __all__ = [
 ]
 
 
-class Teacher(Section):
-    """The potential that labels the augmented structures."""
+class EAMFit(Section):
+    """How an EAM is fitted."""
 
     preset: Literal["default", "paper"] = Field(default="default", description="Of the EAM fit.")
     cutoff: float = Field(default=8.0, gt=0, le=20, description="Of the EAM, Å.")
@@ -41,6 +43,11 @@ class Teacher(Section):
     epochs: Count | None = Field(default=None, description="Of the fit; null: the preset's.")
     weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
     seed: int = Field(default=0, ge=0, description="Of the fit.")
+
+
+class Teacher(EAMFit):
+    """The potential that labels the augmented structures: a fitted EAM, one that exists, or an ASE calculator."""
+
     checkpoint: str | None = Field(default=None, description="Use this EAM (.pt) instead of fitting one.")
     calculator: str | None = Field(
         default=None, pattern=r"^[\w.]+:\w+$", description="'module:factory' of an ASE calculator that teaches instead."
@@ -55,8 +62,8 @@ class Teacher(Section):
         return self
 
 
-class Augment(Section):
-    """Algorithm 1, Table A.1's ladder, and the label filter."""
+class Perturbation(Section):
+    """Algorithm 1 and Table A.1's ladder."""
 
     n_aug: Count = Field(default=5, description="Rounds per structure.")
     n_pairs: int = Field(default=4, ge=0, description="Close pairs pulled together.")
@@ -74,6 +81,11 @@ class Augment(Section):
         default="every-kind", description="Pull the closest pairs (the paper), or some of every pair of elements."
     )
     seed: int = Field(default=0, ge=0, description="Of the perturbations.")
+
+
+class Augment(Perturbation):
+    """Structures perturbed, labelled and filtered."""
+
     anchor: bool = Field(default=True, description="Correct the teacher's labels to first order with the parents' own.")
     batch_size: Count = Field(default=64, description="Structures labelled at once.")
     max_force: Positive | None = Field(default=100.0, description="Filter: largest force on an atom, eV/Å.")

@@ -15,11 +15,13 @@ from mdl_physpretrain import recipe
 from mdl_physpretrain.augmentation import augment_iter, filter_labels
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.cli.options import _value
-from mdl_physpretrain.cli.steps import AUGMENTED, FITTED, LABELLED
+from mdl_physpretrain.cli.steps import LABELLED
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.option_types import Section, validated
 from mdl_physpretrain.workflow.config import RunConfig
 
+FITTED = tuple(recipe.EAMFit.model_fields)
+AUGMENTED = tuple(recipe.Perturbation.model_fields)
 LIMITS = ("max_force", "max_energy_per_atom", "max_stress", "min_distance", "filter_distance_factor")
 SIMULATED = (
     "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",

@@ -1,4 +1,4 @@
-"""Options that several commands share, and options made from the sections of the recipe."""
+"""Options that several commands share, and options added from the sections of the recipe."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def recipe_options(section: type[Section], key: str, only: Collection[str] | Non
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command, eval_str=True)
         common = [p for name, p in signature.parameters.items() if name != "options"]
-        made = [Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-        made += [_parameter(name, field) for name, field in fields.items()]
-        if "preset" not in {p.name for p in [*common, *made]}:
-            made.append(Parameter("preset", Parameter.KEYWORD_ONLY, default="default", annotation=Preset))
+        added = [Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+        added += [_parameter(name, field) for name, field in fields.items()]
+        if "preset" not in {p.name for p in [*common, *added]}:
+            added.append(Parameter("preset", Parameter.KEYWORD_ONLY, default="default", annotation=Preset))
 
         @functools.wraps(command)
         def run(context: typer.Context, **arguments: Any) -> Any:
@@ -62,7 +62,7 @@ def recipe_options(section: type[Section], key: str, only: Collection[str] | Non
             below = {k: v for k, v in preset.items() if k in section.model_fields}
             return command(**arguments, options=validated(section, below | explicit, prefix="--"))
 
-        shown = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in [*common, *made]]
+        shown = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in [*common, *added]]
         run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in shown}
         return run

@@ -11,13 +11,9 @@ import typer
 from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import Device, Preset, Seed, Structures, Workers, recipe_options
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.recipe import FINETUNE, Augment, Finetune, Pretrain, Teacher, Training, over_preset
+from mdl_physpretrain.recipe import FINETUNE, Augment, EAMFit, Finetune, Perturbation, Pretrain, Training, over_preset
 
-FITTED = ("preset", "cutoff", "n_basis", "epochs", "weights", "seed")
-AUGMENTED = (
-    "n_aug", "n_pairs", "pull", "n_sites", "perturb", "convention", "ladder", "min_distance_factor", "pairs", "seed",
-)  # fmt: skip
-LABELLED = [name for name in Augment.model_fields if name not in AUGMENTED]
+LABELLED = [name for name in Augment.model_fields if name not in Perturbation.model_fields]
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")]
@@ -38,18 +34,18 @@ ShiftEnergies = Annotated[
 
 
 @app.command("fit-eam")
-@recipe_options(Teacher, "teacher", only=FITTED)
+@recipe_options(EAMFit, "teacher")
 def fit_eam(
     structures: Structures,
-    options: Teacher,
+    options: EAMFit,
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write.")] = Path("teacher.pt"),
     val: Val = None,
 ) -> None:
     """Fit an EAM teacher and examine it (exit code 1 when it fails)."""
-    from mdl_physpretrain.teacher import source
+    from mdl_physpretrain.teacher import fit_eam as fitted
 
     data = _read(structures)
-    eam = source.examined_eam(data, _read(val), options, progress=_bars())
+    eam: Any = fitted(data, val=_read(val) or None, **options.model_dump(), progress=_bars())
     eam.save(output)
     _errors_table({"teacher": eam.metadata["fit"]["errors"], "trivial": eam.metadata["fit"]["trivial"]})
     passed = _examine(eam, data)
@@ -68,8 +64,8 @@ def examine(checkpoint: Annotated[Path, typer.Argument(help="An EAM (.pt).")], s
 
 
 @app.command()
-@recipe_options(Augment, "augment", only=AUGMENTED)
-def augment(structures: Structures, output: Output, options: Augment) -> None:
+@recipe_options(Perturbation, "augment")
+def augment(structures: Structures, output: Output, options: Perturbation) -> None:
     """Perturb structures by Algorithm 1; written as they are made, so any number fits into memory."""
     import warnings
 
@@ -78,7 +74,7 @@ def augment(structures: Structures, output: Output, options: Augment) -> None:
     from mdl_physpretrain.structures import write_structures
 
     parents = _read(structures)
-    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **options.model_dump(include=set(AUGMENTED)))
+    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **options.model_dump())
     write_structures(output, perturbed)
     small = sum(len(atoms) < 2 for atoms in parents)
     if small:

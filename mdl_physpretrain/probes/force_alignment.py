@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +11,7 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.sum import Sum
-from mdl_physpretrain.potentials.zbl import ZBL
 from mdl_physpretrain.probes.base import Probe, Subject
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 from mdl_physpretrain.teacher.label import label
@@ -81,9 +79,9 @@ def hybrid_parts(model: EnergyModel) -> tuple[EnergyModel, EnergyModel] | None:
 
     A ZBL core added to the sum belongs to neither.
     """
-    parts = list(_leaves(model))
-    eams = [part for part in parts if isinstance(part, EAM)]
-    networks = [part for part in parts if not isinstance(part, EAM | ZBL)]
+    parts = list(model.leaves())
+    eams = [part for part in parts if part.role == "teacher"]
+    networks = [part for part in parts if part.role == "network"]
     return (_one(networks), _one(eams)) if networks and eams else None
 
 
@@ -262,14 +260,6 @@ def _compare(
             )
         )
     return pd.concat(tables, ignore_index=True)
-
-
-def _leaves(model: Any) -> Iterator[Any]:
-    if isinstance(model, Sum):
-        for part in model.parts:
-            yield from _leaves(part)
-    else:
-        yield model
 
 
 def _one(models: Sequence[EnergyModel]) -> EnergyModel:

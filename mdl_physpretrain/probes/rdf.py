@@ -41,7 +41,7 @@ from mdl_physpretrain.probes.page import (
     spread,
 )
 from mdl_physpretrain.probes.pairs import element_pairs, symbols_of
-from mdl_physpretrain.statistics.arms import mean_std
+from mdl_physpretrain.statistics.seeds import mean_std
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

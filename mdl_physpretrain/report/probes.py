@@ -10,8 +10,8 @@ import pandas as pd
 from mdl_physpretrain.probes.page import DASH, Cell, Column, HtmlTable, PagePart, number
 from mdl_physpretrain.probes.registry import probe_classes
 from mdl_physpretrain.report.downloads import Downloads
+from mdl_physpretrain.report.formats import p_value
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.text import p_value
 
 __all__ = ["decomposition", "probe_notes", "probe_parts", "probe_sections", "save_parts", "survival"]
 

@@ -108,8 +108,8 @@ def fit_eam(
         raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
     structures = validate_structures(list(structures), require=("energy",))
     options = dict(PRESETS[preset])
-    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    options.update({k: v for k, v in given.items() if v is not None})
+    overrides = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    options.update({k: v for k, v in overrides.items() if v is not None})
     if options["epochs"] is None:
         options["epochs"] = max(MIN_EPOCHS, -(-DEFAULT_STEPS // -(-len(structures) // max(1, options["batch_size"]))))
     if options["epochs"] < 1 or options["batch_size"] < 1 or not options["learning_rate"] > 0:
@@ -194,12 +194,12 @@ def _minimise(
             if schedule is not None:
                 schedule.step()
             losses.append(value)
-        found = {name: value.detach().clone() for name, value in parameters().items()}
-        errors = val_objective.errors(found)
+        state = {name: value.detach().clone() for name, value in parameters().items()}
+        errors = val_objective.errors(state)
         loss = sum(losses) / len(losses)
         history.append({"step": epoch, "loss": loss, "val_loss": errors["total"], "forces_mae": errors["forces_mae"]})
         if math.isfinite(loss) and errors["total"] < lowest:
-            lowest, best = errors["total"], found
+            lowest, best = errors["total"], state
     if not best:
         raise ConfigError("the EAM fit diverged: no finite loss; lower the learning rate or look at the labels")
     return history, best

@@ -13,16 +13,11 @@ from ase import Atoms
 from mdl_physpretrain.augmentation.algorithm import Augmented, augment
 from mdl_physpretrain.augmentation.filter import FilterResult, filter_labels
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.recipe import Augment
+from mdl_physpretrain.recipe import Augment, Perturbation
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.teacher.label import Labelled, label
 
 __all__ = ["LabelledSet", "anchors", "augmented_labels", "filtered"]
-
-#: Options of :class:`mdl_physpretrain.recipe.Augment` that :func:`augment` takes.
-AUGMENTED = {
-    "n_aug", "n_pairs", "pull", "n_sites", "perturb", "seed", "convention", "ladder", "min_distance_factor", "pairs",
-}  # fmt: skip
 
 
 class LabelledSet(NamedTuple):
@@ -66,7 +61,7 @@ def augmented_labels(
         if the filter leaves nothing.
     """
     parents = anchors(structures) if options.anchor else list(structures)
-    augmented = augment(parents, **options.model_dump(include=AUGMENTED), progress=progress)
+    augmented = augment(parents, **options.model_dump(include=set(Perturbation.model_fields)), progress=progress)
     labelled = label(
         augmented,
         teacher,

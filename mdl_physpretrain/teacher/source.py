@@ -88,16 +88,17 @@ def examined_eam(
     Parameters are those of :func:`obtain_teacher`. One that fails is returned as well.
     """
     if options.checkpoint is None:
-        return fit_eam(structures, val=val or None, **options.model_dump(include=FITTED), progress=progress)
+        return fit_eam(
+            structures,
+            val=val or None,
+            **options.model_dump(include=set(recipe.EAMFit.model_fields)),
+            progress=progress,
+        )
     read = read_checkpoint or (lambda path: load_model(path, expect="eam"))
     teacher: Any = read(options.checkpoint)
     if teacher.registry_name == "eam":  # what passed on other elements need not pass here
         teacher.metadata = {**teacher.metadata, "examination": examine(teacher, list(structures)).to_dict()}
     return teacher
-
-
-#: Options of :class:`mdl_physpretrain.recipe.Teacher` that :func:`fit_eam` takes.
-FITTED = {"preset", "cutoff", "n_basis", "epochs", "weights", "seed"}
 
 
 def calculator_factory(options: recipe.Teacher, section: str = "teacher") -> Callable[[], Any]:

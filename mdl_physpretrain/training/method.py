@@ -97,7 +97,8 @@ def pretrain_and_finetune(
         (``data.seed`` of a run).
     directory
         The teacher, the labelled structures and both trainings are written
-        there, and the same call goes on from them after an interruption.
+        there; after an interruption the same call goes on with the training that
+        was under way. Another call needs another folder.
     device
         Of the labelling.
     progress
@@ -115,7 +116,8 @@ def pretrain_and_finetune(
         If the teacher fails its examination and is not forced.
     """
     if isinstance(structures, Split):
-        structures, val = structures.train, structures.val if val is None else val
+        val = structures.val if val is None else val
+        structures = structures.train
     is_options = teacher is None or isinstance(teacher, Mapping | BaseModel)
     sections = {
         "teacher": teacher if is_options else None,
@@ -124,8 +126,8 @@ def pretrain_and_finetune(
         "pretrain": pretrain,
         "finetune": finetune,
     }
-    given = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in sections.items() if v is not None}
-    merged = over_preset({"preset": preset, **given})
+    content = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in sections.items() if v is not None}
+    merged = over_preset({"preset": preset, **content})
     recipe = validated(Recipe, {k: v for k, v in merged.items() if k != "md"})  # MD comes after
     structures, val = list(structures), list(val or ()) or None
     folder = None if directory is None else Path(directory)
@@ -164,7 +166,7 @@ def pretrain_and_finetune(
         pretrained,
         structures,
         val=val,
-        replay=labelled,
+        replay=labelled if recipe.finetune.replay_fraction > 0 else (),
         directory=None if folder is None else folder / "finetune",
         **recipe.finetune.model_dump(),
         **both,

@@ -31,7 +31,7 @@ def shift_reference_energies(model: EnergyModel, structures: Sequence[Atoms]) ->
     structures
         With reference energies.
     """
-    table: Any = next((m.reference_energies for m in model.modules() if hasattr(m, "reference_energies")), None)
+    table: Any = next((t for name, t in model.named_buffers() if name.endswith("reference_energies")), None)
     labelled = [a for a in structures if get_labels(a).energy is not None]
     if table is None or not labelled:
         return

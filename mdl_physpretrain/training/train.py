@@ -202,7 +202,7 @@ def train(
         raise StructureError("training gave no finite validation error: look at the labels and the learning rate")
     result = deepcopy(network).cpu()
     result.load_state_dict(keep.best_weights)
-    elements = set(getattr(network, "metadata", {}).get("elements", []))
+    elements = set(network.metadata.get("elements", []))
     elements |= {s for a in [*structures, *replay] for s in a.get_chemical_symbols()}
     result.metadata = {
         "history": keep.history,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import warnings
@@ -16,10 +15,11 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.dynamics import simulate
-from mdl_physpretrain.dynamics.finished_runs import RunStore
+from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError, StructureError
 from mdl_physpretrain.executors.transfer import send
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.identity import is_calculator, potential_fingerprint
 from mdl_physpretrain.probes.errors import labelled
@@ -27,15 +27,15 @@ from mdl_physpretrain.probes.references import read_references
 from mdl_physpretrain.probes.registry import table_kinds, verdict_table
 from mdl_physpretrain.probes.tables import joined, read_table
 from mdl_physpretrain.report import write_report
-from mdl_physpretrain.statistics.pairwise import PotentialPair, compare_potentials
+from mdl_physpretrain.statistics.paired import PotentialPair, compare_potentials
 from mdl_physpretrain.structures import read_structures
-from mdl_physpretrain.structures.labels import get_labels
+from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.workflow.check_suite import MD, CheckPlan, CheckSettings, CheckSuite
 from mdl_physpretrain.workflow.folder import environment, write_timings
 from mdl_physpretrain.workflow.layout import md_file
 from mdl_physpretrain.workflow.lock import locked, prepare_folder
 from mdl_physpretrain.workflow.plan import probe_modules
-from mdl_physpretrain.workflow.records import Records, write_atomic
+from mdl_physpretrain.workflow.records import Records
 from mdl_physpretrain.workflow.run import RunResult, execute
 from mdl_physpretrain.workflow.stages.collect import joint_table
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
@@ -235,7 +235,7 @@ class _Check:
                 options = self.settings.simulation(label)
                 del options["engine"]
                 potential = potential_fingerprint(self.judge.potential(name, seed))
-                RunStore(
+                MDCheckpoint(
                     self.folder / f"{md_file(seed, name, label)}.runs.npz",
                     MDSettings(seed=seed, **options),
                     potential,
@@ -387,14 +387,4 @@ def _potential_modules(potential: Any) -> tuple[str, ...]:
 
 def _hashes(structures: Sequence[Atoms], *, labels: bool = False) -> list[tuple[str, str]]:
     """Id and hash of every structure, with what it is labelled with when that matters."""
-    hashes = []
-    for atoms in structures:
-        arrays: list[Any] = [atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc]
-        if labels:
-            known = get_labels(atoms)
-            arrays += [known.energy, known.forces, known.stress]
-        digest = hashlib.sha256()
-        for array in arrays:
-            digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes() + b"|")
-        hashes.append((str(atoms.info.get("structure_id", "")), digest.hexdigest()))
-    return hashes
+    return [(str(a.info.get("structure_id", "")), structure_hash(a, labels=labels)) for a in structures]

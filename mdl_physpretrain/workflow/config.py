@@ -100,8 +100,8 @@ class Arm(Section):
 
     def changes(self) -> dict[str, Any]:
         """What the arm does otherwise than ``finetune`` says."""
-        own = {k: getattr(self, k) for k in ("optimizer", "epochs", "learning_rate")}
-        return {k: v for k, v in own.items() if v is not None}
+        options = {k: getattr(self, k) for k in ("optimizer", "epochs", "learning_rate")}
+        return {k: v for k, v in options.items() if v is not None}
 
 
 class RunConfig(Section):

@@ -227,7 +227,7 @@ def _dotted(place: Place) -> str:
 def _absolute(config: RunConfig, base: Path) -> None:
     """Make relative paths absolute: of the working folder, else of the file's folder."""
 
-    def found(text: str) -> str:
+    def absolute(text: str) -> str:
         path = Path(text).expanduser()
         magic = any(c in text for c in "*?[")
         for root in (Path.cwd(), base):
@@ -237,10 +237,10 @@ def _absolute(config: RunConfig, base: Path) -> None:
                 return str(root / path)
         return str(path)
 
-    def sources(given: list[str] | None, words: set[str]) -> list[str] | None:
-        if given is None:
+    def sources(names: list[str] | None, words: set[str]) -> list[str] | None:
+        if names is None:
             return None
-        return [s if s in words or s.startswith("load-atoms:") else found(s) for s in given]
+        return [s if s in words or s.startswith("load-atoms:") else absolute(s) for s in names]
 
     data, words = config.data, {"demo"}
     data.source, data.train = sources(data.source, words), sources(data.train, words)
@@ -248,4 +248,4 @@ def _absolute(config: RunConfig, base: Path) -> None:
     config.md.source = sources(config.md.source, {"demo", "train", "val", "test"}) or []
     config.md.reference = sources(config.md.reference, set())
     if config.teacher.checkpoint is not None:
-        config.teacher.checkpoint = found(config.teacher.checkpoint)
+        config.teacher.checkpoint = absolute(config.teacher.checkpoint)

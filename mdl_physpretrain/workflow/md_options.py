@@ -92,15 +92,15 @@ class MD(Simulation):
         The label, such as ``"npt-750K"``, is empty for the first: files of the
         others are ``<arm>@<label>``.
         """
-        found = {"": self}
-        own = {(self.ensemble, self.temperature)}
+        by_label = {"": self}
+        kinds = {(self.ensemble, self.temperature)}
         for condition in self.also:
             changed = self.model_copy(update={**condition.changes(), "also": []})
             kind = (changed.ensemble, changed.temperature)
-            if kind not in own:
-                found[f"{changed.ensemble}-{changed.temperature:g}K"] = changed
-            own.add(kind)
-        return found
+            if kind not in kinds:
+                by_label[f"{changed.ensemble}-{changed.temperature:g}K"] = changed
+            kinds.add(kind)
+        return by_label
 
 
 _PROBE_OPTIONS: Any = option_fields(without=MD.model_fields)

@@ -7,34 +7,21 @@ written with the fingerprint and the hashes of its outputs; while it is at work,
 ``.stages/<task>.started`` holds the fingerprint, so that what an interrupted
 task left behind is gone on with only if it belongs to the same work; else it
 moves to ``.replaced``. Single finished trajectories inside a task are stored by
-:mod:`mdl_physpretrain.dynamics.finished_runs`; nothing else is stored.
+:mod:`mdl_physpretrain.dynamics.checkpoint`; nothing else is stored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Records", "file_hash", "fingerprint", "write_atomic"]
+from mdl_physpretrain.files import file_hash, write_atomic
 
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file that is complete or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+__all__ = ["Records", "fingerprint"]
 
 
 def fingerprint(section: Any, inputs: Iterable[tuple[str, str]], code: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import pandas as pd
 from ase import Atoms
 
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.probes.base import Probe, Subject
 from mdl_physpretrain.probes.registry import make_probe, probe_classes
 from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.workflow.layout import md_file
-from mdl_physpretrain.workflow.records import write_atomic
 
 __all__ = ["Cell", "Suite", "SuiteMaker"]
 

@@ -31,14 +31,6 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
 def network(**options: object) -> TorchMDET:
     """With every weight, biases too, away from its special initial value."""
     torch.manual_seed(4)

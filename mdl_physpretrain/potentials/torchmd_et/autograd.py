@@ -1,4 +1,4 @@
-"""The messages of :mod:`mdl_physpretrain.potentials.torchmd_et.message_kernel` as a function that autograd knows.
+"""Autograd functions around the message kernels of the equivariant transformer, and tables of its radial functions.
 
 It can be differentiated twice, as training on forces needs. Pairs are shared
 out over as many threads as PyTorch uses.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mdl_physpretrain.compiled.splines import spline_coefficients
 from mdl_physpretrain.compiled.tensors import arrays_of, wanted
-from mdl_physpretrain.compiled.threads import launch, private, threads_for, together
+from mdl_physpretrain.compiled.threads import launch, threads_for
 from mdl_physpretrain.potentials.torchmd_et.geometry_kernel import radial_weights
 from mdl_physpretrain.potentials.torchmd_et.message_kernel import backward, backward_shared, forward, forward_shared
 from mdl_physpretrain.potentials.torchmd_et.second_derivative_kernel import second_backward, second_backward_shared
@@ -120,11 +120,11 @@ def intervals_for(betas: Tensor) -> int | None:
     return round(2 ** (math.ceil(4 * math.log2(needed)) / 4))  # few different ones: a change costs a matrix
 
 
-def gaussian_rows(means: Tensor, betas: Tensor, intervals: int, wanted: slice = slice(None)) -> Tensor:
-    """Of ``intervals + 5`` rows (n,) of the splines of ``exp(-beta (s - mean)^2)`` those wanted, differentiable."""
+def gaussian_rows(means: Tensor, betas: Tensor, intervals: int, part: slice = slice(None)) -> Tensor:
+    """Of ``intervals + 5`` rows (n,) of the splines of ``exp(-beta (s - mean)^2)`` a part, differentiable."""
     points, matrix = _solver(intervals)
     values = torch.exp(-betas.double() * (points.unsqueeze(1) - means.double()).square())
-    return (matrix[wanted] @ values).to(means.dtype)
+    return (matrix[part] @ values).to(means.dtype)
 
 
 def attention(
@@ -191,21 +191,19 @@ def messages(x: Tensor, table: Tensor, bias: Tensor, pairs: FastPairs) -> Tensor
 
 def messages_forward(x: Tensor, table: Tensor, bias: Tensor, pairs: FastPairs) -> Tensor:
     """:func:`messages` without a derivative."""
-    bounds = pairs.bounds(len(x))
-    out = private(x.new_empty(len(x), 4 if len(bias) > 2 else 1, x.shape[2]), len(bounds) - 1)
-    launch(forward, forward_shared, bounds, [*pairs.arrays(), *arrays_of(x, table, bias)], [out])
-    return together(out)
+    arguments = [*pairs.arrays(), *arrays_of(x, table, bias)]
+    sums = x.new_empty(len(x), 4 if len(bias) > 2 else 1, x.shape[2])
+    return launch(forward, forward_shared, pairs.bounds(len(x)), arguments, [sums])[0]
 
 
 def messages_backward(
     g: Tensor, x: Tensor, table: Tensor, bias: Tensor, pairs: FastPairs, *, with_table: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor]:
     """Gradients of ``x, table, bias``, distances and directions, given that of the messages."""
-    bounds, dr, dn = pairs.bounds(len(x)), torch.empty_like(pairs.r), torch.empty_like(pairs.direction)
-    own = [private(t, len(bounds) - 1) for t in (x, table if with_table else table[:0], bias)]
+    dr, dn = torch.empty_like(pairs.r), torch.empty_like(pairs.direction)
     arguments = [*pairs.arrays(), *arrays_of(x, table, bias, g, dr, dn)]
-    launch(backward, backward_shared, bounds, arguments, own)
-    dx, dtable, dbias = map(together, own)
+    sums = (x, table if with_table else table[:0], bias)
+    dx, dtable, dbias = launch(backward, backward_shared, pairs.bounds(len(x)), arguments, sums)
     return dx, dtable if with_table else None, dbias if with_table else None, dr, dn
 
 
@@ -252,9 +250,9 @@ class _MessagesBackward(torch.autograd.Function):
         pairs, with_table = ctx.pairs, any(ctx.needs_input_grad[2:4])
         g, x, table, bias, r, direction = ctx.saved_tensors
         along = [torch.zeros_like(v) if u is None else u for v, u in ((x, ux), (r, ur), (direction, un))]
-        bounds, dr, dn = pairs.bounds(len(x)), torch.empty_like(r), torch.empty_like(direction)
-        own = [private(t, len(bounds) - 1) for t in (x, table if with_table else table[:0], bias, g)]
+        dr, dn = torch.empty_like(r), torch.empty_like(direction)
         arguments = [*pairs.arrays(), *arrays_of(x, table, bias, g, *along, dr, dn)]
-        launch(second_backward, second_backward_shared, bounds, arguments, own)
-        dx, dtable, dbias, dg = map(together, own)
+        sums = (x, table if with_table else table[:0], bias, g)
+        bounds = pairs.bounds(len(x))
+        dx, dtable, dbias, dg = launch(second_backward, second_backward_shared, bounds, arguments, sums)
         return dg, dx, dtable if with_table else None, dbias if with_table else None, dr, dn, None, None

@@ -1,9 +1,9 @@
-"""Energies and forces of the equivariant transformer where no weight needs a gradient, as in MD.
+"""Energies and forces of an equivariant transformer with constant weights, without autograd.
 
 The steps of :func:`mdl_physpretrain.potentials.torchmd_et.autograd.attention` and their
 derivatives, written out: for the few atoms of a usual cell, what autograd
 records and PyTorch's many small operations take longer than the messages. What
-depends on weights alone is computed once (:class:`~mdl_physpretrain.compiled.cached_tables.Remembered`).
+depends on weights alone is computed once (:class:`~mdl_physpretrain.compiled.cached_tables.WeightCache`).
 """
 
 from __future__ import annotations

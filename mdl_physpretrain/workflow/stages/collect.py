@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import probe_classes
 from mdl_physpretrain.probes.tables import joined, read_table
-from mdl_physpretrain.workflow.records import write_atomic
 from mdl_physpretrain.workflow.suite import Cell, Suite, SuiteMaker
 
 __all__ = ["collect", "collected_kinds", "joint_table"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mdl_physpretrain.augmentation import pair_min_distances
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.structures import write_structures
@@ -18,7 +19,6 @@ from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.workflow.data import read_part, without_nan
 from mdl_physpretrain.workflow.layout import JOURNAL, TEACHER
-from mdl_physpretrain.workflow.records import write_atomic
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig

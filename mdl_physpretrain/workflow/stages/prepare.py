@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.errors import trivial_errors
 from mdl_physpretrain.structures import (
     label_counts,
@@ -21,7 +22,6 @@ from mdl_physpretrain.structures import (
     write_structures,
 )
 from mdl_physpretrain.workflow.data import random_subset, without_nan
-from mdl_physpretrain.workflow.records import write_atomic
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import Data, RunConfig

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.errors import evaluate, trivial_errors
 from mdl_physpretrain.structures import reference_energies
 from mdl_physpretrain.teacher import teacher_curves
@@ -15,7 +16,6 @@ from mdl_physpretrain.teacher.decomposition import eam_decomposition
 from mdl_physpretrain.teacher.source import examined_eam
 from mdl_physpretrain.workflow.data import read_part, without_nan
 from mdl_physpretrain.workflow.layout import TEACHER
-from mdl_physpretrain.workflow.records import write_atomic
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
