@@ -20,11 +20,23 @@ def mdl(
     matdeeplearn: Annotated[
         Path | None, typer.Option("--matdeeplearn", help="Its clone, where main.py is not beside the package.")
     ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="A job of the paper for silica, phosphorus or mptrj.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="A job of the paper with cgcnn or torchmd.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--print", help="Only print the complete YAML file.")] = False,
 ) -> None:
     """Run MatDeepLearn's own main with this plugin loaded."""
+    if show:
+        from mdl_physpretrain.hosts.matdeeplearn.paper_jobs import as_yaml, read_job
+
+        typer.echo(as_yaml(read_job(config, system, backbone)), nl=False)
+        return
     from mdl_physpretrain.hosts.matdeeplearn.runner import run_host
 
-    run_host(config, run_mode=run_mode, seed=seed, script=matdeeplearn, gpus=gpus)
+    run_host(config, run_mode=run_mode, seed=seed, script=matdeeplearn, gpus=gpus, system=system, backbone=backbone)
 
 
 @app.command("mdl-data")

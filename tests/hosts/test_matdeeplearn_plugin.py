@@ -16,7 +16,6 @@ from mdl_physpretrain.augmentation import augment
 from mdl_physpretrain.errors import CheckpointError, ConfigError, TeacherRefused
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import EAM, predict
-from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.teacher import label
 
 pytestmark = pytest.mark.hosts
@@ -28,11 +27,11 @@ EAM_MODEL = {"name": "mdl_physpretrain.hosts.matdeeplearn.EAM_Interaction", "ato
 
 
 @pytest.fixture(scope="module")
-def cells(shared_data: Path) -> list[Atoms]:
-    """Sixteen small Li-Mn-O cells, positions rounded to single precision as MatDeepLearn reads them."""
-    found = [a for a in read_structures(shared_data / "lmo_train.extxyz") if len(a) <= 12][:16]
-    assert {s for a in found for s in a.symbols} == set(ELEMENTS)
-    return found
+def cells(demo_cells) -> list[Atoms]:
+    """Sixteen small Li-Mn-O cells."""
+    structures = demo_cells(16, 12)
+    assert {s for a in structures for s in a.symbols} == set(ELEMENTS)
+    return structures
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ TEACHER = {"cutoff": 5.0, "n_basis": 3, "epochs": 20, "force": True}
 
 
 @pytest.fixture(scope="module")
-def cells(shared_data: Path) -> list[Atoms]:
+def cells(demo_cells) -> list[Atoms]:
     """Twelve small Li-Mn-O cells."""
-    return [a for a in read_structures(shared_data / "lmo_train.extxyz") if len(a) <= 12][:12]
+    return demo_cells(12, 12)
 
 
 def section(**changes: Any) -> dict[str, Any]:

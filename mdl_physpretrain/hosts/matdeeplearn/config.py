@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.workflow.config_files import _read, _Source
 
 __all__ = ["ALL_NEIGHBOURS", "HostConfig", "host_yaml", "read_host_config"]
 
@@ -185,14 +186,7 @@ def host_yaml(
 def _content(config: str | Path | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     if isinstance(config, Mapping):
         return "MatDeepLearn configuration", config
-    path = Path(config)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is not a MatDeepLearn configuration (no sections)")
-    return str(path), content
+    return str(config), _read(Path(config), _Source(), ())
 
 
 def _section(parent: Mapping[str, Any], name: str, source: str) -> Mapping[str, Any]:
