@@ -17,7 +17,7 @@ from ase import Atoms
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, write_matdeeplearn
-from mdl_physpretrain.hosts.mattertune.convert import read_native, write_host
+from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune, write_mattertune
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.checkpoint import FORMAT, load_model, save_model
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
@@ -99,7 +99,7 @@ def read_checkpoint_of(
     if kind == "native":
         return load_model(path)
     if kind == "mattertune":
-        return read_native(path)
+        return read_mattertune(path)
     if kind == "mattersim":
         return M3GNet.from_mattersim(path)
 
@@ -169,7 +169,7 @@ def convert(
     if target_kind == "native":
         save_model(model, target)
     elif target_kind == "mattertune":
-        write_host(model, target)
+        write_mattertune(model, target)
     elif target_kind == "mattersim":
         if model.registry_name != "m3gnet":
             raise CheckpointError(f"MatterSim cannot hold a {model.registry_name!r} model, only 'm3gnet'")

@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.hosts, pytest.mark.usefixtures("plugin")]
 
 def test_m3gnet_pretrains_on_eam_labels_and_finetunes_on_dft(lmo: list[Atoms]) -> None:
     pytest.importorskip("mattersim", reason="mattersim is not installed")
-    from mdl_physpretrain.hosts.mattertune.convert import read_native
+    from mdl_physpretrain.hosts.convert import read_checkpoint_of
     from mdl_physpretrain.hosts.mattertune.loading import potential
 
     pretrain = run_config(
@@ -51,7 +51,7 @@ def test_m3gnet_pretrains_on_eam_labels_and_finetunes_on_dft(lmo: list[Atoms]) -
     tune(pretrain, "pretrain")
     losses = logged("val/total_loss")
     assert losses[-1] < losses[0]
-    start = read_native("pre/best.ckpt")
+    start = read_checkpoint_of("pre/best.ckpt")
 
     finetune = run_config(
         # steps of no size: what the weights are afterwards, they were at the beginning

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
-from mdl_physpretrain.hosts.mattertune.convert import read_native
+from mdl_physpretrain.hosts.convert import read_checkpoint_of
 from mdl_physpretrain.hosts.mattertune.labelling import clean, require_labels
-from mdl_physpretrain.hosts.mattertune.names import named_as_in_host
 from mdl_physpretrain.hosts.mattertune.requested import context_of, requested, training_references, training_structures
+from mdl_physpretrain.hosts.mattertune.weight_names import named_as_in_host
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.training import build_student
@@ -114,10 +114,10 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
         options = self.hparams
         self.requested = requested(options.properties, options.name)
         if options.checkpoint is not None:
-            found = read_native(options.checkpoint)
-            options.model_args = {**found.hparams, **options.model_args}  # what contradicts is refused below
+            pretrained = read_checkpoint_of(options.checkpoint)
+            options.model_args = {**pretrained.hparams, **options.model_args}  # what contradicts is refused below
             self.backbone = self._network(options.model_args)
-            self.adopt(found)
+            self.adopt(pretrained)
             options.checkpoint = None  # this module's own checkpoints do not need the file
         else:
             self.backbone = self._network(options.model_args)

@@ -17,7 +17,7 @@ from mattertune.registry import backbone_registry
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.hosts.mattertune.backbone_native import NativeBackbone
 from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune
-from mdl_physpretrain.hosts.mattertune.convert import plain_copy
+from mdl_physpretrain.hosts.mattertune.weight_names import plain_copy
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.safe_load import load_foreign

@@ -15,11 +15,11 @@ from mattertune.recipes import RecipeConfigBase, recipe_registry
 from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.hosts.convert import read_checkpoint_of
 from mdl_physpretrain.hosts.mattertune.backbone_native import NativeBackbone
-from mdl_physpretrain.hosts.mattertune.convert import read_native
 from mdl_physpretrain.hosts.mattertune.loading import ModuleCalculator
-from mdl_physpretrain.hosts.mattertune.names import named_as_in_host
 from mdl_physpretrain.hosts.mattertune.requested import training_structures
+from mdl_physpretrain.hosts.mattertune.weight_names import named_as_in_host
 from mdl_physpretrain.potentials.safe_load import load_foreign
 from mdl_physpretrain.structures import get_labels, reference_energies, set_labels
 from mdl_physpretrain.structures.labels import Labels
@@ -95,8 +95,7 @@ def load_pretrained(module: Any, path: str | Path, *, skip: Sequence[str] = ()) 
         If a name or shape does not fit; nothing has been changed then.
     """
     if isinstance(module, NativeBackbone) and not skip:
-        found = read_native(path)
-        module.adopt(found)
+        module.adopt(read_checkpoint_of(path))
         return len(module.backbone.state_dict())
     weights = _weights(module, path)
     own = {k: v for k, v in module.state_dict().items() if _is_weight(k, skip)}
@@ -110,7 +109,7 @@ def load_pretrained(module: Any, path: str | Path, *, skip: Sequence[str] = ()) 
 
 def _weights(module: Any, path: str | Path) -> dict[str, Tensor]:
     if isinstance(module, NativeBackbone):
-        return {f"backbone.{k}": v for k, v in named_as_in_host(read_native(path)).state_dict().items()}
+        return {f"backbone.{k}": v for k, v in named_as_in_host(read_checkpoint_of(path)).state_dict().items()}
     content = load_foreign(path)
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
