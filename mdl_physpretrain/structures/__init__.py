@@ -5,7 +5,7 @@ from mdl_physpretrain.structures.ids import unique_ids
 from mdl_physpretrain.structures.io import read_structures, write_structures
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels, structure_id
 from mdl_physpretrain.structures.reference import reference_energies
-from mdl_physpretrain.structures.splits import Split, split_structures
+from mdl_physpretrain.structures.splits import Split, split_by_parent, split_structures
 from mdl_physpretrain.structures.validate import label_counts, validate_structures
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "read_structures",
     "reference_energies",
     "set_labels",
+    "split_by_parent",
     "split_structures",
     "structure_id",
     "unique_ids",

@@ -56,15 +56,25 @@ class Engine(Protocol):
         """Outcomes in order, some at a time; how many depends on the structures only."""
 
 
-def refuse_failed(teacher: EnergyModel, force: bool) -> None:
-    """Raise :class:`TeacherRefused` for a teacher that failed its examination, unless forced."""
-    verdict = getattr(teacher, "metadata", {}).get("examination", {})
-    if verdict.get("passed") is False and not force:
-        reasons = "; ".join(map(str, verdict.get("failures", []))) or "no reasons recorded"
-        raise TeacherRefused(
-            f"this teacher failed its examination and may not label: {reasons}. Fit a better one, "
-            "or label with force=True if you know that this one will do"
-        )
+def refuse_failed(teacher: EnergyModel, force: bool, section: str | None = None) -> None:
+    """Raise :class:`TeacherRefused` for a teacher that failed its examination, unless forced.
+
+    Parameters
+    ----------
+    teacher
+        With its examination in the metadata; one without has not failed.
+    force
+        Whether it may label all the same.
+    section
+        Name of the section of a configuration that describes the teacher, for the message.
+    """
+    examination = getattr(teacher, "metadata", {}).get("examination", {})
+    if examination.get("passed") is False and not force:
+        reasons = "; ".join(map(str, examination.get("failures", []))) or "no reasons recorded"
+        advice = "Fit a better one, or label with force=True if you know that this one will do"
+        if section is not None:
+            advice = f"Change the section {section}, or set '{section}.force: true' if you know that it will do"
+        raise TeacherRefused(f"the teacher failed its examination and may not label: {reasons}. {advice}")
 
 
 def make_engine(teacher: Teacher, batch_size: int, stress: bool, force: bool) -> Engine:

@@ -19,11 +19,11 @@ from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import dump_config
 from mdl_physpretrain.workflow.plan import external_inputs
 from mdl_physpretrain.workflow.records import write_atomic
-from mdl_physpretrain.workflow.teacher import calculator_factory
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.plan import Task

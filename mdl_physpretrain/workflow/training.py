@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.recipe import Training
-from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.structures import read_structures, split_by_parent
 from mdl_physpretrain.training import build_student, shift_reference_energies, train
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.data import read_part
@@ -55,7 +54,7 @@ def pretrain_student(config: RunConfig, folder: Path, show: bool, *, seed: int, 
     a core are those of the data, not of compressed structures.
     """
     labelled = _read(folder / LABELLED)
-    kept, val = _by_parent(labelled, config.pretrain.val_fraction, config.data.seed)
+    kept, val = split_by_parent(labelled, config.pretrain.val_fraction, config.data.seed)
     number = derived_seed(seed, "student")
     train = read_part(folder, "train")
     model = build_student(config.backbone.name, train, model_args=config.backbone.args, core=core, seed=number)
@@ -134,17 +133,3 @@ def _drop_damaged(checkpoint: Path) -> None:
 
 def _read(path: Path) -> list[Atoms]:
     return read_structures(path)
-
-
-def _by_parent(structures: Sequence[Atoms], share: float, seed: int) -> tuple[list[Atoms], list[Atoms]]:
-    """Split off validation structures, all children of a parent on one side."""
-    parents = list(dict.fromkeys(str(a.info.get("parent_id", a.info["structure_id"])) for a in structures))
-    count = min(round(share * len(parents)) or (1 if share > 0 else 0), len(parents) - 1)
-    if not structures:
-        raise StructureError("there are no labelled structures to pretrain on")
-    chosen = np.random.default_rng([seed, 0xA0612]).permutation(len(parents))[: max(count, 0)]
-    held = {parents[k] for k in chosen}
-    sides: tuple[list[Atoms], list[Atoms]] = ([], [])
-    for atoms in structures:
-        sides[str(atoms.info.get("parent_id", atoms.info["structure_id"])) in held].append(atoms)
-    return sides

@@ -15,7 +15,8 @@ from mdl_physpretrain.hosts.matdeeplearn.settings import Settings
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.teacher import examine, fit_eam
-from mdl_physpretrain.workflow.teacher import augmented_labels, calculator_factory
+from mdl_physpretrain.teacher.labelled_set import augmented_labels
+from mdl_physpretrain.teacher.source import calculator_factory
 
 __all__ = ["find_teacher", "make_labelled", "split_by_parent"]
 

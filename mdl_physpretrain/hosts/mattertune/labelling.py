@@ -23,9 +23,10 @@ from mdl_physpretrain.structures.ids import unique_ids
 from mdl_physpretrain.structures.labels import Labels, structure_id
 from mdl_physpretrain.structures.randomness import stable_id
 from mdl_physpretrain.teacher import examine, fit_eam
+from mdl_physpretrain.teacher.labelled_set import augmented_labels
+from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.workflow.data import plain
 from mdl_physpretrain.workflow.records import file_hash, write_atomic
-from mdl_physpretrain.workflow.teacher import augmented_labels, calculator_factory
 
 __all__ = ["clean", "labelled_structures", "part_of", "with_stress"]
 
