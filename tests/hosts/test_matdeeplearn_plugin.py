@@ -353,7 +353,7 @@ def test_left_handed_cells_are_turned_round(cells: list[Atoms], tmp_path: Path) 
 
 def test_replay_and_what_is_minimised() -> None:
     """Replayed items are drawn at random; while training another loss than the reported one may be minimised."""
-    from mdl_physpretrain.hosts.matdeeplearn.replay import Replay
+    from mdl_physpretrain.hosts.matdeeplearn.data import Replay
     from mdl_physpretrain.hosts.matdeeplearn.sam_step import SAMStep
 
     torch.manual_seed(0)
