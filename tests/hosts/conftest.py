@@ -17,6 +17,7 @@ def demo_cells() -> Callable[[int, int], list[Atoms]]:
 
     def choose(count: int, max_atoms: int) -> list[Atoms]:
         fitting = [a for a in small if len(a) <= max_atoms]
-        return fitting[:: len(fitting) // count][:count]
+        step = len(fitting) // count
+        return fitting[step // 2 :: step][:count]
 
     return choose

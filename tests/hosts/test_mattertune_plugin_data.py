@@ -43,7 +43,7 @@ def test_labels_are_cached_clean_and_split_by_parent(lmo: list[Atoms], monkeypat
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("labelled again")
 
-    monkeypatch.setattr("mdl_physpretrain.hosts.mattertune.labelling._make", never)
+    monkeypatch.setattr("mdl_physpretrain.hosts.mattertune.labelling.augmented_labels", never)
     parts = {}
     for part in ("train", "validation", "all"):
         config = data_registry.construct(labels(part=part, validation_share=0.3))

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.hosts.matdeeplearn.config import HostConfig
+from mdl_physpretrain.hosts.matdeeplearn.config import ALL_NEIGHBOURS, HostConfig
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import eam_from_layout, eam_to_layout, is_eam_layout
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN, N_ELEMENTS
@@ -23,9 +25,10 @@ from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.potentials.sum import Sum
 
-__all__ = ["HostNetwork", "host_network", "our_network"]
+__all__ = ["HostNetwork", "host_network", "host_yaml", "our_network"]
 
 FEW_OFFSETS = 5
+FAR_OFFSETS = 10  # cells to look at in every direction; more than any crystal needs at 8 Å
 HOST_WIDTH = 0.2  # of MatDeepLearn's Gaussians, in units of the cutoff
 TORCHMD_OPTIONS = {  # host key: (default of the host's class, type)
     "hidden_channels": (128, int),
@@ -78,7 +81,7 @@ def our_network(config: HostConfig, state: Mapping[str, Tensor], source: str) ->
     CheckpointError
         If checkpoint and configuration do not fit each other.
     """
-    readers: dict[str, Callable[[HostConfig, Mapping[str, Tensor], str], tuple[EnergyModel, list[str]]]] = {
+    readers: dict[str, Callable[..., tuple[EnergyModel, list[str]]]] = {
         "CGCNN": _read_cgcnn,
         "CGCNN_EAM": _read_hybrid,
         "EAM_Interaction": _read_eam,
@@ -127,6 +130,38 @@ def host_network(model: EnergyModel, *, drop_core: bool = False) -> HostNetwork:
     return writers[model.registry_name](model)
 
 
+def host_yaml(network: HostNetwork, cutoff: float, checkpoint: Path) -> str:
+    """The parts of a MatDeepLearn configuration that belong to a network.
+
+    They are enough for MatDeepLearn's ASE calculator; for training there, copy
+    them into a full configuration.
+    """
+    every_image = network.images == "all"
+    flags = dict.fromkeys(("otf_edge_index", "otf_edge_attr", "otf_node_attr", "gradient"), True)
+    graph = {
+        "edge_calc_method": "ocp" if every_image else "mdl",
+        "preprocess_edges": False,
+        "preprocess_edge_features": False,
+        "preprocess_node_features": True,
+        "cutoff_radius": cutoff,
+        "n_neighbors": network.n_neighbors or ALL_NEIGHBOURS,
+        # 'ocp' looks no further than it needs; 'mdl' looks at all of them
+        "num_offsets": FAR_OFFSETS if every_image else 2,
+        "node_dim": N_ELEMENTS,
+        "edge_dim": network.edge_dim,
+        "output_dim": 1,
+        "prediction_level": "graph",
+        "self_loop": True,
+        "node_representation": "onehot",
+    }
+    content = {
+        "task": {"checkpoint_path": str(checkpoint)},
+        "model": {"name": network.name, **network.options, **flags, "model_ensemble": 1},
+        "dataset": {"prediction_level": "graph", "preprocess_params": graph},
+    }
+    return yaml.safe_dump(content, sort_keys=False)
+
+
 def _read_cgcnn(config: HostConfig, state: Mapping[str, Tensor], source: str) -> tuple[EnergyModel, list[str]]:
     pool = config.option("pool", "global_mean_pool", str)
     if pool != "global_add_pool":
@@ -155,8 +190,8 @@ def _read_cgcnn(config: HostConfig, state: Mapping[str, Tensor], source: str) ->
         images=config.images,
         max_neighbours=config.n_neighbors,
     )
-    known = {"dim1", "dim2", "pre_fc_count", "gc_count", "post_fc_count", "act", "pool", "pool_order", "batch_norm"}
-    notes = _ignored(config, known | {"batch_track_stats", "dropout_rate"})
+    used = {"dim1", "dim2", "pre_fc_count", "gc_count", "post_fc_count", "act", "pool", "pool_order", "batch_norm"}
+    notes = _ignored(config, used | {"batch_track_stats", "dropout_rate"})
     if config.options.get("dropout_rate"):
         notes.append("dropout_rate matters in training only and is not carried over")
     if pool_order == "early":
@@ -300,8 +335,8 @@ def _load(model: EnergyModel, state: Mapping[str, Tensor], source: str, config: 
     model.eval()
 
 
-def _ignored(config: HostConfig, known: set[str]) -> list[str]:
-    unused = config.unused(known)
+def _ignored(config: HostConfig, used: set[str]) -> list[str]:
+    unused = config.unused(used)
     return [f"options MatDeepLearn ignores, ignored here too: {', '.join(unused)}"] if unused else []
 
 
