@@ -27,12 +27,12 @@ def mattertune(
     from mdl_physpretrain.hosts.mattertune.host import require_host
 
     require_host()
-    from mdl_physpretrain.hosts.mattertune.stages import load_job, run_stages
+    from mdl_physpretrain.hosts.mattertune.stages import load_stages, run_stages
 
     warnings.filterwarnings("ignore", module=r"lightning\.|torch_geometric|mattersim")
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    stages = load_job(config, overrides or ())
+    stages = load_stages(config, overrides or ())
     if check:
         typer.echo(f"{config}: {', '.join(s.name for s in stages)} valid")
         return

@@ -283,16 +283,16 @@ def test_evaluator_takes_any_module_in_one_line(plugin, rocksalt: list[Atoms], t
 def test_shipped_configurations_are_valid(plugin) -> None:
     from mattertune.main import MatterTunerConfig
 
-    from mdl_physpretrain.hosts.mattertune.stages import load_job
+    from mdl_physpretrain.hosts.mattertune.stages import load_stages
 
     folder = Path(__file__).parents[2] / "configs" / "mattertune"
     files = sorted(folder.glob("*.yaml"))
     assert {"pretrain", "finetune", "evaluate"} <= {f.stem for f in files}
     for file in files:
-        assert load_job(file)
+        assert load_stages(file)
     for name in ("pretrain", "finetune", "evaluate"):  # plain: the host reads them itself
         assert MatterTunerConfig.from_yaml(folder / f"{name}.yaml").model.name == "mattersim_m3gnet"
-    assert [stage.waits for stage in load_job(folder / "job.yaml")] == [False, True, True]
+    assert [stage.waits for stage in load_stages(folder / "job.yaml")] == [False, True, True]
 
 
 def test_restart_of_a_checkpoint_keeps_its_weights(plugin, rocksalt: list[Atoms], tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_job_carries_weights_from_part_to_part(lmo: list[Atoms]) -> None:
     from typer.testing import CliRunner
 
     from mdl_physpretrain.cli import app
-    from mdl_physpretrain.hosts.mattertune.stages import load_job, run_stages
+    from mdl_physpretrain.hosts.mattertune.stages import load_stages, run_stages
 
     ends = {"name": "md_physicality", "md": {"steps": 5, "n_structures": 2}, "directory": "md"}
     job = {
@@ -185,7 +185,7 @@ def test_job_carries_weights_from_part_to_part(lmo: list[Atoms]) -> None:
     checked = CliRunner().invoke(app, ["mattertune", "job.yaml", "--check"])
     assert checked.exit_code == 0, checked.output
     assert not Path("pre").exists()
-    first, second, third = run_stages(load_job("job.yaml", ["finetune.trainer.max_epochs=2"]))
+    first, second, third = run_stages(load_stages("job.yaml", ["finetune.trainer.max_epochs=2"]))
     assert second.output.trainer.current_epoch == 2
     assert third.checkpoint is None
     assert third.metrics["physicality_end/trajectories"] == 2

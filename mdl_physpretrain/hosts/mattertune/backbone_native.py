@@ -114,6 +114,11 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
 
     backbone: Any
     structures_in_batch = 1
+    config_class: ClassVar[type[NativeBackboneConfig]]
+
+    @classmethod
+    def hparams_cls(cls) -> type[NativeBackboneConfig]:
+        return cls.config_class
 
     def create_model(self) -> None:
         options = self.hparams
@@ -264,25 +269,19 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
 class CGCNNBackbone(NativeBackbone):
     """MatterTune module of ``cgcnn``."""
 
-    @classmethod
-    def hparams_cls(cls) -> type[CGCNNBackboneConfig]:
-        return CGCNNBackboneConfig
+    config_class = CGCNNBackboneConfig
 
 
 class TorchMDETBackbone(NativeBackbone):
     """MatterTune module of ``torchmd_et``."""
 
-    @classmethod
-    def hparams_cls(cls) -> type[TorchMDETBackboneConfig]:
-        return TorchMDETBackboneConfig
+    config_class = TorchMDETBackboneConfig
 
 
 class MatterSimM3GNetBackbone(NativeBackbone):
     """MatterTune module of ``mattersim_m3gnet``."""
 
-    @classmethod
-    def hparams_cls(cls) -> type[MatterSimM3GNetConfig]:
-        return MatterSimM3GNetConfig
+    config_class = MatterSimM3GNetConfig
 
 
 MODULES: dict[str, type[NativeBackbone]] = {
