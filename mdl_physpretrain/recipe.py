@@ -5,13 +5,31 @@ Python functions, command line, YAML files and both plugins take their defaults 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Weights
+from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Sources, Weights, none_as_text
 
-__all__ = ["PRESETS", "Augment", "Finetune", "Pretrain", "Teacher", "Training"]
+__all__ = [
+    "AUGMENT",
+    "FINETUNE",
+    "MD",
+    "PRESETS",
+    "TEACHER",
+    "TRAINING",
+    "Augment",
+    "Backbone",
+    "Finetune",
+    "MolecularDynamics",
+    "Pretrain",
+    "Recipe",
+    "Teacher",
+    "Training",
+    "merge",
+    "over_preset",
+]
 
 
 class Teacher(Section):
@@ -69,6 +87,16 @@ class Augment(Section):
     )
 
 
+class Backbone(Section):
+    """The network that is trained."""
+
+    name: str = Field(default="cgcnn", description="Registered model.")
+    args: dict[str, Any] = Field(default_factory=dict, description="Constructor arguments, e.g. cutoff (Å).")
+    core: Annotated[Literal["none", "zbl"], BeforeValidator(none_as_text)] = Field(
+        default="none", description="'zbl' adds a fixed ZBL repulsion, unless an arm says otherwise."
+    )
+
+
 class Training(Section):
     """Options of one training, see :func:`mdl_physpretrain.training.train`."""
 
@@ -119,6 +147,50 @@ class Finetune(Training):
     )
 
 
+class MolecularDynamics(Section):
+    """One molecular dynamics of finished potentials."""
+
+    ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin, Berendsen, velocity Verlet.")
+    temperature: NotNegative = Field(default=300.0, description="K.")
+    timestep: Positive = Field(default=1.0, description="fs.")
+    steps: int = Field(default=1000, ge=0, description="Number of steps.")
+    n_structures: Count | None = Field(default=100, description="At most so many starting structures (random choice).")
+    source: Sources = Field(default=["test"], description="'test', 'val', 'train', or files of starting structures.")
+    max_atoms: Count | None = Field(default=None, description="Leave larger structures out.")
+    friction: NotNegative = Field(default=0.01, description="Langevin, 1/fs.")
+    pressure: float = Field(default=0.0, allow_inf_nan=False, description="eV/Å³ (1 GPa = 0.00624).")
+    taut: Positive = Field(default=500.0, description="Berendsen thermostat, fs.")
+    taup: Positive = Field(default=1000.0, description="Berendsen barostat, fs.")
+    compressibility: Positive | None = Field(default=None, description="Å³/eV; null: that of water.")
+    engine: Literal["auto", "ase", "batched"] = Field(default="auto", description="Who integrates.")
+    stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(
+        default=["overlap", "nan", "explosion"], description="Events that end a trajectory."
+    )
+    lindemann_variant: Literal["literature", "printed"] = Field(
+        default="literature", description="With the root, or without."
+    )
+    interval: Count = Field(default=1, description="Steps between two looks at overlap and Lindemann.")
+    trace_interval: Count = Field(default=10, description="Steps between two points of the traces.")
+    trajectory_interval: Count | None = Field(
+        default=None, description="Steps between frames on disk; null: no trajectories."
+    )
+    skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
+
+
+class Recipe(Section):
+    """The whole method: teacher, labels, network, pretraining, finetuning."""
+
+    preset: Literal["default", "paper"] = Field(default="default", description="'paper': exactly the paper's settings.")
+    teacher: Teacher = Field(default_factory=Teacher)
+    augment: Augment = Field(default_factory=Augment)
+    backbone: Backbone = Field(default_factory=Backbone)
+    pretrain: Pretrain = Field(default_factory=Pretrain)
+    finetune: Finetune = Field(default_factory=Finetune)
+
+
+#: The defaults, for the signatures of the functions that take these options one by one.
+TEACHER, AUGMENT, TRAINING, FINETUNE, MD = Teacher(), Augment(), Training(), Finetune(), MolecularDynamics()
+
 #: Merged below the user's own keys. The paper's: section 2.2.2, Algorithm 1, Table A.1 (silica,
 #: CGCNN), Appendix C, section 4.1 (epochs), Table 1 (MD). It examined no teacher, hence ``force``.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -148,3 +220,29 @@ PRESETS: dict[str, dict[str, Any]] = {
         "md": {"timestep": 1.0, "steps": 5000, "n_structures": 100, "friction": 0.01},
     },
 }
+
+
+def over_preset(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections over those of the preset that ``content["preset"]`` names.
+
+    The preset's arguments of its network are no other network's.
+    """
+    name = content.get("preset", "default")
+    preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
+    backbone, chosen = preset.get("backbone", {}), content.get("backbone")
+    if isinstance(chosen, Mapping) and chosen.get("name") not in (None, backbone.get("name")):
+        preset = {**preset, "backbone": {k: v for k, v in backbone.items() if k not in ("name", "args")}}
+    return merge(preset, content)
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, mappings key by key, anything else replaced.
+
+    ``arms`` is replaced as a whole: a file that lists arms means these.
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        mappings = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if mappings and key != "arms" else value  # type: ignore[arg-type]
+    return merged

@@ -17,6 +17,7 @@ from ase.data import covalent_radii
 
 from mdl_physpretrain.augmentation.distances import shortest_edges
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.recipe import AUGMENT
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.structures.randomness import require_unique_ids, stable_id
 
@@ -70,11 +71,11 @@ class FilterResult:
 def filter_labels(
     structures: Iterable[Atoms],
     *,
-    max_force: float | None = 30.0,
-    max_energy_per_atom: float | None = None,
-    max_stress: float | None = None,
-    min_distance: float | None = None,
-    min_distance_factor: float | None = None,
+    max_force: float | None = AUGMENT.max_force,
+    max_energy_per_atom: float | None = AUGMENT.max_energy_per_atom,
+    max_stress: float | None = AUGMENT.max_stress,
+    min_distance: float | None = AUGMENT.min_distance,
+    min_distance_factor: float | None = AUGMENT.filter_distance_factor,
     reference: Sequence[Atoms] | Mapping[str, float] | None = None,
 ) -> FilterResult:
     """Remove structures whose labels or geometry are beyond a limit.

@@ -17,6 +17,7 @@ from mdl_physpretrain.dynamics.settings import TRAJECTORY_FORMATS, WATER_COMPRES
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.identity import is_calculator, potential_fingerprint
+from mdl_physpretrain.recipe import MD
 from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.stability.monitor import STOPS
 
@@ -35,26 +36,26 @@ def simulate(
     potential: EnergyModel | BaseCalculator | Callable[[], BaseCalculator],
     structures: Sequence[Atoms],
     *,
-    ensemble: str = "nvt",
-    temperature: float = 300.0,
-    timestep: float = 1.0,
-    steps: int = 1000,
-    friction: float = 0.01,
-    pressure: float = 0.0,
-    taut: float = 500.0,
-    taup: float = 1000.0,
+    ensemble: str = MD.ensemble,
+    temperature: float = MD.temperature,
+    timestep: float = MD.timestep,
+    steps: int = MD.steps,
+    friction: float = MD.friction,
+    pressure: float = MD.pressure,
+    taut: float = MD.taut,
+    taup: float = MD.taup,
     compressibility: float = WATER_COMPRESSIBILITY,
     initial_velocities: str = "maxwell",
     seed: int = 0,
-    engine: str = "auto",
+    engine: str = MD.engine,
     stop_on: Sequence[str] = STOPS,
     limits: Limits | None = None,
-    interval: int = 1,
-    trace_interval: int = 10,
+    interval: int = MD.interval,
+    trace_interval: int = MD.trace_interval,
     trajectory_dir: str | Path | None = None,
     trajectory_interval: int = 100,
     trajectory_format: str = "extxyz",
-    skin: float = 1.0,
+    skin: float = MD.skin,
     max_batch_atoms: int | None = None,
     checkpoint: str | Path | None = None,
     executor: Executor | None = None,

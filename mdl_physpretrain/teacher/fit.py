@@ -24,6 +24,7 @@ from mdl_physpretrain.graphs.bonds import core_ends, nearest_distances
 from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.errors import trivial_errors
 from mdl_physpretrain.progress import track
+from mdl_physpretrain.recipe import TEACHER
 from mdl_physpretrain.structures import reference_energies, validate_structures
 from mdl_physpretrain.teacher.examine import examine
 from mdl_physpretrain.teacher.objective import EAMObjective
@@ -45,16 +46,16 @@ def fit_eam(
     structures: Sequence[Atoms],
     *,
     val: Sequence[Atoms] | None = None,
-    cutoff: float = 8.0,
-    n_basis: int = 10,
-    preset: str = "default",
-    epochs: int | None = None,
+    cutoff: float = TEACHER.cutoff,
+    n_basis: int = TEACHER.n_basis,
+    preset: str = TEACHER.preset,
+    epochs: int | None = TEACHER.epochs,
     batch_size: int | None = None,
     learning_rate: float | None = None,
-    weights: tuple[float, float, float] = (0.01, 50.0, 50.0),
+    weights: tuple[float, float, float] = TEACHER.weights,
     bounds: Bounds | None = None,
     elements: Sequence[str] | None = None,
-    seed: int = 0,
+    seed: int = TEACHER.seed,
     directory: str | Path | None = None,
     progress: bool = False,
 ) -> EAM:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from ase import Atoms
@@ -22,10 +22,15 @@ from mdl_physpretrain.potentials.zbl import ZBL
 from mdl_physpretrain.structures import reference_energies
 from mdl_physpretrain.training.references import shift_reference_energies
 
-__all__ = ["build_student", "take_student"]
+__all__ = ["copied_network", "is_name", "new_network"]
 
 
-def build_student(
+def is_name(model: Any) -> TypeGuard[str]:
+    """Whether this names an architecture; otherwise it is a model or a checkpoint."""
+    return isinstance(model, str) and not model.endswith((".pt", ".ckpt"))
+
+
+def new_network(
     name: str,
     structures: Sequence[Atoms],
     *,
@@ -101,7 +106,7 @@ def build_student(
     return total
 
 
-def take_student(model: str | Path | EnergyModel, structures: Sequence[Atoms], core: str | None) -> EnergyModel:
+def copied_network(model: str | Path | EnergyModel, structures: Sequence[Atoms], core: str | None) -> EnergyModel:
     """A copy of a model, or of the one in a checkpoint, in training mode.
 
     Parameters

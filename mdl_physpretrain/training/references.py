@@ -37,9 +37,9 @@ def shift_reference_energies(model: EnergyModel, structures: Sequence[Atoms]) ->
         return
     model.eval()
     with torch.no_grad():
-        found = torch.cat([model(b) for b in batches_of(labelled, model.cutoff, 16, model.dtype)]).double().tolist()
+        energies = torch.cat([model(b) for b in batches_of(labelled, model.cutoff, 16, model.dtype)]).double().tolist()
     residuals = []
-    for atoms, energy in zip(labelled, found, strict=True):
+    for atoms, energy in zip(labelled, energies, strict=True):
         reference = get_labels(atoms).energy
         assert reference is not None
         residuals.append(set_labels(atoms.copy(), Labels(reference - energy, None, None)))

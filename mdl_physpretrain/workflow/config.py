@@ -19,7 +19,7 @@ from mdl_physpretrain.option_types import (
     Sources,
     none_as_text,
 )
-from mdl_physpretrain.recipe import Augment, Finetune, Pretrain, Teacher
+from mdl_physpretrain.recipe import Augment, Backbone, Finetune, Pretrain, Teacher
 from mdl_physpretrain.workflow.md_options import MD, Probe
 
 __all__ = ["Arm", "RunConfig"]
@@ -75,16 +75,6 @@ class Data(Section):
         if self.source is not None and (self.val is not None or self.test is not None):
             raise ValueError("'val' and 'test' go with 'train', not with 'source'")
         return self
-
-
-class Backbone(Section):
-    """The network that is trained."""
-
-    name: str = Field(default="cgcnn", description="Registered model.")
-    args: dict[str, Any] = Field(default_factory=dict, description="Constructor arguments, e.g. cutoff (Å).")
-    core: Annotated[Core, BeforeValidator(none_as_text)] = Field(
-        default="none", description="'zbl' adds a fixed ZBL repulsion, unless an arm says otherwise."
-    )
 
 
 class Arm(Section):

@@ -27,12 +27,13 @@ from mdl_physpretrain.probes.force_alignment import alignment_table
 from mdl_physpretrain.probes.questions import rdfs, read_references, reference_rdfs
 from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.training.stages import derived_seed
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.data import choose, read_part
 from mdl_physpretrain.workflow.md_options import MD
 from mdl_physpretrain.workflow.records import write_atomic
 from mdl_physpretrain.workflow.teacher import TEACHER
-from mdl_physpretrain.workflow.training import arm_folder, derived_seed
+from mdl_physpretrain.workflow.training import arm_folder
 
 if TYPE_CHECKING:
     from mdl_physpretrain.potentials import EnergyModel

@@ -24,7 +24,7 @@ from mdl_physpretrain.workflow.evaluation import (
 )
 from mdl_physpretrain.workflow.records import file_hash
 from mdl_physpretrain.workflow.teacher import JOURNAL, TEACHER, label_augmented, teach
-from mdl_physpretrain.workflow.training import LABELLED, arm_folder, finetune_arm, pretrain_folder, pretrain_student
+from mdl_physpretrain.workflow.training import LABELLED, arm_folder, finetune_arm, pretrain_folder, pretrain_network
 
 __all__ = ["STAGES", "Task", "external_inputs", "plan", "report"]
 
@@ -161,7 +161,7 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
             Task(
                 name=_pretrain_name(seed, core),
                 stage="pretrain",
-                work=partial(pretrain_student, seed=seed, core=core),
+                work=partial(pretrain_network, seed=seed, core=core),
                 section=[*common, *backbone, core, config.pretrain.model_dump(), config.data.seed, foreign],
                 inputs=(LABELLED, "data/train.extxyz"),
                 needs=("prepare", "augment"),

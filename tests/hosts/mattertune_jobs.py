@@ -13,7 +13,7 @@ from ase.io import write
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.training import build_student
+from mdl_physpretrain.training import new_network
 
 MODELS = {
     "cgcnn": {"cutoff": 4.5, "dim1": 16, "dim2": 16, "gc_count": 2, "post_fc_count": 1, "edge_dim": 12, "width": 0.1},
@@ -58,7 +58,7 @@ def model_config(network: str, **more: Any) -> dict[str, Any]:
 def student(network: str, structures: list[Atoms], seed: int = 3) -> EnergyModel:
     if network == "m3gnet":
         pytest.importorskip("mattersim", reason="mattersim is not installed")
-    return build_student(network, structures, model_args=MODELS[network], seed=seed).eval()
+    return new_network(network, structures, model_args=MODELS[network], seed=seed).eval()
 
 
 @pytest.fixture(name="folder")

@@ -23,6 +23,7 @@ from mdl_physpretrain.hosts import matdeeplearn
 from mdl_physpretrain.hosts.matdeeplearn.paper_jobs import SYSTEMS, as_yaml, read_job
 from mdl_physpretrain.hosts.matdeeplearn.paths import newest
 from mdl_physpretrain.hosts.matdeeplearn.settings import read_settings
+from mdl_physpretrain.recipe import Recipe
 from mdl_physpretrain.structures import read_structures
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "matdeeplearn"
@@ -97,6 +98,22 @@ def test_a_job_on_the_command_line(tmp_path: Path) -> None:
         assert message in " ".join((done.output + (done.stderr or "")).split())
     with pytest.raises(ConfigError, match="need one of the paper's jobs"):
         read_job(CONFIGS / "demo-plain.yml", "mptrj")
+
+
+def test_defaults_are_those_of_the_recipe() -> None:
+    settings, whole = read_settings({}), Recipe()
+    pretrain = {name: getattr(settings, name) for name in ("epochs", "force_scale", "val_fraction")}
+    assert pretrain == whole.pretrain.model_dump(include=set(pretrain))
+    assert settings.replay_fraction == whole.finetune.replay_fraction
+    assert settings.augment == whole.augment
+    assert settings.teacher.model_dump(exclude={"atom_types"}) == whole.teacher.model_dump()
+
+
+def test_paper_settings() -> None:
+    paper = read_settings({"physpretrain": {"preset": "paper", "augment": {"n_aug": 10}, "teacher": "eam.pt"}})
+    assert paper.augment.n_aug == 10
+    assert (paper.augment.anchor, paper.augment.pairs, paper.replay_fraction) == (False, "closest", 0.0)
+    assert (paper.teacher.checkpoint, paper.teacher.force, paper.force_scale) == ("eam.pt", True, None)
 
 
 def test_data_for_the_host(tmp_path: Path) -> None:

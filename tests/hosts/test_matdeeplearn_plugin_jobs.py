@@ -213,9 +213,12 @@ def test_main_script_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"epoch": 3}, r"unknown key 'physpretrain.epoch'; did you mean 'epochs'"),
-        ({"augment": {"naug": 3}}, r"unknown key 'physpretrain.augment.naug'; did you mean 'n_aug'"),
-        ({"md": {"temprature": 3}}, r"did you mean 'temperature'"),
+        ({"epoch": 3}, r"unknown key 'physpretrain.epoch'; did you mean 'physpretrain.epochs'"),
+        (
+            {"augment": {"naug": 3}},
+            r"unknown key 'physpretrain.augment.naug'; did you mean 'physpretrain.augment.n_aug'",
+        ),
+        ({"md": {"temprature": 3}}, r"did you mean 'physpretrain.md.temperature'"),
         ({"epochs": -1}, r"physpretrain.epochs: .*not -1"),
         ([1], "expected keys and values"),
     ],
@@ -225,15 +228,6 @@ def test_settings_that_cannot_be(section: Any, message: str) -> None:
 
     with pytest.raises(ConfigError, match=message):
         read_settings({"physpretrain": section})
-
-
-def test_paper_settings() -> None:
-    from mdl_physpretrain.hosts.matdeeplearn.settings import read_settings
-
-    paper = read_settings({"physpretrain": {"preset": "paper", "augment": {"n_aug": 10}, "teacher": "eam.pt"}})
-    assert paper.augment.n_aug == 10
-    assert (paper.augment.anchor, paper.augment.pairs, paper.replay_fraction) == (False, "closest", 0.0)
-    assert (paper.teacher.checkpoint, paper.teacher.force, paper.force_scale) == ("eam.pt", True, None)
 
 
 def test_data_that_cannot_be(cells: list[Atoms], tmp_path: Path, monkeypatch) -> None:

@@ -25,7 +25,7 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import load_model, predict
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.training import build_student
+from mdl_physpretrain.training import new_network
 
 pytestmark = pytest.mark.hosts
 
@@ -132,7 +132,7 @@ def test_m3gnet_is_the_hosts_own(plugin, rocksalt: list[Atoms], tmp_path: Path, 
     write_mattertune(student("m3gnet", rocksalt, seed=8), tmp_path / "ours.ckpt")
     assert load_pretrained(stock, tmp_path / "ours.ckpt") == len(ours.state_dict())
     assert_same(stock.ase_calculator(), student("m3gnet", rocksalt, seed=8), rocksalt[:1])
-    write_mattertune(build_student("cgcnn", rocksalt, model_args=MODELS["cgcnn"]), tmp_path / "other.ckpt")
+    write_mattertune(new_network("cgcnn", rocksalt, model_args=MODELS["cgcnn"]), tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match=r"missing.*unknown to the backbone"):
         load_pretrained(stock, tmp_path / "other.ckpt")
     assert load_pretrained(stock, tmp_path / "ours.ckpt", skip=["backbone.model.final.*"]) < len(ours.state_dict())

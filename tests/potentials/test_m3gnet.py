@@ -18,7 +18,7 @@ from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import ASECalculator, M3GNet, load_model, predict
-from mdl_physpretrain.training import build_student, train
+from mdl_physpretrain.training import new_network, train
 
 STRUCTURES = ["molecule", "slab", "chain", "triclinic", "one_atom", "tiny"]
 
@@ -169,12 +169,12 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path, zoo: dict[str, Atoms]) -> 
 
 
 def test_initialise_gives_forces_of_the_size_of_the_labels(rocksalt: list[Atoms]) -> None:
-    model = build_student("m3gnet", rocksalt, model_args=SMALL)
+    model = new_network("m3gnet", rocksalt, model_args=SMALL)
     labels = collate([build_batch(a, model.cutoff) for a in rocksalt])
     size = predict(model, labels).forces.square().mean().sqrt() / labels.forces.square().mean().sqrt()
     assert 0.1 < size < 1
     assert model.reference_energies[[8, 12]].abs().min() > 1
-    other = build_student("m3gnet", rocksalt, model_args=SMALL)
+    other = new_network("m3gnet", rocksalt, model_args=SMALL)
     assert torch.equal(model(labels), other(labels))
 
 

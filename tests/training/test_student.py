@@ -12,7 +12,7 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import EAM, Sum, load_model, predict
 from mdl_physpretrain.structures import get_labels
-from mdl_physpretrain.training import build_student, train
+from mdl_physpretrain.training import new_network, train
 
 SMALL = {"cutoff": 4.0, "dim1": 8, "dim2": 8, "gc_count": 1, "post_fc_count": 1, "edge_dim": 12}
 
@@ -29,7 +29,7 @@ def eam() -> EAM:
 
 
 def test_hybrid_is_network_plus_eam(rocksalt: list[Atoms], eam: EAM) -> None:
-    hybrid = build_student("cgcnn", rocksalt, model_args=SMALL, eam=eam, core="zbl")
+    hybrid = new_network("cgcnn", rocksalt, model_args=SMALL, eam=eam, core="zbl")
     assert isinstance(hybrid, Sum)
     assert [p.registry_name for p in hybrid.parts] == ["cgcnn", "eam", "zbl"]  # type: ignore[union-attr]
     batch = collate([build_batch(a, hybrid.cutoff) for a in rocksalt])
@@ -40,7 +40,7 @@ def test_hybrid_is_network_plus_eam(rocksalt: list[Atoms], eam: EAM) -> None:
 
 
 def test_references_of_a_hybrid_make_up_for_the_eams_atomic_energies(rocksalt: list[Atoms], eam: EAM) -> None:
-    hybrid = build_student("cgcnn", rocksalt, model_args=SMALL, eam=eam)
+    hybrid = new_network("cgcnn", rocksalt, model_args=SMALL, eam=eam)
     energies = predict(hybrid, collate([build_batch(a, hybrid.cutoff) for a in rocksalt])).energy.detach()
     labels = torch.tensor([get_labels(a).energy for a in rocksalt])
     assert (energies - labels).mean().abs() < 0.5  # the EAM alone is 280 eV off
@@ -63,11 +63,11 @@ def test_eam_of_a_hybrid_is_trained_or_kept(rocksalt: list[Atoms], eam: EAM, fre
 
 def test_an_eam_checkpoint_will_do_and_another_model_will_not(rocksalt: list[Atoms], eam: EAM, tmp_path: Path) -> None:
     eam.save(tmp_path / "eam.pt")
-    hybrid = build_student("cgcnn", rocksalt, model_args=SMALL, eam=tmp_path / "eam.pt")
+    hybrid = new_network("cgcnn", rocksalt, model_args=SMALL, eam=tmp_path / "eam.pt")
     assert torch.equal(hybrid.parts[1].rm, eam.rm)  # type: ignore[union-attr, arg-type]
-    build_student("cgcnn", rocksalt, model_args=SMALL).save(tmp_path / "net.pt")
+    new_network("cgcnn", rocksalt, model_args=SMALL).save(tmp_path / "net.pt")
     with pytest.raises(CheckpointError, match="holds a 'cgcnn' model, not 'eam'"):
-        build_student("cgcnn", rocksalt, model_args=SMALL, eam=tmp_path / "net.pt")
+        new_network("cgcnn", rocksalt, model_args=SMALL, eam=tmp_path / "net.pt")
     with pytest.raises(ConfigError, match="belong to a new model"):
         train(tmp_path / "net.pt", rocksalt, epochs=1, eam=eam)
 
@@ -78,17 +78,17 @@ def test_frozen_part_must_exist(eam: EAM) -> None:
 
 
 def test_a_core_is_added_to_a_hybrid_and_once_only(rocksalt: list[Atoms], eam: EAM) -> None:
-    from mdl_physpretrain.training.network import take_student
+    from mdl_physpretrain.training.network import copied_network
 
-    hybrid = build_student("cgcnn", rocksalt, model_args=SMALL, eam=eam, freeze_eam=True)
-    with_core = take_student(hybrid, rocksalt, "zbl")
+    hybrid = new_network("cgcnn", rocksalt, model_args=SMALL, eam=eam, freeze_eam=True)
+    with_core = copied_network(hybrid, rocksalt, "zbl")
     assert [p.registry_name for p in with_core.parts] == ["cgcnn", "eam", "zbl"]  # type: ignore[union-attr]
     assert not any(p.requires_grad for p in with_core.parts[1].parameters())  # type: ignore[union-attr]
-    assert len(take_student(with_core, rocksalt, "zbl").parts) == 3  # type: ignore[arg-type]
+    assert len(copied_network(with_core, rocksalt, "zbl").parts) == 3  # type: ignore[arg-type]
 
 
 def test_freezing_an_eam_that_is_not_there_is_refused(rocksalt: list[Atoms]) -> None:
     with pytest.raises(ConfigError, match="freeze_eam needs an eam"):
-        build_student("cgcnn", rocksalt, model_args=SMALL, freeze_eam=True)
+        new_network("cgcnn", rocksalt, model_args=SMALL, freeze_eam=True)
     with pytest.raises(ConfigError, match="belong to a new model"):
-        train(build_student("cgcnn", rocksalt, model_args=SMALL), rocksalt, epochs=1, freeze_eam=True)
+        train(new_network("cgcnn", rocksalt, model_args=SMALL), rocksalt, epochs=1, freeze_eam=True)

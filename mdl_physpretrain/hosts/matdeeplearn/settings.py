@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section
-from mdl_physpretrain.recipe import PRESETS, Augment, Finetune, Pretrain, Teacher
-from mdl_physpretrain.workflow.config_files import merge
+from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, validated
+from mdl_physpretrain.recipe import PRESETS, Augment, Finetune, Pretrain, Teacher, merge
 from mdl_physpretrain.workflow.md_options import Simulation
 
 __all__ = ["Examination", "Settings", "read_settings"]
@@ -94,24 +92,4 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     if isinstance(section.get("teacher"), str):
         section = {**section, "teacher": {"checkpoint": section["teacher"]}}
     below = _PAPER if section.get("preset") == "paper" else {}
-    try:
-        return Settings.model_validate(merge(below, section))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(e) for e in error.errors())) from None
-
-
-def _sentence(error: Any) -> str:
-    place = [str(p) for p in error["loc"]]
-    dotted = ".".join([SECTION, *place])
-    if error["type"] != "extra_forbidden":
-        return f"{dotted}: {error['msg'].removeprefix('Value error, ')}, not {error.get('input')!r}"
-    valid = list(_fields(place[:-1]))
-    near = difflib.get_close_matches(place[-1], valid, n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; valid keys: {', '.join(valid)}"
-    return f"unknown key {dotted!r}{hint}"
-
-
-def _fields(place: list[str]) -> dict[str, Any]:
-    sections: dict[str, Any] = {"teacher": HostTeacher, "augment": Augment, "md": Examination}
-    model = sections.get(place[0], Settings) if place else Settings
-    return dict(model.model_fields)
+    return validated(Settings, merge(below, section), prefix=f"{SECTION}.")

@@ -29,7 +29,7 @@ from mdl_physpretrain.hosts.mattertune.properties import (
 from mdl_physpretrain.hosts.mattertune.weight_names import named_as_in_host
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.registry import model_class
-from mdl_physpretrain.training import build_student
+from mdl_physpretrain.training import new_network
 
 __all__ = [
     "CGCNNBackbone",
@@ -145,7 +145,7 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
         if stage != "fit" or not self.hparams.initialise:
             return
 
-        student = build_student(
+        student = new_network(
             self.hparams.network,
             training_structures(self.trainer),
             model_args=self.hparams.model_args,
