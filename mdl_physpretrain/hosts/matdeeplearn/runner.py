@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import runpy
 import subprocess
@@ -87,6 +88,7 @@ def _run_here(
     pt_path = config["dataset"].get("pt_path")
     if pt_path:
         Path(pt_path).mkdir(parents=True, exist_ok=True)
+    logging.getLogger("numba").setLevel(logging.WARNING)  # main.py lets everybody write its DEBUG messages
     # main.py names its log only in the first process of several, but uses the name in all
     log_id = datetime.now().strftime("%Y-%m-%d-%H-%M-%S-%f")[:-3] + f"-{os.environ.get('LOCAL_RANK', '0')}"
     with _environment(words):
