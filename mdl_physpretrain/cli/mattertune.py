@@ -60,11 +60,11 @@ def _summary(outcomes: list[Outcome]) -> None:
     }
     table = Table("stage", "s", "best", *columns, "best checkpoint")
     for one in outcomes:
-        found = [one.best, *(one.metrics.get(key) for key in columns.values())]
+        numbers = [one.best, *(one.metrics.get(key) for key in columns.values())]
         table.add_row(
             one.name,
             f"{one.seconds:.1f}",
-            *("–" if v is None else f"{v:.4g}" for v in found),
+            *("–" if v is None else f"{v:.4g}" for v in numbers),
             one.checkpoint or "–",
         )
     Console(width=140).print(table)

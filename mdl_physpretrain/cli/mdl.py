@@ -55,21 +55,21 @@ def mdl_data(
     from mdl_physpretrain.hosts.matdeeplearn.data import right_handed
     from mdl_physpretrain.structures import label_counts, read_structures, split_structures, write_structures
 
-    found = read_structures(structures, require=("energy",))
+    cells = read_structures(structures, require=("energy",))
     if elements is not None:
-        known = {e.strip() for e in elements.split(",")}
-        found = [a for a in found if set(a.symbols) <= known]
-    if max_structures is not None and len(found) > max_structures:
-        chosen = np.random.default_rng(seed).permutation(len(found))[:max_structures]
-        found = [found[k] for k in sorted(chosen)]
+        chosen = {e.strip() for e in elements.split(",")}
+        cells = [a for a in cells if set(a.symbols) <= chosen]
+    if max_structures is not None and len(cells) > max_structures:
+        order = np.random.default_rng(seed).permutation(len(cells))[:max_structures]
+        cells = [cells[k] for k in sorted(order)]
     shares = [_share(f, "--fractions") for f in fractions.split(",")]
-    split = split_structures(found, fractions=shares, usage=_share(usage, "--usage"), seed=seed)
+    split = split_structures(cells, fractions=shares, usage=_share(usage, "--usage"), seed=seed)
     for name in ("train", "val", "test"):
         part = getattr(split, name)
         write_structures(output / f"{name}.json", [right_handed(a) for a in part])
-        counts = ", ".join(f"{count} {what}" for what, count in label_counts(part).items())
+        counts = ", ".join(f"{count} {label}" for label, count in label_counts(part).items())
         typer.echo(f"{output / name}.json: {counts}")
-    typer.echo(f"elements: {' '.join(sorted({s for a in found for s in a.symbols}))}")
+    typer.echo(f"elements: {' '.join(sorted({s for a in cells for s in a.symbols}))}")
 
 
 def _share(word: str, option: str) -> float:

@@ -65,8 +65,8 @@ def load_potential(text: str, device: str = "auto") -> EnergyModel | Callable[[]
         if not config.is_file():
             raise ConfigError(f"{text}: the configuration {config} does not exist")
     if not path.is_file():
-        what = "is a folder, no checkpoint" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {what}; {KINDS}")
+        problem = "is a folder, no checkpoint" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {problem}; {KINDS}")
     target = resolve_device(device)
     kind = detect(path)
     if kind != "matdeeplearn" and config is not None:

@@ -16,6 +16,7 @@ from mdl_physpretrain.augmentation import augment
 from mdl_physpretrain.errors import CheckpointError, ConfigError, TeacherRefused
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import EAM, predict
+from mdl_physpretrain.structures.labels import get_labels, set_labels
 from mdl_physpretrain.teacher import label
 
 pytestmark = pytest.mark.hosts
@@ -26,10 +27,16 @@ ELEMENTS = ["Li", "O", "Mn"]
 EAM_MODEL = {"name": "mdl_physpretrain.hosts.matdeeplearn.EAM_Interaction", "atom_types": ELEMENTS, "n_basis": 4}
 
 
+def rounded(atoms: Atoms) -> Atoms:
+    copy = atoms.copy()
+    copy.positions, copy.cell = (np.float64(np.float32(a)) for a in (atoms.positions, atoms.cell.array))
+    return set_labels(copy, get_labels(atoms))
+
+
 @pytest.fixture(scope="module")
 def cells(demo_cells) -> list[Atoms]:
-    """Sixteen small Li-Mn-O cells."""
-    structures = demo_cells(16, 12)
+    """Sixteen small Li-Mn-O cells, geometry rounded to single precision as MatDeepLearn reads it."""
+    structures = [rounded(atoms) for atoms in demo_cells(16, 12)]
     assert {s for a in structures for s in a.symbols} == set(ELEMENTS)
     return structures
 

@@ -30,7 +30,17 @@ __all__ = ["HostNetwork", "host_network", "host_yaml", "our_network"]
 FEW_OFFSETS = 5
 FAR_OFFSETS = 10  # cells to look at in every direction; more than any crystal needs at 8 Å
 HOST_WIDTH = 0.2  # of MatDeepLearn's Gaussians, in units of the cutoff
-TORCHMD_OPTIONS = {  # host key: (default of the host's class, type)
+CGCNN_OPTIONS = {  # host key: (default of the host's class, type)
+    "dim1": (64, int),
+    "dim2": (64, int),
+    "pre_fc_count": (1, int),
+    "gc_count": (3, int),
+    "post_fc_count": (1, int),
+    "batch_norm": (True, bool),
+    "act": ("relu", str),
+    "pool_order": ("early", str),
+}
+TORCHMD_OPTIONS = {
     "hidden_channels": (128, int),
     "num_layers": (6, int),
     "num_rbf": (50, int),
@@ -46,6 +56,8 @@ TORCHMD_OPTIONS = {  # host key: (default of the host's class, type)
     "post_hidden_channels": (64, int),
 }
 HYBRID_OPTIONS = {"atom_types", "n_basis", "init_mode", "freeze_params"}
+UNUSED_IN_EVALUATION = {"batch_track_stats": True, "dropout_rate": 0.0}
+NOT_EXTENSIVE = "early pooling is not size-extensive: a supercell's energy is not a multiple"
 TORCHMD_POOLS = {"global_add_pool": "add", "global_mean_pool": "mean"}
 TORCHMD_WITHOUT_EFFECT = {"aggr", "max_num_neighbors", "num_filters", "pool", "pool_order"}
 
@@ -168,34 +180,25 @@ def _read_cgcnn(config: HostConfig, state: Mapping[str, Tensor], source: str) ->
         raise ConfigError(f"{config.source}: model.pool is {pool!r}; the CGCNN here sums over atoms (global_add_pool)")
     if config.node_dim != N_ELEMENTS:
         raise ConfigError(f"{config.source}: node_dim must be {N_ELEMENTS}, not {config.node_dim}")
-    batch_norm = config.option("batch_norm", True, bool)
-    if batch_norm and not config.option("batch_track_stats", True, bool):
+    arguments: dict[str, Any] = {k: config.option(k, *default) for k, default in CGCNN_OPTIONS.items()}
+    if arguments["batch_norm"] and not config.option("batch_track_stats", True, bool):
         raise ConfigError(
             f"{config.source}: batch_track_stats is false: its energies depend on the other structures of a batch"
         )
-    pool_order = config.option("pool_order", "early", str)
     model = CGCNN(
         cutoff=config.cutoff,
-        dim1=config.option("dim1", 64, int),
-        dim2=config.option("dim2", 64, int),
-        pre_fc_count=config.option("pre_fc_count", 1, int),
-        gc_count=config.option("gc_count", 3, int),
-        post_fc_count=config.option("post_fc_count", 1, int),
         edge_dim=config.edge_dim,
         width=HOST_WIDTH,
-        act=config.option("act", "relu", str),
-        batch_norm=batch_norm,
-        pool_order=pool_order,
         smooth_cutoff=False,
         images=config.images,
         max_neighbours=config.n_neighbors,
+        **arguments,
     )
-    used = {"dim1", "dim2", "pre_fc_count", "gc_count", "post_fc_count", "act", "pool", "pool_order", "batch_norm"}
-    notes = _ignored(config, used | {"batch_track_stats", "dropout_rate"})
+    notes = _ignored(config, {*CGCNN_OPTIONS, *UNUSED_IN_EVALUATION, "pool"})
     if config.options.get("dropout_rate"):
         notes.append("dropout_rate matters in training only and is not carried over")
-    if pool_order == "early":
-        notes.append("early pooling is not size-extensive: a supercell's energy is not a multiple")
+    if model.pool_order == "early":
+        notes.append(NOT_EXTENSIVE)
     if config.images == "nearest":
         notes.append("a minimum-image graph (edge_calc_method: mdl): forces jump where another image becomes nearest")
     _load(model, state, source, config)
@@ -232,7 +235,7 @@ def _read_torchmd(config: HostConfig, state: Mapping[str, Tensor], source: str) 
     if pool == "global_mean_pool":
         notes.append("the output is a mean over atoms (global_mean_pool), not a total energy unless trained as one")
     if model.hparams["pool_order"] == "early":
-        notes.append("early pooling is not size-extensive: a supercell's energy is not a multiple")
+        notes.append(NOT_EXTENSIVE)
     return model, notes
 
 
@@ -276,13 +279,15 @@ def _write_cgcnn(model: CGCNN) -> HostNetwork:
         raise CheckpointError("MatDeepLearn's CGCNN has no smooth_cutoff: train with smooth_cutoff=False, width=0.2")
     if abs(options["width"] - HOST_WIDTH) > 1e-12:
         raise CheckpointError(f"MatDeepLearn's CGCNN has Gaussians of width {HOST_WIDTH}, this one {options['width']}")
-    names = ("dim1", "dim2", "pre_fc_count", "gc_count", "post_fc_count", "batch_norm", "act", "pool_order")
-    kept = {name: options[name] for name in names}
-    state = {k: v for k, v in model.state_dict().items() if k != "reference_energies"}
     return HostNetwork(
         "CGCNN",
-        {**kept, "pool": "global_add_pool", "batch_track_stats": True, "dropout_rate": 0.0},
-        state,
+        {
+            **{k: options[k] for k in CGCNN_OPTIONS},
+            "pool": "global_add_pool",
+            "batch_track_stats": True,
+            "dropout_rate": 0.0,
+        },
+        _without_references(model),
         edge_dim=options["edge_dim"],
         images=options.get("images", "all"),
         n_neighbors=options.get("max_neighbours"),
@@ -299,13 +304,18 @@ def _write_torchmd(model: EnergyModel) -> HostNetwork:
     for name in ("smooth_cutoff", "own_images"):
         if options[name]:
             raise CheckpointError(f"MatDeepLearn's torchmd_et has no {name}: train with {name}=False")
-    kept = {name: options[name] for name in TORCHMD_OPTIONS}
-    state = {k: v for k, v in model.state_dict().items() if k != "reference_energies"}
     early = options["pool_order"] == "early"
-    rest = {"pool": {ours: host for host, ours in TORCHMD_POOLS.items()}[options["pool"]]}
-    if not early:
-        rest["pool_order"] = "late"
-    return HostNetwork("torchmd_etEarly" if early else "torchmd_et", {**kept, **rest}, state)
+    pool = {ours: host for host, ours in TORCHMD_POOLS.items()}[options["pool"]]
+    order = {} if early else {"pool_order": "late"}
+    return HostNetwork(
+        "torchmd_etEarly" if early else "torchmd_et",
+        {**{k: options[k] for k in TORCHMD_OPTIONS}, "pool": pool, **order},
+        _without_references(model),
+    )
+
+
+def _without_references(model: EnergyModel) -> dict[str, Tensor]:
+    return {k: v for k, v in model.state_dict().items() if k != "reference_energies"}
 
 
 def _load(model: EnergyModel, state: Mapping[str, Tensor], source: str, config: HostConfig) -> None:

@@ -80,7 +80,7 @@ def native_of(model: Any, config: Mapping[str, Any]) -> Any:
     return native.double().eval()
 
 
-def potential_of(trainer: Any, structures: Sequence[Atoms], wanted: str) -> tuple[Any, str]:
+def potential_of(trainer: Any, structures: Sequence[Atoms], choice: str) -> tuple[Any, str]:
     """What to simulate with, and what it is called in the log.
 
     Parameters
@@ -89,12 +89,12 @@ def potential_of(trainer: Any, structures: Sequence[Atoms], wanted: str) -> tupl
         A MatDeepLearn trainer with ``config``.
     structures
         On which both potentials are compared.
-    wanted
+    choice
         ``"auto"`` or ``"host"``.
     """
     models = [copy.deepcopy(getattr(m, "module", m)).eval() for m in trainer.model]
     calculator = HostCalculator(models, trainer.config, trainer.device)
-    if wanted == "host":
+    if choice == "host":
         return calculator, HOSTS
     if len(models) > 1:
         return calculator, f"{HOSTS} (an ensemble)"

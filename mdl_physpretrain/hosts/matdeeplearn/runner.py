@@ -150,7 +150,7 @@ def _check_data(file: Path, config: Mapping[str, Any], path: str | Path) -> None
         raise ConfigError(f"{path}: dataset.src: {file} is not valid JSON: {error}") from error
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
         raise ConfigError(f"{path}: dataset.src: {file} is not MatDeepLearn's list of structures")
-    wanted = [
+    keys = [
         "structure_id",
         "atomic_numbers",
         "positions",
@@ -158,9 +158,9 @@ def _check_data(file: Path, config: Mapping[str, Any], path: str | Path) -> None
         *(config["dataset"].get("additional_attributes") or []),
     ]
     types = config["model"].get("atom_types")
-    known = set(symbols_of(types)) if types else None
+    elements = set(symbols_of(types)) if types else None
     left_handed = [
-        e for e in entries if "stress" in wanted and np.linalg.det(np.reshape(e.get("cell") or np.eye(3), (3, 3))) < 0
+        e for e in entries if "stress" in keys and np.linalg.det(np.reshape(e.get("cell") or np.eye(3), (3, 3))) < 0
     ]
     if left_handed:
         warnings.warn(
@@ -170,12 +170,12 @@ def _check_data(file: Path, config: Mapping[str, Any], path: str | Path) -> None
         )
     for k, entry in enumerate(entries):
         name = entry.get("structure_id", k)
-        for key in wanted:
+        for key in keys:
             if entry.get(key) is None:
                 why = " (dataset.additional_attributes)" if key in ("forces", "stress") else ""
                 raise ConfigError(f"{file}, structure {name}: {key} is missing{why}")
-        if known is not None:
-            strange = sorted({chemical_symbols[int(z)] for z in entry["atomic_numbers"]} - known)
+        if elements is not None:
+            strange = sorted({chemical_symbols[int(z)] for z in entry["atomic_numbers"]} - elements)
             if strange:
                 raise ConfigError(
                     f"{file}, structure {name}: {', '.join(strange)} is not in model.atom_types of {path}"

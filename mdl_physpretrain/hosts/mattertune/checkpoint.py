@@ -183,9 +183,9 @@ def references_of(settings: dict[str, Any], state: dict[str, Tensor], path: str 
             if not normalizer.get("only_for_target", True) or _is_identity(normalizer):
                 continue
             if kinds.get(name) != "energy" or "per_atom_references" not in normalizer:
-                what = ", ".join(f"{key} {value}" for key, value in normalizer.items() if key != "only_for_target")
+                options = ", ".join(f"{key} {value}" for key, value in normalizer.items() if key != "only_for_target")
                 raise CheckpointError(
-                    f"{path}: predictions of {name!r} are normalized ({what or 'per atom'}). Forces and stress are "
+                    f"{path}: predictions of {name!r} are normalized ({options or 'per atom'}). Forces and stress are "
                     "derivatives of the energy, so only per_atom_references of the energy can be taken over"
                 )
             key = f"normalizers.{name}.normalizers.{k}.references"

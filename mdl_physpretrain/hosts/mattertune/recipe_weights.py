@@ -124,11 +124,11 @@ def _is_weight(key: str, skip: Sequence[str]) -> bool:
 
 def _check(present: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str | Path) -> None:
     problems = []
-    for keys, what in ((present.keys() - saved.keys(), "missing"), (saved.keys() - present.keys(), "unknown")):
+    for keys, fault in ((present.keys() - saved.keys(), "missing"), (saved.keys() - present.keys(), "unknown")):
         if keys:
-            where = " to the backbone" if what == "unknown" else ""
+            where = " to the backbone" if fault == "unknown" else ""
             problems.append(
-                f"{len(keys)} {what}{where} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
+                f"{len(keys)} {fault}{where} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
             )
     for key in sorted(k for k in present.keys() & saved.keys() if present[k].shape != saved[k].shape)[:3]:
         problems.append(f"{key} has shape {tuple(saved[key].shape)} instead of {tuple(present[key].shape)}")
