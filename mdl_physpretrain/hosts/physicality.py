@@ -14,7 +14,7 @@ from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.structures import read_structures
-from mdl_physpretrain.workflow.data import choose
+from mdl_physpretrain.workflow.data import random_subset
 from mdl_physpretrain.workflow.md_options import Simulation
 
 __all__ = ["start_structures", "trajectory_counts", "trajectory_table"]
@@ -55,7 +55,7 @@ def start_structures(
             f"{section}: no structure to simulate: none in {', '.join(options.source)} "
             f"has at most {options.max_atoms} atoms"
         )
-    return choose(structures, options.n_structures, seed)
+    return random_subset(structures, options.n_structures, seed)
 
 
 def trajectory_table(

@@ -125,7 +125,8 @@ def pretrain_and_finetune(
         "finetune": finetune,
     }
     given = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in sections.items() if v is not None}
-    recipe = validated(Recipe, over_preset({"preset": preset, **given}))
+    merged = over_preset({"preset": preset, **given})
+    recipe = validated(Recipe, {k: v for k, v in merged.items() if k != "md"})  # MD comes after
     structures, val = list(structures), list(val or ()) or None
     folder = None if directory is None else Path(directory)
 

@@ -111,7 +111,7 @@ class RunConfig(Section):
     output: str | None = Field(default=None, description="Run folder; default: runs/<name of the file>.")
     preset: Literal["default", "paper"] = Field(default="default", description="'paper': exactly the paper's settings.")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        default=[0, 1, 2, 3, 4], min_length=1, description="Of the students."
+        default=[0, 1, 2, 3, 4], min_length=1, description="Of the networks."
     )
     device: str = Field(
         default="auto",

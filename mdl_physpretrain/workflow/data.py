@@ -26,7 +26,7 @@ from mdl_physpretrain.structures import (
 from mdl_physpretrain.workflow.config import Data, RunConfig
 from mdl_physpretrain.workflow.records import write_atomic
 
-__all__ = ["choose", "plain", "prepare", "read_part"]
+__all__ = ["prepare", "random_subset", "read_part", "without_nan"]
 
 PARTS = ("train", "val", "test")
 
@@ -44,7 +44,7 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
     for name in PARTS:
         limit = getattr(data, f"n_{name}")
         if limit is not None:
-            parts[name] = choose(parts[name], limit, data.seed)
+            parts[name] = random_subset(parts[name], limit, data.seed)
     validate_structures(parts["train"], require=("energy",))
     _warn_of_shared_ids(parts)
 
@@ -58,7 +58,7 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
     judged = parts["test"] or parts["val"] or parts["train"]
     summary = _summary(config, parts)
     summary["trivial"] = trivial_errors(judged, reference_energies(parts["train"]))
-    write_atomic(folder / "data" / "summary.json", json.dumps(plain(summary), indent=1))
+    write_atomic(folder / "data" / "summary.json", json.dumps(without_nan(summary), indent=1))
     return [*outputs, "data/summary.json"]
 
 
@@ -68,7 +68,7 @@ def read_part(folder: Path, name: str) -> list[Atoms]:
     return read_structures(path) if path.is_file() else []
 
 
-def choose(structures: Sequence[Atoms], limit: int | None, seed: int) -> list[Atoms]:
+def random_subset(structures: Sequence[Atoms], limit: int | None, seed: int) -> list[Atoms]:
     """At most ``limit`` structures, chosen at random, in their order."""
     if limit is None or len(structures) <= limit:
         return list(structures)
@@ -76,12 +76,12 @@ def choose(structures: Sequence[Atoms], limit: int | None, seed: int) -> list[At
     return [structures[k] for k in np.sort(chosen)]
 
 
-def plain(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """The value with NaN and infinity as null, which JSON has not."""
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): without_nan(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [without_nan(v) for v in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
@@ -105,7 +105,7 @@ def _read(data: Data) -> dict[str, list[Atoms]]:
             if not structures:
                 raise StructureError(f"no structure has at most {data.max_atoms} atoms", field="data.max_atoms")
         if name == "train":
-            structures = choose(structures, data.max_structures, data.seed)
+            structures = random_subset(structures, data.max_structures, data.seed)
         parts[name] = validate_structures(structures, require=("energy",))
     return parts
 

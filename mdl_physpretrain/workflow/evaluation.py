@@ -29,7 +29,7 @@ from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.training.stages import derived_seed
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.data import choose, read_part
+from mdl_physpretrain.workflow.data import random_subset, read_part
 from mdl_physpretrain.workflow.md_options import MD
 from mdl_physpretrain.workflow.records import write_atomic
 from mdl_physpretrain.workflow.teacher import TEACHER
@@ -68,11 +68,13 @@ def evaluate_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
     tables = {
         "efs": pd.DataFrame(rows),
         **_diatomics(model, [s for a in parts["train"] for s in a.symbols], who),
-        **_compress(model, choose(parts["test"] or parts["train"], config.probe.n_compressed, config.data.seed), who),
+        **_compress(
+            model, random_subset(parts["test"] or parts["train"], config.probe.n_compressed, config.data.seed), who
+        ),
     }
     if config.uses_eam:
         teacher = load_model(folder / TEACHER, expect="eam").to(model.device)
-        judged = choose(parts["test"] or parts["val"] or parts["train"], N_ALIGNED, config.data.seed)
+        judged = random_subset(parts["test"] or parts["val"] or parts["train"], N_ALIGNED, config.data.seed)
         angles = alignment_table({arm: model}, teacher, judged).round(4)
         angles.insert(0, "seed", seed)
         tables["alignment"] = angles
@@ -197,7 +199,7 @@ def md_structures(config: RunConfig, folder: Path, md: MD | None = None) -> list
             f"md.source: there are no structures in {', '.join(config.md.source)}"
             + (f" with at most {config.md.max_atoms} atoms" if config.md.max_atoms else "")
         )
-    return choose(found, md.n_structures, config.data.seed)
+    return random_subset(found, md.n_structures, config.data.seed)
 
 
 def collect_errors(config: RunConfig, folder: Path, show: bool) -> list[str]:

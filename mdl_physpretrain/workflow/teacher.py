@@ -20,7 +20,7 @@ from mdl_physpretrain.teacher.engines import refuse_failed
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import calculator_factory, examined_eam
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.data import plain, read_part
+from mdl_physpretrain.workflow.data import read_part, without_nan
 from mdl_physpretrain.workflow.records import write_atomic
 
 __all__ = ["JOURNAL", "TEACHER", "label_augmented", "teach"]
@@ -47,8 +47,8 @@ def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
     }
     test = read_part(folder, "test")
     errors["test"] = evaluate(eam, test) if test else None
-    write_atomic(out / "errors.json", json.dumps(plain(errors), indent=1))
-    write_atomic(out / "examination.json", json.dumps(plain(metadata["examination"]), indent=1))
+    write_atomic(out / "errors.json", json.dumps(without_nan(errors), indent=1))
+    write_atomic(out / "examination.json", json.dumps(without_nan(metadata["examination"]), indent=1))
     write_atomic(out / "curves.csv", teacher_curves(eam, train).to_csv(index=False))
     write_atomic(out / "decomposition.csv", eam_decomposition(eam, test or val or train).to_csv(index=False))
     outputs = [TEACHER, *(f"teacher/{name}" for name in WRITTEN)]
@@ -84,7 +84,7 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
             stacklevel=2,
         )
     write_structures(out / "labelled.extxyz", result.kept)
-    write_atomic(out / "filter.json", json.dumps(plain(facts), indent=1))
+    write_atomic(out / "filter.json", json.dumps(without_nan(facts), indent=1))
     distances = [pair_min_distances(s).assign(set=name) for s, name in ((train, "original"), (augmented, "augmented"))]
     write_atomic(out / "min_distances.csv", pd.concat(distances)[["set", "pair", "distance"]].to_csv(index=False))
     (folder / JOURNAL).unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from mdl_physpretrain.structures.labels import Labels, structure_id
 from mdl_physpretrain.structures.randomness import stable_id
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
-from mdl_physpretrain.workflow.data import plain
+from mdl_physpretrain.workflow.data import without_nan
 from mdl_physpretrain.workflow.records import file_hash, write_atomic
 
 __all__ = ["clean", "labelled_structures", "part_of", "with_stress"]
@@ -83,7 +83,7 @@ def labelled_structures(
         part = folder / f"labelled.{os.getpid()}.extxyz"  # several processes may label at a time
         write_structures(part, result.kept)
         os.replace(part, finished)
-        write_atomic(folder / "filter.json", json.dumps(plain(account), indent=1))
+        write_atomic(folder / "filter.json", json.dumps(without_nan(account), indent=1))
     except OSError as error:
         raise ConfigError(f"cache: cannot write to {folder}: {error.strerror}") from error
     log.info("%d of %d augmented structures labelled and kept in %s", len(result.kept), len(augmented), finished)

@@ -1,4 +1,4 @@
-"""What a student is made of: network, core, EAM; and what of it is trained."""
+"""What a trained potential is made of: network, core, EAM; and what of it is trained."""
 
 from __future__ import annotations
 
