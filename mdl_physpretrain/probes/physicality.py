@@ -8,10 +8,10 @@ from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.probes.base import Answer, Probe, Simulated, Tables
 from mdl_physpretrain.statistics.proportions import wilson_interval
 
-__all__ = ["Physicality", "failure_counts"]
+__all__ = ["Physicality", "trajectory_counts"]
 
 
-def failure_counts(table: pd.DataFrame) -> dict[str, int]:
+def trajectory_counts(table: pd.DataFrame) -> dict[str, int]:
     """How many trajectories of a table of :func:`mdl_physpretrain.dynamics.assessment.assess` fail, and at what."""
     return {
         "trajectories": len(table),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 from ase import Atoms
-from ase.io import read, write
+from ase.io import write
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials.base import EnergyModel
@@ -68,9 +68,9 @@ def folder_fixture(tmp_path: Path, monkeypatch) -> Path:
 
 
 @pytest.fixture(name="lmo")
-def lmo_fixture(folder: Path, shared_data: Path) -> list[Atoms]:
-    """Eight small Li-Mn-O cells from DFT, also as ``small.extxyz``."""
-    small = [a for a in read(shared_data / "lmo_train.extxyz", ":") if len(a) <= 14][:8]
+def lmo_fixture(folder: Path, demo_cells) -> list[Atoms]:
+    """Eight small Li-Mn-O cells, also as ``small.extxyz``."""
+    small = demo_cells(8, 14)
     write(folder / "small.extxyz", small)
     return small
 

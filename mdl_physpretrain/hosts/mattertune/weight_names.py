@@ -1,4 +1,4 @@
-"""Names of weights: ours inside, the host's in every ``state_dict``."""
+"""M3GNet's weights under the names that MatterTune gives them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.registry import model_class
 
-__all__ = ["named_as_in_host"]
+__all__ = ["named_as_in_host", "plain_copy"]
 
 OURS, HOSTS = "network.", "model."
 
@@ -30,6 +31,15 @@ def named_as_in_host(model: EnergyModel) -> EnergyModel:
         model.register_load_state_dict_pre_hook(_from_host)
         model.named_as_in_host = True  # type: ignore[assignment]
     return model
+
+
+def plain_copy(model: EnergyModel) -> EnergyModel:
+    """A copy on the CPU with our own names, whatever the original saves them as."""
+    fresh: Any = model_class(model.registry_name)(**model.hparams)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    fresh.to(model.dtype).load_state_dict({k: tensors[k].detach().cpu() for k in fresh.state_dict()})
+    fresh.metadata = dict(model.metadata)
+    return fresh.eval()
 
 
 def _to_host(model: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:

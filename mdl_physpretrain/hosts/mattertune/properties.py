@@ -1,4 +1,4 @@
-"""What a host's property list asks of a conservative backbone."""
+"""MatterTune's property list, its normalisation context and its training data, for our backbones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch import Tensor
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.mattertune.labelling import clean
 
-__all__ = ["Requested", "context_of", "requested", "training_references", "training_structures"]
+__all__ = ["PropertyNames", "context_of", "property_names", "training_references", "training_structures"]
 
 N_ELEMENTS = 119  # of the host's composition vectors
 
 
 @dataclass(frozen=True)
-class Requested:
+class PropertyNames:
     """Names under which the host wants energy, forces and stress; ``None``: not wanted."""
 
     energy: str | None = None
@@ -31,11 +31,11 @@ class Requested:
 
     def named(self, energy: Tensor, forces: Tensor | None, stress: Tensor | None) -> dict[str, Tensor]:
         """The wanted ones of three tensors under the host's names."""
-        found = ((self.energy, energy), (self.forces, forces), (self.stress, stress))
-        return {name: value for name, value in found if name is not None and value is not None}
+        pairs = ((self.energy, energy), (self.forces, forces), (self.stress, stress))
+        return {name: value for name, value in pairs if name is not None and value is not None}
 
 
-def requested(properties: Sequence[Any], backbone: str) -> Requested:
+def property_names(properties: Sequence[Any], backbone: str) -> PropertyNames:
     """Read ``model.properties``.
 
     Raises
@@ -58,7 +58,7 @@ def requested(properties: Sequence[Any], backbone: str) -> Requested:
                 f"model.properties: {kind} of {backbone} is a derivative of the energy: set 'conservative: true'"
             )
         names[kind] = prop.name
-    return Requested(**names)
+    return PropertyNames(**names)
 
 
 def context_of(numbers: Tensor, structure: Tensor, n_structures: int) -> NormalizationContext:

@@ -1,4 +1,4 @@
-"""Jobs of ``physpretrain mattertune``: one or several of the host's runs after each other."""
+"""The stages of a job of ``physpretrain mattertune``: runs of the host that begin with each other's weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.mattertune import plugin  # noqa: F401 - registers what configurations may name
 from mdl_physpretrain.workflow.config_files import _override, _read, _Source
 
-__all__ = ["STAGES", "Outcome", "Stage", "load_job", "run_stages"]
+__all__ = ["STAGES", "Outcome", "Stage", "load_stages", "run_stages"]
 
 STAGES = ("pretrain", "finetune", "evaluate")
 COMMON = "common"
@@ -67,7 +67,7 @@ class Outcome:
     output: Any = field(default=None, repr=False)
 
 
-def load_job(path: str | Path, overrides: Sequence[str] = ()) -> list[Stage]:
+def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> list[Stage]:
     """Read a job and check all of it.
 
     Parameters
@@ -95,16 +95,13 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> list[Stage]:
         raise ConfigError(
             f"{source.of((strange[0],)) or path}: {strange[0]}: a job has the parts {', '.join(STAGES)} and {COMMON}"
         )
-    common = content.get(COMMON) or {}
     stages: list[Stage] = []
-    for name in STAGES:
-        if name not in content:
-            continue
-        own = _over(common, content[name] or {})
-        waits = bool(stages) and _take_over(own, fit=name != "evaluate")
+    for name in (n for n in STAGES if n in content):
+        settings = _over(content.get(COMMON) or {}, content[name] or {})
+        waits = bool(stages) and _take_over(settings, fit=name != "evaluate")
         if name == "evaluate":
-            own["trainer"] = {**(own.get("trainer") or {}), "max_epochs": 0}
-        stages.append(_stage(name, own, source, (name,), waits))
+            settings["trainer"] = {**(settings.get("trainer") or {}), "max_epochs": 0}
+        stages.append(_stage(name, settings, source, (name,), waits))
     if not stages:
         raise ConfigError(f"{path}: a job needs at least one of {', '.join(STAGES)}")
     return stages
@@ -116,16 +113,16 @@ def run_stages(stages: Sequence[Stage], listener: Callable[[str, str], None] | N
     Parameters
     ----------
     stages
-        Of :func:`load_job`.
+        Of :func:`load_stages`.
     listener
         Told ``("start", stage)`` and ``("done", stage)``.
     """
-    tell = listener or (lambda event, name: None)
+    notify = listener or (lambda event, name: None)
     outcomes: list[Outcome] = []
     for stage in stages:
-        tell("start", stage.name)
+        notify("start", stage.name)
         outcomes.append(_run(stage, outcomes[-1].checkpoint if outcomes else None))
-        tell("done", stage.name)
+        notify("done", stage.name)
     return outcomes
 
 
@@ -142,16 +139,16 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _take_over(own: dict[str, Any], *, fit: bool) -> bool:
+def _take_over(settings: dict[str, Any], *, fit: bool) -> bool:
     """Make a stage begin with the weights of the one before, unless it names others."""
-    recipes = own["recipes"] = [deepcopy(r) for r in own.get("recipes") or []]
-    mine = next((r for r in recipes if isinstance(r, dict) and r.get("name") == WEIGHTS), None)
-    if mine is None:
-        mine = {"name": WEIGHTS}
-        recipes.append(mine)
+    recipes = settings["recipes"] = [deepcopy(r) for r in settings.get("recipes") or []]
+    weights = next((r for r in recipes if isinstance(r, dict) and r.get("name") == WEIGHTS), None)
+    if weights is None:
+        weights = {"name": WEIGHTS}
+        recipes.append(weights)
     if not fit:
-        mine.setdefault("shift_energies", False)
-    return mine.get("checkpoint") is None
+        weights.setdefault("shift_energies", False)
+    return weights.get("checkpoint") is None
 
 
 def _stage(
@@ -162,14 +159,14 @@ def _stage(
     try:
         config = MatterTunerConfig.from_dict(dict(content))
     except ValidationError as error:
-        given = content.get("data")
+        data = content.get("data")
         lines = []
         for one in error.errors():
-            found = [str(part) for part in one["loc"]]
-            split = next((part for part in found if part in SPLITS), None)
-            if split is not None and isinstance(given, Mapping) and SPLITS[split] not in given and len(given) > 1:
+            keys = [str(part) for part in one["loc"]]
+            split = next((part for part in keys if part in SPLITS), None)
+            if split is not None and isinstance(data, Mapping) and SPLITS[split] not in data and len(data) > 1:
                 continue  # the host tries both kinds of split; of interest is the one that is meant
-            where = (*place, *(part for part in found if part not in SPLITS))
+            where = (*place, *(part for part in keys if part not in SPLITS))
             lines.append(f"{source.of(where) or name}: {'.'.join(where)}: {one['msg']}")
         raise ConfigError("\n".join(dict.fromkeys(lines)) or f"{name}: {error}") from None
     config.model.ensure_dependencies()
@@ -194,7 +191,7 @@ def _run(stage: Stage, before: str | None) -> Outcome:
     started = time.perf_counter()
     output = MatterTuner(config).tune()
     trainer = output.trainer
-    if config.trainer.max_epochs == 0:  # nothing was trained: what is there to know is the error
+    if config.trainer.max_epochs == 0:  # nothing was trained: only the errors are of interest
         trainer.validate(output.model, datamodule=MatterTuneDataModule(config.data), verbose=False)
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
