@@ -66,7 +66,9 @@ def test_what_is_reached_is_what_is_used():
         assert KERNEL in reach[name], name
         assert modules("potentials.base", "compiled.compiler") <= reach[name], name
         assert not [m for m in reach[name] if ".report" in m or ".cli" in m or ".hosts" in m], name
-    network, eam, zbl = modules("potentials.cgcnn.kernel", "potentials.eam.edge_kernel", "potentials.zbl")
+    network, eam, zbl = (
+        f"mdl_physpretrain.potentials.{name}" for name in ("cgcnn.kernel", "eam.edge_kernel", "zbl")
+    )  # fmt: skip
     for name in ("pretrain seed 0 zbl", *judged):
         assert network in reach[name], name
     assert zbl in reach["pretrain seed 0 zbl"] & reach["md seed 0 pretrained"]
