@@ -100,10 +100,16 @@ def test_a_changed_line_on_disk_makes_its_stages_stale(tmp_path):
 
     before = hashes()
     changes = {
-        "graphs/edge_kernel.py": [name for name, task in TASKS.items() if KERNEL in dependencies(task.code)],
-        "report/formats.py": ["report"],
-        "teacher/fit.py": ["teacher"],
+        file: [name for name, task in TASKS.items() if modules(module) <= dependencies(task.code)]
+        for file, module in (
+            ("graphs/edge_kernel.py", "graphs.edge_kernel"),
+            ("report/formats.py", "report.formats"),
+            ("teacher/fit.py", "teacher.fit"),
+        )
     }
+    assert changes["report/formats.py"] == ["report"]
+    assert "teacher" in changes["teacher/fit.py"]
+    assert not any("finetune" in name for name in changes["teacher/fit.py"])
     for file in changes:
         path = copy / file
         path.write_text(path.read_text() + "\n# a comment changes nothing\n")
