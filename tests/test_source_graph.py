@@ -94,7 +94,13 @@ def test_a_changed_line_on_disk_makes_its_stages_stale(tmp_path):
     def hashes() -> dict[str, str]:
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
         done = subprocess.run(
-            [sys.executable, "-c", code], input=tasks, capture_output=True, text=True, env=environment, check=True
+            [sys.executable, "-c", code],
+            input=tasks,
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+            check=True,
         )
         return json.loads(done.stdout)
 
