@@ -117,8 +117,9 @@ def simulate(
         Atoms in one batch; default 512 on a CPU, 16384 on a GPU.
     checkpoint
         File to which finished structures are written (after each batch, or
-        every half minute). When it exists, structures in it are not run again;
-        one written with other options, another potential or other structures
+        every half minute). When it exists, structures in it are not run again,
+        but for those of a batch that was interrupted; one written with other
+        options, another potential or other structures
         of the same id is refused.
     executor
         Workers that share the batches (with engine ``"ase"``, the
@@ -190,7 +191,8 @@ def simulate(
         assert isinstance(potential, EnergyModel)
         limit = max_batch_atoms or BATCH_ATOMS.get(potential.device.type, BATCH_ATOMS["cuda"])
         batches = split_batches(structures, limit)
-    todo = [left for batch in batches if (left := [k for k in batch if saved.order[k] not in saved.done])]
+    # a batch that was interrupted is done again as a whole: batches of other structures round differently
+    todo = [batch for batch in batches if any(saved.order[k] not in saved.done for k in batch)]
     try:
         if executor is None:
             run_here(simulation, potential, todo, structures, saved, progress)
