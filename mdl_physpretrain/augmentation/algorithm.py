@@ -20,7 +20,8 @@ from mdl_physpretrain.augmentation.ladder import Ladder, strength_ladder
 from mdl_physpretrain.augmentation.pairs import close_pairs, kinds_of_pairs
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.progress import track
-from mdl_physpretrain.structures.randomness import require_unique_ids, stable_id, structure_rng
+from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
+from mdl_physpretrain.structures.randomness import structure_rng
 
 __all__ = ["Augmented", "Convention", "augment", "augment_iter"]
 
@@ -142,7 +143,7 @@ def augment(
     if not structures:
         raise StructureError("there are no structures to augment")
     names = require_unique_ids(structures, "structures")
-    made = Augmented(
+    augmented = Augmented(
         augment_iter(
             track(structures, "augment", enabled=progress),
             n_aug=n_aug,
@@ -158,14 +159,14 @@ def augment(
         ),
         skipped=[name for name, atoms in zip(names, structures, strict=True) if len(atoms) < 2],
     )
-    if made.skipped:
-        shown = ", ".join(made.skipped[:5]) + (", ..." if len(made.skipped) > 5 else "")
+    if augmented.skipped:
+        shown = ", ".join(augmented.skipped[:5]) + (", ..." if len(augmented.skipped) > 5 else "")
         warnings.warn(
-            f"{len(made.skipped)} of {len(structures)} structures have fewer than two atoms "
+            f"{len(augmented.skipped)} of {len(structures)} structures have fewer than two atoms "
             f"and were not augmented: {shown}",
             stacklevel=2,
         )
-    return made
+    return augmented
 
 
 def augment_iter(

@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import neighbour_list
-from mdl_physpretrain.structures.randomness import stable_id
+from mdl_physpretrain.structures.identifiers import stable_id
 
 __all__ = ["pair_min_distances"]
 

@@ -1,4 +1,4 @@
-"""Which labelled structures are fit for training, and why the others are not.
+"""Filter of labelled structures: removes those that would spoil a training, with the reason.
 
 A strongly compressed structure can carry forces of 10^4 eV/Å; a few of them
 wreck a network. The filter removes them and keeps the count.
@@ -17,8 +17,8 @@ from ase.data import covalent_radii
 
 from mdl_physpretrain.augmentation.distances import shortest_edges
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.labels import get_labels
-from mdl_physpretrain.structures.randomness import require_unique_ids, stable_id
 
 __all__ = ["FilterResult", "filter_labels"]
 
@@ -176,9 +176,9 @@ def _too_close(atoms: Atoms, distance: float | None, factor: float | None) -> tu
         return None
     radii = covalent_radii[atoms.numbers]
     cutoff = max(distance or 0.0, 2 * (factor or 0.0) * float(radii.max(initial=0.0)), 1e-3)
-    numbers, found = shortest_edges(atoms, cutoff, stable_id(atoms))
+    numbers, distances = shortest_edges(atoms, cutoff, stable_id(atoms))
     limit = np.maximum(distance or 0.0, (factor or 0.0) * covalent_radii[numbers].sum(axis=0))
-    below = found[found < limit]
+    below = distances[distances < limit]
     return ("min_distance", float(below.min())) if below.size else None
 
 
@@ -189,9 +189,9 @@ def _reference(reference: Sequence[Atoms] | Mapping[str, float] | None) -> Calla
 
         def of_elements(atoms: Atoms) -> float:
             symbols = atoms.get_chemical_symbols()
-            strange = sorted(set(symbols) - set(elements))
-            if strange:
-                raise StructureError(f"reference has no energy of {', '.join(strange)}", structure=stable_id(atoms))
+            unknown = sorted(set(symbols) - set(elements))
+            if unknown:
+                raise StructureError(f"reference has no energy of {', '.join(unknown)}", structure=stable_id(atoms))
             return sum(elements[s] for s in symbols)
 
         return of_elements

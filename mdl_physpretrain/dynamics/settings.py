@@ -1,4 +1,4 @@
-"""Everything that decides a trajectory, checked in one place."""
+"""Options that decide a trajectory, checked."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ class MDSettings:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _one_of(name: str, value: object, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

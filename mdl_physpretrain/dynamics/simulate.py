@@ -1,4 +1,4 @@
-"""MD of many structures, watched while it runs."""
+"""``simulate``: MD of many structures, watched while it runs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from mdl_physpretrain.dynamics.batched import split_batches
-from mdl_physpretrain.dynamics.batches import Files, Run, run_elsewhere, run_here
-from mdl_physpretrain.dynamics.finished_runs import RunStore
+from mdl_physpretrain.dynamics.batched_engine import split_batches
+from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint
+from mdl_physpretrain.dynamics.execution import Simulation, TrajectoryFiles, run_by_workers, run_here
 from mdl_physpretrain.dynamics.records import Runs
 from mdl_physpretrain.dynamics.settings import TRAJECTORY_FORMATS, WATER_COMPRESSIBILITY, MDSettings
 from mdl_physpretrain.errors import ConfigError, StructureError
@@ -180,26 +180,25 @@ def simulate(
     if isinstance(potential, EnergyModel):
         _check_trained_elements(potential, structures)
 
-    store = RunStore(checkpoint, settings, potential_fingerprint(potential), structures)
+    saved = MDCheckpoint(checkpoint, settings, potential_fingerprint(potential), structures)
     files = None
     if trajectory_dir is not None:
-        files = Files(Path(trajectory_dir).resolve(), trajectory_interval, trajectory_format, timestep)
-    run = Run(settings, engine, skin, files)
-    portions = [[k] for k in range(len(structures))]
+        files = TrajectoryFiles(Path(trajectory_dir).resolve(), trajectory_interval, trajectory_format, timestep)
+    simulation = Simulation(settings, engine, skin, files)
+    batches = [[k] for k in range(len(structures))]
     if engine == "batched":
         assert isinstance(potential, EnergyModel)
-        most = max_batch_atoms or BATCH_ATOMS.get(potential.device.type, BATCH_ATOMS["cuda"])
-        portions = split_batches(structures, most)
-    names = store.order
-    todo = [left for part in portions if (left := [k for k in part if names[k] not in store.done])]
+        limit = max_batch_atoms or BATCH_ATOMS.get(potential.device.type, BATCH_ATOMS["cuda"])
+        batches = split_batches(structures, limit)
+    todo = [left for batch in batches if (left := [k for k in batch if saved.order[k] not in saved.done])]
     try:
         if executor is None:
-            run_here(run, potential, todo, structures, store, progress)
+            run_here(simulation, potential, todo, structures, saved, progress)
         else:
-            run_elsewhere(run, potential, todo, structures, store, progress, executor)
+            run_by_workers(simulation, potential, todo, structures, saved, progress, executor)
     finally:
-        store.save()
-    return store.runs()
+        saved.save()
+    return saved.runs()
 
 
 def _prepare(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
@@ -257,14 +256,14 @@ def _choose_engine(engine: str, potential: object, structures: Sequence[Atoms]) 
 
 def _check_trained_elements(model: EnergyModel, structures: Sequence[Atoms]) -> None:
     """Models whose metadata say which elements they have seen must not meet others."""
-    known = model.metadata.get("elements")
-    if not known:
+    trained = model.metadata.get("elements")
+    if not trained:
         return
     for atoms in structures:
-        strange = sorted(set(atoms.symbols) - set(known))
-        if strange:
+        unknown = sorted(set(atoms.symbols) - set(trained))
+        if unknown:
             raise StructureError(
-                f"the model was not trained on {', '.join(strange)} (it knows {', '.join(known)})",
+                f"the model was not trained on {', '.join(unknown)} (it knows {', '.join(trained)})",
                 structure=atoms.info["structure_id"],
                 field="numbers",
             )

@@ -1,4 +1,4 @@
-"""Potentials on their way to another process: a checkpoint, a name, or a plain calculator; never a network object."""
+"""Sending potentials to another process: as a checkpoint, a name, or a plain calculator; never a network object."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mdl_physpretrain.potentials.identity import potential_fingerprint
 __all__ = ["SentPotential", "receive", "send"]
 
 KEPT = 2  # potentials that a worker remembers
-_own = threading.local()  # threads must not share a calculator or a model
+_worker = threading.local()  # threads must not share a calculator or a model
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,13 @@ def receive(sent: SentPotential) -> Any:
         )
     if sent.home != (socket.gethostname(), os.getpid()):
         torch.set_num_threads(1)
-    known: OrderedDict[str, Any] = _own.__dict__.setdefault("known", OrderedDict())
-    if sent.digest not in known:
-        known[sent.digest] = _rebuilt(sent)
-        while len(known) > KEPT:
-            known.popitem(last=False)
-    known.move_to_end(sent.digest)
-    return known[sent.digest]
+    kept: OrderedDict[str, Any] = _worker.__dict__.setdefault("kept", OrderedDict())
+    if sent.digest not in kept:
+        kept[sent.digest] = _rebuilt(sent)
+        while len(kept) > KEPT:
+            kept.popitem(last=False)
+    kept.move_to_end(sent.digest)
+    return kept[sent.digest]
 
 
 def _rebuilt(sent: SentPotential) -> Any:
@@ -155,17 +155,17 @@ def _loaded(content: bytes, module: str) -> Any:
 
 
 def _pickled(potential: Any) -> bytes:
-    what = getattr(potential, "__qualname__", type(potential).__qualname__)
-    held = list(getattr(potential, "__dict__", {}).items())
-    network = next((name for name, value in held if isinstance(value, torch.nn.Module)), None)
+    name = getattr(potential, "__qualname__", type(potential).__qualname__)
+    attributes = list(getattr(potential, "__dict__", {}).items())
+    network = next((key for key, value in attributes if isinstance(value, torch.nn.Module)), None)
     if isinstance(potential, torch.nn.Module) or network is not None:
         raise ConfigError(
-            f"{what} holds a network ({network or 'itself'}), which is not sent to other processes: "
+            f"{name} holds a network ({network or 'itself'}), which is not sent to other processes: "
             "pass a function of a module that makes the calculator"
         )
     try:
         return pickle.dumps(potential, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # whatever a foreign object raises when it is pickled
         raise ConfigError(
-            f"{what} cannot be sent to another process ({error}): pass a function of a module that makes the calculator"
+            f"{name} cannot be sent to another process ({error}): pass a function of a module that makes the calculator"
         ) from error

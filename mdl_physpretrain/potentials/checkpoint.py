@@ -12,13 +12,13 @@ A model without floating-point weights adds ``"dtype"``; one of another package
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.files import replacing
 from mdl_physpretrain.potentials.registry import model_class, providing_package
 
 if TYPE_CHECKING:
@@ -68,11 +68,9 @@ def write_checkpoint(content: Any, path: str | Path) -> Path:
         If the file cannot be written.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, part)
-        os.replace(part, path)
+        with replacing(path) as part:
+            torch.save(content, part)
     except OSError as error:
         raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
     return path

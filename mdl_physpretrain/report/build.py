@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import PhysPretrainError
-from mdl_physpretrain.report import layout
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.report.downloads import Downloads, script_json
-from mdl_physpretrain.report.failing_frames import element_colour, worst_frames
+from mdl_physpretrain.report.drawing import arm_styles, draw
+from mdl_physpretrain.report.failing_frames import earliest_failures, element_colour
 from mdl_physpretrain.report.figures import MAX_PAIRS, all_figures
-from mdl_physpretrain.report.figures_frames import frames_figure
-from mdl_physpretrain.report.figures_time import MANY
+from mdl_physpretrain.report.figures_failing_frames import frames_figure
+from mdl_physpretrain.report.figures_survival import MANY
+from mdl_physpretrain.report.formats import number
+from mdl_physpretrain.report.html_tables import MAX_ROWS
 from mdl_physpretrain.report.read import RunData, read_run
-from mdl_physpretrain.report.sections import facts, pieces
-from mdl_physpretrain.report.style import arm_styles, draw
-from mdl_physpretrain.report.text import number
-from mdl_physpretrain.report.verdict import results
+from mdl_physpretrain.report.sections import section_values
 
 __all__ = ["write_report"]
 
@@ -80,9 +79,7 @@ def write_report(run_dir: Path) -> Path:
                     old.unlink()
         html = _page(run, out)
         page = out / "index.html"
-        unfinished = out / "index.html.tmp"
-        unfinished.write_text(html, encoding="utf-8")
-        os.replace(unfinished, page)
+        write_atomic(page, html)
     except OSError as error:
         raise PhysPretrainError(f"cannot write the report into {out}: {error}") from error
     return page
@@ -98,14 +95,12 @@ def _page(run: RunData, out: Path) -> str:
     )
     environment.filters |= {"number": number}
     downloads = Downloads(out / "tables")
-    frames = worst_frames(run)
+    frames = earliest_failures(run)
     makers = {**all_figures(run), "failing_frames": lambda: frames_figure(frames)}
     values = {
         "figures": draw(makers, out / "figures", run.notes),
         "frames": frames,
-        "facts": facts(run),
-        **results(run, downloads),
-        **pieces(run, downloads),
+        **section_values(run, downloads),
     }
     elements = dict.fromkeys(s for f in frames for s in f.symbols)
     scene = {"colours": {s: element_colour(s) for s in elements}, "frames": [f.plain() for f in frames]}
@@ -115,7 +110,7 @@ def _page(run: RunData, out: Path) -> str:
         generated=datetime.now().astimezone(),
         max_pairs=MAX_PAIRS,
         many=MANY,
-        max_rows=layout.MAX_ROWS,
+        max_rows=MAX_ROWS,
         notes=run.notes,
         version=_version(),
         sections={name: title for name, title in SECTIONS.items() if name in _shown(run, values)},

@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from mdl_physpretrain.report import layout
 from mdl_physpretrain.report.conditions import main_conditions
+from mdl_physpretrain.report.formats import DASH, number, p_value, plural, share
+from mdl_physpretrain.report.html_tables import Cell, Column, HtmlTable
 from mdl_physpretrain.report.probes import DIATOMIC, compression_summary, diatomic_summary, nve_summary
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.text import DASH, Sentence, number, p_value, plural, share
-from mdl_physpretrain.statistics.pairwise import compare_potentials
+from mdl_physpretrain.report.sentences import Sentence
+from mdl_physpretrain.statistics.paired import compare_potentials
 
 if TYPE_CHECKING:
-    from mdl_physpretrain.statistics.pairwise import PotentialPair
+    from mdl_physpretrain.statistics.paired import PotentialPair
 
 __all__ = ["answer_table", "check_comparisons", "check_sentences", "check_tests"]
 
@@ -117,54 +118,54 @@ def _drift(own: pd.DataFrame) -> tuple[str, int]:
     return f"{text} {number(row['drift_largest'], 3)}.", 0
 
 
-def check_tests(pairs: list[tuple[str, PotentialPair]]) -> layout.HtmlTable | None:
+def check_tests(pairs: list[tuple[str, PotentialPair]]) -> HtmlTable | None:
     """The paired tests behind the sentences."""
     if not pairs:
         return None
     several = len({condition for condition, _ in pairs}) > 1
     repeats = any(pair.n_seeds > 1 for _, pair in pairs)
     columns = [
-        layout.Column("Comparison", numeric=False),
-        layout.Column("Pairs"),
-        layout.Column("Only reference fails"),
-        layout.Column("Only potential fails"),
-        layout.Column("McNemar p"),
+        Column("Comparison", numeric=False),
+        Column("Pairs"),
+        Column("Only reference fails"),
+        Column("Only potential fails"),
+        Column("McNemar p"),
     ]
-    columns += [layout.Column("Structures fewer / more"), layout.Column("Sign test p")] if repeats else []
-    columns.append(layout.Column("Difference", numeric=False))
+    columns += [Column("Structures fewer / more"), Column("Sign test p")] if repeats else []
+    columns.append(Column("Difference", numeric=False))
     rows = []
     for condition, c in pairs:
         verdict = {"supported": f"{c.direction}, supported", "indicated": f"{c.direction}, not established"}
         cells = [
-            layout.Cell(f"{c.potential} vs {c.reference}", condition if several else ""),
-            layout.Cell(str(c.n_pairs)),
-            layout.Cell(str(c.only_reference)),
-            layout.Cell(str(c.only_potential)),
-            layout.Cell(p_value(c.p_pairs)),
+            Cell(f"{c.potential} vs {c.reference}", condition if several else ""),
+            Cell(str(c.n_pairs)),
+            Cell(str(c.only_reference)),
+            Cell(str(c.only_potential)),
+            Cell(p_value(c.p_pairs)),
         ]
         if repeats:
             counts = f"{c.structures_better} / {c.structures_worse}"
-            cells += [layout.Cell(counts), layout.Cell(p_value(c.p_structures))]
-        rows.append([*cells, layout.Cell(verdict.get(c.verdict, "not supported"))])
-    return layout.HtmlTable(columns, rows, "comparisons")
+            cells += [Cell(counts), Cell(p_value(c.p_structures))]
+        rows.append([*cells, Cell(verdict.get(c.verdict, "not supported"))])
+    return HtmlTable(columns, rows, "comparisons")
 
 
-def answer_table(run: RunData) -> layout.HtmlTable | None:
+def answer_table(run: RunData) -> HtmlTable | None:
     """The questions of the check down, potentials across."""
     table = run.verdicts
     if table is None:
         return None
     table = table.fillna("")
     arms = [arm for arm in run.arms if (table["arm"] == arm).any()]
-    columns = [layout.Column("Question", numeric=False), *(layout.Column(arm, numeric=False) for arm in arms)]
+    columns = [Column("Question", numeric=False), *(Column(arm, numeric=False) for arm in arms)]
     rows = []
     for question, group in table.groupby("question", sort=False):
-        cells = [layout.Cell(str(question), css="wrap")]
+        cells = [Cell(str(question), css="wrap")]
         for arm in arms:
             own = group[group["arm"] == arm]
             answer = str(own["verdict"].iloc[0]) if len(own) else ""
             finding = str(own["finding"].iloc[0]) if len(own) else ""
             css = {"yes": "good", "no": "flag"}.get(answer, "")
-            cells.append(layout.Cell("" if answer == "value" else answer or DASH, finding, css=f"{css} wrap".strip()))
+            cells.append(Cell("" if answer == "value" else answer or DASH, finding, css=f"{css} wrap".strip()))
         rows.append(cells)
-    return layout.HtmlTable(columns, rows, "verdicts")
+    return HtmlTable(columns, rows, "verdicts")

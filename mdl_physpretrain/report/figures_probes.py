@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mdl_physpretrain.report.drawing import INK, MUTED, ArmStyle, Figure, Legend, Panel, arm_legend
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.style import INK, MUTED, ArmStyle, Figure, Legend, Panel, arm_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from mdl_physpretrain.report.figures_probes import ALL
-from mdl_physpretrain.report.layout import Cell, Column, HtmlTable
+from mdl_physpretrain.report.formats import DASH, number, p_value, spread
+from mdl_physpretrain.report.html_tables import Cell, Column, HtmlTable
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.text import DASH, number, p_value, spread
-from mdl_physpretrain.statistics.arms import mean_std
+from mdl_physpretrain.statistics.seeds import mean_std
 
 __all__ = ["compression", "compression_summary", "decomposition", "diatomic_flags", "diatomic_summary", "nve",
            "nve_summary", "rdf_errors", "rdf_summary", "survival"]  # fmt: skip

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import set_labels
-from mdl_physpretrain.structures.randomness import stable_id
 from mdl_physpretrain.teacher.anchor import anchored_labels, parents_of
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
-from mdl_physpretrain.teacher.portions import evaluate
+from mdl_physpretrain.teacher.outcomes import label_outcomes
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -101,8 +101,8 @@ def label(
         File that finished chunks are appended to, with checksums. A later call
         with the same structures and teacher takes them from there, drops a
         torn end, and goes on; the result is that of an uninterrupted call. Of
-        an ASE calculator only name and parameters are compared: a change of
-        weights that these do not show is not noticed. The file stays; delete
+        an ASE calculator name, parameters and source file are compared: a
+        change of weights that these do not show is not noticed. The file stays; delete
         it when the labels are saved.
     force
         Let a teacher label that failed its examination.
@@ -155,16 +155,16 @@ def label(
     # the parents are jobs like the others, so that an interruption does not cost them either
     jobs = [*needed.values(), *structures]
     engine.check(jobs)
-    outcomes = evaluate(
+    outcomes = label_outcomes(
         jobs,
         engine,
-        resume=resume,
+        teacher,
         batch_size=batch_size,
-        on_error=on_error,
-        progress=progress,
-        executor=executor,
-        teacher=teacher,
         stress=stress,
+        resume=resume,
+        on_error=on_error,
+        executor=executor,
+        progress=progress,
     )
     of_parent = dict(zip(needed, outcomes, strict=False))
 

@@ -23,7 +23,7 @@ from mdl_physpretrain.probes.questions import probe, rdfs, read_references, refe
 from mdl_physpretrain.probes.verdicts import verdict_table
 from mdl_physpretrain.report import write_report
 from mdl_physpretrain.source_graph import dependencies, source_hash
-from mdl_physpretrain.statistics.pairwise import PotentialPair, compare_potentials
+from mdl_physpretrain.statistics.paired import PotentialPair, compare_potentials
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.workflow.check_folder import CheckFolder, structures_mark
 from mdl_physpretrain.workflow.check_settings import MD, CheckSettings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import time
@@ -17,9 +16,10 @@ from ase import Atoms
 
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.files import make_writable, write_atomic
 from mdl_physpretrain.source_graph import dependencies, source_hash
-from mdl_physpretrain.structures.labels import get_labels
-from mdl_physpretrain.workflow.records import Records, fingerprint, write_atomic
+from mdl_physpretrain.structures.fingerprint import structure_hash
+from mdl_physpretrain.workflow.records import Records, fingerprint
 
 __all__ = ["CheckFolder", "structures_mark"]
 
@@ -46,10 +46,7 @@ class CheckFolder:
         if (self.path / "config.yaml").exists():
             raise ConfigError(f"{self.path} is the folder of a run: choose another output folder")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
+            make_writable(self.path)
         except OSError as error:
             raise ConfigError(f"cannot write to {self.path}: {error.strerror}") from error
         self.records = Records(self.path)
@@ -168,14 +165,4 @@ class CheckFolder:
 
 def structures_mark(structures: Sequence[Atoms], *, labels: bool = False) -> list[tuple[str, str]]:
     """Id and hash of every structure, with what it is labelled with when that matters."""
-    found = []
-    for atoms in structures:
-        arrays: list[Any] = [atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc]
-        if labels:
-            known = get_labels(atoms)
-            arrays += [known.energy, known.forces, known.stress]
-        digest = hashlib.sha256()
-        for array in arrays:
-            digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes() + b"|")
-        found.append((str(atoms.info["structure_id"]), digest.hexdigest()))
-    return found
+    return [(str(atoms.info["structure_id"]), structure_hash(atoms, labels=labels)) for atoms in structures]

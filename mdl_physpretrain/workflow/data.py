@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.errors import trivial_errors
 from mdl_physpretrain.structures import (
     label_counts,
@@ -24,7 +25,6 @@ from mdl_physpretrain.structures import (
     write_structures,
 )
 from mdl_physpretrain.workflow.config import Data, RunConfig
-from mdl_physpretrain.workflow.records import write_atomic
 
 __all__ = ["choose", "plain", "prepare", "read_part"]
 

@@ -14,8 +14,9 @@ from ase import Atoms
 
 from mdl_physpretrain.dynamics import Runs, simulate
 from mdl_physpretrain.dynamics.assessment import assess
-from mdl_physpretrain.dynamics.batched import split_batches
+from mdl_physpretrain.dynamics.batched_engine import split_batches
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.errors import evaluate
@@ -30,7 +31,6 @@ from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.data import choose, read_part
 from mdl_physpretrain.workflow.md_options import MD
-from mdl_physpretrain.workflow.records import write_atomic
 from mdl_physpretrain.workflow.teacher import TEACHER
 from mdl_physpretrain.workflow.training import arm_folder, derived_seed
 

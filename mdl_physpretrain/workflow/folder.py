@@ -17,12 +17,12 @@ import torch
 
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import dump_config
 from mdl_physpretrain.workflow.plan import external_inputs
-from mdl_physpretrain.workflow.records import write_atomic
 from mdl_physpretrain.workflow.teacher import calculator_factory
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mdl_physpretrain.files import file_hash
 from mdl_physpretrain.report import write_report
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.data import prepare
@@ -22,7 +23,6 @@ from mdl_physpretrain.workflow.evaluation import (
     md_tables,
     simulate_arm,
 )
-from mdl_physpretrain.workflow.records import file_hash
 from mdl_physpretrain.workflow.teacher import JOURNAL, TEACHER, label_augmented, teach
 from mdl_physpretrain.workflow.training import LABELLED, arm_folder, finetune_arm, pretrain_folder, pretrain_student
 

@@ -12,27 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Records", "file_hash", "fingerprint", "write_atomic"]
+from mdl_physpretrain.files import file_hash, write_atomic
 
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file that is complete or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+__all__ = ["Records", "fingerprint"]
 
 
 def fingerprint(section: Any, inputs: Iterable[tuple[str, str]], code: str) -> str:

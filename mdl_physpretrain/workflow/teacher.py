@@ -13,6 +13,7 @@ from ase import Atoms
 
 from mdl_physpretrain.augmentation import augment, filter_labels, pair_min_distances
 from mdl_physpretrain.errors import ConfigError, TeacherRefused
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.errors import evaluate, trivial_errors
@@ -24,7 +25,6 @@ from mdl_physpretrain.teacher.decomposition import eam_decomposition
 from mdl_physpretrain.teacher.label import label
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.data import plain, read_part
-from mdl_physpretrain.workflow.records import write_atomic
 
 if TYPE_CHECKING:
     from mdl_physpretrain.augmentation import FilterResult

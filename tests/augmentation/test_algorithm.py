@@ -15,7 +15,7 @@ from ase.data import covalent_radii
 import mdl_physpretrain as pp
 from mdl_physpretrain.augmentation import TABLE_A1, augment, augment_iter, close_pairs, strength_ladder
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.structures.randomness import stable_id
+from mdl_physpretrain.structures.identifiers import stable_id
 
 
 def _same(a: Atoms, b: Atoms) -> bool:

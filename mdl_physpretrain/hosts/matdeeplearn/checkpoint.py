@@ -6,7 +6,6 @@ YAML file of the run, so the two are always read and written together.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.files import replacing
 from mdl_physpretrain.hosts.matdeeplearn.config import host_yaml, read_host_config
 from mdl_physpretrain.hosts.matdeeplearn.networks import host_network, our_network
 from mdl_physpretrain.hosts.matdeeplearn.reference_energies import fold_references
@@ -145,11 +145,9 @@ def write_matdeeplearn(
     )  # fmt: skip
     # MatDeepLearn computes in float32
     state = {k: (v.float() if v.is_floating_point() else v).detach().cpu() for k, v in network.state.items()}
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": state, "epoch": 0, "step": 0}, part)
-        os.replace(part, path)
+        with replacing(path) as part:
+            torch.save({"state_dict": state, "epoch": 0, "step": 0}, part)
         config.write_text(text, encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error}") from error

@@ -14,17 +14,17 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.files import file_hash, write_atomic
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.recipe import Augment, Teacher
 from mdl_physpretrain.source_graph import dependencies, source_hash
 from mdl_physpretrain.structures import get_labels, read_structures, set_labels, write_structures
-from mdl_physpretrain.structures.ids import unique_ids
+from mdl_physpretrain.structures.fingerprint import structure_hash
+from mdl_physpretrain.structures.identifiers import stable_id, unique_ids
 from mdl_physpretrain.structures.labels import Labels, structure_id
-from mdl_physpretrain.structures.randomness import stable_id
 from mdl_physpretrain.teacher import examine, fit_eam
 from mdl_physpretrain.workflow.data import plain
-from mdl_physpretrain.workflow.records import file_hash, write_atomic
 from mdl_physpretrain.workflow.teacher import augmented_labels, calculator_factory
 
 __all__ = ["clean", "labelled_structures", "part_of", "with_stress"]
@@ -181,10 +181,7 @@ def _fingerprint(parents: Sequence[Atoms], teacher: Teacher, augment: Augment) -
         json.dumps([options, source_hash(dependencies([__name__]))], sort_keys=True).encode(), digest_size=10
     )
     for atoms in parents:
-        labels = get_labels(atoms)
-        digest.update(f"{structure_id(atoms)}\0{labels.energy!r}\0".encode())
-        for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, labels.forces, labels.stress):
-            digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        digest.update(f"{structure_id(atoms)}\0{structure_hash(atoms, labels=True)}\0".encode())
     return digest.hexdigest()
 
 

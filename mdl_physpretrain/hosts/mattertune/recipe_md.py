@@ -18,6 +18,7 @@ from nshconfig import Field
 from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.hosts.mattertune.labelling import clean
 from mdl_physpretrain.hosts.mattertune.loading import potential
 from mdl_physpretrain.option_types import Sources
@@ -26,7 +27,6 @@ from mdl_physpretrain.report import write_report
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.workflow.data import choose
 from mdl_physpretrain.workflow.md_options import Simulation
-from mdl_physpretrain.workflow.records import write_atomic
 
 __all__ = ["COUNTS", "HostMD", "MDPhysicalityCallback", "MDPhysicalityRecipeConfig"]
 

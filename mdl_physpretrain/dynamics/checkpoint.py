@@ -1,29 +1,28 @@
-"""Finished structures on disk, so that an interrupted simulation goes on."""
+"""The checkpoint of a simulation: finished structures on disk, so that it can be interrupted."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.dynamics.records import RunRecord, Runs
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.stability.lindemann import ALL_PAIRS, PARTNERS
+from mdl_physpretrain.structures.fingerprint import structure_hash
 
-__all__ = ["RunStore"]
+__all__ = ["MDCheckpoint"]
 
 SAVE_SECONDS = 30.0
 SAVE_SHARE = 0.05  # of the time may go into writing
 
 
-class RunStore:
+class MDCheckpoint:
     """Finished records, in memory and in the checkpoint file.
 
     Parameters
@@ -44,12 +43,12 @@ class RunStore:
     ) -> None:
         self.path = None if path is None else Path(path)
         self.order = [a.info["structure_id"] for a in structures]
-        self.hashes = {a.info["structure_id"]: _structure_hash(a, settings) for a in structures}
+        self.hashes = {a.info["structure_id"]: _start_hash(a, settings) for a in structures}
         self.settings = asdict(settings)
         self.fingerprint = settings.fingerprint(potential)
         self.done: dict[str, RunRecord] = {}
         self.others: list[RunRecord] = []
-        self.saved_at, self.save_took, self.dirty = time.monotonic(), 0.0, False
+        self.saved_at, self.save_seconds, self.dirty = time.monotonic(), 0.0, False
         if self.path is not None and self.path.exists():
             self._resume(self.path)
 
@@ -57,15 +56,16 @@ class RunStore:
         runs = Runs.load(path)
         if runs.fingerprint != self.fingerprint:
             changed = sorted(k for k, v in json.loads(json.dumps(self.settings)).items() if runs.settings.get(k) != v)
-            what = f"other options ({', '.join(changed)})" if changed else "another potential"
-            raise CheckpointError(f"{path} was written with {what}; delete it or choose another checkpoint file")
+            difference = f"other options ({', '.join(changed)})" if changed else "another potential"
+            raise CheckpointError(f"{path} was written with {difference}; delete it or choose another checkpoint file")
         for record in runs:
             name = record.structure_id
             if name not in self.hashes:
                 self.others.append(record)  # of a longer list of structures: kept in the file
             elif record.input_hash != self.hashes[name]:
                 raise CheckpointError(
-                    f"{path} holds another structure {name}; delete it or choose another checkpoint file"
+                    f"{path} holds another structure {name}, or is of another version of this package; "
+                    "delete it or choose another checkpoint file"
                 )
             else:
                 self.done[name] = record
@@ -88,12 +88,12 @@ class RunStore:
             for writing to cost a twentieth of the time.
         """
         began = time.monotonic()
-        if self.path is None or not self.dirty or (often and self.save_took > SAVE_SHARE * (began - self.saved_at)):
+        if self.path is None or not self.dirty or (often and self.save_seconds > SAVE_SHARE * (began - self.saved_at)):
             return
         records = [*self.runs(), *self.others]
         Runs(records, settings=self.settings, fingerprint=self.fingerprint).save(self.path)
         self.saved_at, self.dirty = time.monotonic(), False
-        self.save_took = self.saved_at - began
+        self.save_seconds = self.saved_at - began
 
     def runs(self) -> Runs:
         """The finished records in the order of the structures."""
@@ -101,13 +101,7 @@ class RunStore:
         return Runs(records, settings=self.settings, fingerprint=self.fingerprint)
 
 
-def _structure_hash(atoms: Atoms, settings: MDSettings) -> str:
-    digest = hashlib.sha256()
-    arrays: list[np.ndarray] = [atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_masses()]
-    if settings.initial_velocities == "keep":
-        arrays.append(atoms.get_velocities())
-    if len(atoms) > ALL_PAIRS:
-        arrays.append(np.array([PARTNERS]))  # the indices are estimates
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+def _start_hash(atoms: Atoms, settings: MDSettings) -> str:
+    """Hash of what a trajectory starts from."""
+    content = structure_hash(atoms, masses=True, velocities=settings.initial_velocities == "keep")
+    return content if len(atoms) <= ALL_PAIRS else f"{content}-{PARTNERS}"  # its Lindemann indices are estimates

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.statistics.proportions import summarize, wilson_interval
@@ -12,9 +14,17 @@ from mdl_physpretrain.statistics.proportions import summarize, wilson_interval
 
 @pytest.mark.parametrize(("count", "total"), [(0, 12), (1, 12), (6, 12), (12, 12), (37, 100)])
 @pytest.mark.parametrize("confidence", [0.68, 0.95])
-def test_equals_scipy(count, total, confidence):
-    expected = binomtest(count, total).proportion_ci(confidence, method="wilson")
-    assert wilson_interval(count, total, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
+def test_is_the_score_interval(count, total, confidence):
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share, scale = count / total, 1 + z**2 / total
+    half = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    bounds = [(share + z**2 / (2 * total) + sign * half) / scale for sign in (-1, 1)]
+    assert wilson_interval(count, total, confidence) == pytest.approx(bounds, abs=1e-12)
+
+
+def test_none_and_all_are_bounded_by_zero_and_one():
+    assert wilson_interval(0, 12)[0] == 0.0
+    assert wilson_interval(12, 12)[1] == 1.0
 
 
 def test_no_trials_and_nonsense():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 
+from mdl_physpretrain.report.drawing import MUTED, Figure, Legend, Panel
 from mdl_physpretrain.report.failing_frames import Frame, element_colour
-from mdl_physpretrain.report.style import MUTED, Figure, Legend, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,32 +76,21 @@ def _panel(ax: Axes, frame: Frame) -> None:
         if np.linalg.norm(ghost - atoms[j]) > 0.01:
             items.append((ghost, frame.symbols[j], frame.radii[j], -1))
         ax.plot(*np.array([atoms[i], ghost])[:, :2].T, color=WRONG, linewidth=3, zorder=10_000)
-        middle = (atoms[i] + ghost) / 2
-        ax.annotate(
-            f"{frame.pair['distance']:.2f} Å",
-            middle[:2],
-            (6, 6),
-            textcoords="offset points",
-            color=WRONG,
-            fontweight="bold",
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            zorder=10_001,
-        )
+        look: dict[str, Any] = {"color": WRONG, "fontweight": "bold", "zorder": 10_001}
+        look["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]
+        middle = ((atoms[i] + ghost) / 2)[:2]
+        ax.annotate(f"{frame.pair['distance']:.2f} Å", middle, (6, 6), textcoords="offset points", **look)
     for order, (centre, symbol, radius, k) in enumerate(sorted(items, key=lambda item: float(item[0][2]))):
         partner = k == -1 or (frame.pair is not None and k in (frame.pair["i"], frame.pair["j"]))
-        edge = WANDERED if k == frame.mark else WRONG if partner else "#2b353d"
-        ax.add_patch(
-            Circle(
-                (centre[0], centre[1]),
-                SIZE * radius,
-                facecolor=element_colour(symbol),
-                edgecolor=edge,
-                linewidth=2.4 if k == frame.mark else 1.6 if partner else 0.5,
-                linestyle=":" if k == -1 else "-",
-                alpha=0.6 if k == -1 else 1.0,
-                zorder=2 + order,
-            )
-        )
+        look = {"edgecolor": "#2b353d", "linewidth": 0.5}
+        if k == frame.mark:
+            look = {"edgecolor": WANDERED, "linewidth": 2.4}
+        elif partner:
+            look = {"edgecolor": WRONG, "linewidth": 1.6}
+        if k == -1:
+            look |= {"linestyle": ":", "alpha": 0.6}
+        at = (centre[0], centre[1])
+        ax.add_patch(Circle(at, SIZE * radius, facecolor=element_colour(symbol), zorder=2 + order, **look))
     ax.set_aspect("equal")
     ax.autoscale_view()
     ax.set_axis_off()

@@ -10,8 +10,7 @@ MatDeepLearn's ``DataProcessor.json_wrap`` (Fung-Lab/MatDeepLearn_dev).
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,38 +18,51 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import dict2constraint
-from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.structures.locate import located
-from mdl_physpretrain.structures.packing import PACKED_ARRAYS, jsonable, pack_arrays, restore, unpack_arrays
+from mdl_physpretrain.structures.json_values import (
+    PACKED_ARRAYS,
+    json_entries,
+    jsonable,
+    pack_arrays,
+    restore,
+    unpack_arrays,
+)
+from mdl_physpretrain.structures.labels import full_stress, stored_results
+from mdl_physpretrain.structures.selection import selected_positions
 
-__all__ = ["parse_entries", "write_mdl_json"]
+__all__ = ["read_entries", "write_entries"]
 
 _KNOWN = {"structure_id", "atomic_numbers", "positions", "cell", "pbc", "y", "forces", "stress"}
 #: Names of the per-atom entries, further results (charges, ...), constraints and entries whose names collide.
 _ARRAYS, _RESULTS, _CONSTRAINTS, _COLLIDING = "_arrays", "_results", "_constraints", "_info"
-_OURS = {_ARRAYS, _RESULTS, _CONSTRAINTS, _COLLIDING}
+_RESERVED = _KNOWN | {_ARRAYS, _RESULTS, _CONSTRAINTS, _COLLIDING}
 
 
-def parse_entries(entries: Sequence[Any], file: str | Path) -> list[Atoms]:
-    """Structures of a decoded MatDeepLearn list.
+def read_entries(content: Any, index: int | slice, file: str | Path) -> tuple[list[int], list[Atoms]]:
+    """Structures of a decoded file (a list of entries, or one entry) and their positions in it.
 
     Raises
     ------
     StructureError
         With the entry and the key that is missing or malformed.
     """
+    entries = [content] if isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        raise StructureError("expected MatDeepLearn's list of structures", file=file)
+    positions = selected_positions(len(entries), index, file)
     structures = []
-    for k, entry in enumerate(entries):
+    for k in positions:
+        entry = entries[k]
         if not isinstance(entry, dict):
             raise StructureError(f"expected a dictionary, found {type(entry).__name__}", file=file, structure=k)
-        name = entry.get("structure_id")
         try:
             structures.append(_parse(entry))
         except StructureError as error:
-            raise located(error, file=file, structure=k if name is None else name) from error
-    return structures
+            name = entry.get("structure_id")
+            raise error.at(file=file, structure=k if name is None else name) from error
+    return positions, structures
 
 
 def _numbers(entry: dict[str, Any], key: str, shape: tuple[int, ...], dtype: type = float) -> np.ndarray:
@@ -91,7 +103,7 @@ def _parse(entry: dict[str, Any]) -> Atoms:
         atoms.info["structure_id"] = str(name[0] if isinstance(name, list) and len(name) == 1 else name)
     per_atom = entry.get(_ARRAYS)
     for key, value in entry.items():
-        if key in _KNOWN or key in _OURS:
+        if key in _RESERVED:
             continue
         plain = restore(value)
         is_vectors = isinstance(plain, np.ndarray) and plain.shape == (n, 3) and plain.dtype.kind in "if"
@@ -108,7 +120,7 @@ def _parse(entry: dict[str, Any]) -> Atoms:
 
 
 def _entry(atoms: Atoms) -> dict[str, Any]:
-    results = dict(getattr(atoms.calc, "results", {})) if atoms.calc is not None else {}
+    results = dict(stored_results(atoms))
     energy, forces, stress = (results.pop(name, None) for name in ("energy", "forces", "stress"))
     entry: dict[str, Any] = {
         "structure_id": str(atoms.info["structure_id"]) if "structure_id" in atoms.info else None,
@@ -121,16 +133,14 @@ def _entry(atoms: Atoms) -> dict[str, Any]:
     if forces is not None:
         entry["forces"] = np.asarray(forces).tolist()
     if stress is not None:
-        full = np.asarray(stress, dtype=float)
-        entry["stress"] = [(voigt_6_to_full_3x3_stress(full) if full.size == 6 else full.reshape(3, 3)).tolist()]
-    taken = _KNOWN | _OURS
+        entry["stress"] = [full_stress(np.asarray(stress, dtype=float)).tolist()]
     per_atom: list[str] = []
     packed: dict[str, np.ndarray] = {}
     for name, values in atoms.arrays.items():
         if name in {"numbers", "positions"}:
             continue
         if (
-            name in taken
+            name in _RESERVED
             or name in atoms.info
             or values.dtype not in (np.float64, np.int64, np.bool_)
             or values.size == 0
@@ -141,14 +151,9 @@ def _entry(atoms: Atoms) -> dict[str, Any]:
             per_atom.append(name)
     entry[_ARRAYS] = per_atom
     info = {k: v for k, v in atoms.info.items() if k not in {"structure_id", PACKED_ARRAYS}}
-    if packed:
-        info[PACKED_ARRAYS] = pack_arrays(packed)
-    colliding: dict[str, Any] = {}
-    for key, value in info.items():
-        try:
-            (colliding if key in taken else entry)[str(key)] = jsonable(value)
-        except TypeError:
-            warnings.warn(f"info[{key!r}] ({type(value).__name__}) has no JSON form: left out", stacklevel=2)
+    entries = json_entries(info | pack_arrays(packed))
+    colliding = {key: value for key, value in entries.items() if key in _RESERVED}
+    entry.update((key, value) for key, value in entries.items() if key not in _RESERVED)
     if colliding:
         entry[_COLLIDING] = colliding
     further = {k: jsonable(v) for k, v in results.items() if v is not None}
@@ -159,7 +164,7 @@ def _entry(atoms: Atoms) -> dict[str, Any]:
     return entry
 
 
-def write_mdl_json(stream: TextIO, structures: Iterable[Atoms]) -> None:
+def write_entries(stream: TextIO, structures: Iterable[Atoms]) -> None:
     """Write MatDeepLearn's list, one structure per line."""
     stream.write("[\n")
     for k, atoms in enumerate(structures):

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
 from torch import Tensor
 
-from mdl_physpretrain.dynamics.forces import Evaluator
 from mdl_physpretrain.dynamics.integrators import make_integrator
 from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import MDState, NoiseStream
 from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
+from mdl_physpretrain.dynamics.verlet_lists import VerletListForces
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.potentials.base import EnergyModel, Prediction
 from mdl_physpretrain.progress import track
 from mdl_physpretrain.stability.monitor import Monitor
 
-__all__ = ["BatchedRun", "run_batched", "split_batches"]
+__all__ = ["BatchedRun", "split_batches"]
 
 
 def split_batches(structures: Sequence[Atoms], max_atoms: int) -> list[list[int]]:
@@ -36,19 +37,8 @@ def split_batches(structures: Sequence[Atoms], max_atoms: int) -> list[list[int]
     return batches
 
 
-def run_batched(
-    model: EnergyModel,
-    structures: Sequence[Atoms],
-    generators: Sequence[np.random.Generator],
-    settings: MDSettings,
-    *,
-    skin: float,
-    writer: TrajectoryWriter | None,
-    finished: Callable[[RunRecord], None],
-    description: str = "MD",
-    progress: bool = False,
-) -> None:
-    """Simulate one batch of structures.
+class BatchedRun:
+    """State of a running batch; :meth:`step` advances all its structures.
 
     Parameters
     ----------
@@ -66,27 +56,11 @@ def run_batched(
         Of trajectory files.
     finished
         Called with the record of every structure whose trajectory has ended.
-    description, progress
-        Progress bar.
-    """
-    with torch.no_grad():
-        run = BatchedRun(model, structures, generators, settings, skin=skin, writer=writer, finished=finished)
-        for _ in track(range(settings.steps), description, enabled=progress):
-            if not len(run.state):
-                break
-            run.step()
-        run.finish()
-
-
-class BatchedRun:
-    """State of a running batch; :meth:`step` advances all its structures.
-
-    Parameters are those of :func:`run_batched`.
 
     Attributes
     ----------
-    state, evaluator, monitor
-        Positions and velocities; forces; physicality.
+    state, forces, monitor
+        Positions and velocities; what computes the forces; physicality.
     now
         Prediction at the present positions.
     done
@@ -116,7 +90,7 @@ class BatchedRun:
             stop_on=settings.stop_on,
             device=device,
         )
-        self.evaluator = Evaluator(
+        self.forces = VerletListForces(
             model,
             structures,
             near=self.monitor.first_distance,
@@ -132,9 +106,20 @@ class BatchedRun:
         self.now = self._first_prediction()
         self._look()
 
+    @classmethod
+    def simulate(cls, *args: Any, title: str = "MD", progress: bool = False, **options: Any) -> None:
+        """Simulate one batch to the end; parameters as of the class, and those of a progress bar."""
+        with torch.no_grad():
+            run = cls(*args, **options)
+            for _ in track(range(run.settings.steps), title, enabled=progress):
+                if not len(run.state):
+                    break
+                run.step()
+            run.finish()
+
     def step(self) -> None:
         """One MD step of all structures that still run, and a look at them."""
-        self.now = self.integrator.step(self.state, self.now, self.evaluator)
+        self.now = self.integrator.step(self.state, self.now, self.forces)
         self.done += 1
         self._look()
 
@@ -146,9 +131,9 @@ class BatchedRun:
 
     def _first_prediction(self) -> Prediction:
         try:
-            return self.evaluator(self.state)
+            return self.forces(self.state)
         except StructureError:
-            self.evaluator.check_elements(self.ids)  # names the structure
+            self.forces.check_elements(self.ids)  # names the structure
             raise
 
     def _look(self) -> None:
@@ -161,7 +146,7 @@ class BatchedRun:
         temperature = state.temperatures()
         stop = None
         if observed:
-            edge_index, edge_structure, edge_squared = self.evaluator.near_pairs()
+            edge_index, edge_structure, edge_squared = self.forces.near_pairs()
             stop = self.monitor.observe(
                 step,
                 state.positions,
@@ -190,7 +175,7 @@ class BatchedRun:
         stay = ~stop
         atoms = self.state.per_atom(stay)
         self.active = self.active[stay.cpu().numpy()]
-        for part in (self.noise, self.state, self.evaluator):
+        for part in (self.noise, self.state, self.forces):
             part.keep(stay, atoms)
         self.monitor.keep(stay)
         self.now = Prediction(self.now.energy[stay], self.now.forces[atoms], self.now.stress[stay])
@@ -204,11 +189,11 @@ class BatchedRun:
         )
         frames = []
         for k in which:
-            own = slice(ends[k] - counts[k], ends[k])
+            rows = slice(ends[k] - counts[k], ends[k])
             first = self.structures[self.active[k]]
-            atoms = Atoms(first.numbers, positions[own], cell=cells[k], pbc=first.pbc, masses=first.get_masses())
-            atoms.set_velocities(velocities[own])
-            frames.append((atoms, forces[own]))
+            atoms = Atoms(first.numbers, positions[rows], cell=cells[k], pbc=first.pbc, masses=first.get_masses())
+            atoms.set_velocities(velocities[rows])
+            frames.append((atoms, forces[rows]))
         return frames
 
     def _write(self, step: int, which: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Where other codes keep their labels, and how they become ours.
+"""Labels under the names that other codes give them, moved to where ASE keeps them.
 
 Datasets name the same three labels in many ways (``energy``, ``REF_energy``,
 ``dft_energy``; ``virial`` instead of ``stress``; in ``info``, in ``arrays`` or on
@@ -11,7 +11,6 @@ once the structure has been relabelled and written.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.structures.locate import located
+from mdl_physpretrain.structures.labels import LABEL_NAMES, stored_results
 
-__all__ = ["LABEL_ALIASES", "LABEL_NAMES", "available_keys", "has_label", "normalise_labels"]
-
-LABEL_NAMES = ("energy", "forces", "stress")
+__all__ = ["LABEL_ALIASES", "available_keys", "normalise_labels"]
 
 _PREFIXES = ("REF_", "ref_", "DFT_", "dft_")
 _VIRIALS = tuple(prefix + name for prefix in ("", *_PREFIXES) for name in ("virial", "virials"))
@@ -37,27 +34,18 @@ LABEL_ALIASES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _places(atoms: Atoms) -> Iterator[dict[str, Any]]:
-    if atoms.calc is not None:
-        yield getattr(atoms.calc, "results", {})
-    yield atoms.info
-    yield atoms.arrays
+def _places(atoms: Atoms) -> tuple[dict[str, Any], ...]:
+    return stored_results(atoms), atoms.info, atoms.arrays
 
 
 def _take(atoms: Atoms, key: str) -> Any:
     """Remove ``key`` wherever it is and return its value; None when absent or null."""
     value = None
     for place in _places(atoms):
-        if key in place:
-            found = place.pop(key)
-            value = found if value is None else value
+        removed = place.pop(key, None)
+        value = removed if value is None else value
     empty = isinstance(value, str) and value.strip().lower() in {"", "none", "null", "nan", "n/a"}
     return None if empty else value
-
-
-def has_label(atoms: Atoms, name: str) -> bool:
-    """Whether a structure's calculator stores the label ``name``."""
-    return atoms.calc is not None and getattr(atoms.calc, "results", {}).get(name) is not None
 
 
 def available_keys(atoms: Atoms) -> list[str]:
@@ -100,10 +88,6 @@ def _set_aside(atoms: Atoms, name: str, key: str, raw: Any) -> None:
         atoms.info[f"other_{key}"] = raw
 
 
-def _differ(a: float | np.ndarray, b: float | np.ndarray) -> bool:
-    return not np.allclose(a, b, rtol=1e-5, atol=1e-5, equal_nan=True)
-
-
 def normalise_labels(
     atoms: Atoms,
     *,
@@ -140,8 +124,8 @@ def normalise_labels(
     ``free_energy`` is used.
     """
     explicit = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-    results = dict(getattr(atoms.calc, "results", {})) if atoms.calc is not None else {}
-    name_of_structure = atoms.info.get("structure_id")
+    results = dict(stored_results(atoms))
+    identifier = atoms.info.get("structure_id")
     labels: dict[str, Any] = {}
     try:
         for name in LABEL_NAMES:
@@ -150,7 +134,7 @@ def normalise_labels(
                 unwanted = _take(atoms, name)
                 if unwanted is not None:
                     _set_aside(atoms, name, name, unwanted)
-            found: list[tuple[str, Any, Any]] = []
+            used = None
             for alias in (key,) if key is not None else LABEL_ALIASES[name]:
                 raw = _take(atoms, alias)
                 if raw is None:
@@ -158,13 +142,9 @@ def normalise_labels(
                 value = _as_label(atoms, name, alias, raw)
                 if value is None:
                     atoms.info[alias] = raw
-                else:
-                    found.append((alias, value, raw))
-            if not found:
-                continue
-            used, labels[name], _ = found[0]
-            for alias, value, raw in found[1:]:
-                if _differ(labels[name], value):
+                elif used is None:
+                    used, labels[name] = alias, value
+                elif not np.allclose(labels[name], value, rtol=1e-5, atol=1e-5, equal_nan=True):
                     _set_aside(atoms, name, alias, raw)
                     warnings.warn(
                         f"{file or 'structures'}: {used!r} and {alias!r} differ; {used!r} is taken as the {name} "
@@ -172,13 +152,10 @@ def normalise_labels(
                         stacklevel=2,
                     )
     except StructureError as error:
-        raise located(error, file=file, structure=name_of_structure) from error
+        raise error.at(file=file, structure=identifier) from error
     if "energy" not in labels and energy_key is None and results.get("free_energy") is not None:
         labels["energy"] = float(results["free_energy"])
-    others = {
-        key: value
-        for key, value in results.items()
-        if value is not None and key not in (*LABEL_NAMES, *explicit.values())
-    }
+    ours = {*LABEL_NAMES, *explicit.values()}
+    others = {key: value for key, value in results.items() if value is not None and key not in ours}
     atoms.calc = SinglePointCalculator(atoms, **others, **labels) if others or labels else None
     return atoms

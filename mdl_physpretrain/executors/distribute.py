@@ -1,4 +1,4 @@
-"""Portions of work on any executor: sent, collected in any order, sent again when a worker dies."""
+"""Distributing work to any executor: sent, collected in any order, sent again when a worker dies."""
 
 from __future__ import annotations
 
@@ -13,35 +13,20 @@ from typing import Any
 
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 
-__all__ = ["Lost", "check_executor", "scatter"]
+__all__ = ["LostWork", "distribute"]
 
 ATTEMPTS = 3  # workers that a portion may cost before it is suspected
 IN_FLIGHT, BYTES_IN_FLIGHT = 128, 1 << 29  # portions sent and not yet back; bounds the memory
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostWork:
     """Instead of a result: every worker that took this piece of work died."""
 
     reason: str
 
 
-def check_executor(executor: object) -> None:
-    """Refuse what is no executor.
-
-    Raises
-    ------
-    ConfigError
-        Saying what to pass.
-    """
-    if not isinstance(executor, Executor):
-        raise ConfigError(
-            "executor must be a concurrent.futures.Executor (of Dask: client.get_executor()), "
-            f"not {type(executor).__name__}"
-        )
-
-
-def scatter(
+def distribute(
     executor: Executor,
     work: Callable[..., Any],
     portions: Iterable[Sequence[int]],
@@ -67,16 +52,20 @@ def scatter(
     Yields
     ------
     indices, result
-        What ``work`` returned, or :class:`Lost` for a single piece.
+        What ``work`` returned, or :class:`LostWork` for a single piece.
 
     Raises
     ------
     ConfigError
-        If an argument cannot be pickled.
+        If this is no executor, or an argument cannot be pickled.
     PhysPretrainError
         If the executor takes no more work or cancels it.
     """
-    check_executor(executor)
+    if not isinstance(executor, Executor):
+        raise ConfigError(
+            "executor must be a concurrent.futures.Executor (of Dask: client.get_executor()), "
+            f"not {type(executor).__name__}"
+        )
     fresh = iter(portions)
     again: deque[tuple[Sequence[int], int]] = deque()
     running: dict[Future[Any], tuple[Sequence[int], int]] = {}
@@ -107,7 +96,7 @@ def scatter(
                     elif len(indices) > 1:
                         again.extend(([k], 1) for k in indices)
                     else:
-                        yield indices, Lost(f"every worker process that took it died ({_first_line(error)})")
+                        yield indices, LostWork(f"every worker process that took it died ({_first_line(error)})")
                 else:
                     yield indices, result
     finally:

@@ -1,4 +1,4 @@
-"""What a file format cannot hold as a column, packed into one ``info`` entry.
+"""Values as JSON, and per-atom arrays that a file format has no column for.
 
 Formats differ in which per-atom arrays they keep: extxyz has no columns for
 (n, 3, 3) arrays or strings with blanks, ASE's traj and db keep only the arrays
@@ -7,12 +7,14 @@ ASE knows. Such arrays travel as JSON in ``info[PACKED_ARRAYS]``.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-__all__ = ["PACKED_ARRAYS", "jsonable", "pack_arrays", "restore", "unpack_arrays"]
+__all__ = ["PACKED_ARRAYS", "json_entries", "jsonable", "pack_arrays", "restore", "unpack_arrays"]
 
 PACKED_ARRAYS = "physpretrain_arrays"
 
@@ -27,9 +29,7 @@ def jsonable(value: Any) -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.generic):
-        return jsonable(value.item())
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.generic | np.ndarray):
         return jsonable(value.tolist())
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}
@@ -38,6 +38,17 @@ def jsonable(value: Any) -> Any:
     if hasattr(value, "symbol") and type(value).__name__ == "Spacegroup":
         return value.symbol
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def json_entries(info: Mapping[Any, Any]) -> dict[str, Any]:
+    """Entries of ``info`` as JSON types; a warning names those that have no JSON form and are left out."""
+    entries = {}
+    for key, value in info.items():
+        try:
+            entries[str(key)] = jsonable(value)
+        except TypeError:
+            warnings.warn(f"info[{key!r}] ({type(value).__name__}) has no JSON form: left out", stacklevel=3)
+    return entries
 
 
 def restore(value: Any) -> Any:
@@ -52,11 +63,12 @@ def restore(value: Any) -> Any:
 
 
 def pack_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Arrays as a JSON-able dictionary with dtype and values."""
-    return {
+    """An ``info`` entry that holds the arrays' dtypes and values; none without arrays."""
+    packed = {
         name: {"dtype": "O" if array.dtype.kind in "OUS" else array.dtype.str, "values": array.tolist()}
         for name, array in arrays.items()
     }
+    return {PACKED_ARRAYS: packed} if packed else {}
 
 
 def unpack_arrays(atoms: Atoms) -> Atoms:

@@ -26,7 +26,7 @@ from mdl_physpretrain.graphs.edge_kernel import add_forces, edge_vectors
 from mdl_physpretrain.potentials.base import EnergyModel, Prediction, predict
 from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY
 
-__all__ = ["Evaluator"]
+__all__ = ["VerletListForces"]
 
 FAR = 1e6  # Å: an atom out there has left for good
 
@@ -64,7 +64,7 @@ class PairList:
     near: Tensor
 
 
-class Evaluator:
+class VerletListForces:
     """Energies, forces and, where the cell can change, stress of an :class:`MDState`.
 
     Parameters
@@ -119,7 +119,7 @@ class Evaluator:
         self.reference = torch.zeros(0)  # positions and cells at which each list was built
         self.reference_cells = torch.zeros(0)
         self._cells: Tensor | None = None  # cells the shift vectors belong to
-        self._rooms: dict[str, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
         self._template: EdgeBatch
 
     def __call__(self, state: MDState) -> Prediction:
@@ -170,27 +170,27 @@ class Evaluator:
     def _inside_compiled(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """What :meth:`_inside` does."""
         limit = self.model.cutoff**2
-        self.edge_squared = self._room("squared", (len(self._shifts),), torch.float64)
+        self.edge_squared = self._buffer("squared", (len(self._shifts),), torch.float64)
         edges = [x.numpy() for x in (positions, self.edge_index, self._shift_vectors)]
         squared = (self.edge_squared.numpy(), self._near_squared.numpy())
         n = square_edges(*edges, limit, self._near.numpy(), *squared)
-        index = self._room("inside", (2, n), torch.int64)
-        shifts, vectors = self._room("shifts inside", (n, 3), dtype), self._room("vectors", (n, 3), dtype)
+        index = self._buffer("inside", (2, n), torch.int64)
+        shifts, vectors = self._buffer("shifts inside", (n, 3), dtype), self._buffer("vectors", (n, 3), dtype)
         written = (index.numpy(), shifts.numpy(), vectors.numpy())
         take_edges(*edges, self._shifts.numpy(), squared[0], limit, *written)
         return index, shifts, vectors
 
-    def _room(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Memory that is kept for the next time: what is fresh costs more than what is written into it."""
         size = math.prod(shape)
-        if name not in self._rooms or len(self._rooms[name]) < size:
-            self._rooms[name] = torch.empty(size + size // 8, dtype=dtype, device=self.device)
-        return self._rooms[name][:size].view(shape)
+        if name not in self._buffers or len(self._buffers[name]) < size:
+            self._buffers[name] = torch.empty(size + size // 8, dtype=dtype, device=self.device)
+        return self._buffers[name][:size].view(shape)
 
     def _joined(self, name: str, parts: Sequence[Tensor], dim: int = 0) -> Tensor:
         shape = list(parts[0].shape)
         shape[dim] = sum(x.shape[dim] for x in parts)
-        return torch.cat(list(parts), dim, out=self._room(name, tuple(shape), parts[0].dtype))
+        return torch.cat(list(parts), dim, out=self._buffer(name, tuple(shape), parts[0].dtype))
 
     def _shifts_in(self, cells: Tensor) -> Tensor:
         """Vectors of the cell shifts of all edges, float64, shape (E, 3), Å."""
@@ -243,7 +243,7 @@ class Evaluator:
             self.reference, self.reference_cells = state.positions.clone(), state.cells.clone()
             self._rebuild(state, range(len(state)))
             return
-        room: Tensor | float
+        slack: Tensor | float
         if self.fixed_cell and self.compiled:
             longest = np.empty(len(state))
             displacements(state.positions.numpy(), self.reference.numpy(), state.structure.numpy(), longest)
@@ -253,15 +253,15 @@ class Evaluator:
             return
         if self.fixed_cell:
             moved = state.positions - self.reference
-            room = self.skin
+            slack = self.skin
         else:
             ratio = torch.linalg.det(state.cells) / torch.linalg.det(self.reference_cells)
             scale = torch.where(self.first_det.abs() > 1e-9, ratio.abs().pow(1 / 3), 1.0)
             moved = state.positions - state.per_atom(scale).unsqueeze(1) * self.reference
-            room = scale * (self.reach + self.skin) - self.reach
+            slack = scale * (self.reach + self.skin) - self.reach
         furthest = torch.zeros(len(state), dtype=torch.float64, device=self.device)
         furthest = furthest.scatter_reduce(0, state.structure, moved.square().sum(1), "amax").sqrt()
-        due = ~(2 * furthest <= room)  # a NaN is due, too
+        due = ~(2 * furthest <= slack)  # a NaN is due, too
         if bool(due.any()):
             self._refresh(state, due)
 
@@ -287,15 +287,15 @@ class Evaluator:
             self.reference_cells = torch.where(fresh.view(-1, 1, 1), state.cells, self.reference_cells)
             self._rebuild(state, torch.nonzero(fresh).squeeze(1).tolist())
 
-    def _rebuild(self, state: MDState, which: Sequence[int]) -> None:
+    def _rebuild(self, state: MDState, outdated: Sequence[int]) -> None:
         positions, cells = state.positions.cpu().numpy(), state.cells.cpu().numpy()
         pbc, reach, near = self.pbc.cpu().numpy(), self.reach.tolist(), self.near.tolist()
         starts = np.cumsum(self.counts) - self.counts
-        for k in which:
-            own = positions[starts[k] : starts[k] + self.counts[k]]
-            edge_index, shifts = neighbour_list(own, cells[k], pbc[k], reach[k] + self.skin)
+        for k in outdated:
+            points = positions[starts[k] : starts[k] + self.counts[k]]
+            edge_index, shifts = neighbour_list(points, cells[k], pbc[k], reach[k] + self.skin)
             shift_vectors = shifts @ cells[k]
-            squared = ((own[edge_index[1]] - own[edge_index[0]] + shift_vectors) ** 2).sum(1)
+            squared = ((points[edge_index[1]] - points[edge_index[0]] + shift_vectors) ** 2).sum(1)
             # atoms approach each other by the skin at most; in a cell that grows, more
             far = near[k] + self.skin if self.fixed_cell else np.inf
             self.lists[k] = PairList(
@@ -304,7 +304,7 @@ class Evaluator:
                 torch.as_tensor(shift_vectors, dtype=torch.float64, device=self.device),
                 torch.as_tensor(np.flatnonzero(squared <= far**2), device=self.device),
             )
-        self.rebuilds += len(which)
+        self.rebuilds += len(outdated)
         self._collate()
 
     def _collate(self) -> None:

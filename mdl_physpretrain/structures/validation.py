@@ -1,4 +1,4 @@
-"""Is this data fit for use? Say what is wrong before hours are spent on it."""
+"""Checking structures and labels before hours are spent on them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,10 @@ from ase.geometry import complete_cell
 from scipy.spatial import cKDTree
 
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.structures.ids import unique_ids
-from mdl_physpretrain.structures.keys import LABEL_NAMES, has_label
-from mdl_physpretrain.structures.labels import get_labels, structure_id
-from mdl_physpretrain.structures.locate import located, plain_message
+from mdl_physpretrain.structures.identifiers import unique_ids
+from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, has_label, label_counts, structure_id
 
-__all__ = ["label_counts", "validate_structures"]
-
-
-def label_counts(structures: Sequence[Atoms]) -> dict[str, int]:
-    """How many structures there are, and how many have each label.
-
-    Returns
-    -------
-    dict
-        Keys "structures", "energy", "forces", "stress".
-    """
-    counts = {name: sum(has_label(atoms, name) for atoms in structures) for name in LABEL_NAMES}
-    return {"structures": len(structures), **counts}
+__all__ = ["validate_structures"]
 
 
 def validate_structures(
@@ -73,15 +59,12 @@ def validate_structures(
     unique_ids(structures)
     problems = [problem for atoms in structures if (problem := _problem(atoms, min_distance)) is not None]
     if problems:
-        first, others = problems[0], problems[1:]
-        if others:
-            names = ", ".join(str(p.structure) for p in others[:5]) + (", ..." if len(others) > 5 else "")
-            first = StructureError(
-                f"{plain_message(first)} "
-                f"(and {len(others)} more of {len(structures)} structures have problems: {names})",
-                structure=first.structure,
-                field=first.field,
-            )
+        first = problems[0]
+        if problems[1:]:
+            names = ", ".join(str(p.structure) for p in problems[1:6]) + (", ..." if len(problems) > 6 else "")
+            counted = f"{len(problems) - 1} more of {len(structures)} structures have problems"
+            message = f"{first.message} (and {counted}: {names})"
+            first = StructureError(message, structure=first.structure, field=first.field)
         raise first
     _check_labels(structures, require, partial)
     return structures
@@ -111,10 +94,9 @@ def _check_labels(structures: list[Atoms], require: Sequence[str], partial: str)
 
 def _problem(atoms: Atoms, min_distance: float) -> StructureError | None:
     """The first thing wrong with one structure, or None."""
-    name = structure_id(atoms)
 
     def wrong(message: str, field: str) -> StructureError:
-        return StructureError(message, structure=name, field=field)
+        return StructureError(message, structure=structure_id(atoms), field=field)
 
     if len(atoms) == 0:
         return wrong("no atoms", "atomic_numbers")
@@ -122,52 +104,35 @@ def _problem(atoms: Atoms, min_distance: float) -> StructureError | None:
     if unknown.size:
         return wrong(f"unknown element: atomic number {unknown[0]}", "atomic_numbers")
     if not np.isfinite(atoms.positions).all():
-        at = int(np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))[0])
-        return wrong(f"NaN or infinite value (atom {at})", "positions")
-    if not np.isfinite(atoms.cell.array).all():
+        first = int(np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))[0])
+        return wrong(f"NaN or infinite value (atom {first})", "positions")
+    cell, pbc = atoms.cell.array, atoms.pbc
+    if not np.isfinite(cell).all():
         return wrong("NaN or infinite value", "cell")
     try:
         get_labels(atoms)
     except StructureError as error:
-        return located(error, structure=name)
+        return error.at(structure=structure_id(atoms))
     except (TypeError, ValueError) as error:
         return wrong(f"a label is not numeric ({error})", "labels")
-    return _geometry_problem(atoms, name, min_distance)
-
-
-def _geometry_problem(atoms: Atoms, name: str, min_distance: float) -> StructureError | None:
-    cell, pbc = atoms.cell.array, atoms.pbc
     missing = np.flatnonzero(pbc & (np.linalg.norm(cell, axis=1) < 1e-8))
     if missing.size:
         axes = ", ".join("abc"[k] for k in missing)
-        return StructureError(
-            f"periodic along {axes} but without a cell vector there (set the cell, or pbc to False)",
-            structure=name,
-            field="cell",
-        )
-    if pbc.any():
-        full = complete_cell(cell)
-        thickness = abs(np.linalg.det(full)) / np.linalg.norm(np.cross(full[[1, 2, 0]], full[[2, 0, 1]]), axis=1).clip(
-            1e-12
-        )
-        if np.any(thickness[pbc] <= 10 * min_distance):
-            return StructureError(
-                "cell vectors are linearly dependent or the cell is flat (zero volume)", structure=name, field="cell"
-            )
-        pair = _coinciding(atoms.positions, full, pbc, thickness, min_distance)
-    else:
-        pair = _coinciding(atoms.positions, None, pbc, None, min_distance)
+        return wrong(f"periodic along {axes} but without a cell vector there (set the cell, or pbc to False)", "cell")
+    full = complete_cell(cell)
+    areas = np.linalg.norm(np.cross(full[[1, 2, 0]], full[[2, 0, 1]]), axis=1)
+    thickness = abs(np.linalg.det(full)) / areas.clip(1e-12)
+    if np.any(thickness[pbc] <= 10 * min_distance):
+        return wrong("cell vectors are linearly dependent or the cell is flat (zero volume)", "cell")
+    pair = _coinciding(atoms.positions, full, pbc, thickness, min_distance)
     if pair is not None:
-        return StructureError(
-            f"atoms {pair[0]} and {pair[1]} lie on top of each other (closer than {min_distance} Å)",
-            structure=name,
-            field="positions",
-        )
+        message = f"atoms {pair[0]} and {pair[1]} lie on top of each other (closer than {min_distance} Å)"
+        return wrong(message, "positions")
     return None
 
 
 def _coinciding(
-    positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray, thickness: np.ndarray | None, distance: float
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, thickness: np.ndarray, distance: float
 ) -> tuple[int, int] | None:
     """A pair of atoms closer than ``distance``, periodic images included, or None.
 
@@ -176,7 +141,7 @@ def _coinciding(
     """
     index = np.arange(len(positions))
     points = positions
-    if cell is not None and thickness is not None:
+    if pbc.any():
         fractions = positions @ np.linalg.inv(cell)
         fractions[:, pbc] -= np.floor(fractions[:, pbc])
         for axis in np.flatnonzero(pbc):
