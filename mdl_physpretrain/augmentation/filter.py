@@ -19,7 +19,7 @@ from mdl_physpretrain.augmentation.distances import shortest_edges
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.recipe import AUGMENT
 from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
-from mdl_physpretrain.structures.labels import get_labels
+from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, has_label, stored_results
 
 __all__ = ["FilterResult", "filter_labels"]
 
@@ -165,10 +165,9 @@ def _fault(
 
 def _is_finite(atoms: Atoms) -> bool:
     """Whether positions, cell and all labels are finite (:func:`get_labels` would raise)."""
-    results = getattr(atoms.calc, "results", None) or {}
-    stored = [results.get(name) for name in ("energy", "forces", "stress")]
-    values = [atoms.positions, atoms.cell.array, *(v for v in stored if v is not None)]
-    return all(np.isfinite(np.asarray(v, dtype=np.float64)).all() for v in values)
+    labels = [stored_results(atoms)[name] for name in LABEL_NAMES if has_label(atoms, name)]
+    values = (atoms.positions, atoms.cell.array, *labels)
+    return all(np.isfinite(np.asarray(value, dtype=np.float64)).all() for value in values)
 
 
 def _too_close(atoms: Atoms, distance: float | None, factor: float | None) -> tuple[str, float] | None:

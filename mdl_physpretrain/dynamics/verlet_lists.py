@@ -355,15 +355,12 @@ class VerletListForces:
         """
         unknown: dict[int, str] = {}
         for number in sorted(set(self.numbers.tolist())):
+            alone = build_batch(Atoms([number], positions=[[0, 0, 0]]), self.model.cutoff, self.model.dtype)
             try:
-                self.model(_lone_atom(number, self.model))
+                self.model(alone.to(self.device))
             except StructureError as error:
                 unknown[number] = str(error)
         owner = np.repeat(np.arange(len(self.counts)), self.counts)
         for k, number in zip(owner.tolist(), self.numbers.tolist(), strict=True):
             if number in unknown:
                 raise StructureError(unknown[number], structure=ids[k])
-
-
-def _lone_atom(number: int, model: EnergyModel) -> AtomicBatch:
-    return build_batch(Atoms(numbers=[number], positions=[[0, 0, 0]]), model.cutoff, model.dtype).to(model.device)

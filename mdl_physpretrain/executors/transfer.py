@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,13 @@ class SentPotential:
     version: str
     home: tuple[str, int]
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Hash of what it is."""
+        """Hash by which a worker recognises what it has made already.
+
+        Not the potential's fingerprint: that leaves the metadata of a model and
+        the arguments of a factory out.
+        """
         return hashlib.sha256(f"{self.kind} {self.device} ".encode() + self.content).hexdigest()
 
 

@@ -220,7 +220,7 @@ def test_models_arrive_as_they_were():
     wrapped = receive(send(ASECalculator(eam)))
     assert isinstance(wrapped, ASECalculator)
     assert potential_fingerprint(wrapped.model) == potential_fingerprint(eam)
-    assert len(transfer._worker.known) == transfer.KEPT
+    assert len(transfer._worker.kept) == transfer.KEPT
 
 
 def test_threads_do_not_share_a_potential():

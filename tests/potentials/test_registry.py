@@ -15,6 +15,7 @@ from small_potentials import EXAMPLE, small
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.potentials import EnergyModel, load_model, register_model, registered_models, registry
 from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.workflow.config_files import load_config
 
 OWN = ["cgcnn", "eam", "m3gnet", "sum", "torchmd_et", "zbl"]
 
@@ -121,3 +122,6 @@ def test_a_package_does_not_replace_a_model_of_ours(package: str, monkeypatch: p
 def test_the_example_needs_one_file() -> None:
     assert [path.name for path in EXAMPLE.glob("*.py")] == ["physpretrain_schnet.py"]
     assert small("schnet").registry_name == "schnet"
+    config = load_config(EXAMPLE / "run.yaml")
+    assert config.backbone.name == "schnet"
+    model_class("schnet")(**config.backbone.args)

@@ -115,7 +115,7 @@ def test_killed_training_goes_on(labelled: list[Atoms], tmp_path: Path) -> None:
 
     process = job("killed", 60)
     last = tmp_path / "killed" / "last.ckpt"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # importing alone can take a minute on a busy machine
     while not last.is_file() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)

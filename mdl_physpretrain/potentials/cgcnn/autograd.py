@@ -203,18 +203,8 @@ def _padded(x: Tensor, channels: int) -> Tensor:
 
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        w1: Tensor,
-        b1: Tensor,
-        w2: Tensor,
-        b2: Tensor,
-        u: Tensor,
-        w: Tensor,
-        rows: Tensor,
-        edges: Neighbours,
-    ) -> Tensor:
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        x, w1, b1, w2, b2, u, w, rows, edges = arguments
         weight = joined(w1, w2)
         gates = _gates(x, weight, joined(b1, b2), rows)
         out = _padded(x, gates.a.shape[2])
@@ -231,22 +221,8 @@ class _Layer(torch.autograd.Function):
 
 class _LayerBackward(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        g: Tensor,
-        x: Tensor,
-        w1: Tensor,
-        b1: Tensor,
-        w2: Tensor,
-        b2: Tensor,
-        u: Tensor,
-        w: Tensor,
-        gates: Gates,
-        weight: Tensor,
-        rows: Tensor,
-        edges: Neighbours,
-        with_weights: bool,
-    ) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
+        g, x, *_, u, w, gates, weight, rows, edges, with_weights = arguments
         ctx.set_materialize_grads(False)
         padded = _padded(g, gates.a.shape[2])
         du, dw = torch.zeros_like(u), torch.zeros_like(w)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,13 +23,42 @@ from mdl_physpretrain.potentials.torchmd_et.geometry_kernel import radial_weight
 from mdl_physpretrain.potentials.torchmd_et.message_kernel import backward, backward_shared, forward, forward_shared
 from mdl_physpretrain.potentials.torchmd_et.second_derivative_kernel import second_backward, second_backward_shared
 
-__all__ = ["BLOCKS", "LANES", "FastPairs", "arrays_of", "attention", "gaussian_rows", "intervals_for", "messages"]
+__all__ = [
+    "BLOCKS",
+    "LANES",
+    "FastPairs",
+    "Grid",
+    "arrays_of",
+    "attention",
+    "gaussian_rows",
+    "intervals_for",
+    "messages",
+]
 
 LANES = 16  # channels of a head
 BLOCKS = {2: 3, 3: 4, 4: 7}  # of features that meet so many radial functions
 PAIRS_PER_THREAD = 256  # fewer are not worth waking a thread up
 STEPS_PER_WIDTH = 8  # grid points in one standard deviation: Gaussians are met to 5e-9
 SHARPEST = 1e4  # exponent of a Gaussian; narrower ones would need tables of thousands of rows
+
+
+class Grid(NamedTuple):
+    """Where radial functions are tabulated.
+
+    Attributes
+    ----------
+    cutoff
+        In Å.
+    alpha, intervals
+        The grid has so many intervals in ``exp(-alpha r)`` from 0 to 1; 1/Å.
+    smooth
+        Whether vector messages are cut off, too.
+    """
+
+    cutoff: float
+    alpha: float
+    intervals: int
+    smooth: bool
 
 
 @dataclass(frozen=True)
@@ -46,8 +75,6 @@ class FastPairs:
         Cutoffs of scalar and of vector messages and their derivatives, shape (2 or 3, M, 2).
     r, direction
         Distances (M,) and unit vectors (M, 3), with gradients.
-    intervals
-        Of the grid in ``exp(-alpha r)`` from 0 to 1.
     """
 
     centre: np.ndarray
@@ -57,28 +84,17 @@ class FastPairs:
     envelope: np.ndarray
     r: Tensor
     direction: Tensor
-    intervals: int
 
     @classmethod
     def make(
-        cls,
-        centre: Tensor,
-        neighbour: Tensor,
-        r: Tensor,
-        direction: Tensor,
-        *,
-        cutoff: float,
-        alpha: float,
-        intervals: int,
-        smooth: bool,
-        derivatives: int = 2,
+        cls, centre: Tensor, neighbour: Tensor, r: Tensor, direction: Tensor, grid: Grid, derivatives: int = 2
     ) -> FastPairs:
-        """From atoms (M,), distances and directions; ``smooth`` cuts vector messages off too."""
+        """From atoms (M,), distances (M,) and directions (M, 3)."""
         m, n = len(r), derivatives + 1
         row, spline, envelope = np.empty(m, np.int64), np.empty((n, m, 6), np.float32), np.empty((n, m, 2), np.float32)
-        radial_weights(*arrays_of(r), cutoff, alpha, intervals, smooth, row, spline, envelope)
+        radial_weights(*arrays_of(r), *grid, row, spline, envelope)
         i, j = arrays_of(centre, neighbour)
-        return cls(i, j, row, spline, envelope, r, direction, intervals)
+        return cls(i, j, row, spline, envelope, r, direction)
 
     def confined(self) -> tuple[FastPairs, slice]:
         """The same with a table of only those rows that some pair uses, and which they are."""
@@ -209,9 +225,8 @@ def messages_backward(
 
 class _Messages(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, table: Tensor, bias: Tensor, r: Tensor, direction: Tensor, pairs: FastPairs
-    ) -> Tensor:
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        x, table, bias, r, direction, pairs = arguments
         ctx.save_for_backward(x, table, bias, r, direction)
         ctx.pairs = pairs
         return messages_forward(x, table, bias, pairs)
@@ -224,17 +239,8 @@ class _Messages(torch.autograd.Function):
 
 class _MessagesBackward(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        g: Tensor,
-        x: Tensor,
-        table: Tensor,
-        bias: Tensor,
-        r: Tensor,
-        direction: Tensor,
-        pairs: FastPairs,
-        with_table: bool,
-    ) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
+        g, x, table, bias, r, direction, pairs, with_table = arguments
         ctx.save_for_backward(g, x, table, bias, r, direction)
         ctx.pairs = pairs
         ctx.set_materialize_grads(False)

@@ -119,18 +119,9 @@ class TorchMDET(EnergyModel):
         self.neighbor_embedding = (
             NeighbourEmbedding(hidden_channels, num_rbf, max_z, own_images) if neighbor_embedding else None
         )
-        self.attention_layers = nn.ModuleList(
-            Attention(
-                hidden_channels,
-                num_rbf,
-                num_heads,
-                distance_influence,
-                activation,
-                attn_activation,
-                smooth_cutoff,
-            )
-            for _ in range(num_layers)
-        )
+        options = (distance_influence, activation, attn_activation, smooth_cutoff)
+        layers = [Attention(hidden_channels, num_rbf, num_heads, *options) for _ in range(num_layers)]
+        self.attention_layers = nn.ModuleList(layers)
         first = self.attention_layers[0]
         assert isinstance(first, Attention)
         first.vec_proj.requires_grad_(False)  # its input is zero: it has no effect and no gradient
@@ -179,28 +170,24 @@ class TorchMDET(EnergyModel):
         simple = simple and not torch.is_autocast_enabled("cpu")
         return self.fast and simple and isinstance(self.distance_expansion, ExpNormalBasis) and first.has_machine_code()
 
-    def _fast_layers(self, pairs: Pairs) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
-        """How layers are applied in machine code, or ``None`` where there is none for this model and these tensors."""
-        if not self._has_machine_code(pairs.direction):
-            return None
+    def grid(self) -> torchmd_fast.Grid | None:
+        """Where machine code tabulates the radial functions; ``None`` where no grid resolves the Gaussians."""
         basis, first = cast(ExpNormalBasis, self.distance_expansion), cast(Attention, self.attention_layers[0])
-
         intervals = torchmd_fast.intervals_for(basis.betas)
         if intervals is None:
             return None
-        fast = torchmd_fast.FastPairs.make(
-            pairs.spread(pairs.first),
-            pairs.spread(pairs.second),
-            pairs.r,
-            pairs.direction,
-            cutoff=self.cutoff,
-            alpha=basis.alpha,
-            intervals=intervals,
-            smooth=first.smooth_cutoff,
-        )
-        used, where = fast.confined()
-        rows = torchmd_fast.gaussian_rows(basis.means, basis.betas, intervals, where)
-        return lambda layer, x, vec, *, last: torchmd_fast.attention(layer, x, vec, used, rows, last=last)
+        return torchmd_fast.Grid(self.cutoff, basis.alpha, intervals, first.smooth_cutoff)
+
+    def _fast_layers(self, pairs: Pairs) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
+        """How layers are applied in machine code, or ``None`` where there is none for this model and these tensors."""
+        grid = self.grid() if self._has_machine_code(pairs.direction) else None
+        if grid is None:
+            return None
+        basis = cast(ExpNormalBasis, self.distance_expansion)
+        atoms = (pairs.spread(pairs.first), pairs.spread(pairs.second))
+        confined, where = torchmd_fast.FastPairs.make(*atoms, pairs.r, pairs.direction, grid).confined()
+        rows = torchmd_fast.gaussian_rows(basis.means, basis.betas, grid.intervals, where)
+        return lambda layer, x, vec, *, last: torchmd_fast.attention(layer, x, vec, confined, rows, last=last)
 
     def _last_layers(self, x: Tensor, batch: AtomicBatch) -> Tensor:
         if self.pool_order == "early":
