@@ -72,7 +72,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
     return found
 
 
-def _trajectories(row: dict[str, Any], *, several: bool) -> str:
+def _trajectories(row: Mapping[Any, Any], *, several: bool) -> str:
     start = f"{row['condition']}: " if several else ""
     kinds = [(row["overlap"], "atom overlap"), (row["lindemann"], "Lindemann"), (row["broken"], "NaN or explosion")]
     what = ", ".join(f"{n} {kind}" for n, kind in kinds if n)
