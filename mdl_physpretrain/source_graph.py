@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -14,28 +13,32 @@ __all__ = ["code_hash", "dependencies", "source_hash"]
 
 PACKAGE = "mdl_physpretrain"
 ROOT = Path(__file__).parent
+NOT_FOLLOWED = frozenset({"ase", "numpy", "scipy", "torch"})  # large; of their modules the own file counts
 
 
 def dependencies(modules: Iterable[str]) -> frozenset[str]:
-    """Modules of the package that are reached by the imports of some modules, these included.
+    """Modules that are reached by the imports of some modules, these included.
 
-    Imports inside functions count, those under ``if TYPE_CHECKING`` do not: they are never executed. A name that a
-    package's ``__init__.py`` takes from a module stands for that module, so that the other names of the package do
-    not count; the package's root, with the version, counts for nothing. What is looked up by name at run time
-    (potentials, probes) cannot be seen: who uses it has to name its module, too.
+    Imports are followed inside this package and inside the packages that the given modules belong to: of a network
+    from another package its own helpers count, and what it uses of this package, but not torch. Imports inside
+    functions count, those under ``if TYPE_CHECKING`` do not: they are never executed. A name that a package's
+    ``__init__.py`` takes from a module stands for that module, so that the other names of the package do not count;
+    this package's root, with the version, counts for nothing. What is looked up by name at run time (potentials,
+    probes) cannot be seen: who uses it has to name its module, too.
 
     Parameters
     ----------
     modules
-        Dotted names; those outside the package are left out.
+        Dotted names; those without a Python file are left out.
     """
-    reached: set[str] = set()
     waiting = [name for name in modules if _file(name) is not None]
+    packages = {PACKAGE, *(name.partition(".")[0] for name in waiting)} - NOT_FOLLOWED
+    reached: set[str] = set()
     while waiting:
         name = waiting.pop()
         if name not in reached:
             reached.add(name)
-            waiting += _imported(name) - reached
+            waiting += [target for target in _imported(name) if target.partition(".")[0] in packages]
     return frozenset(reached)
 
 
@@ -46,58 +49,66 @@ def source_hash(modules: frozenset[str]) -> str:
 
 
 def code_hash(modules: Iterable[str]) -> str:
-    """SHA-256 of all code that modules run.
-
-    Parameters
-    ----------
-    modules
-        Of the package: with all that they reach. Of others: their own file.
-    """
+    """SHA-256 of all code that modules run, see :func:`dependencies`; of a module without a file only the name."""
     modules = sorted(set(modules))
-    foreign = [(name, _foreign_digest(name)) for name in modules if _file(name) is None]
-    return hashlib.sha256(f"{source_hash(dependencies(modules))}{foreign}".encode()).hexdigest()
-
-
-def _foreign_digest(module: str) -> str:
-    """Hash of the file of a module outside the package; empty where there is none."""
-    path = getattr(sys.modules.get(module), "__file__", None)
-    try:
-        if path is None:
-            path = getattr(importlib.util.find_spec(module), "origin", None)
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
-    except (ImportError, OSError, ValueError):
-        return ""
+    without_file = [name for name in modules if _file(name) is None]
+    return hashlib.sha256(f"{source_hash(dependencies(modules))}{without_file}".encode()).hexdigest()
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module of the package, ``None`` for any other name."""
+    """The Python file of a module, found without importing it."""
     first, *rest = module.split(".")
-    if first != PACKAGE:
+    place = ROOT if first == PACKAGE else _location(first)
+    if place is None:
         return None
-    place = ROOT.joinpath(*rest)
-    for file in (place.with_suffix(".py"), place / "__init__.py") if rest else (ROOT / "__init__.py",):
-        if file.is_file():
-            return file
-    return None
+    if place.is_file():
+        return place if not rest else None
+    place = place.joinpath(*rest)
+    candidates = (place.with_suffix(".py"), place / "__init__.py") if rest else (place / "__init__.py",)
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _location(name: str) -> Path | None:
+    """Folder of a package of others, or file of a module of others."""
+    try:
+        spec = importlib.util.find_spec(name) if name else None
+    except (ImportError, ValueError):  # of __main__, say
+        return None
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
 
 
 @cache
 def _imported(module: str) -> frozenset[str]:
-    return frozenset(name for name in _import_targets(_tree(module)) if _file(name) is not None)
+    """What the import statements of a module name, in this package and in its own."""
+    packages = (PACKAGE, module.partition(".")[0])
+    names = (name for name in _import_targets(_tree(module), module) if name.partition(".")[0] in packages)
+    return frozenset(name for name in names if _file(name) is not None)
 
 
-def _import_targets(tree: ast.AST) -> Iterator[str]:
+def _import_targets(tree: ast.AST, module: str) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            for alias in node.names:
-                target = _definer(node.module, alias.name)
-                if target != PACKAGE:
-                    yield target
-        yield from _import_targets(node)
+        elif isinstance(node, ast.ImportFrom):
+            source = _absolute(node, module)
+            if source.partition(".")[0] in (PACKAGE, module.partition(".")[0]):
+                yield from (target for a in node.names if (target := _definer(source, a.name)) != PACKAGE)
+        yield from _import_targets(node, module)
+
+
+def _absolute(node: ast.ImportFrom, module: str) -> str:
+    """The module that a ``from`` statement of ``module`` imports from."""
+    if not node.level:
+        return str(node.module)
+    file = _file(module)
+    parts = module.split(".") + (["__init__"] if file is not None and file.name == "__init__.py" else [])
+    return ".".join([*parts[: -node.level], *([node.module] if node.module else [])])
 
 
 def _definer(module: str, name: str) -> str:
@@ -108,10 +119,10 @@ def _definer(module: str, name: str) -> str:
     file = _file(module)
     if file is not None and file.name == "__init__.py":
         for node in _tree(module).body:
-            if isinstance(node, ast.ImportFrom) and node.module is not None:
+            if isinstance(node, ast.ImportFrom):
                 for alias in node.names:
                     if (alias.asname or alias.name) == name:
-                        return _definer(node.module, alias.name)
+                        return _definer(_absolute(node, module), alias.name)
     return module
 
 

@@ -13,7 +13,7 @@ ROOT = Path(mdl_physpretrain.__file__).parent
 #: From the lowest to the highest; a room imports only from itself and from those before it.
 ROOMS = [
     "errors", "progress", "files", "source_graph", "option_types", "recipe", "compiled", "structures", "graphs",
-    "statistics", "potentials", "augmentation", "executors", "teacher", "training", "method", "stability", "dynamics",
+    "statistics", "potentials", "augmentation", "executors", "teacher", "training", "stability", "dynamics",
     "probes", "report", "workflow", "hosts", "reproduction", "cli", "__main__",
 ]  # fmt: skip
 OPTIONAL = {

@@ -74,6 +74,13 @@ def test_what_is_reached_is_what_is_used():
     assert zbl in reach["pretrain seed 0 zbl"] & reach["md seed 0 pretrained"]
     assert zbl not in reach["md seed 0 baseline"]
     assert eam in reach["md seed 0 hybrid"] - reach["md seed 0 baseline"]
+    suite = modules(
+        "workflow.run_suite", "workflow.md_options", "workflow.data", "probes.references", "structures.randomness"
+    )
+    for name in (*judged, "md seed 0 baseline rdf", "evaluate", "md"):
+        assert suite | modules("structures.randomness") <= reach[name], (
+            name
+        )  # which structures, seeds, limits and options are judged
     probes = modules("probes.diatomics", "probes.compression", "probes.errors", "probes.force_alignment")
     assert probes <= reach["evaluate seed 0 baseline"]
     assert modules("probes.rdf") <= reach["md seed 0 baseline rdf"] - reach["md seed 0 baseline"]
@@ -143,23 +150,36 @@ def test_names_of_a_package_stand_for_the_modules_that_have_them(tmp_path, monke
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     monkeypatch.setattr(source_graph, "ROOT", root)
-    caches = (source_graph._tree, source_graph._imported)
+    caches = (source_graph._tree, source_graph._imported, source_graph._digest)
     try:
         for cached in caches:
             cached.cache_clear()
         assert dependencies(["mdl_physpretrain.a"]) == modules("a", "room.one")
         assert dependencies(["mdl_physpretrain.b"]) == modules("b", "room", "room.one", "room.two")
-        assert dependencies(["mdl_physpretrain.c", "json"]) == modules("c")
+        assert dependencies(["mdl_physpretrain.c", "no_such_module"]) == modules("c")
     finally:
         for cached in caches:
             cached.cache_clear()
 
 
-def test_code_of_other_packages_is_their_own_file(tmp_path, monkeypatch):
-    file = tmp_path / "my_network.py"
-    file.write_text("A = 1\n")
+def test_code_of_other_packages_is_followed_in_their_own_modules_and_in_ours(tmp_path, monkeypatch):
+    package = tmp_path / "foreign_network"
+    for name, text in {
+        "__init__.py": "",
+        "model.py": "import torch\nfrom .layers import A\nfrom mdl_physpretrain.potentials.switch import switch\n",
+        "layers.py": "A = 1\n",
+        "unused.py": "B = 1\n",
+    }.items():
+        package.mkdir(exist_ok=True)
+        (package / name).write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    first = code_hash(["my_network"])
-    file.write_text("A = 2\n")
-    assert code_hash(["my_network"]) != first
-    assert code_hash(["gone_network"]) != first
+    reached = dependencies(["foreign_network.model"])
+    assert {"foreign_network.model", "foreign_network.layers"} | modules("potentials.switch") <= reached
+    assert not [name for name in reached if name.startswith(("torch", "foreign_network.unused"))]
+    assert [name for name in dependencies(["ase.calculators.lj"]) if name.startswith("ase")] == ["ase.calculators.lj"]
+    assert "foreign_network.model" not in sys.modules, "looked at, not imported"
+    first = code_hash(["foreign_network.model"])
+    (package / "layers.py").write_text("A = 2\n")
+    source_graph._digest.cache_clear()
+    assert code_hash(["foreign_network.model"]) != first
+    assert code_hash(["gone_network"]) != code_hash(["gone_network_2"])

@@ -19,6 +19,7 @@ from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.randomness import derived_seed
 from mdl_physpretrain.workflow.data import random_subset, read_part
 from mdl_physpretrain.workflow.layout import TEACHER, arm_folder
+from mdl_physpretrain.workflow.md_options import MD
 from mdl_physpretrain.workflow.suite import Cell, Suite
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class RunSuite(Suite):
         return random_subset(structures, md.conditions()[label].n_structures, self.config.data.seed)
 
     def simulation(self, arm: str, seed: int, label: str) -> dict[str, Any]:
-        md = self.config.md.conditions()[label]
+        md: MD = self.config.md.conditions()[label]
         return {"seed": derived_seed(seed, "md"), **md.simulation(self.frames_folder(arm, seed, label))}
 
     def conditions(self, label: str) -> dict[str, Any]:

@@ -63,5 +63,6 @@ class Task:
 
     @property
     def code(self) -> list[str]:
-        """Modules whose code, with all that they import, its result depends on."""
-        return [getattr(self.work, "func", self.work).__module__, *self.modules]
+        """Modules whose code, with all that they import, its result depends on: of the work and of what it is given."""
+        given = [getattr(value, "__module__", None) for value in getattr(self.work, "keywords", {}).values()]
+        return [getattr(self.work, "func", self.work).__module__, *filter(None, given), *self.modules]

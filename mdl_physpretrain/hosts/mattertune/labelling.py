@@ -16,7 +16,7 @@ from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.files import file_hash, write_atomic
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.recipe import Augment, Teacher
-from mdl_physpretrain.source_graph import dependencies, source_hash
+from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.structures import get_labels, read_structures, set_labels, split_by_parent, write_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.identifiers import stable_id, unique_ids
@@ -173,9 +173,12 @@ def _fingerprint(parents: Sequence[Atoms], teacher: Teacher, augment: Augment) -
         if not path.is_file():
             raise ConfigError(f"teacher.checkpoint: {path} does not exist")
         options["teacher"]["checkpoint"] = file_hash(path)
-    digest = blake2b(
-        json.dumps([options, source_hash(dependencies([__name__]))], sort_keys=True).encode(), digest_size=10
-    )
+    code = [__name__]  # and what the teacher is looked up by
+    if teacher.checkpoint is not None:
+        code += {type(part).__module__ for part in load_model(teacher.checkpoint).leaves()}
+    if teacher.calculator is not None:
+        code.append(teacher.calculator.partition(":")[0])
+    digest = blake2b(json.dumps([options, code_hash(code)], sort_keys=True).encode(), digest_size=10)
     for atoms in parents:
         digest.update(f"{structure_id(atoms)}\0{structure_hash(atoms, labels=True)}\0".encode())
     return digest.hexdigest()
