@@ -98,7 +98,7 @@ def pretrain_and_finetune(
     directory
         The teacher, the labelled structures and both trainings are written
         there; after an interruption the same call goes on with the training that
-        was under way. Another call needs another folder.
+        was under way. Another call needs another folder, and is refused in this one.
     device
         Of the labelling.
     progress
@@ -114,6 +114,8 @@ def pretrain_and_finetune(
         If structures cannot be used.
     TeacherRefused
         If the teacher fails its examination and is not forced.
+    CheckpointError
+        If ``directory`` holds a training of other data, options or seeds.
     """
     if isinstance(structures, Split):
         val = structures.val if val is None else val
