@@ -12,6 +12,7 @@ from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import Device, Preset, Seed, Structures, Workers, recipe_options
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.recipe import (
+    BACKBONE,
     FINETUNE,
     TEACHER,
     Augment,
@@ -158,7 +159,7 @@ def pretrain(
     output: Folder,
     options: Pretrain,
     parents: Parents = None,
-    model: Model = "cgcnn",
+    model: Model = BACKBONE.name,
     arg: ModelArgs = None,
     core: Core = None,
     shift_energies: ShiftEnergies = False,
@@ -185,7 +186,7 @@ def finetune(
     structures: Structures,
     output: Folder,
     options: Finetune,
-    model: Model = "cgcnn",
+    model: Model = BACKBONE.name,
     arg: ModelArgs = None,
     val: Val = None,
     core: Core = None,
@@ -214,7 +215,7 @@ def train(
     structures: Structures,
     output: Folder,
     options: Training,
-    model: Model = "cgcnn",
+    model: Model = BACKBONE.name,
     arg: ModelArgs = None,
     val: Val = None,
     core: Core = None,

@@ -14,7 +14,7 @@ from mdl_physpretrain.augmentation.filter import FilterResult
 from mdl_physpretrain.option_types import validated
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.devices import resolve_device
-from mdl_physpretrain.recipe import Recipe, over_preset
+from mdl_physpretrain.recipe import BACKBONE, Recipe, over_preset
 from mdl_physpretrain.structures import Split, write_structures
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
@@ -55,7 +55,7 @@ def pretrain_and_finetune(
     structures: Split | Sequence[Atoms],
     *,
     val: Sequence[Atoms] | None = None,
-    model: str = "cgcnn",
+    model: str = BACKBONE.name,
     model_args: Mapping[str, Any] | None = None,
     core: str | None = None,
     preset: str = "default",
