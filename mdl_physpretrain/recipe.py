@@ -189,6 +189,16 @@ class MolecularDynamics(Section):
     skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
 
 
+class Check(Section):
+    """What probes ask of finished potentials beside MD, and ``physpretrain check`` of those that are given."""
+
+    compressed: Count = Field(default=8, description="Structures that are compressed to 0.7 of their length.")
+    r_max: Positive = Field(default=6.0, description="Of the RDFs of trajectories on disk, Å.")
+    trajectory_interval: Count = Field(default=10, description="Of check: steps between frames on disk.")
+    nve_structures: Count = Field(default=3, description="Of check: how many are simulated without thermostat.")
+    nve_steps: int = Field(default=1000, ge=20, description="Of check: steps without thermostat.")
+
+
 class Recipe(Section):
     """The whole method: teacher, labels, network, pretraining, finetuning."""
 
@@ -201,7 +211,8 @@ class Recipe(Section):
 
 
 #: The defaults, for the signatures of the functions that take these options one by one.
-TEACHER, AUGMENT, TRAINING, FINETUNE, MD = Teacher(), Augment(), Training(), Finetune(), MolecularDynamics()
+TEACHER, AUGMENT, BACKBONE, TRAINING, FINETUNE = Teacher(), Augment(), Backbone(), Training(), Finetune()
+MD, CHECK = MolecularDynamics(), Check()
 
 #: Merged below the user's own keys. The paper's: section 2.2.2, Algorithm 1, Table A.1 (silica,
 #: CGCNN), Appendix C, section 4.1 (epochs), Table 1 (MD). It examined no teacher, hence ``force``.

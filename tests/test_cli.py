@@ -127,6 +127,49 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path, monkeypatch):
     assert "the same command goes on" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "replay", "force"),
+    [((), 0.1, False), (("--preset", "paper"), 0.0, True), (("--preset", "paper", "given"), 0.3, False)],
+)
+def test_single_steps_follow_the_preset_where_an_option_is_not_given(data, tmp_path, monkeypatch, words, replay, force):
+    from mdl_physpretrain import training
+    from mdl_physpretrain.potentials import EAM
+
+    class Noted(Exception):
+        pass
+
+    def note(*args, **options):
+        raise Noted(options)
+
+    preset, given = words[:2], "given" in words
+    monkeypatch.setattr(training, "train", note)
+    noted = call(
+        "train", data, "-o", tmp_path, "--replay", data, *preset, *(("--replay-fraction", 0.3) if given else ())
+    )
+    assert noted.exception.args[0]["replay_fraction"] == replay
+    EAM(["O", "Mg"], cutoff=4.0, n_basis=2).save(tmp_path / "teacher.pt")
+    monkeypatch.setattr(sys.modules["mdl_physpretrain.teacher.label"], "label", note)
+    noted = call(
+        "label",
+        data,
+        "-o",
+        tmp_path / "l.extxyz",
+        "--teacher",
+        tmp_path / "teacher.pt",
+        *preset,
+        *(("--no-force",) if given else ()),
+    )
+    assert noted.exception.args[0]["force"] is force
+
+
+def test_the_old_anchor_option_is_refused_with_the_new_one(data, tmp_path):
+    output = tmp_path / "labelled.extxyz"
+    refused = call("label", data, "--anchor", data, "-o", output, "--teacher", "teacher.pt")
+    assert refused.exit_code == 2
+    assert "--anchor FILE is now --parents FILE" in " ".join(refused.stderr.replace("│", "").split())
+    assert not output.exists()
+
+
 def test_steps_one_by_one(data, tmp_path):
     teacher, perturbed, labelled = tmp_path / "teacher.pt", tmp_path / "aug.extxyz", tmp_path / "labelled.extxyz"
     result = call("fit-eam", data, "-o", teacher, "--epochs", 2, "--cutoff", 4.5)
@@ -136,7 +179,7 @@ def test_steps_one_by_one(data, tmp_path):
     fine("augment", data, "-o", perturbed, "--n-aug", 2, "--pull", 0.3)
     assert len(read_structures(perturbed)) == 16
     refused = call("label", perturbed, "-o", labelled, "--teacher", teacher, "--force")
-    assert "--parents FILE, or --no-anchor" in " ".join(refused.stderr.split())
+    assert "--parents FILE, or --no-anchored" in " ".join(refused.stderr.split())
     fine("label", perturbed, "-o", labelled, "--teacher", teacher, "--force", "--parents", data, "--max-force", "none")
     assert all(get_labels(a).forces is not None for a in read_structures(labelled))
     assert not list(tmp_path.glob(".*.journal"))

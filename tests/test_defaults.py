@@ -18,6 +18,9 @@ from mdl_physpretrain.cli.options import _value
 from mdl_physpretrain.cli.steps import LABELLED
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.option_types import Section, validated
+from mdl_physpretrain.probes import rdf
+from mdl_physpretrain.probes.registry import probe_classes
+from mdl_physpretrain.workflow.check_suite import CheckSettings
 from mdl_physpretrain.workflow.config import RunConfig
 
 FITTED = tuple(recipe.EAMFit.model_fields)
@@ -27,6 +30,8 @@ SIMULATED = (
     "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",
     "trace_interval", "skin", "stop_on",
 )  # fmt: skip
+CHECKED = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine")
+JUDGED = tuple(recipe.Check.model_fields)
 RENAMED = {"filter_distance_factor": "min_distance_factor"}  # of `filter_labels`, which has but one
 FUNCTIONS: list[tuple[Callable[..., Any], type[Section], tuple[str, ...]]] = [
     (pp.fit_eam, recipe.Teacher, FITTED),
@@ -40,9 +45,11 @@ FUNCTIONS: list[tuple[Callable[..., Any], type[Section], tuple[str, ...]]] = [
     (pp.pretrain, recipe.Pretrain, tuple(recipe.Pretrain.model_fields)),
     (pp.finetune, recipe.Finetune, tuple(recipe.Finetune.model_fields)),
     (pp.simulate, recipe.MolecularDynamics, SIMULATED),
+    (CheckSettings, recipe.MolecularDynamics, CHECKED),
+    (CheckSettings, recipe.Check, JUDGED),
+    (rdf, recipe.Check, ("r_max",)),
     (MDSettings, recipe.MolecularDynamics, tuple(n for n in SIMULATED if n not in ("engine", "skin"))),
 ]
-CHECKED = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine")
 #: Fields of a section that a command has as options, and those that it has in other words.
 COMMANDS: list[tuple[str, type[Section], tuple[str, ...]]] = [
     ("fit-eam", recipe.Teacher, FITTED),
@@ -55,6 +62,7 @@ COMMANDS: list[tuple[str, type[Section], tuple[str, ...]]] = [
     ("finetune", recipe.Finetune, tuple(recipe.Finetune.model_fields)),
     ("md", recipe.MolecularDynamics, CHECKED),
     ("check", recipe.MolecularDynamics, CHECKED),
+    ("check", recipe.Check, JUDGED),
 ]
 OTHER_WORDS = {
     recipe.Teacher: {"checkpoint", "calculator", "calculator_args"},  # label --teacher and --arg
@@ -78,8 +86,9 @@ def test_functions(function: Callable[..., Any], section: type[Section], names: 
 def test_commands(command: str, section: type[Section], names: tuple[str, ...]) -> None:
     parameters = {p.name: p for p in typer.main.get_command(app).commands[command].params}  # type: ignore[attr-defined]
     for name in names:
-        assert name in parameters, f"{command} has no option for {name}"
-        default, field = parameters[name].default, section.model_fields[name]
+        spelling = "trajectories" if (command, name) == ("check", "trajectory_interval") else name
+        assert spelling in parameters, f"{command} has no option for {name}"
+        default, field = parameters[spelling].default, section.model_fields[name]
         if isinstance(default, str) and field.annotation is not str:
             default = _value(default)
         values = {name: default}
@@ -99,6 +108,21 @@ def test_yaml_files() -> None:
         assert getattr(config, name) == getattr(whole, name), name
     for name, value in recipe.MolecularDynamics():
         assert getattr(config.md, name) == value, name
+
+
+def test_probes() -> None:
+    options = {name: value for cls in probe_classes().values() for name, value in cls.Options()}
+    config = RunConfig.model_validate({"data": {"source": "demo"}})
+    assert options["r_max"] == config.md.r_max == recipe.CHECK.r_max
+    assert options["n_compressed"] == config.probe.n_compressed == recipe.CHECK.compressed  # type: ignore[attr-defined]
+
+
+def test_networks() -> None:
+    name = recipe.Backbone().name
+    assert inspect.signature(pp.pretrain_and_finetune).parameters["model"].default == name
+    for command in ("pretrain", "finetune", "train"):
+        parameters = {p.name: p for p in typer.main.get_command(app).commands[command].params}  # type: ignore[attr-defined]
+        assert parameters["model"].default == name
 
 
 def test_the_papers_preset_has_options_that_exist() -> None:

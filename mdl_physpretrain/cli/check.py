@@ -11,6 +11,7 @@ import typer
 
 from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.recipe import CHECK, MD
 
 __all__ = ["potentials_of", "seeds_of", "tell"]
 
@@ -35,19 +36,23 @@ def check(
     reference: Annotated[
         list[str] | None, typer.Option("--reference", help="Reference trajectories, for the RDFs.")
     ] = None,
-    ensemble: Annotated[str, typer.Option("--ensemble", help="nvt, npt or nve.")] = "nvt",
-    temperature: Annotated[float, typer.Option("--temperature", "-T", help="K.")] = 300.0,
-    timestep: Annotated[float, typer.Option("--timestep", help="fs.")] = 1.0,
-    steps: Annotated[int, typer.Option("--steps")] = 1000,
-    friction: Annotated[float, typer.Option("--friction", help="Langevin, 1/fs.")] = 0.01,
-    pressure: Annotated[float, typer.Option("--pressure", help="eV/Å³.")] = 0.0,
+    ensemble: Annotated[str, typer.Option("--ensemble", help="nvt, npt or nve.")] = MD.ensemble,
+    temperature: Annotated[float, typer.Option("--temperature", "-T", help="K.")] = MD.temperature,
+    timestep: Annotated[float, typer.Option("--timestep", help="fs.")] = MD.timestep,
+    steps: Annotated[int, typer.Option("--steps")] = MD.steps,
+    friction: Annotated[float, typer.Option("--friction", help="Langevin, 1/fs.")] = MD.friction,
+    pressure: Annotated[float, typer.Option("--pressure", help="eV/Å³.")] = MD.pressure,
     seeds: Annotated[str, typer.Option("--seeds", help="Of velocities and noise, e.g. 0,1,2.")] = "0",
-    trajectories: Annotated[int, typer.Option("--trajectories", min=1, help="A frame every so many steps.")] = 10,
-    nve_structures: Annotated[int, typer.Option("--nve-structures", help="How many are run without thermostat.")] = 3,
-    nve_steps: Annotated[int, typer.Option("--nve-steps")] = 1000,
-    compressed: Annotated[int, typer.Option("--compressed", help="How many are compressed.")] = 8,
-    r_max: Annotated[float, typer.Option("--r-max", help="Of the RDFs, Å.")] = 6.0,
-    engine: Annotated[str, typer.Option("--engine", help="auto, ase or batched.")] = "auto",
+    trajectories: Annotated[
+        int, typer.Option("--trajectories", min=1, help="A frame every so many steps.")
+    ] = CHECK.trajectory_interval,
+    nve_structures: Annotated[
+        int, typer.Option("--nve-structures", help="How many are run without thermostat.")
+    ] = CHECK.nve_structures,
+    nve_steps: Annotated[int, typer.Option("--nve-steps")] = CHECK.nve_steps,
+    compressed: Annotated[int, typer.Option("--compressed", help="How many are compressed.")] = CHECK.compressed,
+    r_max: Annotated[float, typer.Option("--r-max", help="Of the RDFs, Å.")] = CHECK.r_max,
+    engine: Annotated[str, typer.Option("--engine", help="auto, ase or batched.")] = MD.engine,
     probe: Annotated[
         list[str] | None,
         typer.Option("--probe", metavar="OPTION=VALUE", help="Further option, as in 'probe:' of YAML."),

@@ -11,6 +11,7 @@ import typer
 from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import Workers
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.recipe import MD
 
 
 @app.command()
@@ -24,13 +25,13 @@ def md(
         list[str] | None,
         typer.Option("--also", metavar="[NAME=]POTENTIAL", help="Another one, on the same velocities and noise."),
     ] = None,
-    ensemble: Annotated[str, typer.Option("--ensemble", help="nvt, npt or nve.")] = "nvt",
-    temperature: Annotated[float, typer.Option("--temperature", "-T", help="K.")] = 300.0,
-    timestep: Annotated[float, typer.Option("--timestep", help="fs.")] = 1.0,
-    steps: Annotated[int, typer.Option("--steps")] = 1000,
-    friction: Annotated[float, typer.Option("--friction", help="Langevin, 1/fs.")] = 0.01,
-    pressure: Annotated[float, typer.Option("--pressure", help="eV/Å³.")] = 0.0,
-    engine: Annotated[str, typer.Option("--engine", help="auto, ase or batched.")] = "auto",
+    ensemble: Annotated[str, typer.Option("--ensemble", help="nvt, npt or nve.")] = MD.ensemble,
+    temperature: Annotated[float, typer.Option("--temperature", "-T", help="K.")] = MD.temperature,
+    timestep: Annotated[float, typer.Option("--timestep", help="fs.")] = MD.timestep,
+    steps: Annotated[int, typer.Option("--steps")] = MD.steps,
+    friction: Annotated[float, typer.Option("--friction", help="Langevin, 1/fs.")] = MD.friction,
+    pressure: Annotated[float, typer.Option("--pressure", help="eV/Å³.")] = MD.pressure,
+    engine: Annotated[str, typer.Option("--engine", help="auto, ase or batched.")] = MD.engine,
     trajectories: Annotated[
         int | None, typer.Option("--trajectories", min=1, help="Write a frame every so many steps.")
     ] = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from inspect import Parameter
 from typing import Annotated, Any, Literal, get_origin
 
@@ -24,9 +24,12 @@ Workers = Annotated[
 ]
 
 SHORT = {"learning_rate": ("--lr",)}
+SWITCHES = {"anchor": "--anchored/--no-anchored"}  # `--anchor` took a file once: `label` refuses it
 
 
-def recipe_options(section: type[Section], key: str, only: Collection[str] | None = None) -> Callable[..., Any]:
+def recipe_options(
+    section: type[Section], key: str, only: Collection[str] | None = None, also: Mapping[str, str] | None = None
+) -> Callable[..., Any]:
     """Decorator: give a command the options of a section of the recipe, with its defaults and descriptions.
 
     The command's parameter ``options`` becomes one option for every field, and
@@ -41,6 +44,9 @@ def recipe_options(section: type[Section], key: str, only: Collection[str] | Non
         Its name in :data:`mdl_physpretrain.recipe.PRESETS`.
     only
         Names of the fields that the command can use.
+    also
+        Parameters of the command that are fields of other sections, with the
+        names of these: they, too, follow ``--preset`` where they are not given.
     """
     fields = {name: f for name, f in section.model_fields.items() if only is None or name in only}
 
@@ -55,11 +61,14 @@ def recipe_options(section: type[Section], key: str, only: Collection[str] | Non
         @functools.wraps(command)
         def run(context: typer.Context, **arguments: Any) -> Any:
             values = {name: arguments.pop(name) for name in fields}
-            explicit = {k: v for k, v in values.items() if context.get_parameter_source(k).name != "DEFAULT"}  # type: ignore[union-attr]
-            preset = PRESETS[values.get("preset") or arguments["preset"]].get(key, {})
+            explicit = {k: v for k, v in values.items() if _is_given(context, k)}
+            presets = PRESETS[values.get("preset") or arguments["preset"]]
+            for name, other in (also or {}).items():
+                if not _is_given(context, name):
+                    arguments[name] = presets.get(other, {}).get(name, arguments[name])
             if "preset" not in signature.parameters:
                 arguments.pop("preset", None)
-            below = {k: v for k, v in preset.items() if k in section.model_fields}
+            below = {k: v for k, v in presets.get(key, {}).items() if k in section.model_fields}
             return command(**arguments, options=validated(section, below | explicit, prefix="--"))
 
         shown = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in [*common, *added]]
@@ -70,12 +79,16 @@ def recipe_options(section: type[Section], key: str, only: Collection[str] | Non
     return decorate
 
 
+def _is_given(context: typer.Context, name: str) -> bool:
+    return context.get_parameter_source(name).name != "DEFAULT"  # type: ignore[union-attr]
+
+
 def _parameter(name: str, field: Any) -> Parameter:
     """The option of one field; what the command line has no type for is read as YAML."""
     words, default = f"--{name.replace('_', '-')}", field.get_default(call_default_factory=True)
     annotation: Any = field.annotation
     if annotation is bool:
-        option = typer.Option(f"{words}/--no-{words[2:]}", help=field.description)
+        option = typer.Option(SWITCHES.get(name, f"{words}/--no-{words[2:]}"), help=field.description)
     elif annotation in (int, float, str) or get_origin(annotation) is Literal:
         option = typer.Option(words, *SHORT.get(name, ()), help=field.description)
     else:

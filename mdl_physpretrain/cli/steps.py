@@ -11,7 +11,18 @@ import typer
 from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import Device, Preset, Seed, Structures, Workers, recipe_options
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.recipe import FINETUNE, Augment, EAMFit, Finetune, Perturbation, Pretrain, Training, over_preset
+from mdl_physpretrain.recipe import (
+    BACKBONE,
+    FINETUNE,
+    TEACHER,
+    Augment,
+    EAMFit,
+    Finetune,
+    Perturbation,
+    Pretrain,
+    Training,
+    over_preset,
+)
 
 LABELLED = [name for name in Augment.model_fields if name not in Perturbation.model_fields]
 
@@ -30,6 +41,16 @@ Devices = Annotated[str, typer.Option("--devices", help="Lightning's.")]
 Strategy = Annotated[str, typer.Option("--strategy", help="Lightning's.")]
 ShiftEnergies = Annotated[
     bool, typer.Option("--shift-energies/--no-shift-energies", help="First fit energies per element to the labels.")
+]
+
+
+def _old_spelling(value: str | None) -> None:
+    if value is not None:
+        raise typer.BadParameter("--anchor FILE is now --parents FILE, and --anchored or --no-anchored switches")
+
+
+OldAnchor = Annotated[
+    str | None, typer.Option("--anchor", hidden=True, is_eager=True, callback=_old_spelling, expose_value=False)
 ]
 
 
@@ -83,7 +104,7 @@ def augment(structures: Structures, output: Output, options: Perturbation) -> No
 
 
 @app.command()
-@recipe_options(Augment, "augment", only=LABELLED)
+@recipe_options(Augment, "augment", only=LABELLED, also={"force": "teacher"})
 def label(
     structures: Structures,
     output: Output,
@@ -94,9 +115,12 @@ def label(
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Journal to go on from; default: beside output.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Use a teacher that failed its examination.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force/--no-force", help="Use a teacher that failed its examination.")
+    ] = TEACHER.force,
     executor: Workers = "serial",
     device: Device = "auto",
+    anchor_file: OldAnchor = None,
 ) -> None:
     """Label structures with an EAM or any ASE calculator, and keep those fit for training."""
     from mdl_physpretrain.executors import open_executor
@@ -111,7 +135,7 @@ def label(
         if any("parent_id" in atoms.info for atoms in data):
             raise ConfigError(
                 "these structures were augmented, and labels are anchored to the structures they were made from: "
-                "--parents FILE, or --no-anchor to label with the teacher alone"
+                "--parents FILE, or --no-anchored to label with the teacher alone"
             )
         options.anchor = False  # nothing that was augmented, nothing to anchor to
     expert = calculator_factory(teacher, _arguments(arg)) if arg else _potential(teacher, device)
@@ -135,7 +159,7 @@ def pretrain(
     output: Folder,
     options: Pretrain,
     parents: Parents = None,
-    model: Model = "cgcnn",
+    model: Model = BACKBONE.name,
     arg: ModelArgs = None,
     core: Core = None,
     shift_energies: ShiftEnergies = False,
@@ -162,7 +186,7 @@ def finetune(
     structures: Structures,
     output: Folder,
     options: Finetune,
-    model: Model = "cgcnn",
+    model: Model = BACKBONE.name,
     arg: ModelArgs = None,
     val: Val = None,
     core: Core = None,
@@ -186,12 +210,12 @@ def finetune(
 
 
 @app.command()
-@recipe_options(Training, "finetune")
+@recipe_options(Training, "finetune", also={"replay_fraction": "finetune"})
 def train(
     structures: Structures,
     output: Folder,
     options: Training,
-    model: Model = "cgcnn",
+    model: Model = BACKBONE.name,
     arg: ModelArgs = None,
     val: Val = None,
     core: Core = None,

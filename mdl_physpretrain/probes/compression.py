@@ -32,6 +32,7 @@ from mdl_physpretrain.probes.page import (
     seed_lines,
 )
 from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
+from mdl_physpretrain.recipe import CHECK
 from mdl_physpretrain.stability.overlap import closest_pair
 from mdl_physpretrain.structures.labels import structure_id
 
@@ -184,7 +185,9 @@ class Compression(Probe):
         """How many structures."""
 
         n_compressed: int = Field(
-            default=8, ge=0, description="Test structures that are compressed to 0.7 of their length."
+            default=CHECK.compressed,
+            ge=0,
+            description="Test structures that are compressed to 0.7 of their length.",
         )
 
     def wanted(self, given: frozenset[str]) -> bool:

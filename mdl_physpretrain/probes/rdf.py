@@ -41,6 +41,7 @@ from mdl_physpretrain.probes.page import (
     spread,
 )
 from mdl_physpretrain.probes.pairs import element_pairs, symbols_of
+from mdl_physpretrain.recipe import CHECK
 from mdl_physpretrain.statistics.seeds import mean_std
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ MAX_PAIR_COLUMNS = 10  # of the table on the page
 def rdf(
     frames: Trajectory | Sequence[Trajectory],
     *,
-    r_max: float = 6.0,
+    r_max: float = CHECK.r_max,
     bins: int = 120,
     pairs: Iterable[str | tuple[str, str]] | None = None,
     skip: int = 0,
@@ -256,7 +257,7 @@ class RadialDistribution(Probe):
     class Options(Section):
         """Range."""
 
-        r_max: Positive = Field(default=6.0, description="Of the RDFs of trajectories on disk, Å.")
+        r_max: Positive = Field(default=CHECK.r_max, description="Of the RDFs of trajectories on disk, Å.")
 
     def kinds(self, *, references: bool) -> tuple[str, ...]:
         return ("rdf", "rdf_errors") if references else ("rdf",)

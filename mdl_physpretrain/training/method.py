@@ -14,7 +14,7 @@ from mdl_physpretrain.augmentation.filter import FilterResult
 from mdl_physpretrain.option_types import validated
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.devices import resolve_device
-from mdl_physpretrain.recipe import Recipe, over_preset
+from mdl_physpretrain.recipe import BACKBONE, Recipe, over_preset
 from mdl_physpretrain.structures import Split, write_structures
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
@@ -55,7 +55,7 @@ def pretrain_and_finetune(
     structures: Split | Sequence[Atoms],
     *,
     val: Sequence[Atoms] | None = None,
-    model: str = "cgcnn",
+    model: str = BACKBONE.name,
     model_args: Mapping[str, Any] | None = None,
     core: str | None = None,
     preset: str = "default",
@@ -98,7 +98,7 @@ def pretrain_and_finetune(
     directory
         The teacher, the labelled structures and both trainings are written
         there; after an interruption the same call goes on with the training that
-        was under way. Another call needs another folder.
+        was under way. Another call needs another folder, and is refused in this one.
     device
         Of the labelling.
     progress
@@ -114,6 +114,8 @@ def pretrain_and_finetune(
         If structures cannot be used.
     TeacherRefused
         If the teacher fails its examination and is not forced.
+    CheckpointError
+        If ``directory`` holds a training of other data, options or seeds.
     """
     if isinstance(structures, Split):
         val = structures.val if val is None else val

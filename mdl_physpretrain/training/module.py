@@ -14,13 +14,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import Parameter
 
-from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.files import replacing
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.checkpoint import save_model
 from mdl_physpretrain.potentials.errors import ErrorSums
 from mdl_physpretrain.training.loss import EFSLoss
+from mdl_physpretrain.training.resume import refuse_other_training
 from mdl_physpretrain.training.sam import ClosureSAM
 
 __all__ = ["KeepBest", "TrainingModule", "make_adamw"]
@@ -44,6 +44,9 @@ class TrainingModule(LightningModule):
         minimisation.
     rho
         Length of SAM's ascent.
+    identity
+        See :func:`mdl_physpretrain.training.resume.training_identity`; a
+        checkpoint of another one is refused.
 
     Notes
     -----
@@ -65,11 +68,13 @@ class TrainingModule(LightningModule):
         scheduler: dict[str, Any],
         optimizer: str = "adamw",
         rho: float = 0.05,
+        identity: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss
         self.learning_rate, self.weight_decay, self.scheduler = learning_rate, weight_decay, scheduler
         self.sam, self.rho = optimizer == "sam", rho
+        self.identity = identity
         self.perturbed = False
         self.validation_sums = ErrorSums()
         self.train_loss = [0.0, 0]
@@ -134,20 +139,12 @@ class TrainingModule(LightningModule):
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **self.scheduler)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val_total"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["training_identity"] = self.identity
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        before = checkpoint["optimizer_states"][0]["param_groups"][0].get("rho")
-        was_sam = before is not None
-        if was_sam != self.sam:
-            names = ("adamw", "sam")
-            raise CheckpointError(
-                f"last.ckpt was written with optimizer {names[was_sam]!r}, not {names[self.sam]!r}: "
-                "train into another directory, or with resume=False"
-            )
-        if was_sam and before != self.rho:
-            raise CheckpointError(
-                f"last.ckpt was written with rho={before}, not {self.rho}: "
-                "train into another directory, or with resume=False"
-            )
+        if self.identity is not None:
+            refuse_other_training(checkpoint.get("training_identity"), self.identity, str(self.trainer.ckpt_path))
 
 
 def make_adamw(parameters: Iterable[Parameter], **options: Any) -> torch.optim.AdamW:

@@ -13,7 +13,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.recipe import Finetune, Pretrain, Training
 from mdl_physpretrain.structures import split_by_parent
 from mdl_physpretrain.structures.randomness import derived_seed
-from mdl_physpretrain.training.network import is_name, new_network
+from mdl_physpretrain.training.network import is_name
 from mdl_physpretrain.training.train import train
 
 __all__ = ["finetune", "pretrain"]
@@ -74,12 +74,16 @@ def pretrain(
     """
     chosen, others = _divided(Pretrain, options)
     kept, held = split_by_parent(labelled, chosen.val_fraction, split_seed)
-    seed = derived_seed(seed, "student")
-    if is_name(model) and parents is not None:
-        model = new_network(model, parents, model_args=model_args, core=core, seed=seed)
-        model_args = core = None
     return train(
-        model, kept, val=held or None, model_args=model_args, core=core, seed=seed, **_of_training(chosen), **others
+        model,
+        kept,
+        val=held or None,
+        parents=parents if is_name(model) else None,
+        model_args=model_args,
+        core=core,
+        seed=derived_seed(seed, "student"),
+        **_of_training(chosen),
+        **others,
     )
 
 

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.option_types import shows_options, validated
 from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.recipe import FINETUNE, Training
 from mdl_physpretrain.structures import validate_structures
 from mdl_physpretrain.training.data import EpochSampler, loader
@@ -25,6 +26,7 @@ from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
 from mdl_physpretrain.training.network import copied_network, is_name, new_network
 from mdl_physpretrain.training.references import shift_reference_energies
+from mdl_physpretrain.training.resume import training_identity
 
 __all__ = ["train"]
 
@@ -42,6 +44,7 @@ def train(
     eam: str | Path | EnergyModel | None = None,
     freeze_eam: bool = False,
     references: dict[str, float] | None = None,
+    parents: Sequence[Atoms] | None = None,
     shift_energies: bool = False,
     seed: int = 0,
     directory: str | Path | None = None,
@@ -71,9 +74,11 @@ def train(
         forget the repulsive core; the share they make of an epoch.
     model_args, core, eam, freeze_eam, references
         See :func:`new_network`; only for a model given by name.
+    parents
+        A model given by name is made from these instead of ``structures``.
     shift_energies
-        Before going on from a model that exists, fit its energies per element
-        to the labels; its forces stay as they are. For finetuning: the
+        Before going on from a model that exists (or was made from ``parents``),
+        fit its energies per element to the labels; its forces stay as they are. For finetuning: the
         teacher's energies need not be on the scale of the reference.
     seed
         Of initial weights and order.
@@ -81,7 +86,8 @@ def train(
         Where ``best.pt``, ``last.ckpt`` and ``history.csv`` go.
     resume
         Go on from ``last.ckpt`` in ``directory`` when it is there; the result
-        is that of an uninterrupted run.
+        is that of an uninterrupted run. Data, options, seed and start must be
+        those that wrote it; ``epochs`` may have grown.
     accelerator, devices, strategy
         Passed to Lightning's Trainer (CPU, GPUs, several of them).
     progress
@@ -108,6 +114,8 @@ def train(
         If an option is unknown or out of range.
     StructureError
         If there is nothing to learn from.
+    CheckpointError
+        If ``last.ckpt`` is of another training.
     """
     chosen = validated(Training, options)
     if not 0 <= replay_fraction < 1:
@@ -117,10 +125,12 @@ def train(
     structures = validate_structures(list(structures), require=())
     if val is not None and len(val) == 0:
         raise StructureError("the validation set is empty; pass val=None to select on the training set")
+    if isinstance(eam, str | Path):
+        eam = load_model(eam, expect="eam")
     if is_name(model):
         network = new_network(
             model,
-            structures,
+            structures if parents is None else parents,
             model_args=model_args,
             core=core,
             eam=eam,
@@ -131,13 +141,25 @@ def train(
     elif model_args or eam is not None or freeze_eam:
         raise ConfigError("model_args, eam and freeze_eam belong to a new model given by name, not to one that exists")
     else:
+        model = model if isinstance(model, EnergyModel) else load_model(model)
         network = copied_network(model, structures, core)
-        if shift_energies:
-            shift_reference_energies(network, structures)
-            network.train()
+    if shift_energies and not (is_name(model) and parents is None):
+        shift_reference_energies(network, structures)
+        network.train()
     if not any(p.requires_grad for p in network.parameters()):
         raise ConfigError("the model has no trainable parameters")
     folder = _prepare(directory)
+    identity = None
+    if folder is not None:  # hashes of all structures
+        identity = training_identity(
+            chosen,
+            {"structures": structures, "val": val, "replay": replay, "parents": parents},
+            {"model": model, "model_args": model_args or {}, "core": core, "eam": eam, "references": references},
+            seed=seed,
+            replay_fraction=replay_fraction,
+            freeze_eam=freeze_eam,
+            shift_energies=shift_energies,
+        )
 
     sampler = EpochSampler(len(structures), n_replay=len(replay), replay_fraction=replay_fraction, seed=seed)
     batches: dict[str, Any] = {"cutoff": network.cutoff, "batch_size": chosen.batch_size, "dtype": network.dtype}
@@ -155,6 +177,7 @@ def train(
         },
         optimizer=chosen.optimizer,
         rho=chosen.rho,
+        identity=identity,
     )
     keep = KeepBest(folder)
     callbacks: list[Any] = [keep]

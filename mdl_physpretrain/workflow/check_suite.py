@@ -9,11 +9,13 @@ from typing import Any
 
 from ase import Atoms
 
+from mdl_physpretrain import recipe
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.executors.transfer import SentPotential, receive
 from mdl_physpretrain.probes.base import Probe, Subject
 from mdl_physpretrain.probes.registry import probe_classes
+from mdl_physpretrain.recipe import CHECK
 from mdl_physpretrain.workflow.suite import Cell, Suite
 
 __all__ = ["MD", "CheckPlan", "CheckSettings", "CheckSuite", "probe_names"]
@@ -59,18 +61,18 @@ class CheckSettings:
     """
 
     seeds: tuple[int, ...] = (0,)
-    ensemble: str = "nvt"
-    temperature: float = 300.0
-    timestep: float = 1.0
-    steps: int = 1000
-    friction: float = 0.01
-    pressure: float = 0.0
-    engine: str = "auto"
-    trajectory_interval: int | None = 10
-    nve_structures: int = 3
-    nve_steps: int = 1000
-    compressed: int = 8
-    r_max: float = 6.0
+    ensemble: str = recipe.MD.ensemble
+    temperature: float = recipe.MD.temperature
+    timestep: float = recipe.MD.timestep
+    steps: int = recipe.MD.steps
+    friction: float = recipe.MD.friction
+    pressure: float = recipe.MD.pressure
+    engine: str = recipe.MD.engine
+    trajectory_interval: int | None = CHECK.trajectory_interval
+    nve_structures: int = CHECK.nve_structures
+    nve_steps: int = CHECK.nve_steps
+    compressed: int = CHECK.compressed
+    r_max: float = CHECK.r_max
     probe: Mapping[str, Any] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
 

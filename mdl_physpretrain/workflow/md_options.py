@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Sources
 from mdl_physpretrain.probes.registry import option_fields
-from mdl_physpretrain.recipe import MolecularDynamics
+from mdl_physpretrain.recipe import CHECK, MolecularDynamics
 from mdl_physpretrain.stability.limits import Limits
 
 __all__ = ["MD", "Condition", "Probe", "Simulation"]
@@ -66,7 +66,7 @@ class MD(Simulation):
         default=None,
         description="Reference trajectories (DFT MD, one file per structure id or frames with that id) for RDFs.",
     )
-    r_max: Positive = Field(default=6.0, description="Of the RDFs of trajectories on disk, Å.")
+    r_max: Positive = Field(default=CHECK.r_max, description="Of the RDFs of trajectories on disk, Å.")
 
     @model_validator(mode="after")
     def _distinct(self) -> MD:

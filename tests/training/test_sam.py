@@ -236,7 +236,7 @@ def test_resumed_equals_uninterrupted(labelled: list[Atoms], tmp_path: Path, ema
     assert history[0] == history[1]
     if ema is None:  # the average gets better every epoch
         assert history[0][-1]["lr"] < 0.03  # the schedule acts on the base optimiser
-    with pytest.raises(CheckpointError, match="written with optimizer 'sam', not 'adamw'"):
+    with pytest.raises(CheckpointError, match="written with optimizer='sam', not 'adamw'"):
         train("cgcnn", labelled, epochs=7, directory=tmp_path / "parts", **{**options, "optimizer": "adamw"})
     with pytest.raises(CheckpointError, match=r"written with rho=.*, not 3"):
         train("cgcnn", labelled, epochs=7, directory=tmp_path / "parts", **{**options, "rho": 3.0})

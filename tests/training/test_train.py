@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import torch
 from ase import Atoms
 from ase.units import GPa
 
-from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import EAM, Prediction, Sum, load_model, predict
 from mdl_physpretrain.potentials.errors import evaluate
@@ -95,6 +96,49 @@ def test_resumed_equals_uninterrupted(labelled: list[Atoms], tmp_path: Path, ema
         with (tmp_path / folder / "history.csv").open() as file:
             without_seconds.append([{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)])
     assert without_seconds[0] == without_seconds[1]
+
+
+def test_another_training_does_not_go_on(labelled: list[Atoms], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"epochs": 1, "model_args": SMALL, "seed": 5, "val": labelled[:2]}
+    first = train("cgcnn", labelled, directory=tmp_path, **options)
+    replay = {"replay": labelled[:1], "replay_fraction": 0.2}
+    relabelled = [atoms.copy() for atoms in labelled]
+    for atoms, old in zip(relabelled, labelled, strict=True):
+        set_labels(atoms, Labels(get_labels(old).energy, 2 * get_labels(old).forces, get_labels(old).stress))
+    others: list[tuple[Any, list[Atoms], dict[str, Any], str]] = [
+        ("cgcnn", labelled, {"seed": 6}, "seed=5, not 6"),
+        ("cgcnn", labelled, {"learning_rate": 0.02}, "learning_rate=0.001, not 0.02"),
+        ("cgcnn", labelled, {"core": "zbl"}, "core=None, not 'zbl'"),
+        ("cgcnn", labelled, {"model_args": {**SMALL, "dim1": 13}}, "model_args="),
+        ("cgcnn", labelled, {"val": None}, "other val"),
+        ("cgcnn", labelled, replay, "other replay"),
+        ("cgcnn", labelled[:-1], {}, "other structures"),
+        ("cgcnn", relabelled, {}, "other structures"),
+        (first, labelled, {"model_args": None}, "another model"),
+    ]
+    for model, data, change, reason in others:
+        with pytest.raises(CheckpointError, match=f"last.ckpt was written with .*{reason}.*: to train anew delete it"):
+            train(model, data, directory=tmp_path, **{**options, **change})
+    again = train("cgcnn", labelled, directory=tmp_path, **options)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    afresh = train("cgcnn", labelled, directory=tmp_path, resume=False, **{**options, "seed": 6})
+    assert afresh.metadata["seed"] == 6
+
+
+def test_a_start_is_the_same_from_a_file(labelled: list[Atoms], tmp_path: Path) -> None:
+    start = new_network("cgcnn", labelled, model_args=SMALL, core="zbl")
+    start.save(tmp_path / "start.pt")
+    train(start, labelled, epochs=1, directory=tmp_path / "out")
+    assert len(train(tmp_path / "start.pt", labelled, epochs=2, directory=tmp_path / "out").metadata["history"]) == 2
+
+
+def test_a_state_of_an_older_version_is_refused(labelled: list[Atoms], tmp_path: Path) -> None:
+    train("cgcnn", labelled, epochs=1, model_args=SMALL, directory=tmp_path)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    del state["training_identity"]
+    torch.save(state, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"does not say of which training it is .* delete it"):
+        train("cgcnn", labelled, epochs=2, model_args=SMALL, directory=tmp_path)
 
 
 def test_killed_training_goes_on(labelled: list[Atoms], tmp_path: Path) -> None:
