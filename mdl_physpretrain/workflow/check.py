@@ -253,7 +253,7 @@ class _Check:
         written = {file for record in stored if record is not None for file in record["outputs"]}
         checked = Checked(self.folder, self.settings, self._tables(written), unanswered=self.unanswered)
         names = list(plan.potentials)
-        checked.verdicts = verdict_table(checked.tables, names, self.unanswered)
+        checked.verdicts = verdict_table(checked.tables, names, self.unanswered, self.settings.options)
         if len(checked.verdicts):
             write_atomic(self.folder / "verdicts.csv", checked.verdicts.to_csv(index=False))
         else:
