@@ -288,7 +288,7 @@ class _Check:
             parts = joint_table(self.judge, probe, kind, cells) if self.judge.asks(probe) and cells else []
             if parts := [part for part in parts if len(part)]:
                 write_atomic(file, joined(parts))
-                tables[kind] = read_table(file)
+                tables[kind] = read_table(file, texts=cls.texts)
             else:
                 file.unlink(missing_ok=True)
         return tables

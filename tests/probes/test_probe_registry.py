@@ -7,6 +7,8 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 import yaml
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from pydantic import Field
 
 from mdl_physpretrain.errors import ConfigError
@@ -17,7 +19,8 @@ from mdl_physpretrain.probes.energy_drift import EnergyDrift
 from mdl_physpretrain.probes.page import PagePart
 from mdl_physpretrain.report.probes import probe_parts
 from mdl_physpretrain.report.read import read_run
-from mdl_physpretrain.workflow.check_suite import CheckSettings
+from mdl_physpretrain.workflow.check import check
+from mdl_physpretrain.workflow.check_suite import CheckSettings, probe_names
 from mdl_physpretrain.workflow.config import RunConfig
 
 
@@ -132,6 +135,30 @@ def test_the_options_of_a_check_are_called_as_the_probes_call_them(tmp_path):
     for name in registry.probe_classes():
         assert registry.make_probe(name, stored).options == registry.make_probe(name, settings.options).options
     assert registry.make_probe("compression", stored).options.n_compressed == 3
+
+
+class Batches(Probe):
+    """Words that look like numbers, or like nothing."""
+
+    name = "batches"
+    question = "from where"
+    asked_of = "potential"
+    files: ClassVar = {"batches": ("batch", "value")}
+    texts = ("batch",)
+
+    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
+        return {"batches": pd.DataFrame({"batch": ["007", "NA"], "value": [7, 8]})}
+
+
+def test_text_of_a_probe_stays_text(entry, tmp_path):
+    entry(("batches", lambda: Batches))
+    skip = [name for name in probe_names() if name != "batches"]
+    atoms = bulk("Cu", cubic=True)
+    atoms.info["structure_id"] = "copper"
+    checked = check({"emt": EMT}, [atoms], output=tmp_path, steps=1, skip=skip, report=False)
+    for table in (checked.tables["batches"], read_run(tmp_path).tables["batches"]):
+        assert table["batch"].tolist() == ["007", "NA"]
+        assert table["value"].tolist() == [7, 8]
 
 
 def test_two_probes_of_one_name_or_a_broken_package_are_told(entry):
