@@ -31,7 +31,7 @@ def probe_classes() -> dict[str, type[Probe]]:
     ------
     ConfigError
         If the package of an entry point cannot be imported, or two probes
-        have one name or fill one table.
+        have one name, fill one table or have one option.
     """
     package = __name__.rpartition(".")[0]
     classes: list[type[Probe]] = []
@@ -55,6 +55,12 @@ def probe_classes() -> dict[str, type[Probe]]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"two probes have the name {twice!r}")
+    owners: dict[str, str] = {}
+    for cls in classes:
+        for option in cls.Options.model_fields:
+            if option in owners:
+                raise ConfigError(f"the probes {owners[option]!r} and {cls.name!r} both have an option {option!r}")
+            owners[option] = cls.name
     return {cls.name: cls for cls in classes}
 
 

@@ -161,6 +161,18 @@ def test_text_of_a_probe_stays_text(entry, tmp_path):
         assert table["value"].tolist() == [7, 8]
 
 
+def test_two_probes_with_one_option_are_told(entry):
+    class Toughness(Hardness):
+        """Named otherwise, with the option of the other one."""
+
+        name = "toughness"
+        files: ClassVar = {"toughness": ("value",)}
+
+    entry(("hardness", lambda: Hardness), ("toughness", lambda: Toughness))
+    with pytest.raises(ConfigError, match="'hardness' and 'toughness' both have an option 'hardness_load'"):
+        registry.option_fields()
+
+
 def test_two_probes_of_one_name_or_a_broken_package_are_told(entry):
     entry(("drift", lambda: EnergyDrift))
     with pytest.raises(ConfigError, match="two probes have the name 'nve'"):
