@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.dynamics import simulate
-from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint
+from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint, OlderRecords
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError, StructureError
 from mdl_physpretrain.executors.transfer import send
@@ -230,18 +231,19 @@ class _Check:
         self.owner[task.name] = name, probe
 
     def refuse_other_potentials(self) -> None:
-        """Make sure that the MD that is there is of these potentials and structures."""
+        """Make sure that the MD that is there is of these potentials and structures.
+
+        That of older versions, whose structures cannot be recognised, is
+        moved away by the task that does it again.
+        """
         for probe in self.judge.probes("simulation"):
             for name, seed, label in self.judge.cells(probe):
                 options = self.settings.simulation(label)
                 del options["engine"]
                 potential = potential_fingerprint(self.judge.potential(name, seed))
-                MDCheckpoint(
-                    self.folder / f"{md_file(seed, name, label)}.runs.npz",
-                    MDSettings(seed=seed, **options),
-                    potential,
-                    self.judge.starts(label),
-                )
+                file = self.folder / f"{md_file(seed, name, label)}.runs.npz"
+                with suppress(OlderRecords):
+                    MDCheckpoint(file, MDSettings(seed=seed, **options), potential, self.judge.starts(label))
 
     def run(self, plan: CheckPlan, report: bool, **options: Any) -> Checked:
         """Do what is not done; join the tables, judge, compare, write the page."""
