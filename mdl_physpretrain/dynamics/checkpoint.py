@@ -16,10 +16,14 @@ from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.stability.lindemann import ALL_PAIRS, PARTNERS
 from mdl_physpretrain.structures.fingerprint import structure_hash
 
-__all__ = ["MDCheckpoint"]
+__all__ = ["MDCheckpoint", "OlderRecords"]
 
 SAVE_SECONDS = 30.0
 SAVE_SHARE = 0.05  # of the time may go into writing
+
+
+class OlderRecords(CheckpointError):
+    """Records of the same potential under the same conditions, by a version that told structures apart otherwise."""
 
 
 class MDCheckpoint:
@@ -35,7 +39,8 @@ class MDCheckpoint:
     Raises
     ------
     CheckpointError
-        If the checkpoint is damaged or of another simulation.
+        If the checkpoint is damaged or of another simulation
+        (:class:`OlderRecords`: or perhaps not).
     """
 
     def __init__(
@@ -63,6 +68,11 @@ class MDCheckpoint:
             if name not in self.hashes:
                 self.others.append(record)  # of a longer list of structures: kept in the file
             elif record.input_hash != self.hashes[name]:
+                if _digits(record.input_hash) != _digits(self.hashes[name]):
+                    raise OlderRecords(
+                        f"{path} was written by an older version of this package, whose structures cannot be "
+                        "recognised; delete it or choose another checkpoint file"
+                    )
                 raise CheckpointError(
                     f"{path} holds another structure {name}, or is of another version of this package; "
                     "delete it or choose another checkpoint file"
@@ -105,3 +115,8 @@ def _start_hash(atoms: Atoms, settings: MDSettings) -> str:
     """Hash of what a trajectory starts from."""
     content = structure_hash(atoms, masses=True, velocities=settings.initial_velocities == "keep")
     return content if len(atoms) <= ALL_PAIRS else f"{content}-{PARTNERS}"  # its Lindemann indices are estimates
+
+
+def _digits(start_hash: str) -> int:
+    """Length of the structure's part of a start's hash, in which the ways of hashing differ."""
+    return len(start_hash.partition("-")[0])

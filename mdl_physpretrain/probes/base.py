@@ -121,8 +121,11 @@ class Probe(ABC):
     files
         The tables that it fills (``<name>.csv`` of a run folder), each with
         the columns without which it says nothing, beside ``arm`` and ``seed``.
-    numbers, flags
-        Columns that hold numbers, or true and false, however they were written.
+    numbers, flags, texts
+        Columns that hold numbers, or true and false, however they were
+        written, or text (``007`` and ``NA`` stay what they are).
+        ``structure_id`` and others that several tables share are text
+        without being named: :data:`mdl_physpretrain.probes.tables.TEXT`.
     Options
         A pydantic section: the ``probe:`` section of a YAML file and
         ``--probe`` of ``physpretrain check`` hold the fields of all probes, so
@@ -143,6 +146,7 @@ class Probe(ABC):
     files: ClassVar[Mapping[str, tuple[str, ...]]]
     numbers: ClassVar[tuple[str, ...]] = ()
     flags: ClassVar[tuple[str, ...]] = ()
+    texts: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Section]] = Section
     expected: ClassVar[frozenset[str]] = frozenset()
     title: ClassVar[str] = ""

@@ -164,6 +164,7 @@ class ForceAlignment(Probe):
     asked_of = "potential"
     needs = frozenset({"eam"})
     files = {"alignment": ("structure_id", "element", "angle")}  # noqa: RUF012
+    texts = ("against",)
     expected = frozenset({"alignment"})
     answer_place = 70
 

@@ -29,6 +29,7 @@ class Physicality(Probe):
     question = "MD stays physical"
     asked_of = "simulation"
     files = {"physicality": ("structure_id", "overlap", "lindemann_violation", "physical")}  # noqa: RUF012
+    texts = ("closest_pair",)
     expected = frozenset({"physicality"})
     answer_place = 10
 

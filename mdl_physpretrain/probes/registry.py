@@ -31,7 +31,7 @@ def probe_classes() -> dict[str, type[Probe]]:
     ------
     ConfigError
         If the package of an entry point cannot be imported, or two probes
-        have one name or fill one table.
+        have one name, fill one table or have one option.
     """
     package = __name__.rpartition(".")[0]
     classes: list[type[Probe]] = []
@@ -55,6 +55,12 @@ def probe_classes() -> dict[str, type[Probe]]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"two probes have the name {twice!r}")
+    owners: dict[str, str] = {}
+    for cls in classes:
+        for option in cls.Options.model_fields:
+            if option in owners:
+                raise ConfigError(f"the probes {owners[option]!r} and {cls.name!r} both have an option {option!r}")
+            owners[option] = cls.name
     return {cls.name: cls for cls in classes}
 
 
@@ -92,6 +98,7 @@ def verdict_table(
     tables: Mapping[str, pd.DataFrame],
     names: list[str],
     unanswered: Mapping[tuple[str, str], str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """The answers of a check: one row per potential and question.
 
@@ -103,19 +110,27 @@ def verdict_table(
         Potentials in order.
     unanswered
         Reasons by potential and probe.
+    options
+        Of the probes; default: theirs.
 
     Returns
     -------
     DataFrame
         ``arm, question, verdict`` (``yes``, ``no``, ``value``: a number without
         a limit, ``unanswered``) and ``finding``.
+
+    Raises
+    ------
+    ConfigError
+        If an option is out of range.
     """
+    probes = [make_probe(name, options or {}) for name in probe_classes()]
     rows = []
     for name in names:
         of_potential = {kind: t[t["arm"] == name] for kind, t in tables.items() if "arm" in t}
-        for cls in probe_classes().values():
-            reason = (unanswered or {}).get((name, cls.name))
-            answer = ("unanswered", reason) if reason is not None else cls().answer(of_potential)
+        for probe in probes:
+            reason = (unanswered or {}).get((name, probe.name))
+            answer = ("unanswered", reason) if reason is not None else probe.answer(of_potential)
             if answer is not None:
-                rows.append({"arm": name, "question": cls.question, "verdict": answer[0], "finding": answer[1]})
+                rows.append({"arm": name, "question": probe.question, "verdict": answer[0], "finding": answer[1]})
     return pd.DataFrame(rows, columns=["arm", "question", "verdict", "finding"])

@@ -10,24 +10,28 @@ import pandas as pd
 
 __all__ = ["TEXT", "joined", "read_table"]
 
-TEXT = ("structure_id", "arm", "pair", "set", "split", "formula", "reason", "closest_pair", "ensemble", "element",
-        "against", "part", "label", "question", "verdict", "finding")  # fmt: skip
+TEXT = ("structure_id", "arm", "pair", "set", "split", "formula", "reason", "ensemble", "element", "part", "label",
+        "question", "verdict", "finding")  # fmt: skip
 NOTHING = ["", "nan", "NaN", "<NA>", "None"]
 
 
-def read_table(path: Path, *, whole_steps: bool = True) -> pd.DataFrame:
+def read_table(path: Path, *, texts: Sequence[str] = (), whole_steps: bool = True) -> pd.DataFrame:
     """A CSV table in which names such as ``NA`` are names, and ``007`` is not 7.
 
     Parameters
     ----------
     path
         Of the file.
+    texts
+        Columns that hold text, beside those that do in every table:
+        :attr:`Probe.texts` of the probe that fills it.
     whole_steps
         ``first_unphysical_step`` holds integers or nothing, as we write it.
     """
     columns = pd.read_csv(path, nrows=0).columns
-    types: Any = dict.fromkeys(TEXT, str) | ({"first_unphysical_step": "Int64"} if whole_steps else {})
-    missing = {c: [""] if c in TEXT else NOTHING for c in columns}
+    text = {*TEXT, *texts}
+    types: Any = dict.fromkeys(text, str) | ({"first_unphysical_step": "Int64"} if whole_steps else {})
+    missing = {c: [""] if c in text else NOTHING for c in columns}
     return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)
 
 

@@ -97,7 +97,7 @@ def table_reader(kind: str) -> Callable[[Path], pd.DataFrame]:
     required = COLUMNS[kind] if probe is None else probe.files[kind]
 
     def read(path: Path) -> pd.DataFrame:
-        frame = read_table(path, whole_steps=False)
+        frame = read_table(path, texts=probe.texts if probe else (), whole_steps=False)
         missing = [c for c in required if c not in frame.columns]
         if missing:
             raise ValueError(f"column {', '.join(missing)} missing")

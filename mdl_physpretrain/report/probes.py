@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mdl_physpretrain.probes.page import DASH, Cell, Column, HtmlTable, PagePart, number
-from mdl_physpretrain.probes.registry import probe_classes
+from mdl_physpretrain.probes.registry import make_probe, probe_classes
 from mdl_physpretrain.report.downloads import Downloads
 from mdl_physpretrain.report.formats import p_value
 from mdl_physpretrain.report.read import RunData
@@ -37,7 +37,7 @@ def probe_parts(run: RunData) -> dict[str, PagePart]:
         cls = probe_classes()[name]
         part = None
         try:
-            part = cls().page(tables, run.arms, "Potential" if run.is_check else "Arm")
+            part = make_probe(name, run.probe_options).page(tables, run.arms, "Potential" if run.is_check else "Arm")
         # as for figures: odd values in a column must not cost the whole report
         except Exception as error:
             run.notes[name] = f"The section {cls.title} could not be made: {error or type(error).__name__}"

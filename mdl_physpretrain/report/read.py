@@ -91,6 +91,18 @@ class RunData:
         return f"Check of {n} potential{'' if n == 1 else 's'}"
 
     @property
+    def probe_options(self) -> dict[str, Any]:
+        """Options of the probes as the folder stores them; what it does not store has its default."""
+        stored = (self.check or {}).get("settings") if self.is_check else self.config
+        sections = stored if isinstance(stored, dict) else {}
+        merged: dict[str, Any] = {}
+        for section in (sections if self.is_check else sections.get("md"), sections.get("probe")):
+            merged |= section if isinstance(section, dict) else {}
+        if self.is_check and "compressed" in merged:
+            merged.setdefault("n_compressed", merged["compressed"])  # as CheckSettings.options calls it
+        return merged
+
+    @property
     def arms(self) -> list[str]:
         """Arms in the order of the configuration (potentials in that of the command), then those of the results."""
         if self.is_check:
@@ -182,8 +194,9 @@ def read_run(run_dir: Path) -> RunData:
 def _answers(run: RunData) -> pd.DataFrame | None:
     """The answers to the probes from their tables."""
     tables = {"efs": run.efs, "physicality": run.physicality, **run.tables}
+    present = {kind: table for kind, table in tables.items() if table is not None}
     try:
-        answers = verdict_table({kind: table for kind, table in tables.items() if table is not None}, run.arms)
+        answers = verdict_table(present, run.arms, options=run.probe_options)
     # as for figures: odd values in a column must not cost the whole report
     except Exception as error:
         run.notes["verdicts"] = f"The questions could not be answered: {error or type(error).__name__}"

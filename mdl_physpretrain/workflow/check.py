@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.dynamics import simulate
-from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint
+from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint, OlderRecords
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError, StructureError
 from mdl_physpretrain.executors.transfer import send
@@ -230,18 +231,19 @@ class _Check:
         self.owner[task.name] = name, probe
 
     def refuse_other_potentials(self) -> None:
-        """Make sure that the MD that is there is of these potentials and structures."""
+        """Make sure that the MD that is there is of these potentials and structures.
+
+        That of older versions, whose structures cannot be recognised, is
+        moved away by the task that does it again.
+        """
         for probe in self.judge.probes("simulation"):
             for name, seed, label in self.judge.cells(probe):
                 options = self.settings.simulation(label)
                 del options["engine"]
                 potential = potential_fingerprint(self.judge.potential(name, seed))
-                MDCheckpoint(
-                    self.folder / f"{md_file(seed, name, label)}.runs.npz",
-                    MDSettings(seed=seed, **options),
-                    potential,
-                    self.judge.starts(label),
-                )
+                file = self.folder / f"{md_file(seed, name, label)}.runs.npz"
+                with suppress(OlderRecords):
+                    MDCheckpoint(file, MDSettings(seed=seed, **options), potential, self.judge.starts(label))
 
     def run(self, plan: CheckPlan, report: bool, **options: Any) -> Checked:
         """Do what is not done; join the tables, judge, compare, write the page."""
@@ -253,7 +255,7 @@ class _Check:
         written = {file for record in stored if record is not None for file in record["outputs"]}
         checked = Checked(self.folder, self.settings, self._tables(written), unanswered=self.unanswered)
         names = list(plan.potentials)
-        checked.verdicts = verdict_table(checked.tables, names, self.unanswered)
+        checked.verdicts = verdict_table(checked.tables, names, self.unanswered, self.settings.options)
         if len(checked.verdicts):
             write_atomic(self.folder / "verdicts.csv", checked.verdicts.to_csv(index=False))
         else:
@@ -288,7 +290,7 @@ class _Check:
             parts = joint_table(self.judge, probe, kind, cells) if self.judge.asks(probe) and cells else []
             if parts := [part for part in parts if len(part)]:
                 write_atomic(file, joined(parts))
-                tables[kind] = read_table(file)
+                tables[kind] = read_table(file, texts=cls.texts)
             else:
                 file.unlink(missing_ok=True)
         return tables

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,11 @@ class Records:
         -------
         bool
             Whether an interrupted attempt at the same work is gone on with.
+
+        Warns
+        -----
+        UserWarning
+            When something was put away: what, and where it is.
         """
         started = self._path(task, "started")
         known = started.read_text() if started.is_file() else None
@@ -144,6 +150,7 @@ class Records:
         away.mkdir(parents=True)
         for path in left:
             shutil.move(path, away / path.name)
+        warnings.warn(f"{task}: done again; what was there is now in {away}", stacklevel=2)
 
     def _path(self, task: str, suffix: str) -> Path:
         return self.stages / f"{_file_name(task)}.{suffix}"

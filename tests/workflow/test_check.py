@@ -267,6 +267,28 @@ def test_md_of_other_code_is_put_aside_and_done_again(metals, tmp_path, monkeypa
     pd.testing.assert_frame_equal(before.tables["physicality"], again.tables["physicality"])
 
 
+def test_md_of_older_versions_is_put_aside_but_not_that_of_other_potentials(metals, tmp_path) -> None:
+    """Their starts were hashed with SHA-256: they cannot be compared, and nothing of them may be lost."""
+    skip = ("errors", "diatomics", "compression", "nve", "rdf", "diffusion")
+    before = run(metals[:1], tmp_path, {"emt": EMT}, skip=skip, report=False)
+    file, record = tmp_path / "seed-0/md/emt.runs.npz", tmp_path / ".stages/md-emt-seed-0.json"
+    runs = Runs.load(file)
+    runs[0].input_hash = "5" * 64
+    runs.save(file)
+    old = file.read_bytes()
+    record.write_text(json.dumps({"task": "md emt seed 0", "fingerprint": "6" * 64, "seconds": 1.0, "outputs": {}}))
+    with pytest.raises(CheckpointError, match="another potential"):
+        run(metals[:1], tmp_path, {"emt": lambda: EMT()}, skip=skip, report=False)
+    assert file.read_bytes() == old
+    with pytest.warns(UserWarning, match=r"md emt seed 0: done again; what was there is now in .*\.replaced"):
+        again = run(metals[:1], tmp_path, {"emt": EMT}, skip=skip, report=False)
+    assert (tmp_path / ".replaced" / "md-emt-seed-0" / "emt.runs.npz").read_bytes() == old
+    pd.testing.assert_frame_equal(before.tables["physicality"], again.tables["physicality"])
+    metals[0].rattle(0.01, seed=9)
+    with pytest.raises(CheckpointError, match="holds another structure m/0"):
+        run(metals[:1], tmp_path, {"emt": EMT}, skip=skip, report=False)
+
+
 def test_more_structures_go_on_with_what_is_there(metals, tmp_path) -> None:
     skip = ("errors", "diatomics", "compression", "nve", "rdf", "diffusion")
     run(metals[:1], tmp_path, {"emt": EMT}, skip=skip, report=False)

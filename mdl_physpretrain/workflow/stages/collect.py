@@ -43,7 +43,7 @@ def joint_table(judge: Suite, probe: Probe, kind: str, cells: Collection[Cell]) 
     """Tables of a kind of several potentials, with what says whose they are."""
     tables = []
     for cell in cells:
-        table = read_table(judge.folder / judge.table_file(probe, kind, cell))
+        table = read_table(judge.folder / judge.table_file(probe, kind, cell), texts=probe.texts)
         arm, seed, label = cell
         if "arm" not in table:
             table = table.assign(seed=seed, arm=arm)
