@@ -46,9 +46,11 @@ class EAMFit(Section):
 
 
 class Teacher(EAMFit):
-    """The potential that labels the augmented structures: a fitted EAM, one that exists, or an ASE calculator."""
+    """The potential that labels the augmented structures: one that is fitted, one that exists, or an ASE calculator."""
 
-    checkpoint: str | None = Field(default=None, description="Use this EAM (.pt) instead of fitting one.")
+    kind: str = Field(default="eam", description="Of potential that is fitted; the options above are the EAM's.")
+    args: dict[str, Any] = Field(default_factory=dict, description="Options of the fit of another kind.")
+    checkpoint: str | None = Field(default=None, description="Use this teacher (.pt) of the kind instead of a fit.")
     calculator: str | None = Field(
         default=None, pattern=r"^[\w.]+:\w+$", description="'module:factory' of an ASE calculator that teaches instead."
     )
@@ -234,13 +236,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def over_preset(content: Mapping[str, Any]) -> dict[str, Any]:
+def over_preset(content: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """Sections over those of the preset that ``content["preset"]`` names.
 
-    The preset's arguments of its network are no other network's.
+    The preset's arguments of its network are no other network's, those of its
+    EAM no other teacher's.
     """
     name = content.get("preset", "default")
-    preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
+    preset = (presets or PRESETS).get(name, {}) if isinstance(name, str) else {}
+    teacher = content.get("teacher")
+    if isinstance(teacher, Mapping) and teacher.get("kind", "eam") != "eam":
+        kept = {k: v for k, v in preset.get("teacher", {}).items() if k not in EAMFit.model_fields}
+        preset = {**preset, "teacher": kept}
     backbone, chosen = preset.get("backbone", {}), content.get("backbone")
     if isinstance(chosen, Mapping) and chosen.get("name") not in (None, backbone.get("name")):
         preset = {**preset, "backbone": {k: v for k, v in backbone.items() if k not in ("name", "args")}}

@@ -57,7 +57,8 @@ COMMANDS: list[tuple[str, type[Section], tuple[str, ...]]] = [
     ("check", recipe.MolecularDynamics, CHECKED),
 ]
 OTHER_WORDS = {
-    recipe.Teacher: {"checkpoint", "calculator", "calculator_args"},  # label --teacher and --arg
+    # fit-teacher --kind and --arg, label --teacher and --arg
+    recipe.Teacher: {"kind", "args", "checkpoint", "calculator", "calculator_args"},
     recipe.MolecularDynamics: set(recipe.MolecularDynamics.model_fields) - set(CHECKED),
 }
 

@@ -1,17 +1,21 @@
-"""Commands for single steps: fit-eam, examine, augment, label, pretrain, finetune, train, evaluate."""
+"""Commands for single steps: fit-eam, fit-teacher, examine, augment, label, pretrain, finetune, train, evaluate."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import Device, Preset, Seed, Structures, Workers, recipe_options
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.recipe import FINETUNE, Augment, EAMFit, Finetune, Perturbation, Pretrain, Training, over_preset
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.teacher.base import NativeTeacher
 
 LABELLED = [name for name in Augment.model_fields if name not in Perturbation.model_fields]
 
@@ -42,24 +46,38 @@ def fit_eam(
     val: Val = None,
 ) -> None:
     """Fit an EAM teacher and examine it (exit code 1 when it fails)."""
-    from mdl_physpretrain.teacher import fit_eam as fitted
+    _fit("eam", structures, val, options, output)
 
-    data = _read(structures)
-    eam: Any = fitted(data, val=_read(val) or None, **options.model_dump(), progress=_bars())
-    eam.save(output)
-    _errors_table({"teacher": eam.metadata["fit"]["errors"], "trivial": eam.metadata["fit"]["trivial"]})
-    passed = _examine(eam, data)
-    typer.echo(f"Wrote {output}")
-    if not passed:
-        raise typer.Exit(1)
+
+@app.command("fit-teacher")
+def fit_teacher(
+    structures: Structures,
+    kind: Annotated[str, typer.Option("--kind", help="Of potential, as teacher.kind of a run.")] = "eam",
+    arg: Annotated[list[str] | None, typer.Option("--arg", help="Option of the fit, e.g. cutoff=8.0.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write.")] = Path("teacher.pt"),
+    val: Val = None,
+) -> None:
+    """Fit a native teacher of any kind and examine it (exit code 1 when it fails)."""
+    from mdl_physpretrain.option_types import validated
+    from mdl_physpretrain.teacher.registry import teacher_kind
+
+    options = validated(teacher_kind(kind, "--kind").Options, _arguments(arg), prefix="--arg ")
+    _fit(kind, structures, val, options, output)
 
 
 @app.command()
-def examine(checkpoint: Annotated[Path, typer.Argument(help="An EAM (.pt).")], structures: Structures) -> None:
-    """Ask an EAM whether it may teach (exit code 1 when it may not)."""
+def examine(checkpoint: Annotated[Path, typer.Argument(help="A teacher (.pt).")], structures: Structures) -> None:
+    """Ask a native teacher whether it may teach (exit code 1 when it may not)."""
     from mdl_physpretrain.potentials import load_model
+    from mdl_physpretrain.teacher.registry import kind_of, teacher_kinds
 
-    if not _examine(load_model(checkpoint, expect="eam"), _read(structures)):
+    model = load_model(checkpoint)
+    kind = kind_of(model)
+    if kind is None:
+        raise CheckpointError(
+            f"{checkpoint} holds {model.registry_name!r}, which is no native teacher ({', '.join(teacher_kinds())})"
+        )
+    if not _examine(kind, model, _read(structures)):
         raise typer.Exit(1)
 
 
@@ -98,7 +116,7 @@ def label(
     executor: Workers = "serial",
     device: Device = "auto",
 ) -> None:
-    """Label structures with an EAM or any ASE calculator, and keep those fit for training."""
+    """Label structures with a native teacher or any ASE calculator, and keep those fit for training."""
     from mdl_physpretrain.executors import open_executor
     from mdl_physpretrain.potentials.factories import calculator_factory
     from mdl_physpretrain.structures import write_structures
@@ -291,12 +309,32 @@ def _arguments(words: list[str] | None) -> dict[str, Any]:
     return values
 
 
-def _examine(eam: Any, structures: list[Any]) -> bool:
+def _fit(kind: str, structures: list[str], val: list[str] | None, options: Section, output: Path) -> None:
+    from mdl_physpretrain.potentials.errors import evaluate as errors_of
+    from mdl_physpretrain.potentials.errors import trivial_errors
+    from mdl_physpretrain.structures import reference_energies
+    from mdl_physpretrain.teacher.registry import teacher_kind
+    from mdl_physpretrain.teacher.source import fitted_teacher
+
+    data = _read(structures)
+    teacher = fitted_teacher(teacher_kind(kind), data, _read(val), options, progress=_bars())
+    teacher.save(output)
+    fit = teacher.metadata.get("fit", {})
+    trivial = fit.get("trivial") or trivial_errors(data, reference_energies(data))
+    _errors_table({"teacher": fit.get("errors") or errors_of(teacher, data), "trivial": trivial})
+    passed = _examine(teacher_kind(kind), teacher, data)
+    typer.echo(f"Wrote {output}")
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _examine(kind: NativeTeacher, model: Any, structures: list[Any]) -> bool:
     from rich.console import Console
 
-    from mdl_physpretrain.teacher import examine as examined
-
-    verdict = examined(eam, structures)
+    verdict = kind.examine(model, structures)
+    if verdict is None:
+        typer.echo(f"A teacher of the kind {kind.name!r} is not examined")
+        return True
     Console().print(verdict.table())
     return verdict.passed
 

@@ -158,10 +158,13 @@ def read_run(run_dir: Path) -> RunData:
     run.environment = take("environment", "environment.json", read_json)
     run.timings = take("timings", "timings.json", read_timings)
     run.summary = take("summary", "data/summary.json", read_mapping(read_json))
-    run.examination = take("examination", "teacher/examination.json", read_examination)
+    # what belongs to every EAM, other kinds of teachers may have or not
+    teacher = (run.config or {}).get("teacher")
+    some = isinstance(teacher, dict) and teacher.get("kind", "eam") != "eam"
+    run.examination = take("examination", "teacher/examination.json", read_examination, quiet=some)
     run.teacher_errors = take("teacher_errors", "teacher/errors.json", read_mapping(read_json))
-    run.teacher_history = take("teacher_history", "teacher/history.csv", table_reader("teacher_history"))
-    run.curves = take("curves", "teacher/curves.csv", table_reader("curves"))
+    run.teacher_history = take("teacher_history", "teacher/history.csv", table_reader("teacher_history"), quiet=some)
+    run.curves = take("curves", "teacher/curves.csv", table_reader("curves"), quiet=some)
     run.filter = take("filter", "augment/filter.json", read_filter)
     run.distances = take("distances", "augment/min_distances.csv", table_reader("distances"))
     run.decomposition = take("decomposition", "teacher/decomposition.csv", table_reader("decomposition"), quiet=True)

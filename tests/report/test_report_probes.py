@@ -215,7 +215,7 @@ def test_diffusion_is_the_mean_over_seeds(page):
 
 def test_decomposition_stands_beside_the_teacher(page):
     rows = {row[0]: row[1:] for row in page.tables["Parts of the teacher"]}
-    assert rows["whole EAM"] == ["9.100", "0.0980", "0.00510", "5.100"]
+    assert rows["whole teacher"] == ["9.100", "0.0980", "0.00510", "5.100"]
     assert "trivial predictor" in rows
 
 
