@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from pydantic import Field
 
+from mdl_physpretrain import plugin_classes
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.probes import registry
@@ -41,7 +42,7 @@ class Entry:
 @pytest.fixture
 def entry(monkeypatch):
     def declare(*entries):
-        monkeypatch.setattr(registry, "entry_points", lambda group: [Entry(name, load) for name, load in entries])
+        monkeypatch.setattr(plugin_classes, "entry_points", lambda group: [Entry(name, load) for name, load in entries])
         registry.probe_classes.cache_clear()
 
     yield declare
