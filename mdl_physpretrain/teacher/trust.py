@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import pandas as pd
 from ase import Atoms
 
 from mdl_physpretrain.graphs.bonds import core_ends, nearest_distances
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.sum import Sum
 from mdl_physpretrain.potentials.zbl import ZBL
-from mdl_physpretrain.teacher.changes import Skill, change_skill
+from mdl_physpretrain.teacher.changes import Skill, change_skill, frame_pairs
+from mdl_physpretrain.teacher.engines import Teacher
 
-__all__ = ["trusted_teacher"]
+__all__ = ["compare_teachers", "trusted_teacher"]
+
+
+def compare_teachers(teachers: Mapping[str, Teacher], structures: Sequence[Atoms]) -> pd.DataFrame:
+    """Skills of several teachers on the same changes between frames, the best first.
+
+    Parameters
+    ----------
+    teachers
+        By name; each what :func:`mdl_physpretrain.teacher.label` takes.
+    structures
+        With reference forces, better not those the teachers were fitted to.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``teacher``, ``error``, ``trivial`` (eV/Å), ``trust``,
+        ``correlation``, ``pairs``; sorted by error. All NaN where there are no
+        two frames of the same atoms.
+    """
+    pairs = frame_pairs(structures)
+    rows = [{"teacher": name, **change_skill(each, structures, pairs).to_dict()} for name, each in teachers.items()]
+    return pd.DataFrame(rows).sort_values("error", kind="stable", ignore_index=True)
 
 
 def trusted_teacher(

@@ -11,7 +11,7 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import predict
 from mdl_physpretrain.potentials.ionic import IonicPair
 from mdl_physpretrain.teacher.changes import Skill
-from mdl_physpretrain.teacher.trust import trusted_teacher
+from mdl_physpretrain.teacher.trust import compare_teachers, trusted_teacher
 
 
 def _teacher() -> pp.EnergyModel:
@@ -56,3 +56,13 @@ def test_trust_is_measured_where_it_is_not_given(rocksalt):
     _, skill = trusted_teacher(_teacher(), rocksalt)
     assert skill.pairs > 0
     assert 0 <= skill.trust <= 1
+
+
+def test_teachers_are_compared_on_the_same_changes(rocksalt):
+    table = compare_teachers({"nothing": pp.ZBL(inner=0.1, outer=0.2).double(), "pairs": _teacher()}, rocksalt)
+    assert set(table["teacher"]) == {"nothing", "pairs"}
+    assert table["error"].is_monotonic_increasing
+    assert table["trivial"].nunique() == 1
+    nothing = table.set_index("teacher").loc["nothing"]
+    assert nothing["error"] == pytest.approx(nothing["trivial"])
+    assert nothing["trust"] == 0
