@@ -22,9 +22,12 @@ _EXPORTS = {
     "evaluate": "potentials",
     "examine": "teacher",
     "fit_eam": "teacher",
+    "finetune": "training",
     "label": "teacher",
     "load_model": "potentials",
     "predict": "potentials",
+    "pretrain": "training",
+    "pretrain_and_finetune": "training",
     "read_structures": "structures",
     "save_model": "potentials",
     "simulate": "dynamics",
@@ -54,6 +57,9 @@ if TYPE_CHECKING:
     from mdl_physpretrain.teacher import examine as examine  # type: ignore[no-redef]
     from mdl_physpretrain.teacher import fit_eam as fit_eam
     from mdl_physpretrain.teacher import label as label  # type: ignore[no-redef]
+    from mdl_physpretrain.training import finetune as finetune
+    from mdl_physpretrain.training import pretrain as pretrain
+    from mdl_physpretrain.training import pretrain_and_finetune as pretrain_and_finetune
     from mdl_physpretrain.training import train as train  # type: ignore[no-redef]
 
 __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604

@@ -28,10 +28,19 @@ class StructureError(PhysPretrainError, ValueError):
         structure: str | int | None = None,
         field: str | None = None,
     ) -> None:
-        self.file, self.structure, self.field = file, structure, field
+        self.message, self.file, self.structure, self.field = message, file, structure, field
         places = {"file": file, "structure": structure, "field": field}
         where = ", ".join(f"{name} {place!s}" for name, place in places.items() if place is not None)
         super().__init__(f"{where}: {message}" if where else message)
+
+    def at(self, *, file: str | Path | None = None, structure: str | int | None = None) -> StructureError:
+        """The same error with the file and the structure it happened in; places it names already are kept."""
+        return StructureError(
+            self.message,
+            file=file if self.file is None else self.file,
+            structure=structure if self.structure is None else self.structure,
+            field=self.field,
+        )
 
 
 class ConfigError(PhysPretrainError, ValueError):

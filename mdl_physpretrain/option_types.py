@@ -1,12 +1,33 @@
-"""Types that options are made of: counts, shares, positive numbers, lists of files."""
+"""Types that options are made of, and the words for an option that is wrong."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
-__all__ = ["Count", "NotNegative", "Positive", "Section", "Share", "Sources", "Weights", "none_as_text"]
+from mdl_physpretrain.errors import ConfigError
+
+__all__ = [
+    "Count",
+    "NotNegative",
+    "Positive",
+    "Section",
+    "Share",
+    "Sources",
+    "Weights",
+    "none_as_text",
+    "option_fields",
+    "problems",
+    "shows_options",
+    "validated",
+]
+
+Place = tuple[str | int, ...]
 
 
 def _share(value: Any) -> Any:
@@ -40,3 +61,138 @@ class Section(BaseModel):
     """Options that belong together; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
+
+
+SectionType = TypeVar("SectionType", bound=BaseModel)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def validated(section: type[SectionType], values: Mapping[str, Any], prefix: str = "") -> SectionType:
+    """A section with these values and its defaults.
+
+    Parameters
+    ----------
+    section
+        Its class.
+    values
+        By the names of its fields.
+    prefix
+        Before the names in messages, e.g. ``"--"`` or ``"physpretrain."``.
+
+    Raises
+    ------
+    ConfigError
+        Naming every unknown option, with the nearest valid one, and every value out of range.
+    """
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(problems(error, section, prefix=prefix)) from None
+
+
+def shows_options(section: type[BaseModel]) -> Callable[[Function], Function]:
+    """Decorator: the ``**options`` of a function are the section's fields, and its signature lists them."""
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        fields = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=field.get_default(), annotation=field.annotation
+            )
+            for name, field in section.model_fields.items()
+            if name not in signature.parameters
+        ]
+        function.__signature__ = signature.replace(parameters=[*named, *fields])  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def problems(
+    error: ValidationError,
+    section: type[BaseModel],
+    *,
+    prefix: str = "",
+    line_of: Callable[[Place], str | None] = lambda place: None,
+) -> str:
+    """One line for every wrong option: where it stands, what is wrong, the nearest valid one.
+
+    Parameters
+    ----------
+    error
+        Of ``section``.
+    section
+        That was validated.
+    prefix
+        Before every name.
+    line_of
+        The file and line in which an option stands, if it stands in one.
+    """
+    return "\n".join(dict.fromkeys(_sentence(one, section, prefix, line_of) for one in error.errors()))
+
+
+def option_fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Dotted name and description of every option of a section and of the sections in it."""
+    for name, field in section.model_fields.items():
+        inner = _section_in(field.annotation)
+        if inner is None or get_origin(field.annotation) is list:
+            yield prefix + name, field
+        else:
+            mapping = get_origin(field.annotation) is dict
+            yield from option_fields(inner, f"{prefix}{name}.{'<name>.' if mapping else ''}")
+
+
+def _sentence(error: Any, section: type[BaseModel], prefix: str, line_of: Callable[[Place], str | None]) -> str:
+    place: Place = tuple(p for p in error["loc"] if p != "[key]")
+    name, line = prefix + ".".join(map(str, place)), line_of(place)
+    start = f"{line}: " if line else ""
+    kind, value = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        return f"{start}unknown key {name!r}{_hint(place, section, prefix)}"
+    if kind == "missing":
+        return f"{start}{name} is required"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    shown = "" if isinstance(value, (dict, BaseModel)) and kind == "value_error" else f", not {value!r}"
+    near = difflib.get_close_matches(value, _choices(error), n=1, cutoff=0.5) if isinstance(value, str) else []
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{start}{name or 'configuration'}: {message}{shown}{hint}"
+
+
+def _choices(error: Any) -> list[str]:
+    expected = str(error.get("ctx", {}).get("expected", ""))
+    return [word.strip(" '") for part in expected.split(",") for word in part.split(" or ")]
+
+
+def _hint(place: Place, section: type[BaseModel], prefix: str) -> str:
+    """The nearest valid key, here or in another section."""
+    key, above = str(place[-1]), place[:-1]
+    here = _keys_under(above, section)
+    lowered = {name.lower(): name for name in here}
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), lowered, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {prefix + '.'.join(map(str, (*above, lowered[near[0]])))!r}?"
+    elsewhere = [p for p, _ in option_fields(section) if p.rsplit(".", 1)[-1] == key]
+    elsewhere += [s for s in section.model_fields if s == key and s not in elsewhere]
+    if elsewhere:
+        return f"; it belongs elsewhere: {', '.join(repr(prefix + p) for p in elsewhere)}"
+    return f"; valid keys here: {', '.join(here)}" if here else ""
+
+
+def _keys_under(place: Place, section: type[BaseModel]) -> list[str]:
+    names = list(place)
+    while names:
+        field = section.model_fields.get(str(names.pop(0)))
+        inner = None if field is None else _section_in(field.annotation)
+        if field is None or inner is None:
+            return []
+        if get_origin(field.annotation) in (dict, list) and names:
+            names.pop(0)  # the arm's own name, the place in the list
+        section = inner
+    return list(section.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    candidates = [annotation, *get_args(annotation)]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)

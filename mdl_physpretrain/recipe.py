@@ -5,17 +5,37 @@ Python functions, command line, YAML files and both plugins take their defaults 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Weights
+from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Sources, Weights, none_as_text
 
-__all__ = ["PRESETS", "Augment", "Finetune", "Pretrain", "Teacher", "Training"]
+__all__ = [
+    "AUGMENT",
+    "FINETUNE",
+    "MD",
+    "PRESETS",
+    "TEACHER",
+    "TRAINING",
+    "Augment",
+    "Backbone",
+    "EAMFit",
+    "Finetune",
+    "MolecularDynamics",
+    "Perturbation",
+    "Pretrain",
+    "Recipe",
+    "Teacher",
+    "Training",
+    "merge",
+    "over_preset",
+]
 
 
-class Teacher(Section):
-    """The potential that labels the augmented structures."""
+class EAMFit(Section):
+    """How an EAM is fitted."""
 
     preset: Literal["default", "paper"] = Field(default="default", description="Of the EAM fit.")
     cutoff: float = Field(default=8.0, gt=0, le=20, description="Of the EAM, Å.")
@@ -23,6 +43,11 @@ class Teacher(Section):
     epochs: Count | None = Field(default=None, description="Of the fit; null: the preset's.")
     weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
     seed: int = Field(default=0, ge=0, description="Of the fit.")
+
+
+class Teacher(EAMFit):
+    """The potential that labels the augmented structures: a fitted EAM, one that exists, or an ASE calculator."""
+
     checkpoint: str | None = Field(default=None, description="Use this EAM (.pt) instead of fitting one.")
     calculator: str | None = Field(
         default=None, pattern=r"^[\w.]+:\w+$", description="'module:factory' of an ASE calculator that teaches instead."
@@ -37,8 +62,8 @@ class Teacher(Section):
         return self
 
 
-class Augment(Section):
-    """Algorithm 1, Table A.1's ladder, and the label filter."""
+class Perturbation(Section):
+    """Algorithm 1 and Table A.1's ladder."""
 
     n_aug: Count = Field(default=5, description="Rounds per structure.")
     n_pairs: int = Field(default=4, ge=0, description="Close pairs pulled together.")
@@ -56,6 +81,11 @@ class Augment(Section):
         default="every-kind", description="Pull the closest pairs (the paper), or some of every pair of elements."
     )
     seed: int = Field(default=0, ge=0, description="Of the perturbations.")
+
+
+class Augment(Perturbation):
+    """Structures perturbed, labelled and filtered."""
+
     anchor: bool = Field(default=True, description="Correct the teacher's labels to first order with the parents' own.")
     batch_size: Count = Field(default=64, description="Structures labelled at once.")
     max_force: Positive | None = Field(default=100.0, description="Filter: largest force on an atom, eV/Å.")
@@ -66,6 +96,16 @@ class Augment(Section):
     min_distance: Positive | None = Field(default=None, description="Filter: smallest distance, Å.")
     filter_distance_factor: Positive | None = Field(
         default=None, description="Filter: smallest distance in sums of covalent radii."
+    )
+
+
+class Backbone(Section):
+    """The network that is trained."""
+
+    name: str = Field(default="cgcnn", description="Registered model.")
+    args: dict[str, Any] = Field(default_factory=dict, description="Constructor arguments, e.g. cutoff (Å).")
+    core: Annotated[Literal["none", "zbl"], BeforeValidator(none_as_text)] = Field(
+        default="none", description="'zbl' adds a fixed ZBL repulsion, unless an arm says otherwise."
     )
 
 
@@ -119,6 +159,50 @@ class Finetune(Training):
     )
 
 
+class MolecularDynamics(Section):
+    """One molecular dynamics of finished potentials."""
+
+    ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin, Berendsen, velocity Verlet.")
+    temperature: NotNegative = Field(default=300.0, description="K.")
+    timestep: Positive = Field(default=1.0, description="fs.")
+    steps: int = Field(default=1000, ge=0, description="Number of steps.")
+    n_structures: Count | None = Field(default=100, description="At most so many starting structures (random choice).")
+    source: Sources = Field(default=["test"], description="'test', 'val', 'train', or files of starting structures.")
+    max_atoms: Count | None = Field(default=None, description="Leave larger structures out.")
+    friction: NotNegative = Field(default=0.01, description="Langevin, 1/fs.")
+    pressure: float = Field(default=0.0, allow_inf_nan=False, description="eV/Å³ (1 GPa = 0.00624).")
+    taut: Positive = Field(default=500.0, description="Berendsen thermostat, fs.")
+    taup: Positive = Field(default=1000.0, description="Berendsen barostat, fs.")
+    compressibility: Positive | None = Field(default=None, description="Å³/eV; null: that of water.")
+    engine: Literal["auto", "ase", "batched"] = Field(default="auto", description="Who integrates.")
+    stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(
+        default=["overlap", "nan", "explosion"], description="Events that end a trajectory."
+    )
+    lindemann_variant: Literal["literature", "printed"] = Field(
+        default="literature", description="With the root, or without."
+    )
+    interval: Count = Field(default=1, description="Steps between two looks at overlap and Lindemann.")
+    trace_interval: Count = Field(default=10, description="Steps between two points of the traces.")
+    trajectory_interval: Count | None = Field(
+        default=None, description="Steps between frames on disk; null: no trajectories."
+    )
+    skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
+
+
+class Recipe(Section):
+    """The whole method: teacher, labels, network, pretraining, finetuning."""
+
+    preset: Literal["default", "paper"] = Field(default="default", description="'paper': exactly the paper's settings.")
+    teacher: Teacher = Field(default_factory=Teacher)
+    augment: Augment = Field(default_factory=Augment)
+    backbone: Backbone = Field(default_factory=Backbone)
+    pretrain: Pretrain = Field(default_factory=Pretrain)
+    finetune: Finetune = Field(default_factory=Finetune)
+
+
+#: The defaults, for the signatures of the functions that take these options one by one.
+TEACHER, AUGMENT, TRAINING, FINETUNE, MD = Teacher(), Augment(), Training(), Finetune(), MolecularDynamics()
+
 #: Merged below the user's own keys. The paper's: section 2.2.2, Algorithm 1, Table A.1 (silica,
 #: CGCNN), Appendix C, section 4.1 (epochs), Table 1 (MD). It examined no teacher, hence ``force``.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -148,3 +232,29 @@ PRESETS: dict[str, dict[str, Any]] = {
         "md": {"timestep": 1.0, "steps": 5000, "n_structures": 100, "friction": 0.01},
     },
 }
+
+
+def over_preset(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections over those of the preset that ``content["preset"]`` names.
+
+    The preset's arguments of its network are no other network's.
+    """
+    name = content.get("preset", "default")
+    preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
+    backbone, chosen = preset.get("backbone", {}), content.get("backbone")
+    if isinstance(chosen, Mapping) and chosen.get("name") not in (None, backbone.get("name")):
+        preset = {**preset, "backbone": {k: v for k, v in backbone.items() if k not in ("name", "args")}}
+    return merge(preset, content)
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, mappings key by key, anything else replaced.
+
+    ``arms`` is replaced as a whole: a file that lists arms means these.
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        mappings = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if mappings and key != "arms" else value  # type: ignore[arg-type]
+    return merged

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-__all__ = ["dependencies", "source_hash"]
+__all__ = ["code_hash", "dependencies", "source_hash"]
 
 PACKAGE = "mdl_physpretrain"
 ROOT = Path(__file__).parent
@@ -17,8 +19,10 @@ ROOT = Path(__file__).parent
 def dependencies(modules: Iterable[str]) -> frozenset[str]:
     """Modules of the package that are reached by the imports of some modules, these included.
 
-    Imports inside functions count, those under ``if TYPE_CHECKING`` do not: they are never executed. A package
-    (``mdl_physpretrain.potentials``) stands for its ``__init__.py``.
+    Imports inside functions count, those under ``if TYPE_CHECKING`` do not: they are never executed. A name that a
+    package's ``__init__.py`` takes from a module stands for that module, so that the other names of the package do
+    not count; the package's root, with the version, counts for nothing. What is looked up by name at run time
+    (potentials, probes) cannot be seen: who uses it has to name its module, too.
 
     Parameters
     ----------
@@ -35,13 +39,34 @@ def dependencies(modules: Iterable[str]) -> frozenset[str]:
     return frozenset(reached)
 
 
-@cache
 def source_hash(modules: frozenset[str]) -> str:
     """SHA-256 of the source of modules, without comments, docstrings and layout, which change no result."""
-    digest = hashlib.sha256()
-    for name in sorted(modules):
-        digest.update(f"{name}\0{_without_docstrings(name)}\0".encode())
-    return digest.hexdigest()
+    text = "".join(f"{name}\0{_digest(name)}\0" for name in sorted(modules))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code_hash(modules: Iterable[str]) -> str:
+    """SHA-256 of all code that modules run.
+
+    Parameters
+    ----------
+    modules
+        Of the package: with all that they reach. Of others: their own file.
+    """
+    modules = sorted(set(modules))
+    foreign = [(name, _foreign_digest(name)) for name in modules if _file(name) is None]
+    return hashlib.sha256(f"{source_hash(dependencies(modules))}{foreign}".encode()).hexdigest()
+
+
+def _foreign_digest(module: str) -> str:
+    """Hash of the file of a module outside the package; empty where there is none."""
+    path = getattr(sys.modules.get(module), "__file__", None)
+    try:
+        if path is None:
+            path = getattr(importlib.util.find_spec(module), "origin", None)
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    except (ImportError, OSError, ValueError):
+        return ""
 
 
 def _file(module: str) -> Path | None:
@@ -69,9 +94,25 @@ def _import_targets(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             for alias in node.names:
-                submodule = f"{node.module}.{alias.name}"
-                yield submodule if _file(submodule) is not None else node.module
+                target = _definer(node.module, alias.name)
+                if target != PACKAGE:
+                    yield target
         yield from _import_targets(node)
+
+
+def _definer(module: str, name: str) -> str:
+    """The module that ``from module import name`` is about: a submodule, or where a package has the name from."""
+    submodule = f"{module}.{name}"
+    if _file(submodule) is not None:
+        return submodule
+    file = _file(module)
+    if file is not None and file.name == "__init__.py":
+        for node in _tree(module).body:
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                for alias in node.names:
+                    if (alias.asname or alias.name) == name:
+                        return _definer(node.module, alias.name)
+    return module
 
 
 @cache
@@ -81,7 +122,9 @@ def _tree(module: str) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
-def _without_docstrings(module: str) -> str:
+@cache
+def _digest(module: str) -> str:
+    """Hash of a module's source without comments and docstrings."""
     file = _file(module)
     assert file is not None
     tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -94,4 +137,4 @@ def _without_docstrings(module: str) -> str:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:]
-    return ast.dump(tree)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

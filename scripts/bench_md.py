@@ -33,12 +33,13 @@ import torch
 import yaml
 from ase import Atoms, units
 
-from mdl_physpretrain.dynamics.batched import BatchedRun, split_batches
+from mdl_physpretrain.dynamics.batched_engine import BatchedRun, split_batches
 from mdl_physpretrain.dynamics.settings import MDSettings
-from mdl_physpretrain.dynamics.state import maxwell_velocities, structure_rng
+from mdl_physpretrain.dynamics.state import maxwell_velocities
 from mdl_physpretrain.potentials import CGCNN, EAM, EnergyModel
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.structures.randomness import trajectory_rng
 
 TEMPERATURE, TIMESTEP, FRICTION = 300.0, 1.0, 0.01  # K, fs, 1/fs
 OURS = "simulate, batched"
@@ -97,7 +98,7 @@ def batched(
     runs = []
     for batch in split_batches(structures, batch_atoms):
         atoms = [structures[k].copy() for k in batch]
-        rngs = [structure_rng(0, a.info["structure_id"]) for a in atoms]
+        rngs = [trajectory_rng(0, a.info["structure_id"]) for a in atoms]
         for a, rng in zip(atoms, rngs, strict=True):
             a.set_velocities(maxwell_velocities(a.get_masses(), TEMPERATURE, rng))
         with torch.no_grad():

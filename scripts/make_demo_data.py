@@ -34,6 +34,8 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from ase.spacegroup import crystal
 
+from mdl_physpretrain.dynamics import assess, simulate
+
 LABEL_SOURCE = "CHGNet 0.3.0 (not DFT)"
 OUTPUT = Path(__file__).parents[1] / "mdl_physpretrain" / "data" / "demo.extxyz"
 SEED = 20240
@@ -254,22 +256,6 @@ def rattle(atoms: Atoms, sigma: float, rng: np.random.Generator) -> Atoms:
     return moved
 
 
-def langevin(
-    atoms: Atoms, calc: Calculator, rng: np.random.Generator, *, temperature: float, steps: int, interval: int
-) -> Iterator[Atoms]:
-    """Frames of an NVT run (temperature in K, 1 fs steps), every ``interval`` steps."""
-    from ase.md.langevin import Langevin
-
-    atoms = atoms.copy()
-    atoms.calc = calc
-    spread = np.sqrt(units.kB * temperature * atoms.get_masses())
-    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * spread[:, None])
-    dynamics = Langevin(atoms, units.fs, temperature_K=temperature, friction=0.01 / units.fs, rng=rng, fixcm=False)
-    for _ in range(steps // interval):
-        dynamics.run(interval)
-        yield _bare(atoms)
-
-
 def configurations(reference: Crystal, calc: Calculator, rng: np.random.Generator) -> Iterator[tuple[str, Atoms]]:
     """(kind, structure) of every configuration of one crystal."""
     path = relax(reference.build(), calc)
@@ -348,23 +334,17 @@ def make(output: Path) -> None:
     print(f"{len(frames)} structures, {len(text) / 1e6:.2f} MB, sha256 {digest}: {output}")
 
 
-def closest(atoms: Atoms) -> float:
-    """Smallest distance in Å, an atom's own periodic images included."""
-    from ase.neighborlist import neighbor_list
-
-    return float(neighbor_list("d", atoms, 5.0).min())
-
-
 def check_md(length: int) -> None:
-    """Run every crystal at 1000 K under CHGNet and print its closest approach."""
+    """Run every crystal at 1000 K under CHGNet for so many fs and print its closest approach."""
     calc = chgnet_calculator()
-    for number, reference in enumerate(CRYSTALS):
-        rng = np.random.default_rng([SEED, number, 1])
-        relaxed = relax(reference.build(), calc)[-1]
-        frames = langevin(relaxed, calc, rng, temperature=1000.0, steps=length, interval=5)
-        smallest = min(closest(frame) for frame in frames)
-        threshold = 0.5 * closest(relaxed)
-        print(f"{reference.name}: closest {smallest:.2f} Å, overlap threshold {threshold:.2f} Å", flush=True)
+    crystals = []
+    for reference in CRYSTALS:
+        crystals.append(relax(reference.build(), calc)[-1])
+        crystals[-1].info["structure_id"] = reference.name
+    runs = simulate(calc, crystals, temperature=1000.0, steps=length, interval=5, stop_on=(), progress=True)
+    for row in assess(runs).itertuples():
+        limit = f"overlap threshold {row.overlap_threshold:.2f} Å"
+        print(f"{row.structure_id}: closest {row.min_distance:.2f} Å, {limit}", flush=True)
 
 
 def main() -> None:

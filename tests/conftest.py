@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ.setdefault("NUMBA_NUM_THREADS", "2")  # on one core, too: kernels are tested on two threads
+
 import numpy as np
 import pytest
 import torch

@@ -135,7 +135,9 @@ def test_steps_one_by_one(data, tmp_path):
     assert (call("examine", teacher, data).exit_code == 0) == passed
     fine("augment", data, "-o", perturbed, "--n-aug", 2, "--pull", 0.3)
     assert len(read_structures(perturbed)) == 16
-    fine("label", perturbed, "-o", labelled, "--teacher", teacher, "--force")
+    refused = call("label", perturbed, "-o", labelled, "--teacher", teacher, "--force")
+    assert "--parents FILE, or --no-anchor" in " ".join(refused.stderr.split())
+    fine("label", perturbed, "-o", labelled, "--teacher", teacher, "--force", "--parents", data, "--max-force", "none")
     assert all(get_labels(a).forces is not None for a in read_structures(labelled))
     assert not list(tmp_path.glob(".*.journal"))
 

@@ -5,7 +5,8 @@ from mdl_physpretrain.augmentation.distances import pair_min_distances
 from mdl_physpretrain.augmentation.filter import FilterResult, filter_labels
 from mdl_physpretrain.augmentation.ladder import TABLE_A1, strength_ladder
 from mdl_physpretrain.augmentation.pairs import ClosePairs, close_pairs
-from mdl_physpretrain.structures.randomness import stable_id, structure_rng
+from mdl_physpretrain.structures.identifiers import stable_id
+from mdl_physpretrain.structures.randomness import structure_rng
 
 __all__ = [
     "TABLE_A1",

@@ -21,7 +21,9 @@ from mdl_physpretrain.augmentation.ladder import Ladder, strength_ladder
 from mdl_physpretrain.augmentation.pairs import close_pairs, kinds_of_pairs
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.progress import track
-from mdl_physpretrain.structures.randomness import require_unique_ids, stable_id, structure_rng
+from mdl_physpretrain.recipe import AUGMENT
+from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
+from mdl_physpretrain.structures.randomness import structure_rng
 
 __all__ = ["Augmented", "Convention", "augment", "augment_iter"]
 
@@ -60,21 +62,21 @@ class _Options:
 def augment(
     structures: Sequence[Atoms],
     *,
-    n_aug: int = 5,
-    n_pairs: int = 4,
-    pull: float = 1.0,
-    n_sites: int = 5,
-    perturb: float = 1.0,
-    seed: int = 0,
-    convention: Convention = "paper",
-    ladder: Ladder = "down",
-    min_distance_factor: float | None = None,
-    pairs: Pairs = "closest",
+    n_aug: int = AUGMENT.n_aug,
+    n_pairs: int = AUGMENT.n_pairs,
+    pull: float = AUGMENT.pull,
+    n_sites: int = AUGMENT.n_sites,
+    perturb: float = AUGMENT.perturb,
+    seed: int = AUGMENT.seed,
+    convention: Convention = AUGMENT.convention,
+    ladder: Ladder = AUGMENT.ladder,
+    min_distance_factor: float | None = AUGMENT.min_distance_factor,
+    pairs: Pairs = AUGMENT.pairs,
     progress: bool = False,
 ) -> Augmented:
     """``n_aug`` perturbed copies of every structure (Algorithm 1, Table A.1).
 
-    In each round the ``n_pairs`` closest pairs of atoms that share no atom are
+    In each round ``n_pairs`` close pairs of atoms that share no atom are
     pulled together along their minimum-image vector by ``s ~ U(0, pull)``,
     then ``n_sites`` random atoms are displaced in a random direction by
     ``r ~ U(0, perturb)``. The cell stays; labels of the parents are not
@@ -101,7 +103,7 @@ def augment(
         ``"down"``: round strengths ``linspace(max, 0, n_aug, endpoint=False)``
         (Table A.1); ``"up"``: ``linspace(0, max, n_aug)`` (authors' script).
     min_distance_factor
-        ``None`` (the paper): nothing stops a pull, and one with
+        ``None`` (the paper, section 2.3): nothing stops a pull, and one with
         ``2 s > d`` carries the two atoms through each other. Otherwise ``s``
         is drawn from the part of ``[0, pull]`` that leaves the pair at least
         this multiple of the sum of its covalent radii apart (nothing, if the
@@ -139,7 +141,7 @@ def augment(
     if not structures:
         raise StructureError("there are no structures to augment")
     names = require_unique_ids(structures, "structures")
-    made = Augmented(
+    augmented = Augmented(
         augment_iter(
             track(structures, "augment", enabled=progress),
             n_aug=n_aug,
@@ -155,29 +157,29 @@ def augment(
         ),
         skipped=[name for name, atoms in zip(names, structures, strict=True) if len(atoms) < 2],
     )
-    if made.skipped:
-        shown = ", ".join(made.skipped[:5]) + (", ..." if len(made.skipped) > 5 else "")
+    if augmented.skipped:
+        shown = ", ".join(augmented.skipped[:5]) + (", ..." if len(augmented.skipped) > 5 else "")
         warnings.warn(
-            f"{len(made.skipped)} of {len(structures)} structures have fewer than two atoms "
+            f"{len(augmented.skipped)} of {len(structures)} structures have fewer than two atoms "
             f"and were not augmented: {shown}",
             stacklevel=2,
         )
-    return made
+    return augmented
 
 
 def augment_iter(
     structures: Iterable[Atoms],
     *,
-    n_aug: int = 5,
-    n_pairs: int = 4,
-    pull: float = 1.0,
-    n_sites: int = 5,
-    perturb: float = 1.0,
-    seed: int = 0,
-    convention: Convention = "paper",
-    ladder: Ladder = "down",
-    min_distance_factor: float | None = None,
-    pairs: Pairs = "closest",
+    n_aug: int = AUGMENT.n_aug,
+    n_pairs: int = AUGMENT.n_pairs,
+    pull: float = AUGMENT.pull,
+    n_sites: int = AUGMENT.n_sites,
+    perturb: float = AUGMENT.perturb,
+    seed: int = AUGMENT.seed,
+    convention: Convention = AUGMENT.convention,
+    ladder: Ladder = AUGMENT.ladder,
+    min_distance_factor: float | None = AUGMENT.min_distance_factor,
+    pairs: Pairs = AUGMENT.pairs,
 ) -> Iterator[Atoms]:
     """Like :func:`augment`, one structure at a time, for sets that exceed memory.
 

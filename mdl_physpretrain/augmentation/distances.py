@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import neighbour_list
-from mdl_physpretrain.structures.randomness import stable_id
+from mdl_physpretrain.structures.identifiers import stable_id
 
 __all__ = ["pair_min_distances"]
 
@@ -76,9 +76,8 @@ def shortest_edges(atoms: Atoms, cutoff: float, name: str) -> tuple[np.ndarray, 
 def _minima(atoms: Atoms, cutoff: float, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Codes ``256 z_small + z_large`` of the element pairs present and their smallest distances (Å)."""
     numbers, distances = shortest_edges(atoms, cutoff, name)
-    elements = np.unique(atoms.numbers)
-    smaller, larger = np.sort(np.searchsorted(elements, numbers), axis=0)
-    table = np.full((len(elements), len(elements)), np.inf)
-    np.minimum.at(table, (smaller, larger), distances)
-    a, b = np.nonzero(np.isfinite(table))
-    return 256 * elements[a].astype(int) + elements[b], table[a, b]
+    smaller, larger = np.sort(numbers.astype(int), axis=0)
+    codes, code_of_edge = np.unique(256 * smaller + larger, return_inverse=True)
+    minima = np.full(len(codes), np.inf)
+    np.minimum.at(minima, code_of_edge, distances)
+    return codes, minima

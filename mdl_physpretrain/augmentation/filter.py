@@ -1,4 +1,4 @@
-"""Which labelled structures are fit for training, and why the others are not.
+"""Filter of labelled structures: removes those that would spoil a training, with the reason.
 
 A strongly compressed structure can carry forces of 10^4 eV/Å; a few of them
 wreck a network. The filter removes them and keeps the count.
@@ -17,8 +17,9 @@ from ase.data import covalent_radii
 
 from mdl_physpretrain.augmentation.distances import shortest_edges
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.structures.labels import get_labels
-from mdl_physpretrain.structures.randomness import require_unique_ids, stable_id
+from mdl_physpretrain.recipe import AUGMENT
+from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
+from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, has_label, stored_results
 
 __all__ = ["FilterResult", "filter_labels"]
 
@@ -70,11 +71,11 @@ class FilterResult:
 def filter_labels(
     structures: Iterable[Atoms],
     *,
-    max_force: float | None = 30.0,
-    max_energy_per_atom: float | None = None,
-    max_stress: float | None = None,
-    min_distance: float | None = None,
-    min_distance_factor: float | None = None,
+    max_force: float | None = AUGMENT.max_force,
+    max_energy_per_atom: float | None = AUGMENT.max_energy_per_atom,
+    max_stress: float | None = AUGMENT.max_stress,
+    min_distance: float | None = AUGMENT.min_distance,
+    min_distance_factor: float | None = AUGMENT.filter_distance_factor,
     reference: Sequence[Atoms] | Mapping[str, float] | None = None,
 ) -> FilterResult:
     """Remove structures whose labels or geometry are beyond a limit.
@@ -164,10 +165,9 @@ def _fault(
 
 def _is_finite(atoms: Atoms) -> bool:
     """Whether positions, cell and all labels are finite (:func:`get_labels` would raise)."""
-    results = getattr(atoms.calc, "results", None) or {}
-    stored = [results.get(name) for name in ("energy", "forces", "stress")]
-    values = [atoms.positions, atoms.cell.array, *(v for v in stored if v is not None)]
-    return all(np.isfinite(np.asarray(v, dtype=np.float64)).all() for v in values)
+    labels = [stored_results(atoms)[name] for name in LABEL_NAMES if has_label(atoms, name)]
+    values = (atoms.positions, atoms.cell.array, *labels)
+    return all(np.isfinite(np.asarray(value, dtype=np.float64)).all() for value in values)
 
 
 def _too_close(atoms: Atoms, distance: float | None, factor: float | None) -> tuple[str, float] | None:
@@ -176,9 +176,9 @@ def _too_close(atoms: Atoms, distance: float | None, factor: float | None) -> tu
         return None
     radii = covalent_radii[atoms.numbers]
     cutoff = max(distance or 0.0, 2 * (factor or 0.0) * float(radii.max(initial=0.0)), 1e-3)
-    numbers, found = shortest_edges(atoms, cutoff, stable_id(atoms))
+    numbers, distances = shortest_edges(atoms, cutoff, stable_id(atoms))
     limit = np.maximum(distance or 0.0, (factor or 0.0) * covalent_radii[numbers].sum(axis=0))
-    below = found[found < limit]
+    below = distances[distances < limit]
     return ("min_distance", float(below.min())) if below.size else None
 
 
@@ -189,9 +189,9 @@ def _reference(reference: Sequence[Atoms] | Mapping[str, float] | None) -> Calla
 
         def of_elements(atoms: Atoms) -> float:
             symbols = atoms.get_chemical_symbols()
-            strange = sorted(set(symbols) - set(elements))
-            if strange:
-                raise StructureError(f"reference has no energy of {', '.join(strange)}", structure=stable_id(atoms))
+            unknown = sorted(set(symbols) - set(elements))
+            if unknown:
+                raise StructureError(f"reference has no energy of {', '.join(unknown)}", structure=stable_id(atoms))
             return sum(elements[s] for s in symbols)
 
         return of_elements

@@ -62,18 +62,18 @@ def close_pairs(atoms: Atoms, n_pairs: int) -> ClosePairs:
     name = atoms.info.get("structure_id", atoms.get_chemical_formula())
     if not np.isfinite(atoms.positions).all():
         raise StructureError("NaN or infinite value", structure=name, field="positions")
-    wanted = max(0, min(int(n_pairs), len(atoms) // 2))
+    count = max(0, min(int(n_pairs), len(atoms) // 2))
     cutoff = FIRST_CUTOFF
     # Greedy choice among the pairs within a cutoff is a prefix of the greedy choice among all pairs,
     # so the first cutoff that yields enough pairs yields the right ones.
     while True:
-        found = _pairs_within(atoms, cutoff)
-        chosen = _greedy(found.i, found.j, wanted, len(atoms))
-        if len(chosen) == wanted:
+        candidates = _pairs_within(atoms, cutoff)
+        chosen = _greedy(candidates.i, candidates.j, count, len(atoms))
+        if len(chosen) == count:
             break
         cutoff *= 1.7
-    pairs = ClosePairs(*(values[chosen] for values in found))
-    if wanted and pairs.distances.min() < COINCIDENT:
+    pairs = ClosePairs(*(values[chosen] for values in candidates))
+    if count and pairs.distances.min() < COINCIDENT:
         k = int(pairs.distances.argmin())
         raise StructureError(
             f"atoms {pairs.i[k]} and {pairs.j[k]} are on top of each other", structure=name, field="positions"
@@ -113,7 +113,7 @@ def kinds_of_pairs(atoms: Atoms, n_pairs: int, rounds: int, rng: np.random.Gener
     StructureError
         As :func:`close_pairs`.
     """
-    wanted = close_pairs(atoms, n_pairs)  # also checks the structure
+    closest = close_pairs(atoms, n_pairs)  # also checks the structure
     i, j, vectors, distances = _pairs_within(atoms, KIND_REACH)
     _, first = np.unique(i * len(atoms) + j, return_index=True)  # the shortest image of each pair
     first.sort()
@@ -121,7 +121,7 @@ def kinds_of_pairs(atoms: Atoms, n_pairs: int, rounds: int, rng: np.random.Gener
     numbers = np.sort(np.stack([atoms.numbers[i], atoms.numbers[j]]), axis=0)
     codes = numbers[0] * 1000 + numbers[1]
     kinds = [np.flatnonzero(codes == code)[:KIND_DEPTH] for code in np.unique(codes)]
-    chosen = np.full((rounds, len(wanted.i)), -1)
+    chosen = np.full((rounds, len(closest.i)), -1)
     for row in chosen:
         used: set[int] = set()
         queues = [rng.permutation(kinds[k]).tolist() for k in rng.permutation(len(kinds))]
@@ -153,16 +153,16 @@ def _pairs_within(atoms: Atoms, cutoff: float) -> ClosePairs:
     return ClosePairs(i[order], j[order], vectors[order], distances[order])
 
 
-def _greedy(i: np.ndarray, j: np.ndarray, wanted: int, n_atoms: int) -> list[int]:
-    """Indices of the first ``wanted`` pairs that share no atom."""
+def _greedy(i: np.ndarray, j: np.ndarray, count: int, n_atoms: int) -> list[int]:
+    """Indices of the first ``count`` pairs that share no atom."""
     used = bytearray(n_atoms)
     chosen: list[int] = []
-    if not wanted:
+    if not count:
         return chosen
     for k, (a, b) in enumerate(zip(i.tolist(), j.tolist(), strict=True)):
         if not (used[a] or used[b]):
             used[a] = used[b] = 1
             chosen.append(k)
-            if len(chosen) == wanted:
+            if len(chosen) == count:
                 break
     return chosen

@@ -59,7 +59,7 @@ def _print(summary: Any) -> None:
 
 def _write(out: Path, angles: Any, summary: Any) -> None:
     from mdl_physpretrain.report.alignment import alignment_figure
-    from mdl_physpretrain.report.style import draw
+    from mdl_physpretrain.report.drawing import draw
 
     notes: dict[str, str] = {}
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,12 +48,17 @@ def check(
     compressed: Annotated[int, typer.Option("--compressed", help="How many are compressed.")] = 8,
     r_max: Annotated[float, typer.Option("--r-max", help="Of the RDFs, Å.")] = 6.0,
     engine: Annotated[str, typer.Option("--engine", help="auto, ase or batched.")] = "auto",
-    skip: Annotated[
-        list[str] | None, typer.Option("--skip", help="errors, diatomics, compression, nve or rdf.")
+    probe: Annotated[
+        list[str] | None,
+        typer.Option("--probe", metavar="OPTION=VALUE", help="Further option, as in 'probe:' of YAML."),
     ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", help="errors, diatomics, compression, nve, rdf or diffusion.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Tasks at a time, with one thread each.")] = 1,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")] = "auto",
 ) -> None:
-    """Is it safe to run these potentials? MD, diatomics, compression, energy drift, RDFs, errors.
+    """Is it safe to run these potentials? MD, diatomics, compression, energy drift, RDFs, diffusion, errors.
 
     The same command goes on after an interruption.
     """
@@ -67,7 +73,7 @@ def check(
         progress=sys.stderr.isatty(), seeds=numbers, ensemble=ensemble, temperature=temperature, timestep=timestep,
         steps=steps, friction=friction, pressure=pressure, engine=engine, trajectory_interval=trajectories,
         nve_structures=nve_structures, nve_steps=nve_steps, compressed=compressed, r_max=r_max,
-        skip=tuple(skip or ()),
+        skip=tuple(skip or ()), probe=_options(probe or ()), jobs=jobs,
     )  # fmt: skip
     tell(result)
 
@@ -86,6 +92,19 @@ def seeds_of(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise ConfigError(f"--seeds: {text!r} is not a list of numbers such as 0,1,2") from None
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """Values by name of texts such as ``name=3``."""
+    import yaml
+
+    options = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"--probe: {word!r} is not of the form option=value")
+        options[name] = yaml.safe_load(value)
+    return options
 
 
 def tell(result: Any) -> None:

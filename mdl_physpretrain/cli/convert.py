@@ -53,11 +53,11 @@ def convert(
         again = read_checkpoint_of(
             target, result.target_kind, config=result.files[1] if len(result.files) > 1 else None
         )
-        worst = differences(result.model, again, structures)
+        largest = differences(result.model, again, structures)
         typer.echo(
-            f"Largest differences over {len(structures)} structures: energy {worst['energy']:.2g} eV, forces "
-            f"{worst['forces']:.2g} eV/Å, stress {worst['stress']:.2g} eV/Å³ "
-            f"(up to {int(worst['longest_list'])} neighbours)"
+            f"Largest differences over {len(structures)} structures: energy {largest['energy']:.2g} eV, forces "
+            f"{largest['forces']:.2g} eV/Å, stress {largest['stress']:.2g} eV/Å³ "
+            f"(up to {int(largest['longest_list'])} neighbours)"
         )
 
 

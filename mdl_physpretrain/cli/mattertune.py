@@ -10,7 +10,7 @@ import typer
 from mdl_physpretrain.cli.application import app
 
 if TYPE_CHECKING:
-    from mdl_physpretrain.hosts.mattertune.job import Outcome
+    from mdl_physpretrain.hosts.mattertune.stages import Outcome
 
 
 @app.command("mattertune")
@@ -27,12 +27,12 @@ def mattertune(
     from mdl_physpretrain.hosts.mattertune.host import require_host
 
     require_host()
-    from mdl_physpretrain.hosts.mattertune.job import load_job, run_stages
+    from mdl_physpretrain.hosts.mattertune.stages import load_stages, run_stages
 
     warnings.filterwarnings("ignore", module=r"lightning\.|torch_geometric|mattersim")
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    stages = load_job(config, overrides or ())
+    stages = load_stages(config, overrides or ())
     if check:
         typer.echo(f"{config}: {', '.join(s.name for s in stages)} valid")
         return
@@ -60,11 +60,11 @@ def _summary(outcomes: list[Outcome]) -> None:
     }
     table = Table("stage", "s", "best", *columns, "best checkpoint")
     for one in outcomes:
-        found = [one.best, *(one.metrics.get(key) for key in columns.values())]
+        numbers = [one.best, *(one.metrics.get(key) for key in columns.values())]
         table.add_row(
             one.name,
             f"{one.seconds:.1f}",
-            *("–" if v is None else f"{v:.4g}" for v in found),
+            *("–" if v is None else f"{v:.4g}" for v in numbers),
             one.checkpoint or "–",
         )
     Console(width=140).print(table)

@@ -60,12 +60,12 @@ def md(
     starts, show = read_structures(structures), sys.stderr.isatty()
     if also or seeds is not None:
         from mdl_physpretrain.workflow.check import check
-        from mdl_physpretrain.workflow.check_settings import PARTS
+        from mdl_physpretrain.workflow.check_suite import probe_names
 
         tell(
             check(
                 loaded, starts, output=output, described=texts, command=sys.argv, report=False, progress=show,
-                seeds=numbers, trajectory_interval=trajectories, skip=PARTS, **options,
+                seeds=numbers, trajectory_interval=trajectories, skip=probe_names(), **options,
             )
         )  # fmt: skip
         return

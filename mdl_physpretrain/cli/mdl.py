@@ -20,11 +20,23 @@ def mdl(
     matdeeplearn: Annotated[
         Path | None, typer.Option("--matdeeplearn", help="Its clone, where main.py is not beside the package.")
     ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="A job of the paper for silica, phosphorus or mptrj.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="A job of the paper with cgcnn or torchmd.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--print", help="Only print the complete YAML file.")] = False,
 ) -> None:
     """Run MatDeepLearn's own main with this plugin loaded."""
+    if show:
+        from mdl_physpretrain.hosts.matdeeplearn.paper_jobs import as_yaml, read_job
+
+        typer.echo(as_yaml(read_job(config, system, backbone)), nl=False)
+        return
     from mdl_physpretrain.hosts.matdeeplearn.runner import run_host
 
-    run_host(config, run_mode=run_mode, seed=seed, script=matdeeplearn, gpus=gpus)
+    run_host(config, run_mode=run_mode, seed=seed, script=matdeeplearn, gpus=gpus, system=system, backbone=backbone)
 
 
 @app.command("mdl-data")
@@ -43,21 +55,21 @@ def mdl_data(
     from mdl_physpretrain.hosts.matdeeplearn.data import right_handed
     from mdl_physpretrain.structures import label_counts, read_structures, split_structures, write_structures
 
-    found = read_structures(structures, require=("energy",))
+    cells = read_structures(structures, require=("energy",))
     if elements is not None:
-        known = {e.strip() for e in elements.split(",")}
-        found = [a for a in found if set(a.symbols) <= known]
-    if max_structures is not None and len(found) > max_structures:
-        chosen = np.random.default_rng(seed).permutation(len(found))[:max_structures]
-        found = [found[k] for k in sorted(chosen)]
+        chosen = {e.strip() for e in elements.split(",")}
+        cells = [a for a in cells if set(a.symbols) <= chosen]
+    if max_structures is not None and len(cells) > max_structures:
+        order = np.random.default_rng(seed).permutation(len(cells))[:max_structures]
+        cells = [cells[k] for k in sorted(order)]
     shares = [_share(f, "--fractions") for f in fractions.split(",")]
-    split = split_structures(found, fractions=shares, usage=_share(usage, "--usage"), seed=seed)
+    split = split_structures(cells, fractions=shares, usage=_share(usage, "--usage"), seed=seed)
     for name in ("train", "val", "test"):
         part = getattr(split, name)
         write_structures(output / f"{name}.json", [right_handed(a) for a in part])
-        counts = ", ".join(f"{count} {what}" for what, count in label_counts(part).items())
+        counts = ", ".join(f"{count} {label}" for label, count in label_counts(part).items())
         typer.echo(f"{output / name}.json: {counts}")
-    typer.echo(f"elements: {' '.join(sorted({s for a in found for s in a.symbols}))}")
+    typer.echo(f"elements: {' '.join(sorted({s for a in cells for s in a.symbols}))}")
 
 
 def _share(word: str, option: str) -> float:

@@ -1,13 +1,96 @@
-"""Options that several commands share."""
+"""Options that several commands share, and options added from the sections of the recipe."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from inspect import Parameter
+from typing import Annotated, Any, Literal, get_origin
 
 import typer
 
-__all__ = ["Workers"]
+from mdl_physpretrain.option_types import Section, validated
+from mdl_physpretrain.recipe import PRESETS
 
+__all__ = ["Device", "Preset", "Seed", "Structures", "Workers", "recipe_options"]
+
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
+Preset = Annotated[Literal["default", "paper"], typer.Option("--preset", help="'paper': exactly the paper's settings.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of a run; what is random is derived from it.")]
+Structures = Annotated[list[str], typer.Argument(help="Files ASE reads, patterns, 'demo' or load-atoms:<name>.")]
 Workers = Annotated[
     str, typer.Option("--executor", help="serial, processes[:N], threads[:N] or dask://host:port (docs/cluster.md).")
 ]
+
+SHORT = {"learning_rate": ("--lr",)}
+
+
+def recipe_options(section: type[Section], key: str, only: Collection[str] | None = None) -> Callable[..., Any]:
+    """Decorator: give a command the options of a section of the recipe, with its defaults and descriptions.
+
+    The command's parameter ``options`` becomes one option for every field, and
+    gets the checked section: the values on the command line, over those of
+    ``--preset``, over the defaults.
+
+    Parameters
+    ----------
+    section
+        Class of the section.
+    key
+        Its name in :data:`mdl_physpretrain.recipe.PRESETS`.
+    only
+        Names of the fields that the command can use.
+    """
+    fields = {name: f for name, f in section.model_fields.items() if only is None or name in only}
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        common = [p for name, p in signature.parameters.items() if name != "options"]
+        added = [Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+        added += [_parameter(name, field) for name, field in fields.items()]
+        if "preset" not in {p.name for p in [*common, *added]}:
+            added.append(Parameter("preset", Parameter.KEYWORD_ONLY, default="default", annotation=Preset))
+
+        @functools.wraps(command)
+        def run(context: typer.Context, **arguments: Any) -> Any:
+            values = {name: arguments.pop(name) for name in fields}
+            explicit = {k: v for k, v in values.items() if context.get_parameter_source(k).name != "DEFAULT"}  # type: ignore[union-attr]
+            preset = PRESETS[values.get("preset") or arguments["preset"]].get(key, {})
+            if "preset" not in signature.parameters:
+                arguments.pop("preset", None)
+            below = {k: v for k, v in preset.items() if k in section.model_fields}
+            return command(**arguments, options=validated(section, below | explicit, prefix="--"))
+
+        shown = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in [*common, *added]]
+        run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in shown}
+        return run
+
+    return decorate
+
+
+def _parameter(name: str, field: Any) -> Parameter:
+    """The option of one field; what the command line has no type for is read as YAML."""
+    words, default = f"--{name.replace('_', '-')}", field.get_default(call_default_factory=True)
+    annotation: Any = field.annotation
+    if annotation is bool:
+        option = typer.Option(f"{words}/--no-{words[2:]}", help=field.description)
+    elif annotation in (int, float, str) or get_origin(annotation) is Literal:
+        option = typer.Option(words, *SHORT.get(name, ()), help=field.description)
+    else:
+        option = typer.Option(words, parser=_value, metavar="VALUE", help=field.description)
+        annotation = str
+        default = ",".join(map(str, default)) if isinstance(default, tuple) else str(default or "none").lower()
+    kind = Parameter.KEYWORD_ONLY
+    return Parameter(name, kind, default=default, annotation=Annotated[annotation, option])
+
+
+def _value(text: str) -> Any:
+    """``none``, a number, numbers with commas between them, or any YAML."""
+    import yaml
+
+    if text.lower() == "none":
+        return None
+    value = yaml.safe_load(text)
+    return value.split(",") if isinstance(value, str) and "," in value else value

@@ -11,7 +11,7 @@ from mdl_physpretrain.cli.application import app
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
-    from mdl_physpretrain.workflow.plan import Task
+    from mdl_physpretrain.workflow.task import Task
 
 
 @app.command()

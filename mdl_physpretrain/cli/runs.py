@@ -13,7 +13,7 @@ from mdl_physpretrain.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mdl_physpretrain.workflow.plan import Task
+    from mdl_physpretrain.workflow.task import Task
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, e.g. md.steps=5000 'seeds=[0,1]'.")]
 

@@ -1,4 +1,4 @@
-"""Commands for single steps: fit-eam, examine, augment, label, train, evaluate."""
+"""Commands for single steps: fit-eam, examine, augment, label, pretrain, finetune, train, evaluate."""
 
 from __future__ import annotations
 
@@ -9,36 +9,45 @@ from typing import Annotated, Any
 import typer
 
 from mdl_physpretrain.cli.application import app
-from mdl_physpretrain.cli.options import Workers
+from mdl_physpretrain.cli.options import Device, Preset, Seed, Structures, Workers, recipe_options
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.recipe import FINETUNE, Augment, EAMFit, Finetune, Perturbation, Pretrain, Training, over_preset
 
-Structures = Annotated[list[str], typer.Argument(help="Files ASE reads, patterns, 'demo' or load-atoms:<name>.")]
-Seed = Annotated[int, typer.Option("--seed", min=0)]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
+LABELLED = [name for name in Augment.model_fields if name not in Perturbation.model_fields]
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")]
+Model = Annotated[str, typer.Option("--model", help="Registered name, or checkpoint (.pt) to go on from.")]
+ModelArgs = Annotated[list[str] | None, typer.Option("--arg", help="Argument of a new model, e.g. cutoff=5.0.")]
+Core = Annotated[str | None, typer.Option("--core", help="none or zbl; default: none, or the preset's.")]
+Eam = Annotated[str | None, typer.Option("--eam", help="Fitted EAM (.pt) added to a new model.")]
+FreezeEam = Annotated[bool, typer.Option("--freeze-eam", help="Do not train the added EAM.")]
+Val = Annotated[list[str] | None, typer.Option("--val", help="Structures that choose the best state.")]
+Parents = Annotated[list[str] | None, typer.Option("--parents", help="Structures that were augmented.")]
+Replay = Annotated[list[str] | None, typer.Option("--replay", help="Teacher-labelled structures mixed in.")]
+Accelerator = Annotated[str, typer.Option("--accelerator", help="Lightning's.")]
+Devices = Annotated[str, typer.Option("--devices", help="Lightning's.")]
+Strategy = Annotated[str, typer.Option("--strategy", help="Lightning's.")]
+ShiftEnergies = Annotated[
+    bool, typer.Option("--shift-energies/--no-shift-energies", help="First fit energies per element to the labels.")
+]
 
 
 @app.command("fit-eam")
+@recipe_options(EAMFit, "teacher")
 def fit_eam(
     structures: Structures,
+    options: EAMFit,
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write.")] = Path("teacher.pt"),
-    val: Annotated[list[str] | None, typer.Option("--val", help="Structures that choose the best state.")] = None,
-    preset: Annotated[str, typer.Option("--preset", help="default or paper.")] = "default",
-    cutoff: Annotated[float, typer.Option("--cutoff", help="Å.")] = 8.0,
-    n_basis: Annotated[int, typer.Option("--n-basis", help="Exponentials in the density.")] = 10,
-    epochs: Annotated[int | None, typer.Option("--epochs")] = None,
-    seed: Seed = 0,
+    val: Val = None,
 ) -> None:
     """Fit an EAM teacher and examine it (exit code 1 when it fails)."""
-    from mdl_physpretrain import teacher
+    from mdl_physpretrain.teacher import fit_eam as fitted
 
     data = _read(structures)
-    eam = teacher.fit_eam(
-        data, val=_read(val) if val else None, preset=preset, cutoff=cutoff, n_basis=n_basis, epochs=epochs,
-        seed=seed, progress=_bars(),
-    )  # fmt: skip
-    eam.save(str(output))
-    fit: dict[str, Any] = eam.metadata["fit"]  # type: ignore[index, assignment]
-    _errors_table({"teacher": fit["errors"], "trivial": fit["trivial"]})
+    eam: Any = fitted(data, val=_read(val) or None, **options.model_dump(), progress=_bars())
+    eam.save(output)
+    _errors_table({"teacher": eam.metadata["fit"]["errors"], "trivial": eam.metadata["fit"]["trivial"]})
     passed = _examine(eam, data)
     typer.echo(f"Wrote {output}")
     if not passed:
@@ -55,18 +64,8 @@ def examine(checkpoint: Annotated[Path, typer.Argument(help="An EAM (.pt).")], s
 
 
 @app.command()
-def augment(
-    structures: Structures,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")],
-    n_aug: Annotated[int, typer.Option("--n-aug", help="Rounds per structure.")] = 5,
-    n_pairs: Annotated[int, typer.Option("--n-pairs", help="Close pairs pulled together.")] = 4,
-    pull: Annotated[float, typer.Option("--pull", help="Largest pull, Å.")] = 1.0,
-    n_sites: Annotated[int, typer.Option("--n-sites", help="Atoms displaced.")] = 5,
-    perturb: Annotated[float, typer.Option("--perturb", help="Largest displacement, Å.")] = 1.0,
-    convention: Annotated[str, typer.Option("--convention", help="paper or authors.")] = "paper",
-    ladder: Annotated[str, typer.Option("--ladder", help="down or up.")] = "down",
-    seed: Seed = 0,
-) -> None:
+@recipe_options(Perturbation, "augment")
+def augment(structures: Structures, output: Output, options: Perturbation) -> None:
     """Perturb structures by Algorithm 1; written as they are made, so any number fits into memory."""
     import warnings
 
@@ -75,91 +74,148 @@ def augment(
     from mdl_physpretrain.structures import write_structures
 
     parents = _read(structures)
-    made = augment_iter(
-        track(parents, "augment", enabled=_bars()), n_aug=n_aug, n_pairs=n_pairs, pull=pull, n_sites=n_sites,
-        perturb=perturb, convention=convention, ladder=ladder, seed=seed,  # type: ignore[arg-type]
-    )  # fmt: skip
-    write_structures(output, made)
+    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **options.model_dump())
+    write_structures(output, perturbed)
     small = sum(len(atoms) < 2 for atoms in parents)
     if small:
         warnings.warn(f"{small} structures have fewer than two atoms and were not augmented", stacklevel=1)
-    typer.echo(f"Wrote {(len(parents) - small) * n_aug} structures to {output}")
+    typer.echo(f"Wrote {(len(parents) - small) * options.n_aug} structures to {output}")
 
 
 @app.command()
+@recipe_options(Augment, "augment", only=LABELLED)
 def label(
     structures: Structures,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    output: Output,
     teacher: Annotated[str, typer.Option("--teacher", help="Checkpoint (.pt), or module:factory of a calculator.")],
-    parents: Annotated[list[str] | None, typer.Option("--anchor", help="Parents to anchor the labels to.")] = None,
+    options: Augment,
+    parents: Parents = None,
+    arg: Annotated[list[str] | None, typer.Option("--arg", help="Argument of the factory, name=value.")] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Journal to go on from; default: beside output.")
     ] = None,
-    max_force: Annotated[float | None, typer.Option("--max-force", help="Filter, eV/Å.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Use a teacher that failed its examination.")] = False,
     executor: Workers = "serial",
     device: Device = "auto",
 ) -> None:
-    """Label structures with an EAM or any ASE calculator."""
-    from mdl_physpretrain.augmentation import filter_labels
+    """Label structures with an EAM or any ASE calculator, and keep those fit for training."""
     from mdl_physpretrain.executors import open_executor
+    from mdl_physpretrain.potentials.factories import calculator_factory
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.label import label as labels_of
+    from mdl_physpretrain.teacher.labelled_set import filtered
 
     journal = resume or output.with_name(f".{output.name}.journal")
+    data, anchors = _read(structures), _read(parents)
+    if options.anchor and not anchors:
+        if any("parent_id" in atoms.info for atoms in data):
+            raise ConfigError(
+                "these structures were augmented, and labels are anchored to the structures they were made from: "
+                "--parents FILE, or --no-anchor to label with the teacher alone"
+            )
+        options.anchor = False  # nothing that was augmented, nothing to anchor to
+    expert = calculator_factory(teacher, _arguments(arg)) if arg else _potential(teacher, device)
     with open_executor(executor) as workers:
-        found: list[Any] = labels_of(
-            _read(structures), _potential(teacher, device),
-            anchor=bool(parents), parents=_read(parents) if parents else None,
+        labelled = labels_of(
+            data, expert, anchor=options.anchor, parents=anchors or None, batch_size=options.batch_size,
             resume=journal, force=force, executor=workers, progress=_bars(),
         )  # fmt: skip
-    if max_force is not None:
-        result = filter_labels(found, max_force=max_force)
-        typer.echo(f"The filter removed {len(result.removed)} of {len(found)} structures")
-        found = result.kept
-    write_structures(output, found)
+        result = filtered(labelled, options, anchors, expert, force=force, executor=workers)
+    if result.removed:
+        typer.echo(f"The filter removed {len(result.removed)} of {len(labelled)} structures")
+    write_structures(output, result.kept)
     journal.unlink(missing_ok=True)
-    typer.echo(f"Wrote {len(found)} structures to {output}")
+    typer.echo(f"Wrote {len(result.kept)} structures to {output}")
 
 
 @app.command()
+@recipe_options(Pretrain, "pretrain")
+def pretrain(
+    structures: Annotated[list[str], typer.Argument(help="Structures with the teacher's labels.")],
+    output: Folder,
+    options: Pretrain,
+    parents: Parents = None,
+    model: Model = "cgcnn",
+    arg: ModelArgs = None,
+    core: Core = None,
+    shift_energies: ShiftEnergies = False,
+    split_seed: Annotated[int, typer.Option("--split-seed", min=0, help="Of the validation structures.")] = 0,
+    seed: Seed = 0,
+    preset: Preset = "default",
+    accelerator: Accelerator = "auto",
+    devices: Devices = "1",
+    strategy: Strategy = "auto",
+) -> None:
+    """Train on a teacher's labels, as a run does; the network is made from the parents' data."""
+    from mdl_physpretrain import training
+
+    _train(
+        training.pretrain, model, structures, output, options, arg, core, preset, parents=_read(parents) or None,
+        shift_energies=shift_energies, split_seed=split_seed, seed=seed, accelerator=accelerator, devices=devices,
+        strategy=strategy,
+    )  # fmt: skip
+
+
+@app.command()
+@recipe_options(Finetune, "finetune")
+def finetune(
+    structures: Structures,
+    output: Folder,
+    options: Finetune,
+    model: Model = "cgcnn",
+    arg: ModelArgs = None,
+    val: Val = None,
+    core: Core = None,
+    eam: Eam = None,
+    freeze_eam: FreezeEam = False,
+    replay: Replay = None,
+    seed: Seed = 0,
+    preset: Preset = "default",
+    accelerator: Accelerator = "auto",
+    devices: Devices = "1",
+    strategy: Strategy = "auto",
+) -> None:
+    """Train on reference labels, from a pretrained network (or afresh), as a run does."""
+    from mdl_physpretrain import training
+
+    _train(
+        training.finetune, model, structures, output, options, arg, core, preset, val=_read(val) or None, eam=eam,
+        freeze_eam=freeze_eam, replay=_read(replay), seed=seed, accelerator=accelerator, devices=devices,
+        strategy=strategy,
+    )  # fmt: skip
+
+
+@app.command()
+@recipe_options(Training, "finetune")
 def train(
     structures: Structures,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")],
-    model: Annotated[str, typer.Option("--model", help="Registered name, or checkpoint (.pt) to finetune.")] = "cgcnn",
-    arg: Annotated[list[str] | None, typer.Option("--arg", help="Argument of a new model, e.g. cutoff=5.0.")] = None,
-    val: Annotated[list[str] | None, typer.Option("--val", help="Validation structures.")] = None,
-    core: Annotated[str, typer.Option("--core", help="none or zbl.")] = "none",
-    eam: Annotated[str | None, typer.Option("--eam", help="Fitted EAM (.pt) added to a new model.")] = None,
-    freeze_eam: Annotated[bool, typer.Option("--freeze-eam", help="Do not train the added EAM.")] = False,
-    epochs: Annotated[int, typer.Option("--epochs")] = 100,
-    batch_size: Annotated[int, typer.Option("--batch-size")] = 8,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr")] = 1e-3,
-    optimizer: Annotated[str, typer.Option("--optimizer", help="adamw or sam.")] = "adamw",
-    rho: Annotated[float, typer.Option("--rho", help="Length of SAM's ascent.")] = 0.05,
-    force_scale: Annotated[float | None, typer.Option("--force-scale", help="eV/Å, see the documentation.")] = None,
-    replay: Annotated[list[str] | None, typer.Option("--replay", help="Teacher-labelled structures mixed in.")] = None,
-    replay_fraction: Annotated[float, typer.Option("--replay-fraction")] = 0.0,
-    seed: Seed = 0,
-    accelerator: Annotated[str, typer.Option("--accelerator", help="Lightning's.")] = "auto",
-    devices: Annotated[str, typer.Option("--devices", help="Lightning's.")] = "1",
-    strategy: Annotated[str, typer.Option("--strategy", help="Lightning's.")] = "auto",
+    output: Folder,
+    options: Training,
+    model: Model = "cgcnn",
+    arg: ModelArgs = None,
+    val: Val = None,
+    core: Core = None,
+    eam: Eam = None,
+    freeze_eam: FreezeEam = False,
+    replay: Replay = None,
+    replay_fraction: Annotated[
+        float, typer.Option("--replay-fraction", help="Share of replayed structures in an epoch.")
+    ] = FINETUNE.replay_fraction,
+    shift_energies: ShiftEnergies = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the weights and of the order.")] = 0,
+    preset: Preset = "default",
+    accelerator: Accelerator = "auto",
+    devices: Devices = "1",
+    strategy: Strategy = "auto",
 ) -> None:
-    """Train or finetune a potential; the same command goes on after an interruption."""
-    from mdl_physpretrain.training import train as trained
+    """Train a potential; the same command goes on after an interruption."""
+    from mdl_physpretrain import training
 
-    new = not model.endswith((".pt", ".ckpt"))
-    result = trained(
-        model, _read(structures), val=_read(val) if val else None, epochs=epochs, batch_size=batch_size,
-        learning_rate=learning_rate, force_scale=force_scale, replay=_read(replay) if replay else (),
-        replay_fraction=replay_fraction, model_args=_arguments(arg or []) if new or arg else None,
-        core=core, eam=eam, freeze_eam=freeze_eam, optimizer=optimizer, rho=rho, seed=seed,
-        directory=output, accelerator=accelerator,
-        devices=int(devices) if devices.isdigit() else devices, strategy=strategy, progress=_bars(),
+    _train(
+        training.train, model, structures, output, options, arg, core, preset, val=_read(val) or None, eam=eam,
+        freeze_eam=freeze_eam, replay=_read(replay), replay_fraction=replay_fraction, shift_energies=shift_energies,
+        seed=seed, accelerator=accelerator, devices=devices, strategy=strategy,
     )  # fmt: skip
-    result.save(str(output / "best.pt"))
-    best = result.metadata["best_val_loss"]  # type: ignore[index]
-    typer.echo(f"Wrote {output / 'best.pt'} (validation total {best:.4g})")
 
 
 @app.command()
@@ -171,18 +227,46 @@ def evaluate(
     """Energy, force and stress errors, next to those of the trivial predictor."""
     from mdl_physpretrain.hosts.loading import potential_name
     from mdl_physpretrain.potentials.errors import trivial_errors
-    from mdl_physpretrain.probes.questions import errors
+    from mdl_physpretrain.probes.errors import potential_errors
     from mdl_physpretrain.structures import reference_energies
 
     data = _read(structures)
-    (mine,) = errors(_potential(model, device), data)["efs"].to_dict("records")
-    _errors_table({potential_name(model): mine, "trivial": trivial_errors(data, reference_energies(data))})
+    row = potential_errors(_potential(model, device), data)
+    _errors_table({potential_name(model): row, "trivial": trivial_errors(data, reference_energies(data))})
 
 
-def _read(sources: list[str]) -> list[Any]:
+def _train(
+    stage: Any,
+    model: str,
+    structures: list[str],
+    output: Path,
+    options: Training,
+    arg: list[str] | None,
+    core: str | None,
+    preset: str,
+    *,
+    devices: str,
+    **others: Any,
+) -> None:
+    """One training with the network that model, arguments, core and preset describe."""
+    from mdl_physpretrain.training.network import is_name
+
+    args, chosen = _arguments(arg), {} if core is None else {"core": core}
+    if is_name(model):
+        backbone = over_preset({"preset": preset, "backbone": {"name": model, "args": args, **chosen}})["backbone"]
+        args, core = backbone["args"], backbone.get("core")
+    result = stage(
+        model, _read(structures), model_args=args or None, core=core, directory=output, progress=_bars(),
+        devices=int(devices) if devices.isdigit() else devices, **options.model_dump(), **others,
+    )  # fmt: skip
+    result.save(str(output / "best.pt"))
+    typer.echo(f"Wrote {output / 'best.pt'} (validation total {result.metadata['best_val_loss']:.4g})")
+
+
+def _read(sources: list[str] | None) -> list[Any]:
     from mdl_physpretrain.structures import read_structures
 
-    return read_structures(sources)
+    return read_structures(sources) if sources else []
 
 
 def _bars() -> bool:
@@ -195,16 +279,16 @@ def _potential(text: str, device: str) -> Any:
     return load_potential(text, device)
 
 
-def _arguments(words: list[str]) -> dict[str, Any]:
+def _arguments(words: list[str] | None) -> dict[str, Any]:
     import yaml
 
-    found = {}
-    for word in words:
+    values = {}
+    for word in words or ():
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ConfigError(f"--arg: {word!r} is not of the form name=value")
-        found[name] = yaml.safe_load(value)
-    return found
+        values[name] = yaml.safe_load(value)
+    return values
 
 
 def _examine(eam: Any, structures: list[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What is computed from weights, kept as long as the weights keep their values."""
+"""A cache of what is computed from a model's weights, valid as long as these keep their values."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Remembered"]
+__all__ = ["WeightCache"]
 
 T = TypeVar("T")
 
 
-class Remembered(Generic[T]):
+class WeightCache(Generic[T]):
     """The last result of a function of some tensors.
 
     Values are compared, not versions or addresses: optimisers, averaging of
@@ -23,7 +23,7 @@ class Remembered(Generic[T]):
 
     Examples
     --------
-    >>> doubled = Remembered()
+    >>> doubled = WeightCache()
     >>> weight = torch.ones(2)
     >>> doubled.get([weight], lambda: 2 * weight)
     tensor([2., 2.])
@@ -33,7 +33,7 @@ class Remembered(Generic[T]):
         self._kept: tuple[list[Tensor], T] | None = None
 
     def get(self, sources: Sequence[Tensor], make: Callable[[], T]) -> T:
-        """The remembered result, or that of ``make()`` where a source has changed.
+        """The kept result, or that of ``make()`` where a source has changed.
 
         Parameters
         ----------
@@ -42,11 +42,11 @@ class Remembered(Generic[T]):
         make
             Called without gradients; its tensors outlive this call.
         """
-        kept = self._kept
-        if kept is None or len(kept[0]) != len(sources) or not all(map(_same, kept[0], sources)):
+        entry = self._kept
+        if entry is None or len(entry[0]) != len(sources) or not all(map(_same, entry[0], sources)):
             with torch.inference_mode(False), torch.no_grad():
-                kept = self._kept = [x.detach().clone() for x in sources], make()
-        return kept[1]
+                entry = self._kept = [x.detach().clone() for x in sources], make()
+        return entry[1]
 
     def __getstate__(self) -> dict[str, None]:
         return {"_kept": None}

@@ -25,20 +25,20 @@ def on_threads(function: Callable[..., Any]) -> Callable[..., Any]:
     return _compiled(function, parallel=True)
 
 
-def _compiled(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
+def _compiled(function: Callable[..., Any], **overrides: Any) -> Callable[..., Any]:
     # sums may be regrouped by the compiler; NaN and infinity keep their meaning
     options: dict[str, Any] = {
         "nogil": True,
         "fastmath": {"contract", "reassoc", "nsz", "arcp"},
         "error_model": "numpy",
-        **more,
+        **overrides,
     }
     try:
-        made = numba.njit(function, cache=True, **options)
+        dispatcher = numba.njit(function, cache=True, **options)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
         return numba.njit(function, **options)
     # numba looks at the file of the function only; what is compiled into it comes from imported modules, too
-    kept: Any = getattr(getattr(made, "_cache", None), "_cache_file", None)
-    if hasattr(kept, "_source_stamp"):
-        kept._source_stamp = (kept._source_stamp, source_hash(dependencies([function.__module__])))
-    return made
+    cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if hasattr(cache_file, "_source_stamp"):
+        cache_file._source_stamp = (cache_file._source_stamp, source_hash(dependencies([function.__module__])))
+    return dispatcher

@@ -1,4 +1,4 @@
-"""Two things numba cannot be told in Python: that arrays do not overlap, and to use vectors of sixteen numbers.
+"""Vectors of sixteen numbers, and arrays that do not overlap: two things numba cannot be told in Python.
 
 Without the first, every loop begins with comparisons of all its addresses,
 which for 128 channels take longer than the loop. Without the second, sums over the

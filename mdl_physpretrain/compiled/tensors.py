@@ -1,4 +1,4 @@
-"""What compiled kernels need to know from PyTorch: arrays, and what autograd will ask for."""
+"""PyTorch tensors for compiled kernels: as arrays, and whether autograd wants a gradient."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["launch", "private", "threads_for", "together"]
+__all__ = ["POOL", "launch", "threads_for"]
 
 POOL: int = vars(numba.config)["NUMBA_NUM_THREADS"]  # threads numba may start
 _lock = threading.Lock()  # one of numba's pools ends the process when two threads use it at once
@@ -39,52 +39,49 @@ def threads_for(items: int, each: int, atoms: int) -> int:
     return max(1, min(torch.get_num_threads(), POOL, items // each, math.isqrt(items // max(atoms, 1))))
 
 
-def private(like: Tensor, threads: int) -> Tensor:
-    """Zeros for every thread, shape (threads, *like.shape)."""
-    return like.new_zeros(threads, *like.shape)
-
-
-def together(parts: Tensor) -> Tensor:
-    """The sum over threads, in their order, which sums of floats depend on; written to the first part."""
-    total = parts[0]
-    for part in parts[1:]:
-        total.add_(part)
-    return total
-
-
 def launch(
     alone: Callable[..., None],
     shared: Callable[..., None],
     bounds: Sequence[int] | np.ndarray,
     arguments: Sequence[Any],
-    own: Sequence[Tensor] = (),
-) -> None:
+    sums: Sequence[Tensor] = (),
+) -> list[Tensor]:
     """Run a kernel.
 
     Parameters
     ----------
     alone
-        ``alone(first, last, *arguments, *own)`` works on items ``first`` to ``last``.
+        ``alone(first, last, *arguments, *sums)`` works on items ``first`` to ``last``.
     shared
-        ``shared(bounds, *arguments, *own)`` does this for every range, the ``k``-th
-        with the ``k``-th of its own arrays, in a ``prange``.
+        ``shared(bounds, *arguments, *sums)`` does this for every range, the ``k``-th
+        with ``sums[0][k], ...``, in a ``prange``.
     bounds
         Where ranges begin, and the end.
     arguments
         What all threads read, or write in places of their own.
-    own
-        What threads add to, from :func:`private`.
+    sums
+        Shaped like what every thread adds to, from zero, in arrays of its own.
+
+    Returns
+    -------
+    list
+        The sums over threads, in their order, which sums of floats depend on.
     """
     ranges = len(bounds) - 1
-    arrays = [part.numpy() for part in own]
+    parts = [like.new_zeros(ranges, *like.shape) for like in sums]
+    arrays = [part.numpy() for part in parts]
     if ranges == 1 or _forked.is_set():
         for k in range(ranges):
             alone(bounds[k], bounds[k + 1], *arguments, *(part[k] for part in arrays))
-        return
-    with _lock:
-        before = numba.get_num_threads()
-        numba.set_num_threads(ranges)
-        try:
-            shared(np.asarray(bounds), *arguments, *arrays)
-        finally:
-            numba.set_num_threads(before)
+    else:
+        with _lock:
+            before = numba.get_num_threads()
+            numba.set_num_threads(ranges)
+            try:
+                shared(np.asarray(bounds), *arguments, *arrays)
+            finally:
+                numba.set_num_threads(before)
+    for part in parts:
+        for other in part[1:]:
+            part[0].add_(other)
+    return [part[0] for part in parts]

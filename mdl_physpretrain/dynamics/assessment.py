@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.stability.monitor import Monitor
 from mdl_physpretrain.stability.overlap import closest_pair
 
-__all__ = ["assess", "assess_trajectory"]
+__all__ = ["Trajectory", "Unwrapper", "assess", "assess_trajectory", "expand_trajectories", "trajectory_frames"]
 
 Trajectory = str | Path | Sequence[Atoms]
 
@@ -82,7 +82,7 @@ def assess(
     limits = limits or Limits()
     if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
         raise ConfigError(f"interval must be an integer of at least 1, not {interval!r}")
-    items = _expand(runs_or_trajectories)
+    items = expand_trajectories(runs_or_trajectories)
     if not items:
         raise ConfigError("nothing to assess")
     if all(isinstance(item, RunRecord) for item in items):
@@ -110,7 +110,7 @@ def assess_trajectory(
     """One row of :func:`assess` for one trajectory, read frame by frame."""
     limits = limits or Limits()
     source = str(trajectory) if isinstance(trajectory, (str, Path)) else "trajectory"
-    frames = _frames(trajectory, source, read_options)
+    frames = trajectory_frames(trajectory, read_options)
     first = next(frames, None)
     if first is None:
         raise StructureError("has no frames", file=source)
@@ -118,7 +118,7 @@ def assess_trajectory(
         monitor = Monitor([first], limits=limits, temperature=temperature, stop_on=("nan",))
     except StructureError as error:
         raise StructureError(f"first frame: {error}", file=source) from error
-    unwrap = _Unwrapper(first, wrapped)
+    unwrap = Unwrapper(first, wrapped)
     temperatures: list[float] = []
     step = _step(first, 0)
     last_step, closest = step, np.inf
@@ -162,7 +162,7 @@ def assess_trajectory(
     }
 
 
-class _Unwrapper:
+class Unwrapper:
     """Follows atoms across cell boundaries, in fractional coordinates (the cell may change)."""
 
     def __init__(self, first: Atoms, wrapped: bool) -> None:
@@ -202,16 +202,23 @@ def _with_first(first: Atoms, rest: Iterable[Atoms]) -> Iterator[Atoms]:
     yield from rest
 
 
-def _frames(trajectory: Trajectory, source: str, read_options: dict[str, Any]) -> Iterator[Atoms]:
+def trajectory_frames(trajectory: Trajectory, read_options: Mapping[str, Any] | None = None) -> Iterator[Atoms]:
+    """Frames of a file that ASE reads, one by one, or of a list.
+
+    Raises
+    ------
+    StructureError
+        If the file is missing or damaged.
+    """
     if not isinstance(trajectory, (str, Path)):
         yield from trajectory
         return
-
-    if not Path(trajectory).is_file():
+    source = str(trajectory)
+    if not Path(source).is_file():
         raise StructureError("no such file", file=source)
     count = 0
     try:
-        for atoms in iread(str(trajectory), **{"index": ":", **read_options}):
+        for atoms in iread(source, **{"index": ":", **(read_options or {})}):
             yield atoms
             count += 1
     except (StructureError, GeneratorExit):
@@ -220,7 +227,7 @@ def _frames(trajectory: Trajectory, source: str, read_options: dict[str, Any]) -
         raise StructureError(f"cannot read frame {count}: {error}", file=source) from error
 
 
-def _expand(given: Any) -> list[Any]:
+def expand_trajectories(given: Any) -> list[Any]:
     """One flat list of records or trajectories."""
     if isinstance(given, (str, Path)):
         if has_magic(str(given)):
@@ -238,4 +245,4 @@ def _expand(given: Any) -> list[Any]:
         if not all(isinstance(item, RunRecord) for item in items):
             raise ConfigError("give either runs or trajectories, not both")
         return items
-    return [one for item in items for one in (_expand(item) if isinstance(item, (str, Path)) else [item])]
+    return [one for item in items for one in (expand_trajectories(item) if isinstance(item, (str, Path)) else [item])]

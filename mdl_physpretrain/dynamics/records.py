@@ -1,9 +1,8 @@
-"""What a simulation leaves behind, and how it is stored."""
+"""Records of finished trajectories, and the file that stores them."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import CheckpointError
+from mdl_physpretrain.files import replacing
 from mdl_physpretrain.stability.limits import Limits, Verdict
 
 __all__ = ["RunRecord", "Runs"]
@@ -166,9 +166,9 @@ class Runs(Sequence[RunRecord]):
         arrays: dict[str, np.ndarray] = {}
         described = []
         for k, record in enumerate(self.records):
-            plain, own = _pack(record)
+            plain, its_arrays = _pack(record)
             described.append(plain)
-            arrays.update({f"{k}/{name}": value for name, value in own.items()})
+            arrays.update({f"{k}/{name}": value for name, value in its_arrays.items()})
         meta = {
             "format": FORMAT,
             "version": VERSION,
@@ -176,12 +176,9 @@ class Runs(Sequence[RunRecord]):
             "fingerprint": self.fingerprint,
             "records": described,
         }
-        part = path.with_name(path.name + ".part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as stream:
+            with replacing(path) as part, part.open("wb") as stream:
                 np.savez_compressed(stream, meta=np.array(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
-            os.replace(part, path)
         except OSError as error:
             raise CheckpointError(f"cannot write {path}: {error}") from error
         return path

@@ -1,4 +1,4 @@
-"""Everything that decides a trajectory, checked in one place."""
+"""Options that decide a trajectory, checked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from ase import units
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.recipe import MD
 from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.stability.monitor import STOPS
 
@@ -32,20 +33,20 @@ class MDSettings:
         If an option is out of range.
     """
 
-    ensemble: str = "nvt"
-    temperature: float = 300.0
-    timestep: float = 1.0
-    steps: int = 1000
-    friction: float = 0.01
-    pressure: float = 0.0
-    taut: float = 500.0
-    taup: float = 1000.0
+    ensemble: str = MD.ensemble
+    temperature: float = MD.temperature
+    timestep: float = MD.timestep
+    steps: int = MD.steps
+    friction: float = MD.friction
+    pressure: float = MD.pressure
+    taut: float = MD.taut
+    taup: float = MD.taup
     compressibility: float = WATER_COMPRESSIBILITY
     seed: int = 0
     initial_velocities: str = "maxwell"
     stop_on: tuple[str, ...] = STOPS
-    interval: int = 1
-    trace_interval: int = 10
+    interval: int = MD.interval
+    trace_interval: int = MD.trace_interval
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -81,6 +82,6 @@ class MDSettings:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _one_of(name: str, value: object, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

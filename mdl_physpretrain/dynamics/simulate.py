@@ -1,4 +1,4 @@
-"""MD of many structures, watched while it runs."""
+"""``simulate``: MD of many structures, watched while it runs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from mdl_physpretrain.dynamics.batched import split_batches
-from mdl_physpretrain.dynamics.batches import Files, Run, run_elsewhere, run_here
-from mdl_physpretrain.dynamics.finished_runs import RunStore
+from mdl_physpretrain.dynamics.batched_engine import split_batches
+from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint
+from mdl_physpretrain.dynamics.execution import Simulation, TrajectoryFiles, run_by_workers, run_here
 from mdl_physpretrain.dynamics.records import Runs
 from mdl_physpretrain.dynamics.settings import TRAJECTORY_FORMATS, WATER_COMPRESSIBILITY, MDSettings
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.identity import is_calculator, potential_fingerprint
+from mdl_physpretrain.recipe import MD
 from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.stability.monitor import STOPS
 
@@ -35,26 +36,26 @@ def simulate(
     potential: EnergyModel | BaseCalculator | Callable[[], BaseCalculator],
     structures: Sequence[Atoms],
     *,
-    ensemble: str = "nvt",
-    temperature: float = 300.0,
-    timestep: float = 1.0,
-    steps: int = 1000,
-    friction: float = 0.01,
-    pressure: float = 0.0,
-    taut: float = 500.0,
-    taup: float = 1000.0,
+    ensemble: str = MD.ensemble,
+    temperature: float = MD.temperature,
+    timestep: float = MD.timestep,
+    steps: int = MD.steps,
+    friction: float = MD.friction,
+    pressure: float = MD.pressure,
+    taut: float = MD.taut,
+    taup: float = MD.taup,
     compressibility: float = WATER_COMPRESSIBILITY,
     initial_velocities: str = "maxwell",
     seed: int = 0,
-    engine: str = "auto",
+    engine: str = MD.engine,
     stop_on: Sequence[str] = STOPS,
     limits: Limits | None = None,
-    interval: int = 1,
-    trace_interval: int = 10,
+    interval: int = MD.interval,
+    trace_interval: int = MD.trace_interval,
     trajectory_dir: str | Path | None = None,
     trajectory_interval: int = 100,
     trajectory_format: str = "extxyz",
-    skin: float = 1.0,
+    skin: float = MD.skin,
     max_batch_atoms: int | None = None,
     checkpoint: str | Path | None = None,
     executor: Executor | None = None,
@@ -117,8 +118,9 @@ def simulate(
         Atoms in one batch; default 512 on a CPU, 16384 on a GPU.
     checkpoint
         File to which finished structures are written (after each batch, or
-        every half minute). When it exists, structures in it are not run again;
-        one written with other options, another potential or other structures
+        every half minute). When it exists, structures in it are not run again,
+        but for those of a batch that was interrupted; one written with other
+        options, another potential or other structures
         of the same id is refused.
     executor
         Workers that share the batches (with engine ``"ase"``, the
@@ -180,26 +182,26 @@ def simulate(
     if isinstance(potential, EnergyModel):
         _check_trained_elements(potential, structures)
 
-    store = RunStore(checkpoint, settings, potential_fingerprint(potential), structures)
+    saved = MDCheckpoint(checkpoint, settings, potential_fingerprint(potential), structures)
     files = None
     if trajectory_dir is not None:
-        files = Files(Path(trajectory_dir).resolve(), trajectory_interval, trajectory_format, timestep)
-    run = Run(settings, engine, skin, files)
-    portions = [[k] for k in range(len(structures))]
+        files = TrajectoryFiles(Path(trajectory_dir).resolve(), trajectory_interval, trajectory_format, timestep)
+    simulation = Simulation(settings, engine, skin, files)
+    batches = [[k] for k in range(len(structures))]
     if engine == "batched":
         assert isinstance(potential, EnergyModel)
-        most = max_batch_atoms or BATCH_ATOMS.get(potential.device.type, BATCH_ATOMS["cuda"])
-        portions = split_batches(structures, most)
-    names = store.order
-    todo = [left for part in portions if (left := [k for k in part if names[k] not in store.done])]
+        limit = max_batch_atoms or BATCH_ATOMS.get(potential.device.type, BATCH_ATOMS["cuda"])
+        batches = split_batches(structures, limit)
+    # a batch that was interrupted is done again as a whole: batches of other structures round differently
+    todo = [batch for batch in batches if any(saved.order[k] not in saved.done for k in batch)]
     try:
         if executor is None:
-            run_here(run, potential, todo, structures, store, progress)
+            run_here(simulation, potential, todo, structures, saved, progress)
         else:
-            run_elsewhere(run, potential, todo, structures, store, progress, executor)
+            run_by_workers(simulation, potential, todo, structures, saved, progress, executor)
     finally:
-        store.save()
-    return store.runs()
+        saved.save()
+    return saved.runs()
 
 
 def _prepare(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
@@ -257,14 +259,14 @@ def _choose_engine(engine: str, potential: object, structures: Sequence[Atoms]) 
 
 def _check_trained_elements(model: EnergyModel, structures: Sequence[Atoms]) -> None:
     """Models whose metadata say which elements they have seen must not meet others."""
-    known = getattr(model, "metadata", {}).get("elements")
-    if not known:
+    trained = model.metadata.get("elements")
+    if not trained:
         return
     for atoms in structures:
-        strange = sorted(set(atoms.symbols) - set(known))
-        if strange:
+        unknown = sorted(set(atoms.symbols) - set(trained))
+        if unknown:
             raise StructureError(
-                f"the model was not trained on {', '.join(strange)} (it knows {', '.join(known)})",
+                f"the model was not trained on {', '.join(unknown)} (it knows {', '.join(trained)})",
                 structure=atoms.info["structure_id"],
                 field="numbers",
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,20 +12,9 @@ from torch import Tensor
 
 from mdl_physpretrain.dynamics import step_kernel
 
-__all__ = ["MDState", "NoiseStream", "maxwell_velocities", "structure_rng"]
+__all__ = ["MDState", "NoiseStream", "maxwell_velocities"]
 
 CHUNK_VALUES = 2_000_000  # random numbers held at a time
-
-
-def structure_rng(seed: int, structure_id: str) -> np.random.Generator:
-    """The random numbers of one structure's trajectory.
-
-    They depend on the seed and the structure's id only: not on the engine, nor
-    on what else is simulated. Velocities are drawn first (when they are), then
-    ``xi`` and ``eta`` of every Langevin step, as ASE's ``Langevin`` draws them.
-    """
-    digest = hashlib.blake2b(structure_id.encode(), digest_size=16).digest()
-    return np.random.default_rng([seed, *np.frombuffer(digest, dtype="<u4").tolist()])
 
 
 def maxwell_velocities(masses: np.ndarray, temperature: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What every MD step on a CPU does around the model, as machine code: one pass each instead of many tensor operations.
+"""Kernels of an MD step on a CPU, around the model: edges, displacements, temperatures.
 
 The references are the operations in torch that a GPU uses, next to the calls.
 Arithmetic of vectors and squares is that of IEEE, operation by operation, in their order.

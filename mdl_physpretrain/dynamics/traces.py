@@ -14,6 +14,7 @@ from ase.io.trajectory import Trajectory
 
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.files import make_writable
 
 __all__ = ["Traces", "TrajectoryWriter", "trajectory_name"]
 
@@ -38,21 +39,21 @@ class Traces:
         """Whether this step is traced."""
         return step % self.interval == 0
 
-    def add(self, step: int, which: np.ndarray, values: np.ndarray) -> None:
-        """Trace structures ``which`` (indices, shape (k,)).
+    def add(self, step: int, structures: np.ndarray, values: np.ndarray) -> None:
+        """Trace some structures (indices, shape (k,)).
 
         ``values`` has shape (3, k): K, eV, Å³; NaN where there is none.
         """
-        self.values[:, which, len(self.steps)] = values
+        self.values[:, structures, len(self.steps)] = values
         self.steps.append(step)
 
     def of(self, k: int) -> dict[str, np.ndarray]:
         """The traces of one structure as far as it went."""
         values = self.values[:, k, : len(self.steps)]
-        there = ~np.isnan(values[0])
-        temperature, energy, volume = values[:, there]
+        traced = ~np.isnan(values[0])
+        temperature, energy, volume = values[:, traced]
         return {
-            "trace_step": np.array(self.steps, dtype=np.int64)[there],
+            "trace_step": np.array(self.steps, dtype=np.int64)[traced],
             "trace_temperature": temperature,
             "trace_energy": energy,
             "trace_volume": volume,
@@ -95,10 +96,7 @@ class TrajectoryWriter:
             raise StructureError(f"two structure ids give one file name {clash!r}", file=self.folder)
         self.paths = {i: self.folder / f"{name}.{file_format}" for i, name in zip(ids, names, strict=True)}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / ".writable"
-            probe.touch()
-            probe.unlink()
+            make_writable(self.folder)
         except OSError as error:
             raise StructureError(f"cannot write trajectories: {error}", file=self.folder) from error
 

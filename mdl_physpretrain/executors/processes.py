@@ -57,7 +57,7 @@ class Processes(Executor):
             raise ConfigError(f"there must be at least 1 worker process, not {workers}")
         self.workers = workers or cores()
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="worker")  # each cares for one process
-        self._own = threading.local()
+        self._of_thread = threading.local()
         self._pools: dict[ProcessPoolExecutor, int] = {}  # with the process id of its one worker
         self._lock = threading.Lock()
         self._dropped = False
@@ -89,15 +89,15 @@ class Processes(Executor):
         self.shutdown()
 
     def _one(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        pool: ProcessPoolExecutor | None = getattr(self._own, "pool", None)
+        pool: ProcessPoolExecutor | None = getattr(self._of_thread, "pool", None)
         if pool is None:
-            pool = self._own.pool = self._start()
+            pool = self._of_thread.pool = self._start()
         if self._dropped:
             raise WorkerDied("the executor was closed")
         try:
             return pool.submit(fn, *args, **kwargs).result()
         except BrokenProcessPool:
-            self._own.pool = None
+            self._of_thread.pool = None
             with self._lock:
                 pid = self._pools.pop(pool, 0)
             pool.shutdown(wait=False)

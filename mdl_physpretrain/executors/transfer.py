@@ -1,4 +1,4 @@
-"""Potentials on their way to another process: a checkpoint, a name, or a plain calculator; never a network object."""
+"""Sending potentials to another process: as a checkpoint, a name, or a plain calculator; never a network object."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from mdl_physpretrain.potentials.identity import potential_fingerprint
 __all__ = ["SentPotential", "receive", "send"]
 
 KEPT = 2  # potentials that a worker remembers
-_own = threading.local()  # threads must not share a calculator or a model
+_worker = threading.local()  # threads must not share a calculator or a model
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,13 @@ class SentPotential:
     version: str
     home: tuple[str, int]
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Hash of what it is."""
+        """Hash by which a worker recognises what it has made already.
+
+        Not the potential's fingerprint: that leaves the metadata of a model and
+        the arguments of a factory out.
+        """
         return hashlib.sha256(f"{self.kind} {self.device} ".encode() + self.content).hexdigest()
 
 
@@ -103,13 +108,13 @@ def receive(sent: SentPotential) -> Any:
         )
     if sent.home != (socket.gethostname(), os.getpid()):
         torch.set_num_threads(1)
-    known: OrderedDict[str, Any] = _own.__dict__.setdefault("known", OrderedDict())
-    if sent.digest not in known:
-        known[sent.digest] = _rebuilt(sent)
-        while len(known) > KEPT:
-            known.popitem(last=False)
-    known.move_to_end(sent.digest)
-    return known[sent.digest]
+    kept: OrderedDict[str, Any] = _worker.__dict__.setdefault("kept", OrderedDict())
+    if sent.digest not in kept:
+        kept[sent.digest] = _rebuilt(sent)
+        while len(kept) > KEPT:
+            kept.popitem(last=False)
+    kept.move_to_end(sent.digest)
+    return kept[sent.digest]
 
 
 def _rebuilt(sent: SentPotential) -> Any:
@@ -142,7 +147,12 @@ def _checkpoint_bytes(model: Any) -> bytes:
 
 def _loaded(content: bytes, module: str) -> Any:
     if module not in sys.modules and module != "__main__":
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(
+                f"the worker on {socket.gethostname()} lacks the package of the model, {module}: {error}"
+            ) from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt"
         path.write_bytes(content)
@@ -150,17 +160,17 @@ def _loaded(content: bytes, module: str) -> Any:
 
 
 def _pickled(potential: Any) -> bytes:
-    what = getattr(potential, "__qualname__", type(potential).__qualname__)
-    held = list(getattr(potential, "__dict__", {}).items())
-    network = next((name for name, value in held if isinstance(value, torch.nn.Module)), None)
+    name = getattr(potential, "__qualname__", type(potential).__qualname__)
+    attributes = list(getattr(potential, "__dict__", {}).items())
+    network = next((key for key, value in attributes if isinstance(value, torch.nn.Module)), None)
     if isinstance(potential, torch.nn.Module) or network is not None:
         raise ConfigError(
-            f"{what} holds a network ({network or 'itself'}), which is not sent to other processes: "
+            f"{name} holds a network ({network or 'itself'}), which is not sent to other processes: "
             "pass a function of a module that makes the calculator"
         )
     try:
         return pickle.dumps(potential, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # whatever a foreign object raises when it is pickled
         raise ConfigError(
-            f"{what} cannot be sent to another process ({error}): pass a function of a module that makes the calculator"
+            f"{name} cannot be sent to another process ({error}): pass a function of a module that makes the calculator"
         ) from error

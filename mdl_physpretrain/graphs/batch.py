@@ -128,7 +128,7 @@ class AtomicBatch:
 
 
 def neighbour_list(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float, shift_dtype: Any = np.int64
 ) -> tuple[np.ndarray, np.ndarray]:
     """All directed edges shorter than ``cutoff``, with vesin.
 
@@ -139,13 +139,15 @@ def neighbour_list(
         that are not periodic.
     cutoff
         In Å.
+    shift_dtype
+        NumPy type of the shifts.
 
     Returns
     -------
     edge_index
         Shape (2, E), int64, sorted by centre.
     shifts
-        Shape (E, 3), int64; an atom's own periodic images are included.
+        Shape (E, 3), of ``shift_dtype``; an atom's own periodic images are included.
 
     Raises
     ------
@@ -153,13 +155,6 @@ def neighbour_list(
         If a position is not finite, the cell is impossible, or an open
         structure is spread out beyond all reason.
     """
-    return _edges(positions, cell, pbc, cutoff, np.dtype(np.int64))
-
-
-def _edges(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float, dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`neighbour_list` with shifts of any type."""
     pbc, positions = np.asarray(pbc, dtype=bool), np.asarray(positions, dtype=np.float64)
     if not np.isfinite(positions).all():
         raise StructureError("NaN or infinite value", field="positions")
@@ -174,7 +169,7 @@ def _edges(
     )
     edge_index = np.empty((2, len(i)), dtype=np.int64)
     edge_index[0], edge_index[1] = i, j
-    return edge_index, shifts.astype(dtype)
+    return edge_index, shifts.astype(shift_dtype)
 
 
 def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -217,7 +212,7 @@ def build_batch(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32)
         raise StructureError("NaN or infinite value", structure=structure_id(atoms), field="positions")
     try:
         shift_dtype = torch.zeros(0, dtype=dtype).numpy().dtype
-        edge_index, shifts = _edges(atoms.positions, atoms.cell.array, atoms.pbc, cutoff, shift_dtype)
+        edge_index, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff, shift_dtype)
     except StructureError as error:
         raise StructureError(str(error), structure=structure_id(atoms)) from error
     labels = get_labels(atoms)

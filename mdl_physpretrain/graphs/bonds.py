@@ -1,4 +1,4 @@
-"""Where a dataset has its bonds: nearest distances per pair of elements."""
+"""Nearest distances in a dataset by pair of elements, and the ends of ZBL cores that follow."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def nearest_distances(structures: Sequence[Atoms], cutoff: float) -> dict[tuple[
         Keyed by the symbols in order of atomic number; pairs that never come
         within the cutoff are missing.
     """
-    found: dict[tuple[int, int], list[np.ndarray]] = {}
+    nearest_of: dict[tuple[int, int], list[np.ndarray]] = {}
     for atoms in structures:
         edges, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
         i, j = edges
@@ -72,9 +72,9 @@ def nearest_distances(structures: Sequence[Atoms], cutoff: float) -> dict[tuple[
             mask = (zi == a) & (zj == b)
             nearest = np.full(len(atoms), np.inf)
             np.minimum.at(nearest, i[mask], r[mask])
-            found.setdefault((a, b), []).append(nearest[np.isfinite(nearest)])
+            nearest_of.setdefault((a, b), []).append(nearest[np.isfinite(nearest)])
     result = {}
-    for (a, b), parts in sorted(found.items()):
+    for (a, b), parts in sorted(nearest_of.items()):
         r = np.concatenate(parts)
         contact = float(covalent_radii[a] + covalent_radii[b])
         key = (chemical_symbols[a], chemical_symbols[b])

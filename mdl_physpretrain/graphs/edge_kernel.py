@@ -1,4 +1,4 @@
-"""What is done with every edge around a model, as machine code: one pass each, no arrays between.
+"""Edge vectors, forces and virials as machine code: one pass over the edges each, no arrays between.
 
 Arithmetic is that of IEEE in the type of the arrays, operation by operation:
 the numbers of vectors are those of the operations in torch that they replace.

@@ -1,4 +1,4 @@
-"""Graphs with fewer edges than the cutoff has, as other programs build them."""
+"""Graphs with nearest images or so many neighbours only, as other programs build them."""
 
 from __future__ import annotations
 

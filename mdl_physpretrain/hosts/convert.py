@@ -1,4 +1,4 @@
-"""One entry for checkpoints of all kinds: what is it, read it, write it as another kind.
+"""Checkpoints of all kinds: detect the kind, read, write as another kind.
 
 Kinds: ``native`` (this package), ``matdeeplearn`` (``.pt`` and YAML),
 ``mattertune`` (Lightning ``.ckpt``), ``mattersim`` (``.pth``).
@@ -16,15 +16,15 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.graphs.batch import build_batch
-from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, write_matdeeplearn
-from mdl_physpretrain.hosts.mattertune.convert import read_native, write_host
+from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, reference_table, write_matdeeplearn
+from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune, write_mattertune
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.checkpoint import FORMAT, load_model, save_model
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.safe_load import load_foreign
 from mdl_physpretrain.potentials.zbl import ZBL
 
-__all__ = ["KINDS", "Conversion", "convert", "detect", "differences", "read_checkpoint_of"]
+__all__ = ["CONFIG_SUFFIXES", "KINDS", "Conversion", "convert", "detect", "differences", "read_checkpoint_of"]
 
 KINDS = ("native", "matdeeplearn", "mattertune", "mattersim")
 CONFIG_SUFFIXES = (".yml", ".yaml")
@@ -64,7 +64,22 @@ def detect(path: str | Path) -> str:
     CheckpointError
         If the file is unsafe, damaged, or none of the known kinds.
     """
-    return _kind_of(load_foreign(path), Path(path))
+    content = load_foreign(path)
+    if isinstance(content, dict):
+        if content.get("format") == FORMAT:
+            return "native"
+        if {"model_name", "model", "model_args"} <= content.keys():
+            return "mattersim"
+        if "pytorch-lightning_version" in content:
+            settings = content.get("hyper_parameters")
+            if isinstance(settings, dict) and "properties" in settings:
+                return "mattertune"
+            raise CheckpointError(f"{path} is a Lightning checkpoint, but not one of MatterTune")
+    entries = content[0] if isinstance(content, list) and content else content
+    state = entries.get("state_dict", entries) if isinstance(entries, dict) else None
+    if isinstance(state, dict) and state and all(isinstance(v, torch.Tensor) for v in state.values()):
+        return "matdeeplearn"
+    raise CheckpointError(f"{path} is a torch file, but none of a model: {', '.join(KINDS)}")
 
 
 def read_checkpoint_of(
@@ -93,13 +108,11 @@ def read_checkpoint_of(
         If it cannot be read or is of another kind.
     """
     path = Path(path)
-    kind = kind or detect(path)
-    if kind not in KINDS:
-        raise ConfigError(f"kind of checkpoint must be one of {', '.join(KINDS)}, not {kind!r}")
+    kind = _known_kind(kind or detect(path))
     if kind == "native":
         return load_model(path)
     if kind == "mattertune":
-        return read_native(path)
+        return read_mattertune(path)
     if kind == "mattersim":
         return M3GNet.from_mattersim(path)
 
@@ -153,9 +166,7 @@ def convert(
     if source_kind == "matdeeplearn":
         read_with = Path(config) if config is not None else config_beside(source)
     model = read_checkpoint_of(source, source_kind, config=read_with, elements=elements, member=member)
-    target_kind = target_kind or _default_target(source_kind, model, target)
-    if target_kind not in KINDS:
-        raise ConfigError(f"kind of checkpoint must be one of {', '.join(KINDS)}, not {target_kind!r}")
+    target_kind = _known_kind(target_kind or _default_target(source_kind, model, target))
     written_config = target.with_suffix(".yml")
     if target_kind == "matdeeplearn" and source_kind != "matdeeplearn" and config is not None:
         written_config = Path(config)
@@ -169,23 +180,33 @@ def convert(
     if target_kind == "native":
         save_model(model, target)
     elif target_kind == "mattertune":
-        write_host(model, target)
+        write_mattertune(model, target)
     elif target_kind == "mattersim":
         if model.registry_name != "m3gnet":
             raise CheckpointError(f"MatterSim cannot hold a {model.registry_name!r} model, only 'm3gnet'")
         model.to_mattersim(target)  # type: ignore[operator]
     else:
         write_matdeeplearn(model, target, config=written_config, references=references, drop_core=drop_core)
-        parts = list(model.modules())
-        if drop_core and any(isinstance(p, ZBL) for p in parts):
+        if drop_core and any(isinstance(part, ZBL) for part in model.modules()):
             notes.append("the ZBL core is left out: another potential at short distances")
-        if references == "beside" and any(_has_references(p) for p in parts):
+        table = reference_table(model)
+        if references == "beside" and table is not None and table.any():
             notes.append("MatDeepLearn's energies leave out the reference energies; the YAML lists them")
     return Conversion(source_kind, target_kind, model, planned, config=read_with, notes=notes)
 
 
-def _has_references(part: Any) -> bool:
-    return bool(hasattr(part, "reference_energies") and part.reference_energies.any())
+def _known_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ConfigError(f"kind of checkpoint must be one of {', '.join(KINDS)}, not {kind!r}")
+    return kind
+
+
+def _default_target(source_kind: str, model: EnergyModel, target: Path) -> str:
+    if source_kind != "native":
+        return "native"
+    if target.suffix == ".ckpt":
+        return "mattertune"
+    return "mattersim" if model.registry_name == "m3gnet" else "matdeeplearn"
 
 
 def differences(model: EnergyModel, other: EnergyModel, structures: Sequence[Atoms]) -> dict[str, float]:
@@ -197,17 +218,18 @@ def differences(model: EnergyModel, other: EnergyModel, structures: Sequence[Ato
         ``energy`` (eV per structure), ``forces`` (eV/Å), ``stress`` (eV/Å³),
         ``longest_list`` (neighbours of an atom within the cutoff).
     """
-    worst = {"energy": 0.0, "forces": 0.0, "stress": 0.0, "longest_list": 0.0}
+    largest = {"energy": 0.0, "forces": 0.0, "stress": 0.0, "longest_list": 0.0}
     for atoms in structures:
         batch = build_batch(atoms, max(model.cutoff, other.cutoff), dtype=torch.float64)
         one = predict(model, batch.to(dtype=model.dtype))
         two = predict(other, batch.to(dtype=other.dtype))
         for name in ("energy", "forces", "stress"):
             gap = (getattr(one, name).double() - getattr(two, name).double()).abs().max()
-            worst[name] = max(worst[name], float(gap))
+            largest[name] = max(largest[name], float(gap))
         if batch.edge_index.shape[1]:
-            worst["longest_list"] = max(worst["longest_list"], float(torch.bincount(batch.edge_index[0]).max()))
-    return worst
+            longest = float(torch.bincount(batch.edge_index[0]).max())
+            largest["longest_list"] = max(largest["longest_list"], longest)
+    return largest
 
 
 def config_beside(path: Path) -> Path:
@@ -221,35 +243,10 @@ def config_beside(path: Path) -> Path:
     for suffix in CONFIG_SUFFIXES:
         if path.with_suffix(suffix).is_file():
             return path.with_suffix(suffix)
-    found = sorted(p for p in path.parent.iterdir() if p.suffix in CONFIG_SUFFIXES)
-    if len(found) != 1:
-        what = "no YAML file" if not found else f"{len(found)} YAML files"
-        raise ConfigError(f"{path} is a MatDeepLearn checkpoint with {what} beside it: name that of its run (--config)")
-    return found[0]
-
-
-def _kind_of(content: Any, path: Path) -> str:
-    if isinstance(content, dict):
-        if content.get("format") == FORMAT:
-            return "native"
-        if {"model_name", "model", "model_args"} <= content.keys():
-            return "mattersim"
-        if "pytorch-lightning_version" in content:
-            settings = content.get("hyper_parameters")
-            if isinstance(settings, dict) and "properties" in settings:
-                return "mattertune"
-            raise CheckpointError(f"{path} is a Lightning checkpoint, but not one of MatterTune")
-    entries = content[0] if isinstance(content, list) and content else content
-    if isinstance(entries, dict):
-        state = entries.get("state_dict", entries)
-        if isinstance(state, dict) and state and all(isinstance(v, torch.Tensor) for v in state.values()):
-            return "matdeeplearn"
-    raise CheckpointError(f"{path} is a torch file, but none of a model: {', '.join(KINDS)}")
-
-
-def _default_target(source_kind: str, model: EnergyModel, target: Path) -> str:
-    if source_kind != "native":
-        return "native"
-    if target.suffix == ".ckpt":
-        return "mattertune"
-    return "mattersim" if model.registry_name == "m3gnet" else "matdeeplearn"
+    configs = sorted(p for p in path.parent.iterdir() if p.suffix in CONFIG_SUFFIXES)
+    if len(configs) != 1:
+        count = f"{len(configs)} YAML files" if configs else "no YAML file"
+        raise ConfigError(
+            f"{path} is a MatDeepLearn checkpoint with {count} beside it: name that of its run (--config)"
+        )
+    return configs[0]

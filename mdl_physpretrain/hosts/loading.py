@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.hosts.convert import config_beside, detect, read_checkpoint_of
+from mdl_physpretrain.hosts.convert import CONFIG_SUFFIXES, config_beside, detect, read_checkpoint_of
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.factories import FACTORY, calculator_factory
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["load_potential", "named_potentials", "potential_name"]
 
 NAMED = re.compile(r"(?P<name>\w[\w.+-]*)=(?P<text>.+)")
-YAML = (".yml", ".yaml")
 KINDS = (
     "a potential is a checkpoint (of this package, MatDeepLearn, MatterTune or MatterSim), MatDeepLearn's with its "
     "configuration as 'checkpoint.pt:config.yml', or 'module:factory' of an ASE calculator"
@@ -66,8 +65,8 @@ def load_potential(text: str, device: str = "auto") -> EnergyModel | Callable[[]
         if not config.is_file():
             raise ConfigError(f"{text}: the configuration {config} does not exist")
     if not path.is_file():
-        what = "is a folder, no checkpoint" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {what}; {KINDS}")
+        problem = "is a folder, no checkpoint" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {problem}; {KINDS}")
     target = resolve_device(device)
     kind = detect(path)
     if kind != "matdeeplearn" and config is not None:
@@ -104,19 +103,19 @@ def named_potentials(texts: Sequence[str]) -> dict[str, str]:
     ConfigError
         If two have the same name.
     """
-    found: dict[str, str] = {}
+    potentials: dict[str, str] = {}
     for text in texts:
         match = NAMED.fullmatch(text)
         name, rest = (match["name"], match["text"]) if match and not Path(text).exists() else ("", text)
         name = name or potential_name(rest)
-        if name in found:
+        if name in potentials:
             raise ConfigError(
-                f"two potentials are called {name!r} ({found[name]} and {rest}): name them, as in other={rest}"
+                f"two potentials are called {name!r} ({potentials[name]} and {rest}): name them, as in other={rest}"
             )
-        found[name] = rest
-    return found
+        potentials[name] = rest
+    return potentials
 
 
 def _is_file_and_yaml(text: str) -> bool:
     file, colon, config = text.rpartition(":")
-    return bool(colon and file) and config.endswith(YAML)
+    return bool(colon and file) and config.endswith(CONFIG_SUFFIXES)

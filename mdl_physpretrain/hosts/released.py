@@ -7,12 +7,14 @@ is paired with the nearest YAML file that fits it.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import pandas as pd
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError
 from mdl_physpretrain.hosts.convert import detect, read_checkpoint_of
@@ -71,11 +73,8 @@ def list_released(names: Sequence[str] = (), *, repo: str = REPOSITORY) -> list[
         If the hub cannot be reached.
     """
     files = _files(repo)
-    found = []
-    for path in _chosen(files, names, repo):
-        tried = candidates(path, files)
-        found.append(Released(path, tried[0][0] if tried else ""))
-    return found
+    configs = {path: candidates(path, files) for path in _chosen(files, names, repo)}
+    return [Released(path, groups[0][0] if groups else "") for path, groups in configs.items()]
 
 
 def fetch_released(
@@ -115,10 +114,8 @@ def fetch_released(
     table = directory / "released.csv"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with table.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, [f.name for f in fields(Released)])
-            writer.writeheader()
-            writer.writerows(asdict(r) for r in results)
+        columns = [field.name for field in fields(Released)]
+        pd.DataFrame([asdict(r) for r in results], columns=columns).to_csv(table, index=False)
     except OSError as error:
         raise CheckpointError(f"cannot write {table}: {error}") from error
     return results
@@ -177,18 +174,17 @@ def _with_config(
     reasons = []
     for group in groups:
         fitting: dict[str, EnergyModel] = {}
-        described: list[Any] = []
+        descriptions: list[Any] = []
         for name in group:
             config = download(name)
             try:
                 model = read_matdeeplearn(local, config)
-                host = read_host_config(config)
+                description = replace(read_host_config(config), source="")
             except PhysPretrainError as error:
                 reasons.append(str(error).splitlines()[0])
                 continue
-            host.source = ""
-            if host not in described:
-                described.append(host)
+            if description not in descriptions:
+                descriptions.append(description)
                 fitting[name] = model
         if len(fitting) > 1:
             raise ConfigError(f"several YAML files fit ({', '.join(fitting)}): convert it by hand with --config")
@@ -214,31 +210,27 @@ def _chosen(files: Sequence[str], names: Sequence[str], repo: str) -> list[str]:
     return chosen
 
 
-def _hub() -> Any:
+def _files(repo: str) -> list[str]:
+    with _hub(f"list the dataset {repo} of the Hugging Face hub") as hub:
+        return sorted(hub.HfApi().list_repo_files(repo, repo_type="dataset"))
+
+
+def _download(repo: str, name: str, folder: Path) -> Path:
+    with _hub(f"download {name}") as hub:
+        return Path(hub.hf_hub_download(repo, name, repo_type="dataset", local_dir=str(folder)))
+
+
+@contextmanager
+def _hub(task: str) -> Iterator[Any]:
+    """``huggingface_hub``, with its errors as ours."""
     try:
         import huggingface_hub
     except ImportError as error:
         raise ConfigError(
             "downloading needs the package huggingface_hub: pip install 'mdl-physpretrain[hub]'"
         ) from error
-    return huggingface_hub
-
-
-def _files(repo: str) -> list[str]:
-    hub = _hub()
     try:
-        return sorted(hub.HfApi().list_repo_files(repo, repo_type="dataset"))
+        yield huggingface_hub
     except Exception as error:  # its own kinds, and those of two HTTP libraries
-        raise CheckpointError(f"cannot list the dataset {repo} of the Hugging Face hub: {_line(error)}") from error
-
-
-def _download(repo: str, name: str, folder: Path) -> Path:
-    hub = _hub()
-    try:
-        return Path(hub.hf_hub_download(repo, name, repo_type="dataset", local_dir=str(folder)))
-    except Exception as error:  # its own kinds, and those of two HTTP libraries
-        raise CheckpointError(f"cannot download {name}: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"cannot {task}: {reason}") from error

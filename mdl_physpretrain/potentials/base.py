@@ -1,27 +1,41 @@
-"""What every potential is: an energy of the edge vectors, and its derivatives.
+"""What every potential is: an energy of the edge vectors, its derivatives, and hooks that have defaults.
 
 Teacher (EAM) and student (CGCNN, ...) are the same kind of thing, an
 :class:`EnergyModel`. Forces and stress are derived in one place,
 :func:`predict`, from the gradient of the energy with respect to the edge
-vectors: one backward pass gives both.
+vectors: one backward pass gives both. What training, labelling, MD and
+checkpoints ask of a potential is declared in the base class and nowhere else.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
+from ase import Atoms
 from torch import Tensor, nn
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.graphs.edge_kernel import add_forces, add_virials
 from mdl_physpretrain.potentials.checkpoint import save_model
+from mdl_physpretrain.structures.labels import Labels
 
-__all__ = ["EnergyModel", "Prediction", "predict"]
+__all__ = ["EnergyModel", "Labeller", "Prediction", "predict", "within_cutoff"]
+
+
+class Labeller(Protocol):
+    """A fast way to label many structures, see :meth:`EnergyModel.labeller`."""
+
+    def stream(self, structures: Iterable[Atoms], threads: int) -> Iterator[list[tuple[Atoms, Labels | None]]]:
+        """Structures with their labels, in order, some at a time.
+
+        ``None`` in place of labels leaves a structure to :func:`predict` and its errors.
+        """
 
 
 @dataclass
@@ -37,35 +51,59 @@ class Prediction:
 
 
 class EnergyModel(nn.Module):
-    """Base class of all potentials.
+    """Base class of all potentials: the whole contract, of which only :meth:`energies` has no default.
 
-    Subclasses set :attr:`cutoff` and :attr:`hparams` and implement
-    :meth:`energies`. ``hparams`` holds plain Python values with which
-    ``type(model)(**hparams)`` rebuilds the architecture (the checkpoint
-    stores them).
+    A new potential is one file: a subclass with a constructor of plain
+    keyword arguments, which it hands to this one as ``hparams``, and
+    :meth:`energies`. The rest of this package asks of it nothing but what is
+    written here; ``docs/backbones.md`` has a recipe, ``examples/schnet`` an example.
 
-    Attributes
+    Parameters
     ----------
     cutoff
         Range of the model in Å.
     hparams
-        Constructor arguments.
+        Plain Python values with which ``type(model)(**hparams)`` rebuilds the
+        architecture; checkpoints store them.
+    reference_energies
+        Keep a table :attr:`reference_energies` of an energy per element,
+        which training sets from the data and :meth:`reference_energy` adds up.
+
+    Attributes
+    ----------
+    registry_name
+        What YAML and checkpoints call the model: the name of its entry point, or of
+        :func:`~mdl_physpretrain.potentials.registry.register_model`.
+    role
+        ``"network"``: learns from a teacher; ``"teacher"``: may be the
+        physical part of a sum with a network; ``"core"``: a fixed repulsion.
+    fast
+        Whether machine code is used where the model has any; without it the
+        readable formula is.
     metadata
-        Plain values stored with a checkpoint, e.g. the elements trained on.
+        Plain values stored with a checkpoint. ``"elements"``, the symbols
+        trained on, limits MD to them; ``"examination"`` says whether a
+        teacher may label.
+    reference_energies
+        In eV by atomic number, shape (119,), if asked for; part of the ``state_dict``.
     """
 
     registry_name: ClassVar[str] = ""
+    role: ClassVar[str] = "network"
+    fast: bool = True
 
-    def __init__(self, cutoff: float, hparams: dict[str, Any]) -> None:
+    def __init__(self, cutoff: float, hparams: dict[str, Any], *, reference_energies: bool = False) -> None:
         super().__init__()
         if not cutoff > 0:
             raise ConfigError(f"cutoff must be positive (Å), not {cutoff}")
         self.cutoff = float(cutoff)
         self.hparams = hparams
         self.metadata: dict[str, Any] = {}
+        if reference_energies:
+            self.register_buffer("reference_energies", torch.zeros(119))
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
-        """Potential energies in eV, shape (B,).
+        """Potential energies in eV, shape (B,): the formula, differentiable twice.
 
         Parameters
         ----------
@@ -73,8 +111,45 @@ class EnergyModel(nn.Module):
             Its edges are all shorter than :attr:`cutoff`.
         vectors
             Edge vectors in Å, shape (E, 3), through which gradients flow.
+
+        Raises
+        ------
+        StructureError
+            On elements that the model does not know.
         """
         raise NotImplementedError
+
+    def reference_energy(self, batch: AtomicBatch) -> Tensor:
+        """Sum of the reference energies of the atoms of each structure in eV, shape (B,)."""
+        references = self.get_buffer("reference_energies")[batch.numbers]
+        return references.new_zeros(len(batch)).index_add(0, batch.structure, references)
+
+    def data_arguments(self, structures: Sequence[Atoms]) -> dict[str, Any]:
+        """Constructor arguments that follow from the training structures; those a user gives win. None by default."""
+        return {}
+
+    def initialise(self, batch: AtomicBatch, generator: torch.Generator) -> None:
+        """Scale fresh weights to data, before training; by default they stay what the constructor made them.
+
+        Parameters
+        ----------
+        batch
+            Labelled training structures, whose list reaches the cutoff.
+        generator
+            For random numbers, so that a seed gives the same network.
+        """
+
+    def known_elements(self) -> set[str] | None:
+        """Symbols of the elements that the formula has parameters for; ``None`` (the default) leaves it to errors."""
+        return None
+
+    def leaves(self) -> Iterator[EnergyModel]:
+        """The models that this one is a sum of; by default itself alone."""
+        yield self
+
+    def labeller(self) -> Labeller | None:
+        """Something that labels many structures faster than batches of :func:`predict`, with the same numbers."""
+        return None
 
     def energy_and_gradient(
         self, batch: AtomicBatch, vectors: Tensor, *, create_graph: bool = False
@@ -82,7 +157,8 @@ class EnergyModel(nn.Module):
         """Energies (B,) in eV and dE/d(vectors), shape (E, 3), in eV/Å.
 
         The default is reverse-mode differentiation; models with analytic
-        derivatives override it.
+        derivatives override it. With ``create_graph`` the result can be
+        differentiated by the parameters.
         """
         if torch.is_inference_mode_enabled():  # nothing can be differentiated there: forces would be zero
             with torch.inference_mode(False):
@@ -112,6 +188,12 @@ class EnergyModel(nn.Module):
     def device(self) -> torch.device:
         """Device of the parameters, or of the buffers without any."""
         return next((t.device for t in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):  # noqa: ANN001, ANN002, ANN202
+        if "reference_energies" in self._buffers:  # networks of other programs have none
+            zeros = torch.zeros_like(self.get_buffer("reference_energies"))
+            state_dict.setdefault(prefix + "reference_energies", zeros)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Write a native checkpoint, see :func:`mdl_physpretrain.potentials.checkpoint.save_model`."""

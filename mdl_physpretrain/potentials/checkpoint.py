@@ -5,18 +5,21 @@ A checkpoint is a ``torch.save`` of a plain dictionary that loads with
 
     {"format": "mdl_physpretrain", "version": 1, "model": "cgcnn",
      "hparams": {...}, "state_dict": {...}, "metadata": {...}}
+
+A model without floating-point weights adds ``"dtype"``; one of another package
+``"package"``, the name by which pip installs it.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mdl_physpretrain.errors import CheckpointError
-from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.files import replacing
+from mdl_physpretrain.potentials.registry import model_class, providing_package
 
 if TYPE_CHECKING:
     from mdl_physpretrain.potentials.base import EnergyModel
@@ -25,6 +28,7 @@ __all__ = ["load_model", "read_checkpoint", "save_model", "write_checkpoint"]
 
 FORMAT = "mdl_physpretrain"
 VERSION = 1
+OWN_PACKAGE = "mdl-physpretrain"
 
 
 def save_model(model: EnergyModel, path: str | Path, *, metadata: dict[str, Any] | None = None) -> Path:
@@ -39,14 +43,19 @@ def save_model(model: EnergyModel, path: str | Path, *, metadata: dict[str, Any]
     metadata
         Plain values (numbers, strings, lists, dicts, tensors) stored beside it.
     """
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "model": model.registry_name,
         "hparams": model.hparams,
         "state_dict": {k: v.detach().cpu() for k, v in model.state_dict().items()},
-        "metadata": {**getattr(model, "metadata", {}), **(metadata or {})},
+        "metadata": {**model.metadata, **(metadata or {})},
     }
+    if not any(v.is_floating_point() for v in content["state_dict"].values()):
+        content["dtype"] = str(model.dtype).removeprefix("torch.")  # no weight tells it
+    package = providing_package(model.registry_name)
+    if package not in {None, OWN_PACKAGE}:
+        content["package"] = package
     return write_checkpoint(content, path)
 
 
@@ -59,11 +68,9 @@ def write_checkpoint(content: Any, path: str | Path) -> Path:
         If the file cannot be written.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, part)
-        os.replace(part, path)
+        with replacing(path) as part:
+            torch.save(content, part)
     except OSError as error:
         raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
     return path
@@ -111,15 +118,21 @@ def load_model(path: str | Path, *, expect: str | None = None) -> EnergyModel:
     Raises
     ------
     CheckpointError
-        If the file cannot be used.
+        If the file cannot be used, or the package of its model is missing.
     """
     content = read_checkpoint(path)
     if expect is not None and content["model"] != expect:
         raise CheckpointError(f"{path} holds a {content['model']!r} model, not {expect!r}")
     try:
-        model = model_class(content["model"])(**content["hparams"])
+        kind = model_class(content["model"])
+    except ConfigError as error:
+        package = content.get("package")
+        origin = f" of the package {package!r}" if package else ""
+        raise CheckpointError(f"{path} holds a {content['model']!r} model{origin}: {error}") from error
+    try:
+        model = kind(**content["hparams"])
         dtypes = {v.dtype for v in content["state_dict"].values() if v.is_floating_point()}
-        if dtypes == {torch.float64}:
+        if dtypes == {torch.float64} or content.get("dtype") == "float64":
             model = model.double()
         model.load_state_dict(content["state_dict"])
     except (RuntimeError, TypeError, KeyError) as error:

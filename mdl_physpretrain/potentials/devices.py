@@ -1,4 +1,4 @@
-"""Where a model is computed."""
+"""Names of devices: the GPU where there is one."""
 
 from __future__ import annotations
 

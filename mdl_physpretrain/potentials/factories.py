@@ -1,4 +1,4 @@
-"""ASE calculators from a text, ``module:factory``."""
+"""ASE calculators by the name of the function that makes them, ``module:factory``."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def calculator_factory(text: str, arguments: Mapping[str, Any] | None = None) ->
     try:
         inspect.signature(factory).bind(**options)
     except TypeError as error:
-        given = f"with {', '.join(options)}" if options else "without arguments"
-        raise ConfigError(f"{text} cannot be called {given}: {error}; wrap it in a function that can") from error
+        call = f"with {', '.join(options)}" if options else "without arguments"
+        raise ConfigError(f"{text} cannot be called {call}: {error}; wrap it in a function that can") from error
     except ValueError:
         pass  # has no signature to look at
 
@@ -72,12 +72,12 @@ class _Factory:
     def __call__(self) -> BaseCalculator:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                made = self.factory(**self.options)
+                calculator = self.factory(**self.options)
         except Exception as error:  # whatever a foreign constructor raises
             raise ConfigError(f"{self.text} failed: {type(error).__name__}: {error}") from error
-        if not hasattr(made, "get_potential_energy"):
-            raise ConfigError(f"{self.text} made a {type(made).__name__}, not an ASE calculator")
-        return made
+        if not hasattr(calculator, "get_potential_energy"):
+            raise ConfigError(f"{self.text} made a {type(calculator).__name__}, not an ASE calculator")
+        return calculator
 
     def __reduce__(self) -> tuple[Any, ...]:
         return calculator_factory, (self.text, self.options)

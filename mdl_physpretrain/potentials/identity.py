@@ -1,4 +1,4 @@
-"""What distinguishes one potential from another: its kind, its parameters, its code."""
+"""Fingerprint of a potential: its kind, its parameters, its code."""
 
 from __future__ import annotations
 

@@ -1,18 +1,27 @@
-"""Potentials by name: those of this package and of any other that declares the entry point."""
+"""Potentials by name: those of this package and of any other that declares the entry point.
+
+A package adds a potential to YAML, checkpoints and worker processes by two lines of its ``pyproject.toml``::
+
+    [project.entry-points."mdl_physpretrain.potentials"]
+    schnet = "physpretrain_schnet:SchNet"
+
+There are no dotted paths to classes: a checkpoint names its model, and reading one must not import what it likes.
+"""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mdl_physpretrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from mdl_physpretrain.potentials.base import EnergyModel
 
-__all__ = ["model_class", "register_model", "registered_models"]
+__all__ = ["model_class", "providing_package", "register_model", "registered_models"]
 
 GROUP = "mdl_physpretrain.potentials"
 _REGISTRY: dict[str, type[EnergyModel]] = {}
@@ -22,13 +31,23 @@ Model = TypeVar("Model", bound="type[EnergyModel]")
 def register_model(name: str) -> Callable[[Model], Model]:
     """Class decorator: give a potential the name that checkpoints and YAML know it by.
 
+    With an entry point it can be left out: the name is that of the entry point then.
+
     Parameters
     ----------
     name
         The same as in the entry point, where there is one.
+
+    Raises
+    ------
+    ConfigError
+        If another class has the name.
     """
 
     def decorate(cls: Model) -> Model:
+        holder = _REGISTRY.get(name)
+        if holder is not None and _path(holder) != _path(cls):
+            raise ConfigError(f"two potentials are called {name!r}: {_path(holder)} and {_path(cls)}; rename one")
         cls.registry_name = name
         _REGISTRY[name] = cls
         return cls
@@ -47,19 +66,61 @@ def model_class(name: str) -> type[EnergyModel]:
     Raises
     ------
     ConfigError
-        If there is none, with the names that exist, or if its package cannot be imported.
+        If there is none (with the nearest name), if two packages use the name, if its package cannot be imported,
+        or if what it names is no :class:`~mdl_physpretrain.potentials.base.EnergyModel`.
     """
-    if name not in _REGISTRY and name in _entry_points():
-        entry = _entry_points()[name]
-        try:
-            _REGISTRY[name] = entry.load()
-        except Exception as error:  # another package may fail in any way while it is imported
-            raise ConfigError(f"model {name!r} ({entry.value}) cannot be imported: {error}") from error
+    entries = _entry_points().get(name, [])
+    if len(entries) > 1:
+        rivals = " and ".join(f"{entry.value} of {_distribution(entry)}" for entry in entries)
+        raise ConfigError(f"two packages add a model {name!r}: {rivals}; uninstall one, or rename its entry point")
+    if entries and name not in _REGISTRY:
+        _REGISTRY[name] = _loaded(entries[0])
     if name not in _REGISTRY:
-        raise ConfigError(f"unknown model {name!r}; known: {', '.join(registered_models())}")
+        near = difflib.get_close_matches(str(name), registered_models(), 1)
+        raise ConfigError(
+            f"unknown model {name!r}{f', did you mean {near[0]!r}?' if near else ''}; known: "
+            f"{', '.join(registered_models())}. A model of another package is known once that is installed "
+            f"(again, if its entry point in the group {GROUP!r} is new)"
+        )
     return _REGISTRY[name]
 
 
+def providing_package(name: str) -> str | None:
+    """The installed package whose entry point adds a potential, as ``pip`` knows it; ``None`` without one."""
+    return next((_distribution(entry) for entry in _entry_points().get(name, [])), None)
+
+
+def _loaded(entry: EntryPoint) -> type[EnergyModel]:
+    source = f"model {entry.name!r} of {_distribution(entry)} ({entry.value})"
+    try:
+        cls: Any = entry.load()
+    except Exception as error:  # another package may fail in any way while it is imported
+        raise ConfigError(f"{source} cannot be imported: {type(error).__name__}: {error}") from error
+    # the base class knows this module: by its name here, without a circle of imports
+    if not any(f"{base.__module__}.{base.__name__}" == _BASE for base in getattr(cls, "__mro__", ())):
+        raise ConfigError(f"{source} is {cls!r}, not a class that inherits from mdl_physpretrain's EnergyModel")
+    if not cls.__dict__.get("registry_name"):
+        cls.registry_name = entry.name
+    if cls.registry_name != entry.name:
+        raise ConfigError(f"{source} registers itself as {cls.registry_name!r}: both names must be the same")
+    return cls
+
+
+_BASE = "mdl_physpretrain.potentials.base.EnergyModel"
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.module.partition(".")[0]
+
+
 @cache
-def _entry_points() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+def _entry_points() -> dict[str, list[EntryPoint]]:
+    """By name; the same class listed twice, as by an editable installation, counts once."""
+    by_name: dict[str, dict[str, EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        by_name.setdefault(entry.name, {})[f"{entry.module}:{entry.attr}"] = entry
+    return {name: list(entries.values()) for name, entries in by_name.items()}

@@ -160,20 +160,20 @@ def _torch_allows(name: str) -> bool:
 
 def _substitutes() -> dict[str, Callable[..., Any]]:
     """Names that may be asked for, and what is called in their place."""
-    found: dict[str, Callable[..., Any]] = {
+    functions: dict[str, Callable[..., Any]] = {
         "_codecs.encode": _encode,
         "collections.defaultdict": _dictionary,
         "numpy.dtype": np.dtype,
         "numpy.ndarray": np.ndarray,
     }
     for plain in (bool, dict, float, int, list, str):  # what default dictionaries make
-        found[f"builtins.{plain.__name__}"] = plain
+        functions[f"builtins.{plain.__name__}"] = plain
     for package in ("numpy.core", "numpy._core"):
-        found[f"{package}.multiarray.scalar"] = _number
-        found[f"{package}.multiarray._reconstruct"] = _array
+        functions[f"{package}.multiarray.scalar"] = _number
+        functions[f"{package}.multiarray._reconstruct"] = _array
     for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"):
-        found[f"pathlib.{kind}"] = found[f"pathlib._local.{kind}"] = _path
-    return found
+        functions[f"pathlib.{kind}"] = functions[f"pathlib._local.{kind}"] = _path
+    return functions
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:

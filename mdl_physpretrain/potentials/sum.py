@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +56,15 @@ class Sum(EnergyModel):
             if not 0 <= k < len(models):
                 raise ConfigError(f"frozen: a sum of {len(models)} parts has no part {k}")
             self.parts[k].requires_grad_(False)
+
+    def known_elements(self) -> set[str] | None:
+        limits = [elements for leaf in self.leaves() if (elements := leaf.known_elements()) is not None]
+        return set.intersection(*limits) if limits else None
+
+    def leaves(self) -> Iterator[EnergyModel]:
+        part: Any
+        for part in self.parts:
+            yield from part.leaves()
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         total = vectors.new_zeros(len(batch))

@@ -11,20 +11,28 @@ Matter* (Pergamon, 1985).
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from ase.data import atomic_numbers, covalent_radii
 from torch import Tensor
 
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.registry import register_model
 from mdl_physpretrain.potentials.switch import quintic_switch
+from mdl_physpretrain.potentials.zbl_kernel import SCREENING, SCREENING_DECAYS, SMALLEST_CORE_R
 
-__all__ = ["ZBL", "zbl_pair"]
+__all__ = ["ZBL", "inverse_length", "zbl_pair"]
 
 COULOMB = 14.399645478  # e^2 / (4 pi eps0) in eV Å
-_C = (0.18175, 0.50986, 0.28022, 0.02817)
-_D = (3.19980, 0.94229, 0.40290, 0.20162)
+Number = TypeVar("Number", float, Tensor)
+
+
+def inverse_length(zi: Number, zj: Number) -> Number:
+    """Inverse of the screening length of two nuclei in 1/Å, of charges or tensors of them."""
+    return (zi**0.23 + zj**0.23) / 0.46850
 
 
 def zbl_pair(r: Tensor, zi: Tensor, zj: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,15 +52,15 @@ def zbl_pair(r: Tensor, zi: Tensor, zj: Tensor, inner: Tensor, outer: Tensor) ->
     energy, derivative
         eV and eV/Å, shape (E,).
     """
-    r = r.clamp_min(1e-3)
-    inverse_length = (zi**0.23 + zj**0.23) / 0.46850
-    x = r * inverse_length
+    r = r.clamp_min(SMALLEST_CORE_R)
+    per_length = inverse_length(zi, zj)
+    x = r * per_length
     screening = torch.zeros_like(r)
     slope = torch.zeros_like(r)
-    for c, d in zip(_C, _D, strict=True):
+    for c, d in zip(SCREENING, SCREENING_DECAYS, strict=True):
         term = c * torch.exp(-d * x)
         screening = screening + term
-        slope = slope - d * inverse_length * term
+        slope = slope - d * per_length * term
     coulomb = COULOMB * zi * zj / r
     switch, switch_slope = quintic_switch(r, inner, outer)
     energy = coulomb * screening
@@ -75,10 +83,11 @@ class ZBL(EnergyModel):
     """
 
     end: Tensor
+    role = "core"
 
     def __init__(self, *, inner: float = 0.5, outer: float = 0.95, ends: dict[str, float] | None = None) -> None:
         if not 0 <= inner < outer:
-            raise ValueError(f"ZBL needs 0 <= inner < outer, not inner={inner}, outer={outer}")
+            raise ConfigError(f"ZBL needs 0 <= inner < outer, not inner={inner}, outer={outer}")
         radii = torch.as_tensor(covalent_radii[:119]).float()
         super().__init__(cutoff=2 * outer * float(radii.max()), hparams={"inner": inner, "outer": outer, "ends": ends})
         self.inner_share = inner / outer
@@ -87,6 +96,11 @@ class ZBL(EnergyModel):
             a, b = (atomic_numbers[s] for s in pair.split("-"))
             end[a, b] = end[b, a] = distance
         self.register_buffer("end", end, persistent=False)
+
+    def core_of(self, zi: int, zj: int) -> tuple[float, float, float, float]:
+        """What :func:`~mdl_physpretrain.potentials.zbl_kernel.zbl` takes after the distance for two nuclei."""
+        end = float(self.end[zi, zj])
+        return COULOMB * zi * zj, inverse_length(float(zi), float(zj)), self.inner_share * end, end
 
     def pair_terms(self, numbers_i: Tensor, numbers_j: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (eV) and derivative (eV/Å) of pairs of atomic numbers at ``r``."""

@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from ase import Atoms
+from pydantic import Field
 
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.probes.diatomic_flags import deepest_fall, standing_out
+from mdl_physpretrain.option_types import Section
+from mdl_physpretrain.probes.base import Answer, Probe, Subject, Tables
+from mdl_physpretrain.probes.curve_flags import deepest_fall, flag_answer, flag_counts, standing_out
+from mdl_physpretrain.probes.page import (
+    MAX_PANELS,
+    MUTED,
+    Cell,
+    Column,
+    Figure,
+    HtmlTable,
+    PagePart,
+    Panel,
+    Styles,
+    arm_legend,
+    by_arm,
+    number,
+    seed_lines,
+)
 from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
 from mdl_physpretrain.stability.overlap import closest_pair
 from mdl_physpretrain.structures.labels import structure_id
 
-__all__ = ["SCALES", "compression_curve", "compression_flags"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["SCALES", "Compression", "compression_curve", "compression_flags"]
 
 SCALES = np.round(np.linspace(1.05, 0.70, 36), 4)
 MINIMUM_FROM = 0.9  # a potential's own cell is within 10 % of the structure's; what lies lower further in is a collapse
 COLLAPSE_DEPTH = 0.01  # eV/atom: far above rounding, and a third of kT at 300 K for every atom at once
 ENERGY_JUMP = 0.01  # eV/atom, the same
 MIN_POINTS = 8
+HIGHEST = 12.0  # eV/atom, of the figure
 
 
 def compression_curve(
@@ -142,3 +166,118 @@ def _scaled(atoms: Atoms, scale: float) -> Atoms:
     scaled = Atoms(atoms.numbers, atoms.positions * scale, cell=atoms.cell.array * scale, pbc=atoms.pbc)
     scaled.info["structure_id"] = f"{structure_id(atoms)} at scale {scale:g}"
     return scaled
+
+
+class Compression(Probe):
+    """Curves of some structures; no structure may have a flag."""
+
+    name = "compression"
+    question = "compression costs energy"
+    asked_of = "potential"
+    files = {"compression": ("structure_id", "scale", "energy_per_atom"), "compression_flags": ("structure_id", "ok")}  # noqa: RUF012
+    numbers = ("scale", "energy_per_atom")
+    flags = ("collapse", "discontinuity", "ok")
+    title = "Compression"
+    answer_place, page_place = 40, 30
+
+    class Options(Section):
+        """How many structures."""
+
+        n_compressed: int = Field(
+            default=8, ge=0, description="Test structures that are compressed to 0.7 of their length."
+        )
+
+    def wanted(self, given: frozenset[str]) -> bool:
+        return self.options.n_compressed > 0
+
+    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
+        curves, flags = [], []
+        for atoms in asked.choose(asked.first_split("test", "train"), self.options.n_compressed):
+            name = structure_id(atoms)
+            curve = pd.DataFrame(
+                {"scale": SCALES, "energy_per_atom": np.nan, "max_force": np.nan, "min_distance": np.nan}
+            )
+            try:
+                curve = compression_curve(asked.potential, atoms)
+                flags.append({"structure_id": name, **compression_flags(curve)})
+            except (ConfigError, StructureError) as error:
+                if not asked.flag_failures:
+                    raise
+                warnings.warn(f"{asked.name}: compression: {error}", stacklevel=2)
+                flags.append({"structure_id": name, "ok": False, "failed_points": len(curve)})
+            curve.insert(0, "structure_id", name)
+            curves.append(curve if asked.decimals is None else curve.round(asked.decimals))
+        return {"compression": pd.concat(curves, ignore_index=True), "compression_flags": pd.DataFrame(flags)}
+
+    def answer(self, tables: Tables) -> Answer | None:
+        return flag_answer(tables.get("compression_flags"), "structure_id", "structures")
+
+    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+        curves, flags = tables.get("compression"), tables.get("compression_flags")
+        if curves is None and flags is None:
+            return None
+        part = PagePart(
+            caption="Energy of a structure whose cell is scaled in all directions, zero at its own size; thin lines "
+            "are seeds. It should rise steeply: a curve that falls on the way to smaller cells collapses under "
+            "pressure.",
+            curves="compression_curves",
+        )
+        if curves is not None:
+            part.figure = partial(_figure, curves, flags, arms)
+            part.saved["compression_curves"] = curves
+        if flags is not None:
+            part.summary = _summary(flags, arms)
+            part.table, part.table_title = _flag_table(part.summary, who), "Flags of the compression curves"
+            names = list(dict.fromkeys(flags.loc[~flags["ok"], "structure_id"].astype(str)))
+            if names:
+                rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
+                part.remark = f"Flagged structures: {', '.join(names[:8])}{rest}."
+            part.saved["compression_flags_each"], part.each = flags, "compression_flags_each"
+            part.each_words = "Every curve:"
+        return part
+
+
+def _summary(flags: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """``arm, curves``, how many have ``collapse, discontinuity, not_finite`` or nothing (``ok``), ``deepest_fall``."""
+    renamed = flags.rename(columns={"failed_points": "not_finite"})
+    counts = flag_counts(renamed, arms, ("collapse", "discontinuity", "not_finite"))
+    depth = pd.to_numeric(flags["collapse_depth"], errors="coerce") if "collapse_depth" in flags else None
+    deepest = {arm: np.nan if depth is None else float(depth[group.index].max()) for arm, group in by_arm(flags, arms)}
+    columns = ["arm", "curves", "collapse", "discontinuity", "ok", "not_finite"]
+    return counts[columns].assign(deepest_fall=counts["arm"].map(deepest))
+
+
+def _flag_table(summary: pd.DataFrame, who: str) -> HtmlTable:
+    kinds = {"collapse": "Collapse", "discontinuity": "Discontinuity", "not_finite": "Not finite"}
+    columns = [Column(who, numeric=False), Column("Curves"), *(Column(title) for title in kinds.values())]
+    columns += [Column("Deepest fall", "eV/atom"), Column("Without a flag")]
+    rows = []
+    for row in summary.to_dict("records"):
+        cells = [Cell(row["arm"], arm=row["arm"]), Cell(str(row["curves"]))]
+        cells += [Cell(str(row[k]), css="bad" if row[k] else "zero") for k in kinds]
+        rows.append([*cells, Cell(number(row["deepest_fall"], 2)), Cell(str(row["ok"]))])
+    return HtmlTable(columns, rows, "compression")
+
+
+def _figure(table: pd.DataFrame, flags: pd.DataFrame | None, arms: Sequence[str], styles: Styles) -> Figure:
+    """Energy against the length of the cell, one panel per structure, those with flags first."""
+    present = [arm for arm in arms if (table["arm"] == arm).any()]
+    flagged = pd.Series(dtype=int) if flags is None else (~flags["ok"]).groupby(flags["structure_id"]).sum()
+    names = sorted(dict.fromkeys(table["structure_id"]), key=lambda name: -int(flagged.get(name, 0)))
+    panels = []
+    for name in names[:MAX_PANELS]:
+        n = int(flagged.get(name, 0))
+        badge = None if flags is None else (f"{n} flagged", False) if n else ("no flag", True)
+        part = table[table["structure_id"] == name]
+        panels.append(Panel(str(name), partial(_paint, table=part, arms=present, styles=styles), badge))
+    return Figure("Energy of a compressed cell", panels, arm_legend(present, styles))
+
+
+def _paint(ax: Axes, table: pd.DataFrame, arms: Sequence[str], styles: Styles) -> None:
+    ax.axhline(0, color=MUTED, linewidth=0.7)
+    ax.axvline(1, color=MUTED, linewidth=0.7, linestyle=":")
+    drawn = seed_lines(ax, table, arms, styles, "scale", "energy_per_atom")
+    values = np.concatenate([[-0.2, 1.0], *(wide.to_numpy(float).ravel() for wide in drawn.values())])
+    values = values[np.isfinite(values)]
+    low, high = max(float(values.min()), -HIGHEST), min(1.05 * float(values.max()), HIGHEST)
+    ax.set(ylim=(1.15 * low, high), xlabel="length of the cell (1: as given)", ylabel="energy (eV/atom)")

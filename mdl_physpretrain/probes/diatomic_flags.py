@@ -10,9 +10,10 @@ from ase.data import atomic_numbers, covalent_radii
 from scipy.signal import find_peaks
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.probes.diatomics import symbols_of
+from mdl_physpretrain.probes.curve_flags import deepest_fall, standing_out, stands_out
+from mdl_physpretrain.probes.pairs import symbols_of
 
-__all__ = ["diatomic_flags", "standing_out"]
+__all__ = ["diatomic_flags"]
 
 # distances in units of the sum of the covalent radii
 WELL_FROM = 0.55  # the shortest bonds there are (Cr2: 0.60, Mo2: 0.63) lie outside; inside, atoms only repel
@@ -24,7 +25,6 @@ HOLE_DEPTH = 0.05  # eV, twice kT at 300 K: an atom would notice
 MINIMUM_PROMINENCE = 0.05  # eV, the same
 ENERGY_JUMP = 0.01  # eV: a hundred times the rounding of float32 networks, and what crossing it once adds to an atom
 FORCE_JUMP = 0.5  # eV/Å: several times the force error of a good network
-STANDS_OUT = 2.0  # times both neighbouring differences; those of a smooth curve on a sensible grid are alike
 MIN_POINTS = 20
 
 
@@ -125,48 +125,6 @@ def diatomic_flags(
     }
 
 
-def deepest_fall(energy: np.ndarray, least_rise: float) -> tuple[float, int]:
-    """How far a sequence falls below what it had risen to.
-
-    Parameters
-    ----------
-    energy
-        Shape (n,).
-    least_rise
-        Falls only count after a rise of this much above the first value.
-
-    Returns
-    -------
-    depth
-        0 where it never falls.
-    index
-        Of the lowest point of that fall.
-    """
-    highest = np.maximum.accumulate(energy)
-    fall = np.where(highest - energy[0] > least_rise, highest - energy, 0.0)
-    index = int(np.argmax(fall))
-    return float(fall[index]), index
-
-
-def standing_out(differences: np.ndarray) -> float:
-    """The largest step that is more than twice both of its neighbours, else 0.
-
-    Parameters
-    ----------
-    differences
-        Between neighbouring points of a curve on an even grid, shape (n,). The
-        first and the last have one neighbour only and are not judged.
-    """
-    return float(np.abs(differences)[_standing_out(differences)].max(initial=0.0))
-
-
-def _standing_out(differences: np.ndarray) -> np.ndarray:
-    size = np.abs(differences)
-    found = np.zeros(len(size), dtype=bool)
-    found[1:-1] = size[1:-1] > STANDS_OUT * np.maximum(size[:-2], size[2:])
-    return found
-
-
 def _energy_jump(r: np.ndarray, energy: np.ndarray, force: np.ndarray) -> float:
     """Largest change of the energy that neither forces nor neighbouring changes explain, eV."""
     change, step = np.diff(energy), np.diff(r)
@@ -175,7 +133,7 @@ def _energy_jump(r: np.ndarray, energy: np.ndarray, force: np.ndarray) -> float:
     four = np.stack([around[k : k + len(step)] for k in range(4)])
     mean = 0.5 * (force[:-1] + force[1:])
     unexplained = np.abs(change + mean * step) - 0.5 * (four.max(0) - four.min(0)) * step
-    return float(np.maximum(unexplained, 0.0)[_standing_out(change)].max(initial=0.0))
+    return float(np.maximum(unexplained, 0.0)[stands_out(change)].max(initial=0.0))
 
 
 def _minima(energy: np.ndarray) -> int:

@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from itertools import combinations_with_replacement
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from ase import Atoms
-from ase.data import atomic_numbers
 
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.probes.base import Answer, Probe, Subject, Tables
+from mdl_physpretrain.probes.curve_flags import flag_answer, flag_counts
+from mdl_physpretrain.probes.diatomic_flags import diatomic_flags
+from mdl_physpretrain.probes.page import (
+    INK,
+    MAX_PANELS,
+    MUTED,
+    Cell,
+    Column,
+    Figure,
+    HtmlTable,
+    Legend,
+    PagePart,
+    Panel,
+    Styles,
+    arm_legend,
+    seed_lines,
+)
+from mdl_physpretrain.probes.pairs import element_pairs, symbols_of
 from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
 
-__all__ = ["diatomic_curve", "element_pairs", "symbols_of"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
+__all__ = ["DISTANCES", "Diatomics", "diatomic_curve"]
+
+DISTANCES = np.round(np.linspace(0.4, 6.0, 141), 4)  # Å
+FLAGS = {  # column -> heading; more than zero is bad
+    "hole": "Hole",
+    "spurious_minima": "Spurious minima",
+    "discontinuity": "Discontinuity",
+    "missing_repulsion": "Missing repulsion",
+    "failed_points": "Not finite",
+}
 BOX_MARGIN = 20.0  # Å between a pair and its images: beyond the cutoff of any local potential
-
-
-def element_pairs(elements: Sequence[str]) -> list[tuple[str, str]]:
-    """Every unordered pair of elements, ordered by atomic number."""
-    ordered = sorted(set(elements), key=lambda symbol: atomic_numbers[symbol])
-    return list(combinations_with_replacement(ordered, 2))
-
-
-def symbols_of(pair: tuple[str, str] | str) -> tuple[str, str]:
-    """The two elements of ``("Mn", "O")`` or ``"Mn-O"``.
-
-    Raises
-    ------
-    ConfigError
-        If it is no pair of elements.
-    """
-    symbols = tuple(pair.split("-")) if isinstance(pair, str) else tuple(pair)
-    if len(symbols) != 2 or any(s not in atomic_numbers or s == "X" for s in symbols):
-        raise ConfigError(f"{pair!r} is not a pair of elements such as 'Mn-O'")
-    return symbols
 
 
 def diatomic_curve(
@@ -99,3 +111,113 @@ def _molecule(symbols: tuple[str, str], distance: float) -> Atoms:
     atoms = Atoms(list(symbols), [[0.0, 0.0, 0.0], [distance, 0.0, 0.0]])
     atoms.info["structure_id"] = f"{'-'.join(symbols)} at {distance:g} Å"
     return atoms
+
+
+class Diatomics(Probe):
+    """Curves of all pairs of elements; no pair may have a flag."""
+
+    name = "diatomics"
+    question = "two atoms repel"
+    asked_of = "potential"
+    files = {"diatomics": ("pair", "r", "energy"), "diatomic_flags": ("pair", "ok")}  # noqa: RUF012
+    expected = frozenset({"diatomics"})
+    flags = ("hole", "discontinuity", "missing_repulsion", "ok")
+    title = "Diatomic curves"
+    answer_place, page_place = 30, 20
+
+    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
+        curves, flags = [], []
+        for pair in element_pairs(asked.elements):
+            name = "-".join(pair)
+            energy = force = np.full(len(DISTANCES), np.nan)
+            try:
+                energy, force = diatomic_curve(asked.potential, pair, DISTANCES)
+                flags.append({"pair": name, **diatomic_flags(pair, DISTANCES, energy, force)})
+            except (ConfigError, StructureError) as error:
+                if not asked.flag_failures:
+                    raise
+                warnings.warn(f"{asked.name}: curve of {name}: {error}", stacklevel=2)
+                flags.append({"pair": name, "ok": False, "failed_points": len(DISTANCES)})
+            curves.append(pd.DataFrame({"pair": name, "r": DISTANCES, "energy": energy, "force": force}))
+        return {"diatomics": pd.concat(curves, ignore_index=True), "diatomic_flags": pd.DataFrame(flags)}
+
+    def answer(self, tables: Tables) -> Answer | None:
+        return flag_answer(tables.get("diatomic_flags"), "pair", "pairs")
+
+    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+        curves, flags = tables.get("diatomics"), tables.get("diatomic_flags")
+        if curves is None and flags is None:
+            return None
+        part = PagePart(
+            caption="Energy of two atoms alone, zero at the largest distance (Fig. 6a of the paper); thin lines are "
+            "seeds. The vertical axis is cut: a curve that leaves it downwards at short distance is a hole."
+            + ("" if who == "Potential" else " The teacher’s curve, where shown, is that of a pair in the surroundings "
+               "of the data."),
+            curves="diatomic_curves",
+        )  # fmt: skip
+        if curves is not None:
+            part.figure = partial(_figure, curves, tables.get("curves"), arms)
+            part.saved["diatomic_curves"] = curves
+        if flags is not None:
+            several = who == "Arm" and flags["seed"].nunique() > 1
+            part.summary = flag_counts(flags, arms, tuple(FLAGS), by="pair")
+            part.table = _flag_table(part.summary, who)
+            part.table_title, part.heading = "Flags of the diatomic curves", "Flags"
+            part.text = (
+                "Hole: on the way in the energy rises and then falls again. Spurious minima: wells beyond the first. "
+                "Discontinuity: a jump of energy or force between neighbouring distances. Missing repulsion: at half a "
+                "bond length less than 3 eV above the well." + (" Counts are over seeds." if several else "")
+            )
+            part.saved["diatomic_flags_each"] = flags
+        return part
+
+
+def _flag_table(summary: pd.DataFrame, who: str) -> HtmlTable:
+    """Per potential and pair, how many curves carry each flag."""
+    titles = (who, "Pair", *FLAGS.values(), "Verdict")
+    rows = []
+    for row in summary.to_dict("records"):
+        n, good = row["curves"], row["ok"] == row["curves"]
+        cells = [Cell(row["arm"], arm=row["arm"]), Cell(row["pair"])]
+        for name in FLAGS:
+            hits = row[name]
+            words = "no" if not hits else "yes" if n == 1 else f"{hits} of {n}"
+            cells.append(Cell(words, css="flag" if hits else "zero", key=hits))
+        cells.append(Cell("no flag" if good else "flagged", css="good" if good else "flag", key=int(good)))
+        rows.append(cells)
+    columns = [Column(title, numeric=False) for title in titles]
+    return HtmlTable(columns, rows, "diatomic_flags", sortable=len(rows) > 6, css="dense" if len(rows) > 12 else "")
+
+
+def _figure(table: pd.DataFrame, curves: pd.DataFrame | None, arms: Sequence[str], styles: Styles) -> Figure:
+    """Fig. 6a: energy of two atoms alone, by arm; the teacher beside it."""
+    present = [a for a in arms if (table["arm"] == a).any()]
+    teacher = "teacher" in set(table["arm"]) - set(present)
+    panels = []
+    for pair in list(dict.fromkeys(table["pair"]))[:MAX_PANELS]:
+        part = table[table["pair"] == pair]
+        curve = part[part["arm"] == "teacher"].rename(columns={"energy": "total"}) if teacher else curves
+        if curve is not None:
+            curve = curve[curve["pair"] == pair].sort_values("r")
+        panels.append(Panel(str(pair), partial(_paint, table=part, teacher=curve, arms=present, styles=styles)))
+    legend = arm_legend(present, styles)
+    if teacher or curves is not None:
+        legend.append(Legend("teacher" if teacher else "teacher, in the data's surroundings", INK, "dashed"))
+    return Figure("Energy of a pair of atoms", panels, legend)
+
+
+def _paint(ax: Axes, table: pd.DataFrame, teacher: pd.DataFrame | None, arms: Sequence[str], styles: Styles) -> None:
+    ax.axhline(0, color=MUTED, linewidth=0.7)
+    last = table["r"] == table["r"].max()  # zero where the atoms are farthest apart
+    zero = table[last].groupby(["arm", "seed"])["energy"].mean().rename("zero")
+    table = table.join(zero, on=["arm", "seed"])
+    table = table.assign(energy=table["energy"] - table["zero"])
+    drawn = seed_lines(ax, table, arms, styles, "r", "energy")
+    lowest = [-1.0, *(float(np.nanmin(wide.to_numpy(float))) for wide in drawn.values())]
+    if teacher is not None and len(teacher):
+        energy = teacher["total"].to_numpy(float)
+        ax.plot(teacher["r"], energy - energy[-1], color=INK, linestyle="--", linewidth=1.4)
+        lowest.append(float(np.nanmin(energy - energy[-1])))
+    low = max(1.15 * min(lowest), -25.0)
+    ax.set(ylim=(low, float(np.clip(-1.5 * low, 5, 20))), xlim=(table["r"].min(), min(6.0, table["r"].max())))
+    ax.set(xlabel="distance (Å)", ylabel="energy (eV)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,12 +10,15 @@ import pandas as pd
 from ase import units
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.probes.base import Answer, Probe, Simulated, Tables
+from mdl_physpretrain.probes.page import Cell, Column, HtmlTable, PagePart, by_arm, number, significant
 
 if TYPE_CHECKING:
     from mdl_physpretrain.dynamics.records import RunRecord, Runs
 
-__all__ = ["nve_drift"]
+__all__ = ["MAX_DRIFT", "EnergyDrift", "nve_drift"]
 
+MAX_DRIFT = 1.0  # meV/atom/ps, which heats or cools a solid by 4 K a picosecond
 MIN_POINTS = 10  # of a trace: with fewer the slope says nothing
 
 
@@ -87,3 +91,82 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     dx, dy = x - x.mean(), y - y.mean()
     slope = float(dx @ dy / (dx @ dx))
     return slope, float(np.sqrt(np.mean((dy - slope * dx) ** 2)))
+
+
+class EnergyDrift(Probe):
+    """Drift of the total energy without thermostat.
+
+    "No" when a trajectory drifts by more than :data:`MAX_DRIFT` and by more
+    than twice its fluctuation over the run (less is no drift), or ended before
+    there were enough points.
+    """
+
+    name = "nve"
+    question = "energy is conserved"
+    asked_of = "simulation"
+    needs = frozenset({"nve"})
+    files = {"nve": ("structure_id", "drift")}  # noqa: RUF012
+    numbers = ("drift", "fluctuation", "ps", "steps_done")
+    title = "Energy drift"
+    answer_place, page_place = 20, 40
+
+    def tables(self, asked: Simulated) -> dict[str, pd.DataFrame]:
+        assert asked.runs is not None
+        return {"nve": nve_drift(asked.runs)}
+
+    def answer(self, tables: Tables) -> Answer | None:
+        table = tables.get("nve")
+        if table is None or not len(table):
+            return None
+        size = table["drift"].abs()
+        if size.isna().all():
+            return "no", "no trajectory lasted long enough to measure a drift"
+        worst = table.loc[size.idxmax()]
+        over = int(((size > MAX_DRIFT) & (size * table["ps"] > 2 * table["fluctuation"])).sum())
+        lost = int(size.isna().sum())
+        words = f"largest drift {worst['drift']:.3g} meV/atom/ps ({worst['structure_id']}, {worst['ps']:.3g} ps)"
+        if over or lost:
+            reasons = [f"{over} of {len(table)} drift"] * bool(over) + [f"{lost} ended too early"] * bool(lost)
+            return "no", f"{words}; {', '.join(reasons)}"
+        return "yes", words
+
+    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+        table = tables.get("nve")
+        if table is None:
+            return None
+        summary = _summary(table, arms)
+        titles = (("Trajectories", ""), ("Ended early", ""), ("Length", "ps, median"), ("Drift, median", "meV/atom/ps"),
+                  ("Drift, largest", "meV/atom/ps"), ("Fluctuation", "meV/atom, median"))  # fmt: skip
+        rows = []
+        for row in summary.to_dict("records"):
+            early, short = row["ended_early"], row["without_drift"]
+            cells = [Cell(row["arm"], arm=row["arm"])]
+            cells.append(Cell(str(row["trajectories"]), f"{short} too short to tell" if short else ""))
+            cells += [Cell(str(early), css="bad" if early else "zero"), Cell(number(row["ps"], 2))]
+            cells += [Cell(significant(row[k])) for k in ("drift_median", "drift_largest", "fluctuation")]
+            rows.append(cells)
+        return PagePart(
+            table=HtmlTable([Column(who, numeric=False), *(Column(*title) for title in titles)], rows, "nve"),
+            summary=summary,
+            table_title="Energy drift",
+            text="Total energy in molecular dynamics without a thermostat: the slope of a straight line (drift, its "
+            "size) and the scatter around it. Forces that are not the derivative of the energy, or a time step that is "
+            "too long, show as drift.",
+            each="nve_each",
+            each_words="Every trajectory:",
+            saved={"nve_each": table},
+        )
+
+
+def _summary(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """``arm, trajectories, ended_early``, drift (median and largest magnitude) and median fluctuation, meV/atom."""
+    rows = []
+    longest = float(table["steps_done"].max()) if "steps_done" in table else np.nan
+    for arm, group in by_arm(table, arms):
+        sizes = group["drift"].abs()
+        row: dict[str, Any] = {"arm": arm, "trajectories": len(group), "without_drift": int(sizes.isna().sum())}
+        row["ended_early"] = int((group["steps_done"] < longest).sum()) if "steps_done" in group else 0
+        row |= {"drift_median": sizes.median(), "drift_largest": sizes.max()}
+        row |= {k: group[k].median() if k in group else np.nan for k in ("fluctuation", "ps")}
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +11,8 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.sum import Sum
-from mdl_physpretrain.potentials.zbl import ZBL
+from mdl_physpretrain.probes.base import Probe, Subject
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 from mdl_physpretrain.teacher.label import label
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RANDOM",
+    "ForceAlignment",
     "alignment_summary",
     "alignment_table",
     "force_angles",
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 MIN_FORCE = 1e-3
+MAX_STRUCTURES = 100  # of the probe
 SHARES = (30, 60, 90)
 RANDOM = "random directions"
 
@@ -78,9 +79,9 @@ def hybrid_parts(model: EnergyModel) -> tuple[EnergyModel, EnergyModel] | None:
 
     A ZBL core added to the sum belongs to neither.
     """
-    parts = list(_leaves(model))
-    eams = [part for part in parts if isinstance(part, EAM)]
-    networks = [part for part in parts if not isinstance(part, EAM | ZBL)]
+    parts = list(model.leaves())
+    eams = [part for part in parts if part.role == "teacher"]
+    networks = [part for part in parts if part.role == "network"]
     return (_one(networks), _one(eams)) if networks and eams else None
 
 
@@ -153,6 +154,24 @@ def alignment_table(
     if not tables:
         raise ConfigError("there are no models whose forces could be compared")
     return pd.concat(tables, ignore_index=True)
+
+
+class ForceAlignment(Probe):
+    """Angles of a network's forces to the teacher's, or of a hybrid's two parts, on structures that are not trained."""
+
+    name = "alignment"
+    question = "forces as the teacher's"
+    asked_of = "potential"
+    needs = frozenset({"eam"})
+    files = {"alignment": ("structure_id", "element", "angle")}  # noqa: RUF012
+    expected = frozenset({"alignment"})
+    answer_place = 70
+
+    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
+        assert asked.eam is not None
+        structures = asked.choose(asked.first_split("test", "val", "train"), MAX_STRUCTURES)
+        angles = alignment_table({asked.name: asked.potential}, asked.eam, structures)  # type: ignore[dict-item]
+        return {"alignment": angles.drop(columns="arm").round(4)}
 
 
 def alignment_summary(angles: pd.DataFrame) -> pd.DataFrame:
@@ -241,14 +260,6 @@ def _compare(
             )
         )
     return pd.concat(tables, ignore_index=True)
-
-
-def _leaves(model: Any) -> Iterator[Any]:
-    if isinstance(model, Sum):
-        for part in model.parts:
-            yield from _leaves(part)
-    else:
-        yield model
 
 
 def _one(models: Sequence[EnergyModel]) -> EnergyModel:

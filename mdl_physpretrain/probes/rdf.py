@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from ase import Atoms
 from ase.data import atomic_numbers
+from pydantic import Field
 
-from mdl_physpretrain.dynamics.assessment import Trajectory, _expand, _frames
+from mdl_physpretrain.dynamics.assessment import Trajectory, expand_trajectories, trajectory_frames
+from mdl_physpretrain.dynamics.traces import trajectory_name
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import neighbour_list
-from mdl_physpretrain.probes.diatomics import element_pairs, symbols_of
+from mdl_physpretrain.option_types import Positive, Section
+from mdl_physpretrain.probes.base import Answer, Probe, Simulated, Tables
+from mdl_physpretrain.probes.page import (
+    ALL,
+    DASH,
+    INK,
+    MAX_PANELS,
+    MUTED,
+    REFERENCE,
+    Cell,
+    Column,
+    Figure,
+    HtmlTable,
+    Legend,
+    PagePart,
+    Panel,
+    Styles,
+    arm_legend,
+    by_arm,
+    number,
+    plural,
+    seed_lines,
+    spread,
+)
+from mdl_physpretrain.probes.pairs import element_pairs, symbols_of
+from mdl_physpretrain.statistics.seeds import mean_std
 
-__all__ = ["rdf", "rdf_error"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-ALL = "all"
+__all__ = ["RadialDistribution", "mean_rdf", "rdf", "rdf_error"]
+
+SETTLING = 0.2  # share of a trajectory that is not averaged over
+MAX_PAIR_COLUMNS = 10  # of the table on the page
 
 
 def rdf(
@@ -87,16 +120,16 @@ def rdf(
     counts: dict[str, int] = {}
     atom_pairs: dict[str, float] = {}
     n_frames = 0
-    for trajectory in _expand(frames):
+    for trajectory in expand_trajectories(frames):
         source = str(trajectory) if not isinstance(trajectory, Sequence) or isinstance(trajectory, str) else "frames"
-        for k, atoms in enumerate(_frames(trajectory, source, {})):
+        for k, atoms in enumerate(trajectory_frames(trajectory)):
             if k < skip:
                 continue
             n_frames += 1
-            for pair, (g, number) in _of_frame(atoms, edges, wanted, source, k).items():
+            for pair, (g, n_pairs) in _of_frame(atoms, edges, wanted, source, k).items():
                 sums[pair] = sums.get(pair, np.zeros(bins)) + g
                 counts[pair] = counts.get(pair, 0) + 1
-                atom_pairs[pair] = atom_pairs.get(pair, 0.0) + number
+                atom_pairs[pair] = atom_pairs.get(pair, 0.0) + n_pairs
     if not n_frames:
         raise StructureError(f"no frames are left to average over (skip={skip})")
     missing = sorted((wanted or set()) - set(sums))
@@ -204,3 +237,157 @@ def _of_frame(
 def _named(pair: str | tuple[str, str]) -> str:
     """Name of a pair in the order of atomic numbers."""
     return "-".join(sorted(symbols_of(pair), key=lambda symbol: atomic_numbers[symbol]))
+
+
+class RadialDistribution(Probe):
+    """RDFs of trajectories, and their errors against reference trajectories, where there are any."""
+
+    name = "rdf"
+    question = "structure as in the reference"
+    asked_of = "frames"
+    files = {  # noqa: RUF012
+        "rdf": ("pair", "r", "g", "structure_id"),
+        "rdf_errors": ("pair", "error", "structure_id", "n_frames"),
+    }
+    numbers = ("r", "g", "error", "n_frames")
+    title = "Radial distribution"
+    answer_place, page_place = 60, 10
+
+    class Options(Section):
+        """Range."""
+
+        r_max: Positive = Field(default=6.0, description="Of the RDFs of trajectories on disk, Å.")
+
+    def kinds(self, *, references: bool) -> tuple[str, ...]:
+        return ("rdf", "rdf_errors") if references else ("rdf",)
+
+    def tables(self, asked: Simulated) -> dict[str, pd.DataFrame]:
+        """``rdf`` (the mean over structures is ``"all"``) and ``rdf_errors``.
+
+        Where there are reference trajectories, only structures with one count.
+        """
+        assert asked.trajectories is not None
+        curves, errors = [], []
+        for atoms in asked.structures:
+            name = str(atoms.info["structure_id"])
+            if asked.references and name not in asked.references:
+                continue
+            frames = list(trajectory_frames(asked.trajectories / trajectory_name(name)))
+            curve = self._settled(frames)
+            curves.append(curve.assign(structure_id=name))
+            if asked.references:
+                error = rdf_error(curve, self._settled(asked.references[name]))
+                errors.append(error.assign(structure_id=name, n_frames=len(frames)))
+        tables = {"rdf": _with_mean(curves)}
+        return tables | ({"rdf_errors": pd.concat(errors, ignore_index=True)} if errors else {})
+
+    def reference_tables(self, references: Mapping[str, Sequence[Atoms]]) -> dict[str, pd.DataFrame]:
+        curves = [self._settled(frames).assign(structure_id=name) for name, frames in references.items()]
+        return {"rdf": _with_mean(curves).assign(arm=REFERENCE, seed=0)}
+
+    def _settled(self, frames: Sequence[Atoms]) -> pd.DataFrame:
+        return rdf(frames, r_max=self.options.r_max, skip=int(SETTLING * len(frames)))
+
+    def answer(self, tables: Tables) -> Answer | None:
+        table = tables.get("rdf_errors")
+        if table is None or not len(table):
+            return None
+        every = table[table["pair"] == ALL]["error"]
+        return "value", f"RDF error {every.mean():.3g} (mean of {len(every)} trajectories)"
+
+    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+        curves, errors = tables.get("rdf"), tables.get("rdf_errors")
+        if curves is None and errors is None:
+            return None
+        part = PagePart(
+            caption="Radial distribution function of each pair of elements, averaged over the frames of the "
+            "trajectories (Fig. 5 of the paper); thin lines are seeds. A peak at short distance is an overlap or a "
+            "collapse.",
+            curves="rdf_curves",
+        )
+        if curves is not None:
+            means = mean_rdf(curves)
+            part.figure = partial(_figure, means, arms)
+            part.saved["rdf_curves"] = means
+        if errors is not None:
+            part.summary = _summary(errors, arms)
+            part.table, part.table_title = _error_table(part.summary, who), "Errors of the radial distribution"
+            part.text = (
+                "Difference from the reference trajectory, ∫|g − g(ref)| dr / ∫g(ref) dr, as mean ± standard deviation "
+                "over seeds where there are several. Failed trajectories end early: the fewest frames that went into a "
+                "number are given."
+            )
+        return part
+
+
+def mean_rdf(table: pd.DataFrame) -> pd.DataFrame:
+    """``arm, seed, pair, r, g`` as means over structures, taken from the rows that hold them where there are any."""
+    if "structure_id" in table and (table["structure_id"] == ALL).any():
+        table = table[table["structure_id"] == ALL]
+    return table.groupby(["arm", "seed", "pair", "r"], sort=False, as_index=False)["g"].mean()
+
+
+def _with_mean(curves: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    together = pd.concat(curves, ignore_index=True)
+    mean = together.groupby(["pair", "r"], as_index=False, sort=False)["g"].mean().assign(structure_id=ALL)
+    return pd.concat([together, mean], ignore_index=True).round(5)
+
+
+def _summary(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """``arm, pair, seeds, structures, error, error_std`` (over seeds), and the smallest ``n_frames``."""
+    structures = table["structure_id"]
+    n = structures[structures != ALL].groupby(table["arm"]).nunique()
+    means = table[structures == ALL] if (structures == ALL).any() else table
+    rows = []
+    for arm, group in by_arm(means, arms):
+        frames = pd.to_numeric(table.loc[table["arm"] == arm, "n_frames"]).min()
+        for pair, part in group.groupby("pair", sort=False):
+            values = pd.to_numeric(part["error"], errors="coerce").groupby(part["seed"]).mean()
+            mean, std, seeds = mean_std(values)
+            row = {"arm": arm, "pair": pair, "seeds": seeds, "structures": int(n.get(arm, 0))}
+            rows.append(row | {"error": mean, "error_std": std, "n_frames": frames})
+    return pd.DataFrame(rows)
+
+
+def _error_table(summary: pd.DataFrame, who: str) -> HtmlTable:
+    """Arms down, pairs across."""
+    pairs = sorted(dict.fromkeys(summary["pair"]), key=lambda pair: pair != ALL)[:MAX_PAIR_COLUMNS]
+    columns = [Column(who, numeric=False), *(Column("All pairs" if p == ALL else p) for p in pairs)]
+    columns.append(Column("Frames", "fewest"))
+    lowest = summary.loc[summary["pair"] == ALL, "error"].min()
+    rows = []
+    for arm, group in summary.groupby("arm", sort=False):
+        by_pair = {row["pair"]: row for row in group.to_dict("records")}
+        n = int(group["structures"].iloc[0])
+        cells = [Cell(str(arm), plural(n, "structure") if n else "", arm=str(arm))]
+        for pair in pairs:
+            row = by_pair.get(pair)
+            best = row is not None and pair == ALL and row["error"] == lowest
+            cells.append(Cell(spread(row["error"], row["error_std"]) if row else DASH, css="best" if best else ""))
+        rows.append([*cells, Cell(number(group["n_frames"].min(), 0))])
+    return HtmlTable(columns, rows, "rdf_errors")
+
+
+def _figure(table: pd.DataFrame, arms: Sequence[str], styles: Styles) -> Figure:
+    """Fig. 5 of the paper: one panel per pair, the reference dashed."""
+    present = [arm for arm in arms if (table["arm"] == arm).any()]
+    panels = [
+        Panel(str(pair), partial(_paint, table=table[table["pair"] == pair], arms=present, styles=styles))
+        for pair in list(dict.fromkeys(table["pair"]))[:MAX_PANELS]
+    ]
+    legend = arm_legend(present, styles)
+    if (table["arm"] == REFERENCE).any():
+        legend.append(Legend("reference trajectory", INK, "dashed"))
+    return Figure("Radial distribution function", panels, legend, size=(3.8, 2.4))
+
+
+def _paint(ax: Axes, table: pd.DataFrame, arms: Sequence[str], styles: Styles) -> None:
+    ax.axhline(1, color=MUTED, linewidth=0.7)
+    drawn = seed_lines(ax, table, arms, styles, "r", "g", width=0.6)
+    highest = max([2.0, *(float(wide.mean(axis=1).max()) for wide in drawn.values())])
+    reference = table[table["arm"] == REFERENCE].sort_values("r")
+    ax.plot(reference["r"], reference["g"], color=INK, linestyle="--", linewidth=1.4)
+    if len(reference):  # a collapsed structure must not flatten all others
+        peak = float(reference["g"].max())
+        highest = max(min(highest, 2.5 * peak), peak)
+    ax.set(xlabel="distance (Å)", ylabel="g(r)", ylim=(0, 1.06 * highest), xlim=(0, table["r"].max()))

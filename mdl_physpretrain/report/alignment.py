@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from mdl_physpretrain.probes.force_alignment import RANDOM, null_density
-from mdl_physpretrain.report.style import INK, ArmStyle, Figure, Legend, Panel, arm_styles
+from mdl_physpretrain.report.drawing import INK, ArmStyle, Figure, Legend, Panel, arm_legend, arm_styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,37 +49,31 @@ def alignment_figure(angles: pd.DataFrame, styles: dict[str, ArmStyle] | None = 
     elements = sorted(set(table["element"]))
     if len(elements) > 1:
         parts |= {e: table[table["element"] == e] for e in elements[:MAX_ELEMENTS]}
-    panels = [Panel(name, partial(_panel, table=part, arms=arms, styles=styles)) for name, part in parts.items()]
-    legend = [Legend(_label(table, arm), styles[arm].colour, _kind(styles[arm])) for arm in arms]
+    panels = [Panel(title, partial(_panel, table=part, styles=styles)) for title, part in parts.items()]
+    legend = []
+    for arm, entry in zip(arms, arm_legend(arms, styles), strict=True):
+        against = table.loc[table["arm"] == arm, "against"].unique().tolist() if "against" in table else []
+        legend.append(replace(entry, label=f"{arm} / {against[0]}") if len(against) == 1 else entry)
     legend.append(Legend(RANDOM, INK, "dotted"))
     return Figure("Angle between the forces of network and EAM", panels, legend, size=(3.8, 2.6))
 
 
-def _label(table: pd.DataFrame, arm: str) -> str:
-    against = table.loc[table["arm"] == arm, "against"].unique() if "against" in table else []
-    return f"{arm} / {against[0]}" if len(against) == 1 else arm
-
-
-def _kind(style: ArmStyle) -> str:
-    return "line" if style.line == "-" else "dashed"
-
-
-def _panel(ax: Axes, table: pd.DataFrame, arms: list[str], styles: dict[str, ArmStyle]) -> None:
+def _panel(ax: Axes, table: pd.DataFrame, styles: dict[str, ArmStyle]) -> None:
     edges = np.linspace(0, 180, round(180 / WIDTH) + 1)
     centres = (edges[1:] + edges[:-1]) / 2
-    for arm in arms:
-        group, style = table[table["arm"] == arm], styles[arm]
-        seeds = [g for _, g in group.groupby("seed")] if "seed" in group and len(arms) <= MANY else []
-        for part in seeds if len(seeds) > 1 else []:
-            ax.plot(centres, _percent(part, edges), color=style.colour, linewidth=0.7, alpha=0.35)
-        if len(group):
-            ax.plot(centres, _percent(group, edges), color=style.colour, linestyle=style.line, linewidth=1.9)
+
+    def line(part: pd.DataFrame, **look: Any) -> None:
+        ax.plot(centres, 100 * np.histogram(part["angle"], edges)[0] / len(part), **look)
+
+    few = table["arm"].nunique() <= MANY
+    for arm, group in table.groupby("arm", sort=False):
+        style = styles[str(arm)]
+        seeds = [seed for _, seed in group.groupby("seed")] if "seed" in group and few else []
+        for seed in seeds if len(seeds) > 1 else []:
+            line(seed, color=style.colour, linewidth=0.7, alpha=0.35)
+        line(group, color=style.colour, linestyle=style.line, linewidth=1.9)
     x = np.linspace(0, 180, 181)
     ax.plot(x, 100 * WIDTH * null_density(x), color=INK, linestyle=":", linewidth=1.5)
     ax.set(xlabel="angle between the forces (°)", ylabel=f"atoms (% per {WIDTH:g}°)", xlim=(0, 180))
     ax.set_ylim(bottom=0)
     ax.set_xticks(range(0, 181, 45))
-
-
-def _percent(group: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
-    return 100 * np.histogram(group["angle"], edges)[0] / len(group)

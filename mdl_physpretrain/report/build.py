@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import PhysPretrainError
-from mdl_physpretrain.report import layout
+from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.probes.page import MAX_PANELS, PagePart
 from mdl_physpretrain.report.downloads import Downloads, script_json
-from mdl_physpretrain.report.failing_frames import element_colour, worst_frames
-from mdl_physpretrain.report.figures import MAX_PAIRS, all_figures
-from mdl_physpretrain.report.figures_frames import frames_figure
-from mdl_physpretrain.report.figures_time import MANY
+from mdl_physpretrain.report.drawing import arm_styles, css_colour, draw
+from mdl_physpretrain.report.failing_frames import earliest_failures, element_colour
+from mdl_physpretrain.report.figures import all_figures
+from mdl_physpretrain.report.figures_failing_frames import frames_figure
+from mdl_physpretrain.report.figures_survival import MANY
+from mdl_physpretrain.report.formats import number
+from mdl_physpretrain.report.html_tables import MAX_ROWS
+from mdl_physpretrain.report.probes import probe_notes, probe_parts, probe_sections, save_parts
 from mdl_physpretrain.report.read import RunData, read_run
-from mdl_physpretrain.report.sections import facts, pieces
-from mdl_physpretrain.report.style import arm_styles, draw
-from mdl_physpretrain.report.text import number
-from mdl_physpretrain.report.verdict import results
+from mdl_physpretrain.report.sections import section_values
 
 __all__ = ["write_report"]
 
@@ -32,10 +34,7 @@ SECTIONS = {  # of the page, in its order
     "failures": "Failures over time",
     "worst": "Worst trajectories",
     "trajectories": "Trajectories",
-    "rdf": "Radial distribution",
-    "diatomics": "Diatomic curves",
-    "compression": "Compression",
-    "nve": "Energy drift",
+    **probe_sections(),
     "teacher": "Teacher",
     "augmentation": "Augmentation",
     "learning": "Learning curves",
@@ -44,7 +43,7 @@ SECTIONS = {  # of the page, in its order
     "timings": "Timings",
     "configuration": "Configuration",
 }
-OPTIONAL = {"worst", "rdf", "compression", "nve"}  # nothing is said where a run has no such file
+OPTIONAL = {"worst", *probe_sections()}  # nothing is said where a run has no such file
 
 
 def write_report(run_dir: Path) -> Path:
@@ -80,9 +79,7 @@ def write_report(run_dir: Path) -> Path:
                     old.unlink()
         html = _page(run, out)
         page = out / "index.html"
-        unfinished = out / "index.html.tmp"
-        unfinished.write_text(html, encoding="utf-8")
-        os.replace(unfinished, page)
+        write_atomic(page, html)
     except OSError as error:
         raise PhysPretrainError(f"cannot write the report into {out}: {error}") from error
     return page
@@ -96,29 +93,32 @@ def _page(run: RunData, out: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number}
+    environment.filters |= {"number": number, "css_colour": css_colour}
     downloads = Downloads(out / "tables")
-    frames = worst_frames(run)
+    frames = earliest_failures(run)
+    parts, styles = probe_parts(run), arm_styles(run.arms)
+    save_parts(parts, downloads)
     makers = {**all_figures(run), "failing_frames": lambda: frames_figure(frames)}
+    makers |= {name: partial(part.figure, styles) for name, part in parts.items() if part.figure is not None}
     values = {
         "figures": draw(makers, out / "figures", run.notes),
         "frames": frames,
-        "facts": facts(run),
-        **results(run, downloads),
-        **pieces(run, downloads),
+        **section_values(run, downloads),
     }
     elements = dict.fromkeys(s for f in frames for s in f.symbols)
     scene = {"colours": {s: element_colour(s) for s in elements}, "frames": [f.plain() for f in frames]}
     return environment.get_template("index.html.j2").render(
         run=run,
-        arms={arm: style.variable for arm, style in arm_styles(run.arms).items()},
+        arms={arm: style.variable for arm, style in styles.items()},
+        probe_parts=parts,
+        probe_notes=probe_notes,
         generated=datetime.now().astimezone(),
-        max_pairs=MAX_PAIRS,
+        max_panels=MAX_PANELS,
         many=MANY,
-        max_rows=layout.MAX_ROWS,
+        max_rows=MAX_ROWS,
         notes=run.notes,
         version=_version(),
-        sections={name: title for name, title in SECTIONS.items() if name in _shown(run, values)},
+        sections={name: title for name, title in SECTIONS.items() if name in _shown(run, values, parts)},
         downloads=script_json(downloads.embedded) if downloads.embedded else "",
         scene=script_json(scene) if frames else "",
         elements={s: element_colour(s) for s in elements},
@@ -126,7 +126,7 @@ def _page(run: RunData, out: Path) -> str:
     )
 
 
-def _shown(run: RunData, values: dict[str, Any]) -> set[str]:
+def _shown(run: RunData, values: dict[str, Any], parts: dict[str, PagePart]) -> set[str]:
     """Sections with something in them; of a run also those whose files a run should have."""
     figures, notes = values["figures"], run.notes
     content = {
@@ -136,14 +136,7 @@ def _shown(run: RunData, values: dict[str, Any]) -> set[str]:
         "failures": values["trajectories"],
         "worst": values["frames"] or "worst" in notes,
         "trajectories": values["trajectories"],
-        "rdf": {"rdf", "rdf_errors"} & notes.keys() or values["rdf_errors"] or run.rdf is not None,
-        "diatomics": run.diatomics is not None
-        or values["diatomic_flags"]
-        or {"diatomics", "diatomic_flags"} & notes.keys(),
-        "compression": values["compression"]
-        or run.compression is not None
-        or {"compression", "compression_flags"} & notes.keys(),
-        "nve": values["nve"] or "nve" in notes,
+        **dict.fromkeys(parts, True),
         "teacher": run.examination or run.curves is not None or values["decomposition"],
         "augmentation": run.filter or "min_distances" in figures,
         "learning": "learning_curves" in figures,

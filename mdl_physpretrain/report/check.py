@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from mdl_physpretrain.report import layout
 from mdl_physpretrain.report.conditions import main_conditions
-from mdl_physpretrain.report.probes import DIATOMIC, compression_summary, diatomic_summary, nve_summary
+from mdl_physpretrain.report.formats import DASH, p_value, plural, share
+from mdl_physpretrain.report.html_tables import Cell, Column, HtmlTable
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.text import DASH, Sentence, number, p_value, plural, share
-from mdl_physpretrain.statistics.pairwise import compare_potentials
+from mdl_physpretrain.report.sentences import Sentence
+from mdl_physpretrain.statistics.paired import compare_potentials
 
 if TYPE_CHECKING:
-    from mdl_physpretrain.statistics.pairwise import PotentialPair
+    from mdl_physpretrain.statistics.paired import PotentialPair
 
 __all__ = ["answer_table", "check_comparisons", "check_sentences", "check_tests"]
 
@@ -38,7 +37,6 @@ def check_comparisons(run: RunData) -> list[tuple[str, PotentialPair]]:
 def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, PotentialPair]]) -> list[Sentence]:
     """A sentence on each potential, then one on each comparison."""
     answers = run.verdicts
-    probes = ((diatomic_summary(run), _diatomic), (compression_summary(run), _compressed), (nve_summary(run), _drift))
     main = [] if run.physicality is None else main_conditions(run.physicality)
     found = []
     for arm in run.arms:
@@ -47,13 +45,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
         counted = [row for row in rows if row["condition"] in main]
         failures = sum(row["unphysical"] for row in rows)
         flags = 0 if answers is None else int(((answers["arm"] == arm) & (answers["verdict"] == "no")).sum())
-        for summary, words in probes if answers is None else ():  # else the table of answers says it
-            own = summary[summary["arm"] == arm] if len(summary) else summary
-            if len(own):
-                text, n = words(own)
-                texts.append(text)
-                flags += n
-        if not texts:
+        if not texts and (answers is None or not (answers["arm"] == arm).any()):
             continue
         mood, label = "good", "no failure seen"
         if failures:
@@ -61,7 +53,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
             failed, total = (sum(row[key] for row in counted) for key in ("unphysical", "total"))
             mood, label = "bad", f"{failed} of {total} fail"
         elif flags:
-            mood, label = "caution", "flags" if answers is None else f"{plural(flags, 'answer')} no"
+            mood, label = "caution", f"{plural(flags, 'answer')} no"
         elif not rows:
             label = "no flag"
         found.append(
@@ -89,82 +81,54 @@ def _trajectories(row: dict[str, Any], *, several: bool) -> str:
     return text + (f": {what}." if what else ".")
 
 
-def _diatomic(own: pd.DataFrame) -> tuple[str, int]:
-    bad = own[own["ok"] < own["curves"]]
-    text = f"Pairs of atoms alone: {len(bad)} of {len(own)} flagged"
-    kinds = []
-    for name, title in DIATOMIC.items():
-        hit = own.loc[own[name] > 0, "pair"].tolist()
-        if hit:
-            kinds.append(
-                f"{title.lower()} in {', '.join(hit[:4])}" + (f" and {len(hit) - 4} more" if len(hit) > 4 else "")
-            )
-    return text + (f" ({'; '.join(kinds)})." if kinds else "."), len(bad)
-
-
-def _compressed(own: pd.DataFrame) -> tuple[str, int]:
-    row = own.iloc[0]
-    bad = int(row["curves"] - row["ok"])
-    what = [f"{int(row[k])} {word}" for k, word in (("collapse", "collapse"), ("discontinuity", "jump")) if row[k]]
-    return f"Compressed cells: {bad} of {row['curves']} flagged" + (f" ({', '.join(what)})." if what else "."), bad
-
-
-def _drift(own: pd.DataFrame) -> tuple[str, int]:
-    row = own.iloc[0]
-    if not np.isfinite(row["drift_median"]):
-        return f"Constant energy: {plural(row['trajectories'], 'run')} too short for a drift.", 0
-    text = f"Constant energy: median drift {number(row['drift_median'], 3)} meV/atom/ps, largest"
-    return f"{text} {number(row['drift_largest'], 3)}.", 0
-
-
-def check_tests(pairs: list[tuple[str, PotentialPair]]) -> layout.HtmlTable | None:
+def check_tests(pairs: list[tuple[str, PotentialPair]]) -> HtmlTable | None:
     """The paired tests behind the sentences."""
     if not pairs:
         return None
     several = len({condition for condition, _ in pairs}) > 1
     repeats = any(pair.n_seeds > 1 for _, pair in pairs)
     columns = [
-        layout.Column("Comparison", numeric=False),
-        layout.Column("Pairs"),
-        layout.Column("Only reference fails"),
-        layout.Column("Only potential fails"),
-        layout.Column("McNemar p"),
+        Column("Comparison", numeric=False),
+        Column("Pairs"),
+        Column("Only reference fails"),
+        Column("Only potential fails"),
+        Column("McNemar p"),
     ]
-    columns += [layout.Column("Structures fewer / more"), layout.Column("Sign test p")] if repeats else []
-    columns.append(layout.Column("Difference", numeric=False))
+    columns += [Column("Structures fewer / more"), Column("Sign test p")] if repeats else []
+    columns.append(Column("Difference", numeric=False))
     rows = []
     for condition, c in pairs:
         verdict = {"supported": f"{c.direction}, supported", "indicated": f"{c.direction}, not established"}
         cells = [
-            layout.Cell(f"{c.potential} vs {c.reference}", condition if several else ""),
-            layout.Cell(str(c.n_pairs)),
-            layout.Cell(str(c.only_reference)),
-            layout.Cell(str(c.only_potential)),
-            layout.Cell(p_value(c.p_pairs)),
+            Cell(f"{c.potential} vs {c.reference}", condition if several else ""),
+            Cell(str(c.n_pairs)),
+            Cell(str(c.only_reference)),
+            Cell(str(c.only_potential)),
+            Cell(p_value(c.p_pairs)),
         ]
         if repeats:
             counts = f"{c.structures_better} / {c.structures_worse}"
-            cells += [layout.Cell(counts), layout.Cell(p_value(c.p_structures))]
-        rows.append([*cells, layout.Cell(verdict.get(c.verdict, "not supported"))])
-    return layout.HtmlTable(columns, rows, "comparisons")
+            cells += [Cell(counts), Cell(p_value(c.p_structures))]
+        rows.append([*cells, Cell(verdict.get(c.verdict, "not supported"))])
+    return HtmlTable(columns, rows, "comparisons")
 
 
-def answer_table(run: RunData) -> layout.HtmlTable | None:
+def answer_table(run: RunData) -> HtmlTable | None:
     """The questions of the check down, potentials across."""
     table = run.verdicts
     if table is None:
         return None
     table = table.fillna("")
     arms = [arm for arm in run.arms if (table["arm"] == arm).any()]
-    columns = [layout.Column("Question", numeric=False), *(layout.Column(arm, numeric=False) for arm in arms)]
+    columns = [Column("Question", numeric=False), *(Column(arm, numeric=False) for arm in arms)]
     rows = []
     for question, group in table.groupby("question", sort=False):
-        cells = [layout.Cell(str(question), css="wrap")]
+        cells = [Cell(str(question), css="wrap")]
         for arm in arms:
             own = group[group["arm"] == arm]
             answer = str(own["verdict"].iloc[0]) if len(own) else ""
             finding = str(own["finding"].iloc[0]) if len(own) else ""
             css = {"yes": "good", "no": "flag"}.get(answer, "")
-            cells.append(layout.Cell("" if answer == "value" else answer or DASH, finding, css=f"{css} wrap".strip()))
+            cells.append(Cell("" if answer == "value" else answer or DASH, finding, css=f"{css} wrap".strip()))
         rows.append(cells)
-    return layout.HtmlTable(columns, rows, "verdicts")
+    return HtmlTable(columns, rows, "verdicts")

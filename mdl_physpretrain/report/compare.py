@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.report.formats import markdown_table
 from mdl_physpretrain.report.read import RunData, read_run
 from mdl_physpretrain.report.tables import efs_table, main_split, physicality_per_seed, physicality_table
-from mdl_physpretrain.statistics.arms import mean_std
+from mdl_physpretrain.statistics.seeds import mean_std
 
 __all__ = ["compare_runs", "markdown"]
+
+ERRORS = {"E, eV": "energy_mae", "F, eV/Å": "forces_mae", "S, eV/Å³": "stress_mae", "total": "total"}
+COLUMNS = [
+    "run", "backbone", "condition", "arm", "seeds", "trajectories", "overlap", "lindemann", "broken", "unphysical",
+    "per_seed", "low", "high", "min_distance", "lindemann_local", "energy_mae", "energy_mae_std",
+    "energy_per_atom_mae", "energy_per_atom_mae_std", "forces_mae", "forces_mae_std", "stress_mae", "stress_mae_std",
+    "total", "total_std", "seconds",
+]  # fmt: skip
 
 
 def compare_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
@@ -40,74 +48,46 @@ def compare_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     PhysPretrainError
         If a folder does not exist or none has results.
     """
-    rows = [row for folder in folders for row in _rows(read_run(Path(folder)))]
-    if not rows:
+    tables = [table for folder in folders if len(table := _table(read_run(Path(folder))))]
+    if not tables:
         raise PhysPretrainError("no results in " + ", ".join(map(str, folders)))
-    return pd.DataFrame(rows)
+    return pd.concat(tables, ignore_index=True)
 
 
 def markdown(table: pd.DataFrame) -> str:
     """The comparison as a Markdown table for people."""
-    lines = [
-        "| run | arm | overlap | Lindemann | unphysical | per seed | closest, Å | local Lindemann"
-        " | E, eV | F, eV/Å | S, eV/Å³ | total | training, s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    rows = [
+        {
+            "run": row["run"],
+            "arm": row["arm"],
+            "overlap": row["overlap"],
+            "Lindemann": row["lindemann"],
+            "unphysical": f"{row['unphysical']} of {row['trajectories']}",
+            "per seed": row["per_seed"],
+            "closest, Å": _number(row["min_distance"], ".2f"),
+            "local Lindemann": _number(row["lindemann_local"], ".2f"),
+            **{heading: _spread(row[key], row[f"{key}_std"]) for heading, key in ERRORS.items()},
+            "training, s": _number(row["seconds"], ".0f"),
+        }
+        for row in table.to_dict("records")
     ]
-    for row in table.to_dict("records"):
-        cells = [
-            row["run"],
-            row["arm"],
-            row["overlap"],
-            row["lindemann"],
-            f"{row['unphysical']} of {row['trajectories']}",
-            row["per_seed"],
-            _number(row["min_distance"], ".2f"),
-            _number(row["lindemann_local"], ".2f"),
-            *(_spread(row[key], row[f"{key}_std"]) for key in ("energy_mae", "forces_mae", "stress_mae", "total")),
-            _number(row["seconds"], ".0f"),
-        ]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
+    return markdown_table(rows)
 
 
-def _rows(run: RunData) -> list[dict[str, Any]]:
-    counts, errors = physicality_table(run), efs_table(run)
-    if not len(counts):
-        return []
-    per_seed = physicality_per_seed(run)
+def _table(run: RunData) -> pd.DataFrame:
+    table, errors, keys = physicality_table(run), efs_table(run), ["condition", "arm"]
+    if run.physicality is None:
+        return table
+    table = table.rename(columns={"total": "trajectories", "unphysical_low": "low", "unphysical_high": "high"})
+    per_seed = physicality_per_seed(run).groupby(keys)["unphysical"].agg(lambda counts: " ".join(map(str, counts)))
+    medians = run.physicality.groupby(keys)[["min_distance", "lindemann_local"]].median()
+    table = table.merge(per_seed.rename("per_seed"), on=keys).merge(medians, on=keys)
     if len(errors):
-        errors = errors[errors["split"] == main_split(errors)].set_index("arm")
-    config = run.config or {}
-    rows = []
-    for row in counts.to_dict("records"):
-        arm, condition = row["arm"], row["condition"]
-        here = (run.physicality["arm"] == arm) & (run.physicality["condition"] == condition)  # type: ignore[index]
-        own = run.physicality[here]  # type: ignore[index]
-        seeds = per_seed[(per_seed["arm"] == arm) & (per_seed["condition"] == condition)]
-        known = errors.loc[arm].to_dict() if len(errors) and arm in errors.index else {}
-        rows.append(
-            {
-                "run": run.name,
-                "backbone": (config.get("backbone") or {}).get("name"),
-                "condition": condition,
-                "arm": arm,
-                "seeds": row["seeds"],
-                "trajectories": row["total"],
-                **{k: row[k] for k in ("overlap", "lindemann", "broken", "unphysical")},
-                "per_seed": " ".join(map(str, seeds["unphysical"])),
-                "low": row["unphysical_low"],
-                "high": row["unphysical_high"],
-                "min_distance": own["min_distance"].median(),
-                "lindemann_local": own["lindemann_local"].median(),
-                **{
-                    f"{key}{end}": known.get(f"{key}{end}", float("nan"))
-                    for key in ("energy_mae", "energy_per_atom_mae", "forces_mae", "stress_mae", "total")
-                    for end in ("", "_std")
-                },
-                "seconds": _seconds(run, arm),
-            }
-        )
-    return rows
+        errors = errors[errors["split"] == main_split(errors)].drop(columns=["split", "seeds"])
+        table = table.merge(errors, on="arm", how="left")
+    backbone = ((run.config or {}).get("backbone") or {}).get("name")
+    table = table.assign(run=run.name, backbone=backbone, seconds=[_seconds(run, arm) for arm in table["arm"]])
+    return table.reindex(columns=COLUMNS)
 
 
 def _seconds(run: RunData, arm: str) -> float:
@@ -118,15 +98,15 @@ def _seconds(run: RunData, arm: str) -> float:
     core = options.get("core", "backbone")
     if core == "backbone":
         core = (config.get("backbone") or {}).get("core", "none")
-    trainings = [arm] + (
-        ["pretrain" if core == "none" else f"pretrain-{core}"] if options.get("pretrain", True) else []
-    )
+    trainings = [arm]
+    if options.get("pretrain", True):
+        trainings.append("pretrain" if core == "none" else f"pretrain-{core}")
     totals = []
     for seed in run.seeds:
-        found = [run.histories.get((seed, name)) for name in trainings]
-        if all(h is not None and "seconds" in h for h in found):
-            totals.append(sum(float(h["seconds"].iloc[-1]) for h in found if h is not None))
-    return mean_std(pd.Series(totals, dtype=float))[0]
+        histories = [run.histories.get((seed, training)) for training in trainings]
+        if all(history is not None and "seconds" in history for history in histories):
+            totals.append(sum(float(history["seconds"].iloc[-1]) for history in histories if history is not None))
+    return mean_std(totals)[0]
 
 
 def _spread(mean: float, std: float) -> str:

@@ -54,18 +54,19 @@ def main_conditions(frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(frame["condition"]))
 
 
-def condition_words(row: Mapping[str, Any]) -> str:
+def condition_words(row: Mapping[Any, Any]) -> str:
     """Words such as ``NVT, 1000 K, 1 fs`` of a row or of the settings of a simulation."""
-    known = {k: row[k] for k in ("ensemble", "temperature", "timestep") if k in row and not pd.isna(row[k])}
-    found = [str(known["ensemble"]).upper()] if "ensemble" in known else []
-    for key, unit in (("temperature", "K"), ("timestep", "fs")):
-        if key in known:
-            try:
-                found.append(f"{float(known[key]):g} {unit}")
-            except ValueError:
-                found.append(f"{known[key]} {unit}")
+    words = []
+    for key, unit in (("ensemble", ""), ("temperature", " K"), ("timestep", " fs")):
+        value = row.get(key)
+        if value is None or pd.isna(value):
+            continue
+        try:
+            words.append(f"{float(value):g}{unit}")
+        except ValueError:
+            words.append(f"{value}{unit}" if unit else str(value).upper())
     label = row.get("label")
-    return ", ".join(found) or (label if isinstance(label, str) and label else "MD")
+    return ", ".join(words) or (label if isinstance(label, str) and label else "MD")
 
 
 def _with_steps(frame: pd.DataFrame) -> pd.Series:

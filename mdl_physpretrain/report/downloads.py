@@ -9,8 +9,6 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from mdl_physpretrain.report.tables import save_table
-
 __all__ = ["Downloads", "script_json"]
 
 MAX_EMBEDDED = 400_000  # characters of one table; larger ones are only in tables/
@@ -29,16 +27,17 @@ class Downloads:
         self.folder = folder
         self.embedded: dict[str, Any] = {}
 
-    def save(self, frame: pd.DataFrame, name: str, *, decimals: int = 10) -> None:
-        """Write a table, and embed it with so many decimals; nothing happens with an empty one."""
-        if not len(frame):
-            return
-        save_table(frame, self.folder, name)
-        text = frame.reset_index(drop=True).to_json(
-            orient="split", index=False, double_precision=decimals, force_ascii=False
-        )
-        if text is not None and len(text) <= MAX_EMBEDDED:
-            self.embedded[name] = json.loads(text)
+    def save(self, frame: pd.DataFrame, name: str, *, decimals: int = 10) -> pd.DataFrame:
+        """Write a table, embed it with so many decimals, and return it; nothing is written of an empty one."""
+        if len(frame):
+            frame.to_csv(self.folder / f"{name}.csv", index=False)
+            json_file = self.folder / f"{name}.json"  # a list of records, null for what is missing
+            frame.to_json(json_file, orient="records", indent=1, force_ascii=False, double_precision=15)
+            plain = frame.reset_index(drop=True)
+            text = plain.to_json(orient="split", index=False, double_precision=decimals, force_ascii=False)
+            if len(text) <= MAX_EMBEDDED:
+                self.embedded[name] = json.loads(text)
+        return frame
 
 
 def script_json(value: Any) -> Markup:

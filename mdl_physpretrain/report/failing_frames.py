@@ -20,7 +20,7 @@ from mdl_physpretrain.report.read import RunData, md_files
 from mdl_physpretrain.report.tables import failure_steps
 from mdl_physpretrain.stability.overlap import closest_pair
 
-__all__ = ["Frame", "element_colour", "worst_frames"]
+__all__ = ["Frame", "earliest_failures", "element_colour"]
 
 MAX_FRAMES = 12
 MAX_ATOMS = 1500
@@ -87,7 +87,7 @@ def element_colour(symbol: str) -> str:
     return "#" + "".join(f"{round(255 * c):02x}" for c in colorsys.hls_to_rgb(hue, light, 0.45))
 
 
-def worst_frames(run: RunData) -> list[Frame]:
+def earliest_failures(run: RunData) -> list[Frame]:
     """At most twelve failing frames: the earliest failures of each arm in turn, other structures first.
 
     Files that are damaged are named in ``run.notes["worst"]``; what has no
@@ -98,33 +98,30 @@ def worst_frames(run: RunData) -> list[Frame]:
         files.setdefault((seed, arm), []).append((label, path))
     if run.physicality is None or not files:
         return []
-    table = failure_steps(run.physicality[~run.physicality["physical"]])
-    queues = [_queue(table[table["arm"] == arm]) for arm in run.arms]
+    failed = failure_steps(run.physicality[~run.physicality["physical"]]).sort_values("failure_step", kind="stable")
+    # every structure once before any is met again
+    failed["again"] = failed.groupby(["arm", "condition", "structure_id"]).cumcount()
+    failed = failed.sort_values(["again", "failure_step"], kind="stable")
+    queues = [failed[failed["arm"] == arm].to_dict("records") for arm in run.arms]
     loaded: dict[Path, Runs | None] = {}
     frames: list[Frame] = []
     several = run.physicality["condition"].nunique() > 1
     for row in (r for rank in zip_longest(*queues) for r in rank if r is not None):
         if len(frames) == MAX_FRAMES:
             break
-        found = _record(run, row, files.get((row["seed"], row["arm"]), []), loaded)
-        if found is not None and len(found[0].numbers) <= MAX_ATOMS:
+        record, settings = _record(run, row, files.get((row["seed"], row["arm"]), []), loaded)
+        if record is not None and len(record.numbers) <= MAX_ATOMS:
             try:
-                frames.append(_frame(row, *found, name_condition=several))
+                frames.append(_frame(row, record, settings, name_condition=several))
             except (StructureError, ValueError, IndexError) as error:  # an impossible cell, arrays that do not fit
                 run.notes["worst"] = f"The last frame of {row['structure_id']} could not be shown: {error}"
     return frames
 
 
-def _queue(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Failures of an arm, the earliest first, every structure once before any is met again."""
-    table = table.sort_values("failure_step", kind="stable")
-    again = table.groupby(["condition", "structure_id"]).cumcount()
-    return table.assign(again=again).sort_values(["again", "failure_step"], kind="stable").to_dict("records")
-
-
 def _record(
-    run: RunData, row: dict[str, Any], files: list[tuple[str, Path]], loaded: dict[Path, Runs | None]
-) -> tuple[RunRecord, dict[str, Any]] | None:
+    run: RunData, row: dict[Any, Any], files: list[tuple[str, Path]], loaded: dict[Path, Runs | None]
+) -> tuple[RunRecord | None, dict[str, Any]]:
+    """The record of a trajectory, from the file whose label and settings are those of its simulation."""
     for label, path in files:
         if path not in loaded:
             try:
@@ -133,22 +130,19 @@ def _record(
                 loaded[path] = None
                 run.notes["worst"] = str(error)
         runs = loaded[path]
-        if runs is None or not (_same(row, label, runs.settings) or ("label" not in row and len(files) == 1)):
+        if runs is None:
             continue
-        for record in runs:
+        if "label" in row:
+            same = label == ("" if pd.isna(row["label"]) else row["label"])
+        else:
+            same = len(files) == 1 or row["md"] in (condition_words(runs.settings), label)
+        for record in runs if same else ():
             if record.structure_id == row["structure_id"]:
                 return record, runs.settings
-    return None
+    return None, {}
 
 
-def _same(row: dict[str, Any], label: str, settings: dict[str, Any]) -> bool:
-    """Whether a file with this label and these settings holds the row's simulation."""
-    if "label" in row:
-        return label == ("" if pd.isna(row["label"]) else row["label"])
-    return row["md"] in (condition_words(settings), label)
-
-
-def _frame(row: dict[str, Any], record: RunRecord, settings: dict[str, Any], *, name_condition: bool) -> Frame:
+def _frame(row: dict[Any, Any], record: RunRecord, settings: dict[str, Any], *, name_condition: bool) -> Frame:
     numbers, pbc = record.numbers.astype(int), record.pbc.astype(bool)
     cell = np.where(np.isfinite(record.cell), record.cell, 0.0)
     if not len(numbers) or record.positions.shape != (len(numbers), 3) or not np.isfinite(record.positions).all():
@@ -160,6 +154,7 @@ def _frame(row: dict[str, Any], record: RunRecord, settings: dict[str, Any], *, 
     local = record.verdict.lindemann
     mark = int(np.argmax(local)) if row["lindemann_violation"] and len(local) == len(numbers) else None
     limit = (settings.get("limits") or {}).get("lindemann_local")
+    start = f"{row['condition']}. " if name_condition else ""
     return Frame(
         arm=row["arm"],
         seed=int(row["seed"]),
@@ -169,7 +164,7 @@ def _frame(row: dict[str, Any], record: RunRecord, settings: dict[str, Any], *, 
         outcome=row["outcome"],
         step=int(row["failure_step"]),
         shown=int(record.steps_done),
-        text=(f"{row['condition']}. " if name_condition else "") + _words(row, record, symbols, pair, mark, limit),
+        text=start + _description(row, record, symbols, pair, mark, limit),
         symbols=symbols,
         radii=[round(float(covalent_radii[n]), 2) for n in numbers],
         positions=np.round(positions, 3).tolist(),
@@ -202,8 +197,8 @@ def _pair(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> dict[str,
     }
 
 
-def _words(
-    row: dict[str, Any],
+def _description(
+    row: dict[Any, Any],
     record: RunRecord,
     symbols: list[str],
     pair: dict[str, Any] | None,
@@ -211,16 +206,16 @@ def _words(
     limit: float | None,
 ) -> str:
     names = {"overlap": "Atoms overlap", "lindemann": "Lindemann limit passed", "broken": "NaN or explosion"}
-    words = f"{names.get(row['outcome'], 'Unphysical')} at step {int(row['failure_step'])}"
-    if record.steps_done != int(row["failure_step"]):
-        which = "last usable" if row["broken"] else "last"
-        words += f" (shown: the {which} frame, step {record.steps_done})"
+    failure = int(row["failure_step"])
+    words = f"{names.get(row['outcome'], 'Unphysical')} at step {failure}"
+    if record.steps_done != failure:
+        words += f" (shown: the {'last usable' if row['broken'] else 'last'} frame, step {record.steps_done})"
     words += ". "
     if mark is not None:
         allowed = f", limit {limit:g}" if limit else ""
+        index = float(record.verdict.lindemann[mark])
         words += (
-            f"Ringed in yellow: {symbols[mark]} {mark}, which wandered most (Lindemann index "
-            f"{float(record.verdict.lindemann[mark]):.2f}{allowed}). "
+            f"Ringed in yellow: {symbols[mark]} {mark}, which wandered most (Lindemann index {index:.2f}{allowed}). "
         )
     if pair is not None:
         first, second = (f"{symbols[pair[k]]} {pair[k]}" for k in ("i", "j"))

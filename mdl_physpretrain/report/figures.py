@@ -10,19 +10,27 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from mdl_physpretrain.probes.page import MAX_PANELS
 from mdl_physpretrain.report.alignment import alignment_figure
-from mdl_physpretrain.report.figures_probes import MAX_PAIRS, compression_figure, rdf_figure
-from mdl_physpretrain.report.figures_time import failure_figure
+from mdl_physpretrain.report.drawing import INK, MUTED, PALETTE, ArmStyle, Figure, Legend, Panel, arm_legend, arm_styles
+from mdl_physpretrain.report.figures_survival import failure_figure
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.style import INK, MUTED, PALETTE, ArmStyle, Figure, Legend, Panel, arm_legend, arm_styles
 from mdl_physpretrain.report.tables import main_split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["MAX_PAIRS", "all_figures"]
+__all__ = ["all_figures"]
 
 PARTS = (("pair_term", "pair term", PALETTE[1]), ("embedding", "embedding", PALETTE[4]), ("core", "core", PALETTE[3]))
+
+LOSSES = (("train_loss", MUTED, "--"), ("val_loss", INK, "-"))
+VALIDATION = {
+    "val_loss": "validation loss",
+    "val_forces_mae": "validation force MAE (eV/Å)",
+    "val_energy_mae": "validation energy MAE (eV)",
+    "val_stress_mae": "validation stress MAE (eV/Å³)",
+}
 
 
 def all_figures(run: RunData) -> dict[str, Callable[[], Figure | None]]:
@@ -35,9 +43,6 @@ def all_figures(run: RunData) -> dict[str, Callable[[], Figure | None]]:
         "teacher_fit": _teacher_fit,
         "min_distances": _distances,
         "learning_curves": _learning,
-        "diatomics": _diatomics,
-        "rdf": rdf_figure,
-        "compression": compression_figure,
         "alignment": _alignment,
     }
     return {name: partial(maker, run, styles) for name, maker in makers.items()}
@@ -45,25 +50,19 @@ def all_figures(run: RunData) -> dict[str, Callable[[], Figure | None]]:
 
 def _seeds(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     """Each seed as a line from arm to arm: what repeats, and what does not."""
-    panels: list[Panel] = []
     if run.is_check and len(run.seeds) < 2:  # no trainings that could repeat
         return None
+    panels: list[Panel] = []
     if run.physicality is not None:
-        conditions = list(dict.fromkeys(run.physicality["condition"]))
-        for condition in conditions:
-            here = run.physicality[run.physicality["condition"] == condition]
-            shares = (~here["physical"]).groupby([here["seed"], here["arm"]]).mean() * 100
-            title = "Unphysical trajectories per seed" + (f" ({condition})" if len(conditions) > 1 else "")
+        for condition, part in run.physicality.groupby("condition", sort=False):
+            shares = (~part["physical"]).groupby([part["seed"], part["arm"]]).mean() * 100
+            which = f" ({condition})" if len(part) < len(run.physicality) else ""
+            title = f"Unphysical trajectories per seed{which}"
             panels.append(_slopes(title, "unphysical (%)", shares, run.arms, styles, percent=True))
     if run.efs is not None:
-        efs = run.efs
-        if "split" in efs:
-            split = main_split(efs)
-            efs = efs[efs["split"] == split]
+        efs = run.efs[run.efs["split"] == main_split(run.efs)] if "split" in run.efs else run.efs
         totals = pd.to_numeric(efs["total"], errors="coerce").groupby([efs["seed"], efs["arm"]]).mean()
         panels.append(_slopes("Total error per seed", "total error", totals, run.arms, styles))
-    if not panels:
-        return None
     return Figure("Seeds as repeats", panels, arm_legend(run.arms, styles), size=(5.0, 2.9), columns=2)
 
 
@@ -102,27 +101,28 @@ def _teacher(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     verdicts = {str(p.get("pair")): p for p in (run.examination or {}).get("pairs") or [] if isinstance(p, dict)}
     parts = [part for part in PARTS if part[0] in curves and curves[part[0]].abs().max() > 0]
     panels = []
-    for pair in list(dict.fromkeys(curves["pair"]))[:MAX_PAIRS]:
+    for pair, curve in _first_pairs(curves):
         verdict = verdicts.get(pair)
         badge = None if verdict is None else ("passed", True) if verdict.get("passed") else ("failed", False)
-        curve = curves[curves["pair"] == pair].sort_values("r")
-        at = verdict.get("data_distance") if verdict else None
-        panels.append(Panel(str(pair), partial(_teacher_panel, curve=curve, parts=parts, typical=at), badge))
+        typical = (verdict or {}).get("data_distance")
+        typical = float(typical) if isinstance(typical, (int, float)) and np.isfinite(typical) else None
+        panels.append(Panel(pair, partial(_teacher_panel, curve=curve, parts=parts, typical=typical), badge))
     legend = [Legend("total, as felt in the data", INK), *(Legend(label, c, "dashed") for _, label, c in parts)]
     if verdicts:
         legend.append(Legend("typical distance in the data", MUTED, "dotted"))
     return Figure("Curve of the teacher", panels, legend)
 
 
-def _teacher_panel(ax: Axes, curve: pd.DataFrame, parts: list[tuple[str, str, str]], typical: Any) -> None:
+def _teacher_panel(ax: Axes, curve: pd.DataFrame, parts: list[tuple[str, str, str]], typical: float | None) -> None:
+    curve = curve.sort_values("r")
     r = curve["r"].to_numpy(float)
     ax.axhline(0, color=MUTED, linewidth=0.7)
-    if isinstance(typical, (int, float)) and np.isfinite(typical):
+    if typical is not None:
         ax.axvline(typical, color=MUTED, linestyle=":", linewidth=1.3)
     for key, _, colour in parts:
         ax.plot(r, curve[key], color=colour, linestyle="--", linewidth=1.2)
     ax.plot(r, curve["total"], color=INK, linewidth=1.9)
-    outside = r >= 0.6 * typical if isinstance(typical, (int, float)) and np.isfinite(typical) else r >= 1.2
+    outside = r >= (1.2 if typical is None else 0.6 * typical)
     lowest = [float(curve["total"].min())] + [float(curve.loc[outside, key].min()) for key, *_ in parts]
     low = max(1.15 * float(np.nanmin([*lowest, -0.5])), -30.0)
     ax.set(ylim=(low, float(np.clip(-2 * low, 4, 30))), xlim=(max(0.0, r.min() - 0.1), min(6.0, r.max())))
@@ -135,15 +135,21 @@ def _teacher_fit(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
         return None
     step = history["step"] if "step" in history else pd.Series(np.arange(len(history)))
     columns = [c for c in ("loss", "train_loss", "val_loss") if c in history]
+    colours = dict(zip(columns, (INK, MUTED, PALETTE[1]), strict=False))
 
     def paint(ax: Axes) -> None:
-        for k, column in enumerate(columns):
-            _line(ax, step, history[column], color=(INK, MUTED, PALETTE[1])[k])
+        for column, colour in colours.items():
+            _line(ax, step, history[column], color=colour)
         ax.set(xlabel="step", ylabel="loss")
         _log_if_positive(ax, history[columns].to_numpy(float))
 
-    legend = [Legend(column.replace("_", " "), (INK, MUTED, PALETTE[1])[k]) for k, column in enumerate(columns)]
+    legend = [Legend(column.replace("_", " "), colour) for column, colour in colours.items()]
     return Figure("Fit of the teacher", [Panel("Fit of the teacher", paint)], legend, columns=1)
+
+
+def _first_pairs(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Rows of every pair of elements, as many pairs as a figure has panels."""
+    return [(str(pair), part) for pair, part in table.groupby("pair", sort=False)][:MAX_PANELS]
 
 
 def _line(ax: Axes, x: pd.Series, y: pd.Series, **style: Any) -> None:
@@ -173,145 +179,58 @@ def _distances(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     table = table.assign(distance=pd.to_numeric(table["distance"], errors="coerce")).dropna(subset=["distance"])
     sets = [s for s in ("original", "augmented") if (table["set"] == s).any()]
     colours = dict(zip(sets, (PALETTE[1], PALETTE[4]), strict=False))
-    panels = []
-    for pair in list(dict.fromkeys(table["pair"]))[:MAX_PAIRS]:
-        part = table[table["pair"] == pair]
-        panels.append(Panel(str(pair), partial(_histogram, table=part, colours=colours)))
+    panels = [Panel(pair, partial(_histogram, table=part, colours=colours)) for pair, part in _first_pairs(table)]
     return Figure("Smallest distances", panels, [Legend(s, colours[s], "fill") for s in sets], size=(3.8, 2.3))
 
 
 def _histogram(ax: Axes, table: pd.DataFrame, colours: dict[str, str]) -> None:
     low, high = table["distance"].min(), table["distance"].quantile(0.995)
-    bins = np.linspace(max(0.0, low - 0.1), high + 0.1, 45).tolist()
+    look: dict[str, Any] = {"alpha": 0.6, "linewidth": 0.4, "histtype": "stepfilled"}
+    look["bins"] = np.linspace(max(0.0, low - 0.1), high + 0.1, 45).tolist()
     for name, colour in colours.items():
         values = table.loc[table["set"] == name, "distance"].to_numpy(float)
         if len(values):
-            weights = np.full(len(values), 100 / len(values))
-            ax.hist(
-                values,
-                bins=bins,
-                weights=weights,
-                color=colour,
-                alpha=0.6,
-                edgecolor=colour,
-                linewidth=0.4,
-                histtype="stepfilled",
-            )
+            ax.hist(values, weights=np.full(len(values), 100 / len(values)), color=colour, edgecolor=colour, **look)
     ax.set(xlabel="smallest distance (Å)", ylabel="structures (%)")
     ax.locator_params(axis="x", nbins=6)
 
 
 def _learning(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     """Losses per epoch: thin lines are seeds, the thick one is their mean."""
-    if not run.histories:
-        return None
-    trainings = list(dict.fromkeys(name for _, name in run.histories))
-    arms = [a for a in run.arms if a in trainings]
-    others = [t for t in trainings if t not in arms]
+    histories: dict[str, list[pd.DataFrame]] = {}
+    for (_, training), history in run.histories.items():
+        histories.setdefault(training, []).append(history)
+    arms = [arm for arm in run.arms if arm in histories]
+    others = [training for training in histories if training not in arms]
     panels = []
-    for name in others:
-        frames = [h for (_, t), h in run.histories.items() if t == name]
-        panels.append(Panel(f"{name}: loss", partial(_pretraining, frames=frames)))
-    for column, label in (
-        ("val_loss", "validation loss"),
-        ("val_forces_mae", "validation force MAE (eV/Å)"),
-        ("val_energy_mae", "validation energy MAE (eV)"),
-        ("val_stress_mae", "validation stress MAE (eV/Å³)"),
-    ):
-        groups = {
-            arm: [h for (_, t), h in run.histories.items() if t == arm and column in h and h[column].notna().any()]
-            for arm in arms
-        }
-        if any(groups.values()):
-            panels.append(
-                Panel(
-                    label[0].upper() + label[1:],
-                    partial(_arm_histories, groups=groups, column=column, label=label, styles=styles),
-                )
-            )
+    for training in others:
+        lines = [(histories[training], column, colour, dash, 0.45) for column, colour, dash in LOSSES]
+        panels.append(Panel(f"{training}: loss", partial(_losses, lines=lines, label="loss")))
+    for column, label in VALIDATION.items():
+        lines = [(histories[arm], column, styles[arm].colour, styles[arm].line, 0.35) for arm in arms]
+        if any(column in history and history[column].notna().any() for arm in arms for history in histories[arm]):
+            panels.append(Panel(label[0].upper() + label[1:], partial(_losses, lines=lines, label=label)))
     legend = arm_legend(arms, styles)
     if others:
         legend += [Legend(f"{', '.join(others)}: validation", INK), Legend("training", MUTED, "dashed")]
     return Figure("Learning curves", panels, legend, columns=3)
 
 
-def _seed_mean(frames: list[pd.DataFrame], column: str) -> pd.Series:
-    """Mean over the seeds at the epochs that all of them reached."""
-    series = [f.dropna(subset=[column]).groupby("epoch")[column].mean() for f in frames if column in f]
-    return pd.concat(series, axis=1, join="inner").mean(axis=1) if series else pd.Series(dtype=float)
-
-
-def _pretraining(ax: Axes, frames: list[pd.DataFrame]) -> None:
-    values = []
-    for column, colour, dash in (("train_loss", MUTED, "--"), ("val_loss", INK, "-")):
-        for frame in frames:
-            if column in frame:
-                _line(ax, frame["epoch"], frame[column], color=colour, linestyle=dash, linewidth=0.7, alpha=0.45)
-                values.append(frame[column].to_numpy(float))
-        mean = _seed_mean(frames, column)
-        ax.plot(mean.index, mean, color=colour, linestyle=dash)
-    ax.set(xlabel="epoch", ylabel="loss")
-    if values:
-        _log_if_positive(ax, np.concatenate(values))
-
-
-def _arm_histories(
-    ax: Axes, groups: dict[str, list[pd.DataFrame]], column: str, label: str, styles: dict[str, ArmStyle]
-) -> None:
-    for arm, frames in groups.items():
-        style = styles[arm]
-        for frame in frames if len(frames) > 1 else []:
-            _line(ax, frame["epoch"], frame[column], color=style.colour, linewidth=0.7, alpha=0.35)
-        mean = _seed_mean(frames, column) if frames else pd.Series(dtype=float)
-        ax.plot(mean.index, mean, color=style.colour, linestyle=style.line, marker="o" if len(mean) == 1 else None)
+def _losses(ax: Axes, lines: list[tuple[list[pd.DataFrame], str, str, str, float]], label: str) -> None:
+    """Lines as (histories of the seeds, column, colour, dash, alpha of a single seed)."""
+    values = [np.zeros(0)]
+    for histories, column, colour, dash, alpha in lines:
+        seeds = [h for h in histories if column in h and h[column].notna().any()]
+        for seed in seeds if len(seeds) > 1 else []:
+            _line(ax, seed["epoch"], seed[column], color=colour, linestyle=dash, linewidth=0.7, alpha=alpha)
+        if seeds:  # the mean at the epochs that all of them reached
+            means = [seed.dropna(subset=[column]).groupby("epoch")[column].mean() for seed in seeds]
+            mean = pd.concat(means, axis=1, join="inner").mean(axis=1)
+            ax.plot(mean.index, mean, color=colour, linestyle=dash, marker="o" if len(mean) == 1 else None)
+        values += [seed[column].to_numpy(float) for seed in seeds]
     ax.set(xlabel="epoch", ylabel=label)
-    _log_if_positive(ax, np.concatenate([f[column].to_numpy(float) for fs in groups.values() for f in fs]))
+    _log_if_positive(ax, np.concatenate(values))
 
 
 def _alignment(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
-    return None if run.alignment is None else alignment_figure(run.alignment, styles)
-
-
-def _diatomics(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
-    """Fig. 6a: energy of two atoms alone, by arm; the teacher beside it."""
-    table = run.diatomics
-    if table is None:
-        return None
-    arms = [a for a in run.arms if (table["arm"] == a).any()]
-    teacher = "teacher" in set(table["arm"]) - set(arms)
-    panels = []
-    for pair in list(dict.fromkeys(table["pair"]))[:MAX_PAIRS]:
-        part = table[table["pair"] == pair]
-        curve = part[part["arm"] == "teacher"].rename(columns={"energy": "total"}) if teacher else run.curves
-        if curve is not None:
-            curve = curve[curve["pair"] == pair].sort_values("r")
-        panels.append(Panel(str(pair), partial(_diatomic_panel, table=part, teacher=curve, arms=arms, styles=styles)))
-    legend = arm_legend(arms, styles)
-    if teacher or run.curves is not None:
-        legend.append(Legend("teacher" if teacher else "teacher, in the data's surroundings", INK, "dashed"))
-    return Figure("Energy of a pair of atoms", panels, legend)
-
-
-def _diatomic_panel(
-    ax: Axes, table: pd.DataFrame, teacher: pd.DataFrame | None, arms: list[str], styles: dict[str, ArmStyle]
-) -> None:
-    ax.axhline(0, color=MUTED, linewidth=0.7)
-    lowest = [-1.0]
-    for arm in arms:
-        wide = table[table["arm"] == arm].pivot_table(
-            index="r", columns="seed" if "seed" in table else "arm", values="energy"
-        )
-        if wide.empty:
-            continue
-        wide = wide - wide.iloc[-1]  # zero where the atoms are farthest apart
-        for column in wide if wide.shape[1] > 1 else []:
-            ax.plot(wide.index, wide[column], color=styles[arm].colour, linewidth=0.7, alpha=0.4)
-        ax.plot(wide.index, wide.mean(axis=1), color=styles[arm].colour, linestyle=styles[arm].line)
-        lowest.append(float(np.nanmin(wide.to_numpy(float))))
-    if teacher is not None and len(teacher):
-        energy = teacher["total"].to_numpy(float)
-        ax.plot(teacher["r"], energy - energy[-1], color=INK, linestyle="--", linewidth=1.4)
-        lowest.append(float(np.nanmin(energy - energy[-1])))
-    low = max(1.15 * min(lowest), -25.0)
-    ax.set(ylim=(low, float(np.clip(-1.5 * low, 5, 20))), xlim=(table["r"].min(), min(6.0, table["r"].max())))
-    ax.set(xlabel="distance (Å)", ylabel="energy (eV)")
+    return alignment_figure(run.tables["alignment"], styles) if "alignment" in run.tables else None

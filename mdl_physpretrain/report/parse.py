@@ -9,36 +9,20 @@ from typing import Any
 
 import pandas as pd
 
+from mdl_physpretrain.probes.registry import table_kinds
+from mdl_physpretrain.probes.tables import read_table
+
 __all__ = ["attempt", "pair_name", "read_check", "read_examination", "read_filter", "read_json", "read_mapping",
            "read_timings", "table_reader", "truth"]  # fmt: skip
 
-TEXT = ("structure_id", "arm", "pair", "set", "split", "formula", "reason", "closest_pair", "ensemble", "element",
-        "against", "part", "label", "question", "verdict", "finding")  # fmt: skip
-COLUMNS = {  # columns without which a file says nothing
-    "physicality": ("structure_id", "overlap", "lindemann_violation", "physical"),
-    "efs": ("seed", "arm", "total"),
+COLUMNS = {  # columns without which a file says nothing; those of the probes are theirs to tell
     "curves": ("pair", "r", "total"),
     "distances": ("set", "pair", "distance"),
-    "diatomics": ("arm", "pair", "r", "energy"),
-    "diatomic_flags": ("arm", "pair", "ok"),
-    "compression": ("arm", "structure_id", "scale", "energy_per_atom"),
-    "compression_flags": ("arm", "structure_id", "ok"),
-    "nve": ("arm", "structure_id", "drift"),
-    "rdf": ("arm", "pair", "r", "g"),
-    "rdf_errors": ("arm", "pair", "error"),
     "decomposition": ("part", "total"),
     "verdicts": ("arm", "question", "verdict", "finding"),
-    "alignment": ("arm", "structure_id", "element", "angle"),
     "teacher_history": ("loss",),
     "history": ("epoch",),
 }
-NUMBERS = {  # columns that hold numbers or nothing
-    "compression": ("scale", "energy_per_atom"),
-    "nve": ("drift", "fluctuation", "ps", "steps_done"),
-    "rdf": ("r", "g"),
-    "rdf_errors": ("error", "n_frames"),
-}
-FLAGS = ("hole", "discontinuity", "missing_repulsion", "collapse", "ok")  # columns of true and false
 
 
 def attempt(path: Path, name: str, reader: Callable[[Path], Any]) -> tuple[Any, str | None]:
@@ -108,26 +92,25 @@ def read_timings(path: Path) -> list[dict[str, Any]]:
 
 
 def table_reader(kind: str) -> Callable[[Path], pd.DataFrame]:
-    """A reader of CSV files of a kind (a key of ``COLUMNS``)."""
+    """A reader of CSV files of a kind: that of a probe, or a key of ``COLUMNS``."""
+    probe = table_kinds().get(kind)
+    required = COLUMNS[kind] if probe is None else probe.files[kind]
 
     def read(path: Path) -> pd.DataFrame:
-        # names such as "NA" or "nan" are names, and "007" is not 7
-        columns = pd.read_csv(path, nrows=0).columns
-        missing_values = {c: [""] if c in TEXT else ["", "nan", "NaN", "<NA>", "None"] for c in columns}
-        frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=missing_values)
-        missing = [c for c in COLUMNS[kind] if c not in frame.columns]
+        frame = read_table(path, whole_steps=False)
+        missing = [c for c in required if c not in frame.columns]
         if missing:
             raise ValueError(f"column {', '.join(missing)} missing")
         if frame.empty:
             raise ValueError("no rows")
         if "pair" in frame:
             frame["pair"] = frame["pair"].fillna("?").map(pair_name)
-        for column in NUMBERS.get(kind, ()):
-            if column in frame:
-                frame[column] = pd.to_numeric(frame[column], errors="coerce")
         if "structure_id" in frame:
             frame["structure_id"] = frame["structure_id"].fillna("?")
-        for column in FLAGS:
+        for column in probe.numbers if probe else ():
+            if column in frame:
+                frame[column] = pd.to_numeric(frame[column], errors="coerce")
+        for column in probe.flags if probe else ():
             if column in frame:
                 frame[column] = truth(frame[column])
         return frame

@@ -13,6 +13,7 @@ import yaml
 
 from mdl_physpretrain.dynamics.records import Runs
 from mdl_physpretrain.errors import CheckpointError, PhysPretrainError
+from mdl_physpretrain.probes.registry import table_kinds, verdict_table
 from mdl_physpretrain.report.conditions import with_outcomes
 from mdl_physpretrain.report.parse import (
     attempt,
@@ -27,17 +28,8 @@ from mdl_physpretrain.report.parse import (
 
 __all__ = ["RunData", "md_files", "read_run"]
 
+OF_REFERENCE = "reference"  # arm of reference trajectories
 REFERENCE = "baseline"  # the arm that the others are compared with
-PROBES = {  # files that only some folders have; where they are absent nothing is said
-    "diatomic_flags": "diatomic_flags.csv",
-    "compression": "compression.csv",
-    "compression_flags": "compression_flags.csv",
-    "nve": "nve.csv",
-    "rdf": "rdf.csv",
-    "rdf_errors": "rdf_errors.csv",
-    "decomposition": "teacher/decomposition.csv",
-    "verdicts": "verdicts.csv",
-}
 
 
 @dataclass
@@ -52,6 +44,10 @@ class RunData:
         One row per trajectory, with the columns ``arm, seed, condition, md``
         (the condition without its length), ``broken`` (NaN or explosion) and
         ``outcome`` added.
+    tables
+        Those of the probes, but for ``physicality`` and ``efs``, by kind.
+    verdicts
+        Answers of a check; where the file is not there, made from the tables.
     histories
         Learning curves by (seed, training).
     notes
@@ -73,15 +69,8 @@ class RunData:
     decomposition: pd.DataFrame | None = None
     filter: dict[str, Any] | None = None
     distances: pd.DataFrame | None = None
-    diatomics: pd.DataFrame | None = None
-    diatomic_flags: pd.DataFrame | None = None
-    compression: pd.DataFrame | None = None
-    compression_flags: pd.DataFrame | None = None
-    nve: pd.DataFrame | None = None
-    rdf: pd.DataFrame | None = None
-    rdf_errors: pd.DataFrame | None = None
     verdicts: pd.DataFrame | None = None
-    alignment: pd.DataFrame | None = None
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     physicality: pd.DataFrame | None = None
     efs: pd.DataFrame | None = None
     histories: dict[tuple[int, str], pd.DataFrame] = field(default_factory=dict)
@@ -117,11 +106,10 @@ class RunData:
         for frame in (self.physicality, self.efs):
             if frame is not None:
                 names += sorted(frame["arm"].unique())
-        for frame in (self.diatomics, self.compression, self.nve) if self.is_check else ():
-            if frame is not None:
-                names += list(frame["arm"].unique())
-        found = list(dict.fromkeys(n for n in names if n))
-        return found if self.is_check else sorted(found, key=lambda name: name != REFERENCE)  # stable
+        for frame in self.tables.values() if self.is_check else ():
+            names += [arm for arm in frame["arm"].unique() if arm != OF_REFERENCE]
+        names = list(dict.fromkeys(n for n in names if n))
+        return names if self.is_check else sorted(names, key=lambda name: name != REFERENCE)  # stable
 
     @property
     def seeds(self) -> list[int]:
@@ -176,19 +164,31 @@ def read_run(run_dir: Path) -> RunData:
     run.curves = take("curves", "teacher/curves.csv", table_reader("curves"))
     run.filter = take("filter", "augment/filter.json", read_filter)
     run.distances = take("distances", "augment/min_distances.csv", table_reader("distances"))
-    run.diatomics = take("diatomics", "diatomics.csv", table_reader("diatomics"))
-    run.alignment = take("alignment", "alignment.csv", table_reader("alignment"))
-    run.efs = take("efs", "efs.csv", table_reader("efs"))
-    run.physicality = take("physicality", "physicality.csv", table_reader("physicality"))
-    for part, file in PROBES.items():
-        table = take(part, file, table_reader(part), quiet=True)
-        setattr(run, part, table if table is None or part == "decomposition" else _with_arm_and_seed(table))
+    run.decomposition = take("decomposition", "teacher/decomposition.csv", table_reader("decomposition"), quiet=True)
+    run.verdicts = take("verdicts", "verdicts.csv", table_reader("verdicts"), quiet=True)
+    for kind, probe in table_kinds().items():
+        table = take(kind, f"{kind}.csv", table_reader(kind), quiet=kind not in probe.expected)
+        if table is not None:
+            run.tables[kind] = _with_arm_and_seed(table)
+    run.efs, run.physicality = (run.tables.pop(kind, None) for kind in ("efs", "physicality"))
     _read_seed_folders(run)
-    if run.efs is not None:
-        run.efs = _with_arm_and_seed(run.efs)
     if run.physicality is not None:
         run.physicality = with_outcomes(_with_arm_and_seed(run.physicality))
+    if run.is_check and run.verdicts is None and "verdicts" not in run.notes:
+        run.verdicts = _answers(run)
     return run
+
+
+def _answers(run: RunData) -> pd.DataFrame | None:
+    """The answers to the probes from their tables."""
+    tables = {"efs": run.efs, "physicality": run.physicality, **run.tables}
+    try:
+        answers = verdict_table({kind: table for kind, table in tables.items() if table is not None}, run.arms)
+    # as for figures: odd values in a column must not cost the whole report
+    except Exception as error:
+        run.notes["verdicts"] = f"The questions could not be answered: {error or type(error).__name__}"
+        return None
+    return answers if len(answers) else None
 
 
 def _seed_folders(folder: Path) -> Iterator[tuple[int, Path]]:

@@ -1,103 +1,128 @@
-"""The parts of the page beside the verdict: teacher, filter, angles, probes, stages, environment, facts."""
+"""What every section of the page shows, from the tables of a run; each table is saved beside the page, too."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
 from mdl_physpretrain.probes.force_alignment import alignment_summary
-from mdl_physpretrain.report import layout, probes
+from mdl_physpretrain.report import html_tables, probes
+from mdl_physpretrain.report.check import answer_table, check_comparisons, check_sentences, check_tests
 from mdl_physpretrain.report.downloads import Downloads
-from mdl_physpretrain.report.figures_probes import mean_rdf
+from mdl_physpretrain.report.formats import duration, number
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.text import number
+from mdl_physpretrain.report.tables import (
+    accuracy_differences,
+    comparisons,
+    efs_table,
+    physicality_per_seed,
+    physicality_table,
+    still_physical_table,
+    survival_table,
+    trajectory_table,
+)
+from mdl_physpretrain.report.verdict import paired_tests, run_sentences, summary_cards
 
-__all__ = ["facts", "pieces"]
+__all__ = ["section_values"]
 
 # words in a stage's name that mark what only the method needs; the rest a baseline needs too (section 4.1)
 METHOD_STAGES = {"teacher", "fit", "augment", "label", "pretrain"}
 
 
-def pieces(run: RunData, downloads: Downloads) -> dict[str, Any]:
-    """Tables of the teacher, the filter, the angles, the probes and the stages, for the template."""
-    teacher = layout.teacher_pairs(run.examination) if run.examination else None
-    if teacher and run.examination:
-        downloads.save(pd.DataFrame([p for p in run.examination["pairs"] if isinstance(p, dict)]), "teacher_pairs")
-    removed = layout.filtered(run.filter) if run.filter else None
-    if removed and run.filter:
-        downloads.save(pd.DataFrame(run.filter["counts"].items(), columns=["reason", "removed"]), "filter")
-    if run.timings:
-        downloads.save(pd.DataFrame(run.timings), "timings")
-    angles = None
-    if run.alignment is not None:
-        summary = alignment_summary(run.alignment)
-        downloads.save(summary.reset_index(), "alignment")
-        angles = layout.alignment(summary)
+def section_values(run: RunData, downloads: Downloads) -> dict[str, Any]:
+    """Everything that the template needs beside figures and frames; tables are ``None`` where there is nothing."""
+    return {"facts": _facts(run), **_results(run, downloads), **_method(run, downloads)}
+
+
+def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
+    """Verdict, physicality, accuracy, survival and trajectories."""
+    who = "Potential" if run.is_check else "Arm"
+    counts = downloads.save(physicality_table(run), "physicality")
+    seeds = downloads.save(physicality_per_seed(run), "physicality_per_seed")
+    errors = downloads.save(efs_table(run), "efs")
+    each = downloads.save(trajectory_table(run), "trajectories")
+    still, ends = _survival(run, downloads)
+    unpaired = 0
+    if run.is_check:
+        if run.verdicts is not None:
+            downloads.save(run.verdicts, "verdicts")
+        pairs = check_comparisons(run)
+        rows = [asdict(pair) | {"condition": condition, "verdict": pair.verdict} for condition, pair in pairs]
+        sentences, tests = check_sentences(run, counts, pairs), check_tests(pairs)
+    else:
+        paired, differences = comparisons(run), accuracy_differences(run)
+        rows = [asdict(c) | {"verdict": c.verdict} for c in paired]
+        downloads.save(pd.DataFrame([asdict(d) | {"verdict": d.verdict} for d in differences]), "efs_differences")
+        sentences, tests = run_sentences(run, counts, errors, paired, differences), paired_tests(paired)
+        unpaired = sum(c.n_unpaired for c in paired if c.criterion == "unphysical")
+    downloads.save(pd.DataFrame(rows), "comparisons")
+    training = not run.is_check
     return {
-        "alignment": angles,
-        "teacher_pairs": teacher,
-        "filtered": removed,
-        "timings": layout.timings(run.timings) if run.timings else None,
-        "overhead": _overhead(run.timings),
-        "environment": list(_flat(run.environment)) if run.environment else [],
-        **_probes(run, downloads),
+        "sentences": sentences,
+        "cards": summary_cards(run, counts, errors),
+        "conditions": list(counts["condition"].unique()) if len(counts) else [],
+        "physicality": html_tables.physicality(counts, who, seeds=training, still=still) if len(counts) else None,
+        "still_physical": len(still) > 0,
+        "per_seed": html_tables.per_seed(seeds, who) if len(seeds) and (len(run.seeds) > 1 or training) else None,
+        "tests": tests,
+        "unpaired": unpaired,
+        "verdicts": answer_table(run) if run.is_check else None,
+        "efs": html_tables.efs(errors, run) if len(errors) else None,
+        "efs_splits": list(errors["split"].unique()) if len(errors) else [],
+        "survival": probes.survival(ends, who) if len(ends) else None,
+        "trajectories": html_tables.trajectories(each, who) if len(each) else None,
+        "n_trajectories": len(each),
+        "n_failing": int((each["outcome"] != "physical").sum()) if len(each) else 0,
     }
 
 
-def _probes(run: RunData, downloads: Downloads) -> dict[str, Any]:
-    """Tables of the probes by the name of their file; ``None`` where there is none."""
-    who = "Potential" if run.is_check else "Arm"
-    found: dict[str, Any] = {"decomposition": None}
-    for name, make, draw in (
-        ("diatomic_flags", probes.diatomic_summary, probes.diatomic_flags),
-        ("compression", probes.compression_summary, probes.compression),
-        ("nve", probes.nve_summary, probes.nve),
-        ("rdf_errors", probes.rdf_summary, probes.rdf_errors),
-    ):
-        summary = make(run)
-        downloads.save(summary, name)
-        found[name] = draw(summary, who) if len(summary) else None
+def _survival(run: RunData, downloads: Downloads) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Shares still physical at given times, and what the survival curves end with."""
+    try:
+        still, (curves, ends) = still_physical_table(run), survival_table(run)
+    # as for figures: odd values in a column must not cost the whole report
+    except Exception as error:
+        run.notes["survival"] = f"The time to failure could not be judged: {error or type(error).__name__}"
+        return pd.DataFrame(), pd.DataFrame()
+    downloads.save(curves, "survival_curves")
+    return downloads.save(still, "still_physical"), downloads.save(ends, "survival")
+
+
+def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
+    """Teacher, label filter, force alignment, stages and environment."""
+    values: dict[str, Any] = dict.fromkeys(
+        ("alignment", "decomposition", "teacher_pairs", "filtered", "timings", "overhead")
+    )
+    if run.examination:
+        downloads.save(pd.DataFrame(run.examination["pairs"]), "teacher_pairs")
+        values["teacher_pairs"] = html_tables.teacher_pairs(run.examination)
+    if run.filter:
+        downloads.save(pd.DataFrame(run.filter["counts"].items(), columns=["reason", "removed"]), "filter")
+        values["filtered"] = html_tables.filtered(run.filter)
+    if run.timings:
+        downloads.save(pd.DataFrame(run.timings), "timings")
+        values |= {"timings": html_tables.timings(run.timings), "overhead": _overhead(run.timings)}
+    if "alignment" in run.tables:
+        summary = alignment_summary(run.tables["alignment"])
+        downloads.save(summary.reset_index(), "alignment")
+        values["alignment"] = html_tables.alignment(summary)
     if run.decomposition is not None:
-        downloads.save(run.decomposition, "decomposition")
-        found["decomposition"] = probes.decomposition(run.decomposition)
-    for name, table in (
-        ("diatomic_flags_each", run.diatomic_flags),
-        ("compression_flags_each", run.compression_flags),
-        ("compression_curves", run.compression),
-        ("nve_each", run.nve),
-        ("rdf_curves", None if run.rdf is None else mean_rdf(run.rdf)),
-        ("diatomic_curves", run.diatomics),
-    ):
-        if table is not None:
-            downloads.save(table, name, decimals=4)  # curves: drawings need no more
-    found["flagged_structures"] = _flagged(run)
-    return found
+        values["decomposition"] = probes.decomposition(downloads.save(run.decomposition, "decomposition"))
+    return {**values, "environment": list(_flat(run.environment)) if run.environment else []}
 
 
-def _flagged(run: RunData) -> str:
-    """Names of the structures whose compression curves carry flags, a few of them."""
-    if run.compression_flags is None:
-        return ""
-    names = list(dict.fromkeys(run.compression_flags.loc[~run.compression_flags["ok"], "structure_id"].astype(str)))
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def _overhead(timings: list[dict[str, Any]] | None) -> dict[str, str] | None:
+def _overhead(timings: list[dict[str, Any]]) -> dict[str, str] | None:
     """Time that only the method costs (teacher, augmentation, labels, pretraining), as in section 4.1."""
-    if not timings:
-        return None
     method = [t for t in timings if METHOD_STAGES & set(re.split(r"[^a-z]+", t["stage"].lower()))]
     seconds, total = sum(t["seconds"] for t in method), sum(t["seconds"] for t in timings)
     if not method or not total > 0:
         return None
-    return {
-        "stages": ", ".join(dict.fromkeys(t["stage"] for t in method)),
-        "time": layout.duration(seconds),
-        "share": f"{seconds / total:.0%}",
-    }
+    stages = ", ".join(dict.fromkeys(t["stage"] for t in method))
+    return {"stages": stages, "time": duration(seconds), "share": f"{seconds / total:.0%}"}
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -115,33 +140,23 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix or "value", "–" if value is None else str(value)
 
 
-def facts(run: RunData) -> list[tuple[str, str]]:
-    """The dataset in a few words."""
-    told: list[tuple[str, str]] = []
-    potentials = (run.check or {}).get("potentials") or {}
-    told += [(f"potential {name}", text) for name, text in potentials.items()]
-    s = run.summary or {}
-    sizes = [(name, s.get(f"n_{name}")) for name in ("train", "val", "test")]
-    if any(n is not None for _, n in sizes):
-        told.append(("structures", " · ".join(f"{n} {name}" for name, n in sizes if n is not None)))
-    if isinstance(s.get("usage"), (int, float)):
-        told.append(
-            ("share of the training data used", f"{s['usage']:.0%}" if s["usage"] >= 0.01 else f"{s['usage']:.2%}")
-        )
-    if s.get("elements"):
-        told.append(("elements", " ".join(map(str, s["elements"]))))
-    atoms = s.get("n_atoms")
+def _facts(run: RunData) -> list[tuple[str, str]]:
+    """Potentials and dataset in a few words."""
+    summary = run.summary or {}
+    facts = [(f"potential {name}", text) for name, text in ((run.check or {}).get("potentials") or {}).items()]
+    sizes = [f"{summary[f'n_{s}']} {s}" for s in ("train", "val", "test") if summary.get(f"n_{s}") is not None]
+    usage, atoms = summary.get("usage"), summary.get("n_atoms")
+    if isinstance(usage, (int, float)):
+        usage = f"{usage:.0%}" if usage >= 0.01 else f"{usage:.2%}"
     if isinstance(atoms, dict):
-        told.append(
-            (
-                "atoms per structure",
-                f"{atoms.get('min', '–')} to {atoms.get('max', '–')}, mean {number(atoms.get('mean'), 1)}",
-            )
-        )
-    if s.get("source"):
-        told.append(("source", str(s["source"])))
-    if s.get("label_note"):
-        told.append(("what the labels are", str(s["label_note"])))
-    if run.seeds and not (run.is_check and len(run.seeds) == 1):
-        told.append(("seeds", ", ".join(map(str, run.seeds))))
-    return told
+        atoms = f"{atoms.get('min', '–')} to {atoms.get('max', '–')}, mean {number(atoms.get('mean'), 1)}"
+    facts += [
+        ("structures", " · ".join(sizes)),
+        ("share of the training data used", usage if isinstance(usage, str) else ""),
+        ("elements", " ".join(map(str, summary.get("elements") or []))),
+        ("atoms per structure", atoms if isinstance(atoms, str) else ""),
+        ("source", str(summary.get("source") or "")),
+        ("what the labels are", str(summary.get("label_note") or "")),
+        ("seeds", "" if run.is_check and len(run.seeds) == 1 else ", ".join(map(str, run.seeds))),
+    ]
+    return [(fact, text) for fact, text in facts if text]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,36 +10,39 @@ import pandas as pd
 from ase.units import GPa
 
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.statistics.arms import (
-    Comparison,
-    PairedDifference,
-    compare_counts,
-    mean_std,
-    paired_difference,
-    wilson,
-)
+from mdl_physpretrain.statistics.paired import Comparison, compare_counts
+from mdl_physpretrain.statistics.proportions import wilson_interval
+from mdl_physpretrain.statistics.seeds import PairedDifference, mean_std, paired_difference
+from mdl_physpretrain.statistics.survival import kaplan_meier, logrank, share_at
 
-__all__ = [
-    "EFS_KEYS",
-    "EFS_WEIGHTS",
-    "accuracy_differences",
-    "comparisons",
-    "efs_reference_rows",
-    "efs_table",
-    "physicality_per_seed",
-    "physicality_table",
-    "save_table",
-    "trajectory_table",
-]
+__all__ = ["EFS_KEYS", "Timed", "accuracy_differences", "comparisons", "efs_reference_rows", "efs_table",
+           "failure_steps", "main_split", "physicality_per_seed", "physicality_table", "still_physical_table",
+           "survival_curve", "survival_table", "timed_trajectories", "trajectory_table"]  # fmt: skip
 
-EFS_WEIGHTS = (0.01, 50.0, 50.0)  # energy : forces : stress, Table 2
 EFS_KEYS = ("energy_mae", "energy_per_atom_mae", "forces_mae", "stress_mae", "stress_mae_gpa", "total")
 FAILURES = {"overlap": "overlap", "lindemann": "lindemann_violation", "broken": "broken"}
+TIMES = (1.0, 2.0, 5.0, 10.0)  # ps at which the share still physical is told
+TRAJECTORY_COLUMNS = (
+    "structure_id", "formula", "n_atoms", "condition", "arm", "seed", "outcome", "reason", "first_unphysical_step",
+    "steps_done", "min_distance", "overlap_threshold", "closest_pair", "lindemann_local", "lindemann_global",
+    "temperature_mean",
+)  # fmt: skip
 
 
-def _order(frame: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    rank = {arm: k for k, arm in enumerate(arms)}
-    return frame.sort_values("arm", key=lambda a: a.map(rank), kind="stable")
+def _groups(frame: pd.DataFrame | None, keys: list[str], arms: list[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Rows by the values of ``keys``, conditions and splits as they come, seeds ascending, arms as on the page."""
+    if frame is None:
+        return []
+    position: dict[str, Any] = {key: list(dict.fromkeys(frame[key])).index for key in keys}
+    position |= {"arm": arms.index, "seed": int}
+    ranks = {key: frame[key].map(position[key]) for key in keys}
+    groups = frame.groupby([ranks[key] for key in keys])
+    return [({key: group[key].iloc[0] for key in keys}, group) for _, group in groups]
+
+
+def _criteria(group: pd.DataFrame) -> dict[str, pd.Series]:
+    failures = {criterion: group[column] for criterion, column in FAILURES.items()}
+    return {**failures, "unphysical": ~group["physical"], "physical": group["physical"]}
 
 
 def physicality_table(run: RunData) -> pd.DataFrame:
@@ -54,60 +56,40 @@ def physicality_table(run: RunData) -> pd.DataFrame:
         ``_low, _high`` (bounds of the share, 0 to 1) and ``_seed_mean,
         _seed_std`` (count per seed).
     """
-    rows: list[dict[str, Any]] = []
-    if run.physicality is None:
-        return pd.DataFrame()
-    for (condition, arm), group in _order(run.physicality, run.arms).groupby(["condition", "arm"], sort=False):
-        row: dict[str, Any] = {
-            "condition": condition,
-            "arm": arm,
-            "seeds": group["seed"].nunique(),
-            "total": len(group),
-        }
-        for name, hit in _criteria(group).items():
-            count = int(hit.sum())
-            low, high = wilson(count, len(group))
+    rows = []
+    for row, group in _groups(run.physicality, ["condition", "arm"], run.arms):
+        row |= {"seeds": group["seed"].nunique(), "total": len(group)}
+        for criterion, hit in _criteria(group).items():
+            row[criterion] = int(hit.sum())
+            row[f"{criterion}_low"], row[f"{criterion}_high"] = wilson_interval(row[criterion], len(group))
             mean, std, _ = mean_std(hit.groupby(group["seed"]).sum())
-            row |= {name: count, f"{name}_low": low, f"{name}_high": high}
-            row |= {f"{name}_seed_mean": mean, f"{name}_seed_std": std}
+            row |= {f"{criterion}_seed_mean": mean, f"{criterion}_seed_std": std}
         rows.append(row)
-    conditions = list(dict.fromkeys(run.physicality["condition"]))
-    return pd.DataFrame(rows).sort_values(
-        "condition", key=lambda c: c.map(conditions.index), kind="stable", ignore_index=True
-    )
-
-
-def _criteria(group: pd.DataFrame) -> dict[str, pd.Series]:
-    hits = {name: group[column] for name, column in FAILURES.items()}
-    return {**hits, "unphysical": ~group["physical"], "physical": group["physical"]}
+    return pd.DataFrame(rows)
 
 
 def physicality_per_seed(run: RunData) -> pd.DataFrame:
     """The counts of :func:`physicality_table` for each seed."""
-    if run.physicality is None:
-        return pd.DataFrame()
-    rows = []
-    for (condition, seed, arm), group in _order(run.physicality, run.arms).groupby(
-        ["condition", "seed", "arm"], sort=False
-    ):
-        counts = {name: int(hit.sum()) for name, hit in _criteria(group).items()}
-        rows.append({"condition": condition, "seed": seed, "arm": arm, "total": len(group), **counts})
-    return pd.DataFrame(rows).sort_values(["condition", "seed"], kind="stable", ignore_index=True)
+    groups = _groups(run.physicality, ["condition", "seed", "arm"], run.arms)
+    counts = [
+        row | {"total": len(group)} | {criterion: int(hit.sum()) for criterion, hit in _criteria(group).items()}
+        for row, group in groups
+    ]
+    return pd.DataFrame(counts)
 
 
 def comparisons(run: RunData) -> list[Comparison]:
     """Every arm against the first one, for each condition and criterion."""
-    table = run.physicality
-    if table is None:
+    if run.physicality is None:
         return []
-    table = table.assign(unphysical=~table["physical"])
-    found = []
-    for condition in dict.fromkeys(table["condition"]):
-        present = [a for a in run.arms if ((table["arm"] == a) & (table["condition"] == condition)).any()]
+    table = run.physicality.assign(unphysical=~run.physicality["physical"])
+    pairs = []
+    for condition, part in table.groupby("condition", sort=False):
+        present = [arm for arm in run.arms if (part["arm"] == arm).any()]
         for arm in present[1:]:
             for criterion in ("unphysical", "overlap", "lindemann_violation"):
-                found.append(compare_counts(table, present[0], arm, criterion, condition))
-    return found
+                pairs.append(compare_counts(part, present[0], arm, criterion, str(condition)))
+    return pairs
 
 
 def _complete_efs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -116,9 +98,7 @@ def _complete_efs(frame: pd.DataFrame) -> pd.DataFrame:
     for key in EFS_KEYS:
         frame[key] = pd.to_numeric(frame[key], errors="coerce") if key in frame else np.nan
     frame["stress_mae_gpa"] = frame["stress_mae_gpa"].fillna(frame["stress_mae"] / GPa)
-    if "split" not in frame:
-        frame["split"] = "test"
-    frame["split"] = frame["split"].fillna("test").astype(str)
+    frame["split"] = frame["split"].fillna("test").astype(str) if "split" in frame else "test"
     return frame
 
 
@@ -131,20 +111,19 @@ def efs_table(run: RunData) -> pd.DataFrame:
         ``split, arm, seeds`` and ``<error>, <error>_std`` for each of
         ``energy_mae`` (eV per structure), ``energy_per_atom_mae`` (eV),
         ``forces_mae`` (eV/Å), ``stress_mae`` (eV/Å³), ``stress_mae_gpa`` and
-        ``total`` (0.01 : 50 : 50).
+        ``total`` (0.01 : 50 : 50); the main split first.
     """
-    rows = []
     if run.efs is None:
         return pd.DataFrame()
     frame = _complete_efs(run.efs)
-    for (split, arm), group in _order(frame, run.arms).groupby(["split", "arm"], sort=False):
-        row: dict[str, Any] = {"split": split, "arm": arm, "seeds": group["seed"].nunique()}
+    frame = frame.sort_values("split", key=lambda split: split != main_split(frame), kind="stable")
+    rows = []
+    for row, group in _groups(frame, ["split", "arm"], run.arms):
+        row["seeds"] = group["seed"].nunique()
         for key in EFS_KEYS:
             row[key], row[f"{key}_std"], _ = mean_std(group[key])
         rows.append(row)
-    table = pd.DataFrame(rows)
-    splits = sorted(dict.fromkeys(table["split"]), key=lambda split: split != main_split(table))
-    return table.sort_values("split", key=lambda s: s.map(splits.index), kind="stable", ignore_index=True)
+    return pd.DataFrame(rows)
 
 
 def main_split(table: pd.DataFrame) -> str:
@@ -153,21 +132,19 @@ def main_split(table: pd.DataFrame) -> str:
     return "test" if "test" in splits else splits[0]
 
 
-def efs_reference_rows(run: RunData) -> list[dict[str, Any]]:
+def efs_reference_rows(run: RunData) -> list[dict[Any, Any]]:
     """Yardsticks for Table 2: the trivial predictor, and the teacher on the data it was fitted to."""
-    rows = []
-    errors, summary = run.teacher_errors or {}, run.summary or {}
-    trivial, where = summary.get("trivial"), "reference energies, zero forces and stress"
+    errors, trivial = run.teacher_errors or {}, (run.summary or {}).get("trivial")
+    where = "reference energies, zero forces and stress"
     if not isinstance(trivial, dict):
         trivial, where = errors.get("trivial"), f"{where}; on the teacher's data"
-    for name, values, note in (
-        ("trivial predictor", trivial, where),
-        ("teacher", errors.get("train"), "on the data it was fitted to"),
-    ):
-        if isinstance(values, dict):
-            row = _complete_efs(pd.DataFrame([{k: values.get(k) for k in EFS_KEYS}])).iloc[0]
-            rows.append({"name": name, "note": note, **{k: float(row[k]) for k in EFS_KEYS}})
-    return rows
+    teacher = ("teacher", "on the data it was fitted to", errors.get("train"))
+    rows = [
+        {"name": name, "note": note, **{key: values.get(key) for key in EFS_KEYS}}
+        for name, note, values in (("trivial predictor", where, trivial), teacher)
+        if isinstance(values, dict)
+    ]
+    return _complete_efs(pd.DataFrame(rows)).drop(columns="split").to_dict("records") if rows else []
 
 
 def accuracy_differences(run: RunData) -> list[PairedDifference]:
@@ -186,36 +163,11 @@ def accuracy_differences(run: RunData) -> list[PairedDifference]:
 
 def trajectory_table(run: RunData) -> pd.DataFrame:
     """One row per trajectory, the failing ones first (earliest failure first)."""
-    table = run.physicality
-    if table is None:
+    if run.physicality is None:
         return pd.DataFrame()
-    columns = (
-        "structure_id",
-        "formula",
-        "n_atoms",
-        "condition",
-        "arm",
-        "seed",
-        "outcome",
-        "reason",
-        "first_unphysical_step",
-        "steps_done",
-        "min_distance",
-        "overlap_threshold",
-        "closest_pair",
-        "lindemann_local",
-        "lindemann_global",
-        "temperature_mean",
-    )
-    ranked = table.sort_values(["physical", "first_unphysical_step", "seed"], kind="stable", na_position="last")
-    return ranked[[c for c in columns if c in ranked]].reset_index(drop=True)
-
-
-def save_table(frame: pd.DataFrame, folder: Any, name: str) -> str:
-    """Write ``name.csv`` and ``name.json`` (a list of records, null for what is missing)."""
-    frame.to_csv(folder / f"{name}.csv", index=False)
-    frame.to_json(folder / f"{name}.json", orient="records", indent=1, force_ascii=False, double_precision=15)
-    return name
+    by = ["physical", "first_unphysical_step", "seed"]
+    ranked = run.physicality.sort_values(by, kind="stable", na_position="last", ignore_index=True)
+    return ranked[[column for column in TRAJECTORY_COLUMNS if column in ranked]]
 
 
 def failure_steps(table: pd.DataFrame) -> pd.DataFrame:
@@ -227,3 +179,112 @@ def failure_steps(table: pd.DataFrame) -> pd.DataFrame:
     step = table["first_unphysical_step"].where(table["first_unphysical_step"].notna(), table["steps_done"])
     step = step.fillna(0.0)
     return table.assign(failure_step=step.where(~table["physical"], math.inf))
+
+
+class Timed:
+    """Trajectories of one condition with the time of their failure or end.
+
+    Attributes
+    ----------
+    table
+        Rows of ``run.physicality`` with ``time`` (failure, else end) and
+        ``planned`` (for how long it was to run, else did) added, in ``unit``.
+    length
+        Longest time asked for, in ``unit``.
+    unit
+        ``"ps"``, or ``"MD step"`` where the time step is not known.
+    """
+
+    def __init__(self, condition: str, table: pd.DataFrame) -> None:
+        step = table["timestep"].to_numpy(float)
+        in_ps = len(step) > 0 and bool(np.isfinite(step).all() and (step > 0).all())
+        self.condition = condition
+        self.unit = "ps" if in_ps else "MD step"
+        scale = table["timestep"] / 1000 if in_ps else 1.0
+        end = table["steps_done"].fillna(table["steps"]).fillna(0.0)
+        time = table["failure_step"].where(~table["physical"], end) * scale
+        self.table = table.assign(time=time, planned=table["steps"].fillna(end) * scale)
+        self.length = float(np.nanmax([*(table["steps_done"] * scale), *(table["steps"] * scale), 1e-3]))
+
+    def by_arm(self, arms: list[str]) -> dict[str, pd.DataFrame]:
+        """Trajectories of each arm that has any, in the order of ``arms``."""
+        return {arm: self.table[self.table["arm"] == arm] for arm in arms if (self.table["arm"] == arm).any()}
+
+
+def timed_trajectories(run: RunData) -> list[Timed]:
+    """The trajectories of a run, apart by condition."""
+    if run.physicality is None:
+        return []
+    return [Timed(str(c), part) for c, part in failure_steps(run.physicality).groupby("condition", sort=False)]
+
+
+def still_physical_table(run: RunData) -> pd.DataFrame:
+    """Share of trajectories still physical at 1, 2, 5 and 10 ps, as far as the runs of a condition go.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``condition, arm`` and ``time`` (ps), ``total, physical, share, low,
+        high`` of :func:`mdl_physpretrain.statistics.share_at`, over the
+        trajectories that were to run for so long.
+    """
+    rows = []
+    for part in timed_trajectories(run):
+        times = [time for time in TIMES if time <= round(part.length, 9)] if part.unit == "ps" else []
+        for arm, group in part.by_arm(run.arms).items():
+            for time in times:
+                long = group[group["planned"].round(9) >= time]
+                if len(long):
+                    shares = share_at(long["time"].round(9).to_numpy(float), ~long["physical"].to_numpy(bool), [time])
+                    rows.append(shares.assign(condition=part.condition, arm=arm))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+
+
+def survival_curve(group: pd.DataFrame) -> pd.DataFrame:
+    """Kaplan-Meier curve of trajectories: ``time, at_risk, failed, censored, survival, low, high`` from time 0 on."""
+    curve = kaplan_meier(group["time"].to_numpy(float), ~group["physical"].to_numpy(bool))
+    curve = curve.rename(columns={"step": "time"})
+    if curve["time"].iloc[0] > 0:
+        low, high = wilson_interval(len(group), len(group))  # as long as nothing fails
+        start = {"time": 0.0, "at_risk": len(group), "failed": 0, "censored": 0, "survival": 1.0}
+        curve = pd.concat([pd.DataFrame([start | {"low": low, "high": high}]), curve], ignore_index=True)
+    return curve
+
+
+def survival_table(run: RunData) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All curves in one table, and per condition and arm what they end with.
+
+    Returns
+    -------
+    tuple of DataFrame
+        ``condition, arm, unit, time, at_risk, ...`` of every curve, and
+        ``condition, arm, trajectories, failed, survival, low, high`` (at the
+        end), ``half`` (time by which half are lost, NaN if they are not),
+        ``unit, reference, p`` (log-rank against the first arm).
+    """
+    curves, ends = [], []
+    for part in timed_trajectories(run):
+        groups = part.by_arm(run.arms)
+        reference = next(iter(groups), "")
+        for arm, group in groups.items():
+            curve = survival_curve(group)
+            labels = {"condition": part.condition, "arm": arm, "unit": part.unit}
+            curves.append(pd.DataFrame({**labels, **curve}))
+            p = np.nan
+            if arm != reference:
+                both = pd.concat([groups[reference], group])
+                p = logrank(both["time"].to_numpy(float), ~both["physical"].to_numpy(bool), both["arm"].to_numpy())[1]
+            ends.append(
+                {
+                    "condition": part.condition,
+                    "arm": arm,
+                    "trajectories": len(group),
+                    "failed": int((~group["physical"]).sum()),
+                    **curve[["survival", "low", "high"]].iloc[-1].to_dict(),
+                    "half": curve.loc[curve["survival"] <= 0.5, "time"].min(),
+                    "unit": part.unit,
+                    "reference": "" if arm == reference else reference,
+                    "p": p,
+                }
+            )
+    return (pd.concat(curves, ignore_index=True), pd.DataFrame(ends)) if ends else (pd.DataFrame(), pd.DataFrame())

@@ -10,7 +10,8 @@ import pandas as pd
 
 from mdl_physpretrain.report.read import read_run
 from mdl_physpretrain.report.tables import accuracy_differences, comparisons
-from mdl_physpretrain.statistics.arms import MIN_SEEDS, Comparison, PairedDifference
+from mdl_physpretrain.statistics.paired import Comparison
+from mdl_physpretrain.statistics.seeds import MIN_SEEDS, PairedDifference
 
 __all__ = ["MARGIN", "claims"]
 

@@ -82,17 +82,17 @@ def configuration(
     StructureError
         If the data is nowhere to be found.
     """
-    for name, value, known in (
+    for name, value, allowed in (
         ("system", system, tuple(SYSTEMS)),
         ("backbone", backbone, BACKBONES),
         ("scale", scale, SCALES),
     ):
-        if value not in known:
-            raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        if value not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     names = ["base", system, backbone, f"{system}-{backbone}"]
     files = [SETTINGS / scale / f"{name}.yaml" for name in names]
-    own = {"name": f"{SYSTEMS[system]['title']}, {backbone}", "data": {"source": data_sources(system, scale, data)}}
-    return load_layers([f for f in files if f.is_file()], own, overrides)
+    content = {"name": f"{SYSTEMS[system]['title']}, {backbone}", "data": {"source": data_sources(system, scale, data)}}
+    return load_layers([f for f in files if f.is_file()], content, overrides)
 
 
 def data_sources(system: str, scale: str, data: Sequence[str] | None = None) -> list[str]:
@@ -105,10 +105,10 @@ def data_sources(system: str, scale: str, data: Sequence[str] | None = None) -> 
     """
     if data:
         return list(data)
-    found = []
+    sources = []
     for name in SYSTEMS[system][scale]:
         if name.startswith("load-atoms:"):
-            found.append(name)
+            sources.append(name)
             continue
         place = next((Path(p) / name for p in PLACES if (Path(p) / name).is_file()), None)
         if place is None:
@@ -117,5 +117,5 @@ def data_sources(system: str, scale: str, data: Sequence[str] | None = None) -> 
                 file=name,
                 field="--data",
             )
-        found.append(str(place.resolve()))
-    return found
+        sources.append(str(place.resolve()))
+    return sources

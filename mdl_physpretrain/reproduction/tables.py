@@ -11,11 +11,11 @@ import pandas as pd
 
 from mdl_physpretrain.report.read import RunData, read_run
 from mdl_physpretrain.report.tables import efs_table, main_split, physicality_per_seed, physicality_table
-from mdl_physpretrain.statistics.arms import wilson
 
 __all__ = ["accuracy", "overhead", "printed", "stability"]
 
 PRINTED = Path(__file__).with_name("printed")
+CRITERIA = ("overlap", "lindemann", "unphysical")
 STAGES = ("teacher", "augment", "pretrain", "finetune", "evaluate", "md")
 
 
@@ -53,7 +53,7 @@ def stability(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
         for row in counts.to_dict("records"):
             arm, condition = row["arm"], row["condition"]
             ensemble, temperature = _condition(run, condition)
-            own = seeds[(seeds["arm"] == arm) & (seeds["condition"] == condition)]
+            per_seed = seeds[(seeds["arm"] == arm) & (seeds["condition"] == condition)]
             same = paper[
                 (paper["system"] == system)
                 & (paper["backbone"] == backbone)
@@ -71,20 +71,12 @@ def stability(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
                     "setup": arm,
                     "seeds": row["seeds"],
                     "trajectories": row["total"],
-                    **_intervals(row, row["total"]),
-                    "per_seed": " ".join(map(str, own["unphysical"])),
+                    **{f"{name}{end}": row[f"{name}{end}"] for name in CRITERIA for end in ("", "_low", "_high")},
+                    "per_seed": " ".join(map(str, per_seed["unphysical"])),
                     **_printed(same, ("overlap", "lindemann", "usage")),
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _intervals(row: Mapping[str, Any], total: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in ("overlap", "lindemann", "unphysical"):
-        low, high = wilson(row[name], total)
-        found |= {name: row[name], f"{name}_low": low, f"{name}_high": high}
-    return found
 
 
 def accuracy(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
@@ -116,7 +108,9 @@ def accuracy(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
         split = main_split(table)
         trivial = ((run.summary or {}).get("trivial") or {}).get("total", math.nan)
         for row in table[table["split"] == split].to_dict("records"):
-            same = paper[(paper["system"] == system) & (paper["backbone"] == backbone) & (paper["setup"] == row["arm"])]
+            in_paper = paper[
+                (paper["system"] == system) & (paper["backbone"] == backbone) & (paper["setup"] == row["arm"])
+            ]
             rows.append(
                 {
                     "system": system,
@@ -126,7 +120,7 @@ def accuracy(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
                     "seeds": row["seeds"],
                     **{f"{k}{end}": row[f"{k}{end}"] for k in keys for end in ("", "_std")},
                     "trivial_total": trivial,
-                    **_printed(same, (*keys, "usage")),
+                    **_printed(in_paper, (*keys, "usage")),
                 }
             )
     return pd.DataFrame(rows)
@@ -151,22 +145,13 @@ def overhead(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for (system, backbone), folder in runs.items():
         for stage in STAGES:
-            own = [t["seconds"] for t in read_run(folder).timings or [] if t["stage"].split()[0] == stage]
-            if own:
-                mean = sum(own) / len(own)
-                rows.append(
-                    {
-                        "system": system,
-                        "backbone": backbone,
-                        "stage": stage,
-                        "tasks": len(own),
-                        "seconds": sum(own),
-                        "seconds_per_task": mean,
-                    }
-                )
+            seconds = [t["seconds"] for t in read_run(folder).timings or [] if t["stage"].split()[0] == stage]
+            if seconds:
+                task = {"system": system, "backbone": backbone, "stage": stage, "tasks": len(seconds)}
+                rows.append({**task, "seconds": sum(seconds), "seconds_per_task": sum(seconds) / len(seconds)})
     for row in printed("overhead").to_dict("records"):
-        own_words = {"system": "paper", "backbone": "torchmd_et", "stage": row["stage"], "tasks": 1}
-        rows.append({**own_words, "seconds": row["seconds"], "seconds_per_task": row["seconds"]})
+        paper = {"system": "paper", "backbone": "torchmd_et", "stage": row["stage"], "tasks": 1}
+        rows.append({**paper, "seconds": row["seconds"], "seconds_per_task": row["seconds"]})
     return pd.DataFrame(rows)
 
 

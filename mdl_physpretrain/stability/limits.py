@@ -1,4 +1,4 @@
-"""Limits of what is physical, and what was found in one trajectory."""
+"""Limits of what is physical, and the verdict on one trajectory."""
 
 from __future__ import annotations
 

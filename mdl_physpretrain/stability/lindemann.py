@@ -1,4 +1,4 @@
-"""Lindemann indices, accumulated while a trajectory goes by.
+"""Lindemann indices of running trajectories.
 
 The local index of atom ``i`` is the mean over the other ``N - 1`` atoms of the
 relative fluctuation of the distance to it, the global index the mean over
@@ -130,14 +130,14 @@ class LindemannAccumulator:
         for k, atoms in enumerate(structures):
             i, j = compared_pairs(len(atoms))
             partners.append(2 * len(i) / len(atoms))
-            different, which = _different_shifts(atoms, i, j)
+            distinct, image_of_pair = _distinct_shifts(atoms, i, j)
             first.append((i + atoms_before).astype(np.int32))
             second.append((j + atoms_before).astype(np.int32))
-            image.append((which + images_before).astype(np.int32))
-            shifts.append(different)
-            owner.append(np.full(len(different), k))
+            image.append((image_of_pair + images_before).astype(np.int32))
+            shifts.append(distinct)
+            owner.append(np.full(len(distinct), k))
             atoms_before += len(atoms)
-            images_before += len(different)
+            images_before += len(distinct)
 
         def tensor(parts: list[np.ndarray]) -> Tensor:
             return torch.as_tensor(np.concatenate(parts), device=self.device)
@@ -233,7 +233,7 @@ class LindemannAccumulator:
         self._cells = None
 
 
-def _different_shifts(atoms: Atoms, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _distinct_shifts(atoms: Atoms, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The cell shifts that occur, shape (S, 3), and which one is that of each pair, shape (P,)."""
     shifts = np.empty((len(first), 3), dtype=np.int32)
     for start in range(0, len(first), CHUNK):
@@ -243,8 +243,8 @@ def _different_shifts(atoms: Atoms, first: np.ndarray, second: np.ndarray) -> tu
     lowest = shifts.min(axis=0, initial=0).astype(np.int64)
     _, n2, n3 = shifts.max(axis=0, initial=0) - lowest + 1
     code = ((shifts[:, 0] - lowest[0]) * n2 + shifts[:, 1] - lowest[1]) * n3 + shifts[:, 2] - lowest[2]
-    codes, which = np.unique(code, return_inverse=True)
-    return np.stack([codes // (n2 * n3), codes // n3 % n2, codes % n3], axis=1) + lowest, which
+    codes, image_of_pair = np.unique(code, return_inverse=True)
+    return np.stack([codes // (n2 * n3), codes // n3 % n2, codes % n3], axis=1) + lowest, image_of_pair
 
 
 def _renumbered(index: Tensor, stay: Tensor) -> Tensor:

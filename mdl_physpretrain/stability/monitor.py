@@ -1,4 +1,4 @@
-"""Watches running trajectories of several structures at once.
+"""The monitor of running trajectories: overlap, Lindemann indices, NaN, explosions.
 
 One monitor serves the batched engine, the ASE engine and existing trajectory
 files; its memory does not grow with the length of the trajectory.
@@ -249,9 +249,9 @@ class Monitor:
         bound = torch.where(lost, -1.0, self.smallest_squared)[edge_structure]
         squared = torch.where(edge_squared < bound, edge_squared, torch.inf)
         self.smallest_squared.scatter_reduce_(0, edge_structure, squared, "amin")
-        found = squared == self.smallest_squared[edge_structure]
+        shortest = squared == self.smallest_squared[edge_structure]
         # of several equally short ones the last
-        number = torch.where(found & squared.isfinite(), torch.arange(len(squared), device=self.device), -1)
+        number = torch.where(shortest & squared.isfinite(), torch.arange(len(squared), device=self.device), -1)
         last = torch.full_like(self.closest[0], -1).scatter_reduce_(0, edge_structure, number, "amax")
         self.closest = torch.where(last >= 0, edge_index[:, last.clamp_min(0)], self.closest)
 
@@ -260,11 +260,11 @@ class Monitor:
         over = (largest > self.limits.lindemann_local) | (average > self.limits.lindemann_global)
         self.lindemann_step.masked_fill_(over & (self.lindemann_step < 0), step)
 
-    def _settle(self, which: Tensor) -> None:
+    def _settle(self, ending: Tensor) -> None:
         """Make the verdicts of the structures in the mask final (once)."""
         local, printed = (self.lindemann.local(v).cpu().numpy() for v in ("literature", "printed"))
-        ends, first, second = np.cumsum(self.counts), *self.closest.tolist()
-        for k in torch.nonzero(which).squeeze(1).tolist():
+        ends, (first, second) = np.cumsum(self.counts), self.closest.tolist()
+        for k in torch.nonzero(ending).squeeze(1).tolist():
             original = int(self.original[k])
             if self.verdicts[original] is not None:
                 continue

@@ -1,4 +1,4 @@
-"""What is done every step of an MD on a CPU, as machine code: one pass instead of dozens of small tensor operations.
+"""Kernels of the monitor: what it does every step of an MD on a CPU, in one pass.
 
 The references are :class:`Monitor`'s and :class:`LindemannAccumulator`'s
 operations in torch, which a GPU uses. Arithmetic of distances and fluctuations is that of IEEE, operation
@@ -131,7 +131,7 @@ def image_shifts(vectors, box, inverse, operation, periodic, around, surely, tie
     """
     k = around.shape[0]
     part, wrapped, candidate = np.empty(3), np.empty(3), np.empty(3)
-    lengths, found = np.empty(k), np.empty(3, dtype=np.int64)
+    lengths, shift = np.empty(k), np.empty(3, dtype=np.int64)
     for p in range(vectors.shape[0]):
         for c in range(3):
             part[c] = vectors[p, c]
@@ -154,15 +154,15 @@ def image_shifts(vectors, box, inverse, operation, periodic, around, surely, tie
                 total = 0.0
                 for m in range(3):
                     total += (wrapped[m] + (0.0 if alone else around[q, m])) * operation[m, c]
-                found[c] = round(total)
-            smaller = found[0] < shifts[p, 0] or (
-                found[0] == shifts[p, 0]
-                and (found[1] < shifts[p, 1] or (found[1] == shifts[p, 1] and found[2] < shifts[p, 2]))
+                shift[c] = round(total)
+            smaller = shift[0] < shifts[p, 0] or (
+                shift[0] == shifts[p, 0]
+                and (shift[1] < shifts[p, 1] or (shift[1] == shifts[p, 1] and shift[2] < shifts[p, 2]))
             )
             if first or smaller:
                 first = False
                 for c in range(3):
-                    shifts[p, c] = found[c]
+                    shifts[p, c] = shift[c]
             if alone:
                 break
 

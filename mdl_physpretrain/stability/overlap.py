@@ -60,9 +60,9 @@ def closest_pair(
         return NO_PAIR
     cutoff = FIRST_CUTOFF
     while True:
-        found = _closest_within(positions, cell, pbc, cutoff)
-        if found.first >= 0:
-            return found
+        pair = _closest_within(positions, cell, pbc, cutoff)
+        if pair.first >= 0:
+            return pair
         cutoff *= 2.0
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
-from statistics import NormalDist
 from typing import Any
 
 import pandas as pd
+from scipy.stats import binomtest
 
 from mdl_physpretrain.errors import ConfigError
 
@@ -41,14 +40,8 @@ def wilson_interval(count: int, total: int, confidence: float = 0.95) -> tuple[f
         raise ConfigError(f"{count} of {total} is no proportion")
     if total == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p = count / total
-    centre = p + z * z / (2 * total)
-    half = z * sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    low = 0.0 if count == 0 else (centre - half) / scale
-    high = 1.0 if count == total else (centre + half) / scale
-    return low, high
+    interval = binomtest(count, total).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def summarize(table: pd.DataFrame, by: str | Sequence[str] = (), *, confidence: float = 0.95) -> pd.DataFrame:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, log, sqrt
-from statistics import NormalDist
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
+from scipy.stats import CensoredData, chi2, ecdf
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.statistics.proportions import wilson_interval
 
-__all__ = ["kaplan_meier", "logrank"]
+__all__ = ["kaplan_meier", "logrank", "share_at"]
 
 
 def kaplan_meier(
@@ -57,36 +56,66 @@ def kaplan_meier(
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence must lie between 0 and 1, not {confidence}")
     times, events = _checked(steps, failed)
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    survival, variance, gone = 1.0, 0.0, 0
-    rows: list[dict[str, Any]] = []
-    for step in np.unique(times):
-        at_risk = int((times >= step).sum())
-        here = times == step
-        d = int((here & events).sum())
-        survival *= 1 - d / at_risk
-        if 0 < d < at_risk:
-            variance += d / (at_risk * (at_risk - d))
-        if 0 < survival < 1:
-            spread = exp(z * sqrt(variance) / abs(log(survival)))
-            low, high = survival**spread, survival ** (1 / spread)
-        else:
-            known = len(times) - gone
-            low, high = wilson_interval(known if survival == 1 else 0, known, confidence)
-        censored = int(here.sum()) - d
-        gone += censored
-        rows.append(
-            {
-                "step": step,
-                "at_risk": at_risk,
-                "failed": d,
-                "censored": censored,
-                "survival": survival,
-                "low": low,
-                "high": high,
-            }
-        )
-    return pd.DataFrame(rows)
+    survival = ecdf(CensoredData.right_censored(times, ~events)).sf
+    with catch_warnings():
+        simplefilter("ignore", RuntimeWarning)  # undefined bounds are replaced below
+        interval = survival.confidence_interval(confidence, method="log-log")
+    table = pd.DataFrame({"step": times, "failed": events, "censored": ~events}).groupby("step", as_index=False).sum()
+    ended = table["failed"] + table["censored"]
+    table.insert(1, "at_risk", len(times) - ended.cumsum().shift(fill_value=0))
+    table = table.assign(
+        survival=survival.probabilities, low=interval.low.probabilities, high=interval.high.probabilities
+    )
+    counted = len(times) - table["censored"].cumsum().shift(fill_value=0)
+    for row in table.index[~table["survival"].between(0, 1, inclusive="neither")]:
+        n = int(counted[row])
+        table.loc[row, ["low", "high"]] = wilson_interval(n if table.loc[row, "survival"] else 0, n, confidence)
+    return table
+
+
+def share_at(
+    steps: Sequence[float] | np.ndarray,
+    failed: Sequence[bool] | np.ndarray,
+    times: Sequence[float] | np.ndarray,
+    *,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """How many trajectories still are physical at given times.
+
+    Parameters
+    ----------
+    steps, failed
+        As of :func:`kaplan_meier`. A trajectory that ended without failing is
+        left out at later times: where those asked for differ in length, give
+        only those that were to run for so long, else the share is too low.
+    times
+        In the units of ``steps``, shape (m,).
+    confidence
+        Coverage of Wilson's interval.
+
+    Returns
+    -------
+    DataFrame
+        One row per time: ``time, total`` (trajectories that failed by then or
+        were still watched), ``physical`` (those still watched), ``share``
+        (NaN without any), ``low, high``.
+
+    Raises
+    ------
+    ConfigError
+        If the arrays are empty or do not fit each other.
+    """
+    ends, events = _checked(steps, failed)
+    rows = []
+    for time in times:
+        # a failure at this very time counts; who was watched until then was physical then
+        lost = int((events & (ends <= time)).sum())
+        physical = int((ends > time).sum() + (~events & (ends == time)).sum())
+        total = lost + physical
+        low, high = wilson_interval(physical, total, confidence)
+        share = physical / total if total else np.nan
+        rows.append((float(time), total, physical, share, low, high))
+    return pd.DataFrame(rows, columns=["time", "total", "physical", "share", "low", "high"])
 
 
 def logrank(
@@ -96,6 +125,8 @@ def logrank(
 
     Trajectories count as independent of each other; for two potentials on the
     same trajectories a paired test (McNemar's) uses more of what is known.
+    SciPy's ``logrank`` compares two groups and has no value where nothing
+    failed; of two groups this statistic is the square of SciPy's.
 
     Parameters
     ----------

@@ -1,12 +1,13 @@
 """Structures and their labels: reading, writing, checking, splitting."""
 
 from mdl_physpretrain.structures.datasets import demo_structures, load_public
-from mdl_physpretrain.structures.ids import unique_ids
-from mdl_physpretrain.structures.io import read_structures, write_structures
-from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels, structure_id
-from mdl_physpretrain.structures.reference import reference_energies
-from mdl_physpretrain.structures.splits import Split, split_structures
-from mdl_physpretrain.structures.validate import label_counts, validate_structures
+from mdl_physpretrain.structures.formats import write_structures
+from mdl_physpretrain.structures.identifiers import unique_ids
+from mdl_physpretrain.structures.labels import Labels, get_labels, label_counts, set_labels, structure_id
+from mdl_physpretrain.structures.reading import read_structures
+from mdl_physpretrain.structures.reference_energies import reference_energies
+from mdl_physpretrain.structures.splits import Split, split_by_parent, split_structures
+from mdl_physpretrain.structures.validation import validate_structures
 
 __all__ = [
     "Labels",
@@ -18,6 +19,7 @@ __all__ = [
     "read_structures",
     "reference_energies",
     "set_labels",
+    "split_by_parent",
     "split_structures",
     "structure_id",
     "unique_ids",

@@ -10,8 +10,8 @@ from pathlib import Path
 from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.structures.files import read_file
-from mdl_physpretrain.structures.keys import normalise_labels
+from mdl_physpretrain.structures.formats import read_file
+from mdl_physpretrain.structures.label_keys import normalise_labels
 
 __all__ = ["PUBLIC_DATASETS", "demo_structures", "load_public"]
 
@@ -43,8 +43,7 @@ def demo_structures() -> list[Atoms]:
     path = Path(str(files("mdl_physpretrain") / "data" / "demo.extxyz"))
     if not path.is_file():
         raise StructureError("the shipped demo data is missing; reinstall the package", file=path)
-    _, structures = read_file(path, slice(None))
-    return [normalise_labels(atoms, file="demo") for atoms in structures]
+    return [normalise_labels(atoms, file="demo") for atoms in read_file(path, slice(None))[1]]
 
 
 def load_public(name: str, *, root: str | Path | None = None) -> list[Atoms]:

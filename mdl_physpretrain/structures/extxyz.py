@@ -22,11 +22,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
 from ase.data import atomic_numbers
 from ase.io.extxyz import key_val_str_to_dict
-from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.structures.locate import located
-from mdl_physpretrain.structures.packing import PACKED_ARRAYS, jsonable, pack_arrays, unpack_arrays
+from mdl_physpretrain.structures.json_values import PACKED_ARRAYS, jsonable, pack_arrays, unpack_arrays
+from mdl_physpretrain.structures.labels import full_stress, stored_results
+from mdl_physpretrain.structures.selection import selected_positions
 
 __all__ = ["read_extxyz", "write_extxyz"]
 
@@ -61,45 +62,41 @@ def read_extxyz(text: str, index: slice | int, file: str | Path) -> tuple[list[i
     """
     lines = text.split("\n")
     frames: list[tuple[int, int]] = []
-    here = 0
-    while here < len(lines):
-        if not lines[here].strip():
-            here += 1
+    row = 0
+    while row < len(lines):
+        if not lines[row].strip():
+            row += 1
             continue
         try:
-            n_atoms = int(lines[here])
+            n_atoms = int(lines[row])
         except ValueError:
             raise StructureError(
-                f"line {here + 1}: expected a number of atoms, found {lines[here].strip()[:40]!r}",
+                f"line {row + 1}: expected a number of atoms, found {lines[row].strip()[:40]!r}",
                 file=file,
                 structure=len(frames),
             ) from None
-        present = len([line for line in lines[here + 2 : here + 2 + n_atoms] if line.strip()])
-        if n_atoms < 0 or here + 1 >= len(lines) or present < n_atoms:
+        present = len([line for line in lines[row + 2 : row + 2 + n_atoms] if line.strip()])
+        if n_atoms < 0 or row + 1 >= len(lines) or present < n_atoms:
             raise StructureError(
-                f"{present} of {n_atoms} atoms present after line {here + 1}; the file is truncated or damaged",
+                f"{present} of {n_atoms} atoms present after line {row + 1}; the file is truncated or damaged",
                 file=file,
                 structure=len(frames),
             )
-        frames.append((here, n_atoms))
-        here += 2 + n_atoms
+        frames.append((row, n_atoms))
+        row += 2 + n_atoms
     if frames and not text.endswith("\n"):
-        _refuse_cut_number(lines[frames[-1][0] + 2 : here], file, len(frames) - 1)
-    try:
-        wanted = range(len(frames))[index]
-    except IndexError:
-        raise StructureError(f"index {index} is out of range: it has {len(frames)} structures", file=file) from None
-    chosen = [wanted] if isinstance(wanted, int) else list(wanted)
+        _refuse_cut_number(lines[frames[-1][0] + 2 : row], file, len(frames) - 1)
+    positions = selected_positions(len(frames), index, file)
     structures = []
-    for k in chosen:
+    for k in positions:
         start, n_atoms = frames[k]
         try:
             structures.append(_parse_frame(lines, start + 1, n_atoms))
         except StructureError as error:
-            raise located(error, file=file, structure=k) from error
+            raise error.at(file=file, structure=k) from error
         except (ValueError, TypeError, IndexError, KeyError) as error:
             raise StructureError(f"line {start + 2}: {error}", file=file, structure=k) from error
-    return chosen, structures
+    return positions, structures
 
 
 def _refuse_cut_number(rows: Sequence[str], file: str | Path, frame: int) -> None:
@@ -229,6 +226,10 @@ def _quote(value: str) -> str:
     return f'"{escaped}"'
 
 
+def _quote_numbers(values: np.ndarray) -> str:
+    return _quote(" ".join(map(repr, values.ravel().tolist())))
+
+
 def _as_json(value: Any) -> str:
     return _quote("_JSON " + json.dumps(jsonable(value)))
 
@@ -239,8 +240,7 @@ def _info_text(key: str, value: Any) -> str | None:
         array = np.asarray(value, dtype=np.float64)
         if array.size not in (6, 9):
             return None
-        full = voigt_6_to_full_3x3_stress(array.reshape(6)) if array.size == 6 else array.reshape(3, 3)
-        return _quote(" ".join(map(repr, full.T.ravel().tolist())))  # columns first, as the format has it
+        return _quote_numbers(full_stress(array).T)  # columns first, as the format has it
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bool):
@@ -257,7 +257,7 @@ def _info_text(key: str, value: Any) -> str | None:
                 return value
         return _as_json(value)
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.size > 1 and value.dtype.kind in "if":
-        return _quote(" ".join(map(repr, value.tolist())))
+        return _quote_numbers(value)
     return _as_json(value)
 
 
@@ -289,7 +289,7 @@ def write_extxyz(stream: TextIO, structures: Iterable[Atoms]) -> None:
 
 
 def _write_frame(stream: TextIO, atoms: Atoms) -> None:
-    results = dict(getattr(atoms.calc, "results", {})) if atoms.calc is not None else {}
+    results = stored_results(atoms)
     names, words = ["species:S:1", "pos:R:3"], [[[s] for s in atoms.symbols]]
     words.append([list(map(repr, row)) for row in atoms.positions.tolist()])
     packed: dict[str, np.ndarray] = {}
@@ -323,11 +323,10 @@ def _write_frame(stream: TextIO, atoms: Atoms) -> None:
     if "structure_id" in info:
         info["structure_id"] = str(info["structure_id"])
     info.update({k: results[k] for k in _PER_STRUCTURE if results.get(k) is not None})
-    if packed:
-        info[PACKED_ARRAYS] = pack_arrays(packed)
+    info |= pack_arrays(packed)
     comment = []
     if atoms.cell.array.any():
-        comment.append(f"Lattice={_quote(' '.join(map(repr, atoms.cell.array.ravel().tolist())))}")
+        comment.append(f"Lattice={_quote_numbers(atoms.cell.array)}")
     comment.append("Properties=" + ":".join(names))
     for key, value in info.items():
         try:

@@ -6,7 +6,9 @@ Labels sit on the structure's calculator, as ASE users keep them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -16,7 +18,19 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from mdl_physpretrain.errors import StructureError
 
-__all__ = ["Labels", "get_labels", "set_labels", "structure_id"]
+__all__ = [
+    "LABEL_NAMES",
+    "Labels",
+    "full_stress",
+    "get_labels",
+    "has_label",
+    "label_counts",
+    "set_labels",
+    "stored_results",
+    "structure_id",
+]
+
+LABEL_NAMES = ("energy", "forces", "stress")
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,33 @@ def structure_id(atoms: Atoms) -> str:
     return str(atoms.info.get("structure_id", atoms.get_chemical_formula()))
 
 
+def stored_results(atoms: Atoms) -> dict[str, Any]:
+    """What the structure's calculator stores (the dictionary itself); empty without one."""
+    return getattr(atoms.calc, "results", None) or {}
+
+
+def has_label(atoms: Atoms, name: str) -> bool:
+    """Whether a structure's calculator stores the label ``name``."""
+    return stored_results(atoms).get(name) is not None
+
+
+def label_counts(structures: Sequence[Atoms]) -> dict[str, int]:
+    """How many structures there are, and how many have each label.
+
+    Returns
+    -------
+    dict
+        Keys "structures", "energy", "forces", "stress".
+    """
+    counts = {name: sum(has_label(atoms, name) for atoms in structures) for name in LABEL_NAMES}
+    return {"structures": len(structures), **counts}
+
+
+def full_stress(stress: np.ndarray) -> np.ndarray:
+    """A stress of six (Voigt) or nine components as (3, 3)."""
+    return voigt_6_to_full_3x3_stress(stress.reshape(6)) if stress.size == 6 else stress.reshape(3, 3)
+
+
 def get_labels(atoms: Atoms) -> Labels:
     """Read the labels stored on a structure's calculator (nothing is computed).
 
@@ -51,53 +92,40 @@ def get_labels(atoms: Atoms) -> Labels:
     StructureError
         If a label has a NaN, an infinite value or a wrong shape.
     """
-    calc = atoms.calc
-    if calc is None:
+    if atoms.calc is None:
         return Labels()
-    results = getattr(calc, "results", {})
-
-    def stored(name: str) -> np.ndarray | None:
+    labels: dict[str, Any] = {}
+    for name in LABEL_NAMES:
         try:
-            value = results.get(name)
+            value = stored_results(atoms).get(name)
         except PropertyNotImplementedError:
             value = None
-        if value is None:
-            return None
-        value = np.asarray(value, dtype=np.float64)
-        if not np.isfinite(value).all():
-            raise StructureError("NaN or infinite label", structure=structure_id(atoms), field=name)
-        return value
+        if value is not None:
+            labels[name] = np.asarray(value, dtype=np.float64)
+            if not np.isfinite(labels[name]).all():
+                raise StructureError("NaN or infinite label", structure=structure_id(atoms), field=name)
 
-    energy, forces, stress = stored("energy"), stored("forces"), stored("stress")
-    if forces is not None and forces.shape != (len(atoms), 3):
-        raise StructureError(
-            f"shape {forces.shape} instead of ({len(atoms)}, 3)", structure=structure_id(atoms), field="forces"
-        )
-    if stress is not None:
-        if stress.shape == (6,):
-            stress = voigt_6_to_full_3x3_stress(stress)
-        elif stress.size == 9:
-            stress = stress.reshape(3, 3)
-        else:
-            raise StructureError(
-                f"shape {stress.shape} instead of (6,) or (3, 3)", structure=structure_id(atoms), field="stress"
-            )
-    if energy is not None and energy.size != 1:
-        raise StructureError(f"shape {energy.shape} instead of ()", structure=structure_id(atoms), field="energy")
-    return Labels(None if energy is None else float(energy.reshape(())), forces, stress)
+    def wrong_shape(name: str, expected: str) -> StructureError:
+        message = f"shape {labels[name].shape} instead of {expected}"
+        return StructureError(message, structure=structure_id(atoms), field=name)
+
+    if "forces" in labels and labels["forces"].shape != (len(atoms), 3):
+        raise wrong_shape("forces", f"({len(atoms)}, 3)")
+    if "stress" in labels:
+        if labels["stress"].shape != (6,) and labels["stress"].size != 9:
+            raise wrong_shape("stress", "(6,) or (3, 3)")
+        labels["stress"] = full_stress(labels["stress"])
+    if "energy" in labels:
+        if labels["energy"].size != 1:
+            raise wrong_shape("energy", "()")
+        labels["energy"] = float(labels["energy"].reshape(()))
+    return Labels(**labels)
 
 
 def set_labels(atoms: Atoms, labels: Labels) -> Atoms:
     """Store labels on a structure (in place) and return it."""
-    results: dict[str, float | np.ndarray] = {}
-    if labels.energy is not None:
-        results["energy"] = labels.energy
-    if labels.forces is not None:
-        results["forces"] = labels.forces
-    if labels.stress is not None:
-        stress = labels.stress
-        results["stress"] = np.array(
-            [stress[0, 0], stress[1, 1], stress[2, 2], stress[1, 2], stress[0, 2], stress[0, 1]]
-        )
+    results = {name: value for name, value in vars(labels).items() if value is not None}
+    if labels.stress is not None:  # Voigt, of the upper triangle as it is
+        results["stress"] = labels.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
     atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms

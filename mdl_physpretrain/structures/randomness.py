@@ -1,70 +1,31 @@
-"""Random numbers that belong to a structure, not to its place in a list."""
+"""Random number generators that belong to a structure, not to its place in a list.
+
+A structure is augmented and simulated with two independent streams, both made
+of a seed and the structure's identifier alone. BLAKE2b stands in for Python's
+own ``hash``, which differs from process to process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
 from hashlib import blake2b
 
 import numpy as np
-from ase import Atoms
 
-from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.errors import ConfigError
 
-__all__ = ["require_unique_ids", "stable_id", "structure_rng"]
-
-
-def stable_id(atoms: Atoms) -> str:
-    """The structure's identifier, or one made from its content when it has none.
-
-    A formula alone would be shared by all frames of a trajectory; the hash of
-    species, positions, cell and periodicity is not, and does not depend on the
-    order of the list.
-    """
-    if "structure_id" in atoms.info:
-        return str(atoms.info["structure_id"])
-    digest = blake2b(digest_size=6)
-    for array, dtype in (
-        (atoms.numbers, "<i8"),
-        (atoms.positions, "<f8"),
-        (atoms.cell.array, "<f8"),
-        (atoms.pbc, "?"),
-    ):
-        digest.update(np.ascontiguousarray(array, dtype=dtype).tobytes())
-    return f"{atoms.get_chemical_formula()}-{digest.hexdigest()}"
-
-
-def require_unique_ids(structures: Sequence[Atoms], what: str) -> list[str]:
-    """Identifiers of all structures.
-
-    Raises
-    ------
-    StructureError
-        If two structures share one: their random numbers and their
-        augmented structures could not be told apart.
-    """
-    seen: dict[str, int] = {}
-    for k, atoms in enumerate(structures):
-        name = stable_id(atoms)
-        if name in seen:
-            raise StructureError(
-                f"{what} {seen[name]} and {k} have the same identifier; make them unique",
-                structure=name,
-                field="structure_id",
-            )
-        seen[name] = k
-    return list(seen)
+__all__ = ["derived_seed", "structure_rng", "trajectory_rng"]
 
 
 def structure_rng(seed: int, identifier: str) -> np.random.Generator:
-    """Generator of one structure: the same in any order, subset or process.
+    """Generator of a structure's augmentation: the same in any order, subset or process.
 
     Parameters
     ----------
     seed
         Non-negative integer of the whole augmentation.
     identifier
-        The structure's id; its 64-bit BLAKE2b hash joins the seed (Python's
-        own ``hash`` differs from process to process).
+        The structure's id; its 64-bit hash joins the seed.
 
     Raises
     ------
@@ -75,3 +36,29 @@ def structure_rng(seed: int, identifier: str) -> np.random.Generator:
         raise ConfigError(f"seed must be a non-negative integer, not {seed!r}")
     key = int.from_bytes(blake2b(identifier.encode(), digest_size=8).digest(), "little")
     return np.random.default_rng(np.random.SeedSequence([int(seed), key]))
+
+
+def trajectory_rng(seed: int, identifier: str) -> np.random.Generator:
+    """Generator of a structure's MD trajectory, whatever the engine and whatever else is simulated.
+
+    Velocities are drawn first (when they are), then ``xi`` and ``eta`` of
+    every Langevin step, as ASE's ``Langevin`` draws them.
+
+    Parameters
+    ----------
+    seed
+        Non-negative integer of the simulation.
+    identifier
+        The structure's id; the four words of its 128-bit hash join the seed.
+    """
+    words = np.frombuffer(blake2b(identifier.encode(), digest_size=16).digest(), dtype="<u4")
+    return np.random.default_rng([seed, *words.tolist()])
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """An independent seed for one purpose within a run's seed.
+
+    The purpose is the same for all arms of a run: the same initial weights,
+    starting velocities and noise, so that arms are compared in pairs.
+    """
+    return int(np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(1)[0] & 0x7FFFFFFF)

@@ -10,8 +10,9 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.labels import structure_id
 
-__all__ = ["STRATA_TAGS", "Split", "split_structures", "stratum_tag"]
+__all__ = ["STRATA_TAGS", "Split", "split_by_parent", "split_structures", "stratum_tag"]
 
 #: ``info`` tags that name a kind of structure, tried in this order.
 STRATA_TAGS = ("config_type", "topology", "detailed_ct", "group", "prototype", "phase", "category", "dataset")
@@ -106,6 +107,40 @@ def split_structures(
     kept = max(1, round(usage * n_train))
     parts = order[:kept], order[n_train : n_train + n_val], order[n_train + n_val :]
     return Split(*([structures[k] for k in sorted(part.tolist())] for part in parts))
+
+
+def split_by_parent(structures: Sequence[Atoms], fraction: float, seed: int) -> tuple[list[Atoms], list[Atoms]]:
+    """Set aside the children of some parents, e.g. to validate a pretraining; siblings stay together.
+
+    Parameters
+    ----------
+    structures
+        Augmented structures, with ``info["parent_id"]``; one without is its own parent.
+    fraction
+        Share of the parents that is set aside: above zero at least one of them, and never the last one.
+    seed
+        Of the choice.
+
+    Returns
+    -------
+    kept, held
+        Each in the order of ``structures``; ``held`` is empty when there is one parent or ``fraction`` is 0.
+
+    Raises
+    ------
+    StructureError
+        If there are no structures.
+    """
+    if not structures:
+        raise StructureError("there are no labelled structures to pretrain on")
+    parent_of = [str(atoms.info.get("parent_id", structure_id(atoms))) for atoms in structures]
+    parents = list(dict.fromkeys(parent_of))
+    count = min(round(fraction * len(parents)) or (1 if fraction > 0 else 0), len(parents) - 1)
+    held = {parents[k] for k in np.random.default_rng([seed, 0xA0612]).permutation(len(parents))[:count]}
+    sides: tuple[list[Atoms], list[Atoms]] = ([], [])
+    for atoms, parent in zip(structures, parent_of, strict=True):
+        sides[parent in held].append(atoms)
+    return sides
 
 
 def _order(kinds: list[str], seed: int) -> np.ndarray:

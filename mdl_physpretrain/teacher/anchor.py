@@ -13,8 +13,8 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import complete_cell
+from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.labels import Labels, get_labels
-from mdl_physpretrain.structures.randomness import require_unique_ids, stable_id
 
 __all__ = ["anchored_labels", "parents_of"]
 
@@ -34,7 +34,7 @@ def parents_of(structures: Sequence[Atoms], parents: Sequence[Atoms] | None) -> 
     """
     if parents is None:
         raise ConfigError("anchor=True needs parents: the labelled structures that were augmented")
-    known = dict(zip(require_unique_ids(parents, "parents"), parents, strict=True))
+    parent_of_id = dict(zip(require_unique_ids(parents, "parents"), parents, strict=True))
     needed: dict[str, Atoms] = {}
     for atoms in structures:
         name = stable_id(atoms)
@@ -43,9 +43,9 @@ def parents_of(structures: Sequence[Atoms], parents: Sequence[Atoms] | None) -> 
         if "aug_displacement" not in atoms.arrays:
             raise StructureError("not an augmented structure", structure=name, field="aug_displacement")
         parent_id = str(atoms.info["parent_id"])
-        if parent_id not in known:
+        if parent_id not in parent_of_id:
             raise StructureError(f"its parent {parent_id} is not among the parents", structure=name, field="parent_id")
-        parent = known[parent_id]
+        parent = parent_of_id[parent_id]
         if parent_id not in needed:
             labels = get_labels(parent)
             for field, value in (("energy", labels.energy), ("forces", labels.forces)):
@@ -104,7 +104,7 @@ def anchored_labels(atoms: Atoms, labels: Labels, parent: Atoms, at_parent: Labe
     if isinstance(at_parent, str):
         return f"the teacher failed on its parent {stable_id(parent)}: {at_parent}"
     reference = get_labels(parent)
-    energies, forces = zip(*(_known(each, atoms) for each in (labels, at_parent, reference)), strict=True)
+    energies, forces = zip(*(_required(source, atoms) for source in (labels, at_parent, reference)), strict=True)
     correction = forces[2] - forces[1]
     u, strain = atoms.arrays["aug_displacement"], _strain(atoms)
     energy = energies[0] - energies[1] + energies[2] - float(np.sum(correction * u))
@@ -119,7 +119,7 @@ def anchored_labels(atoms: Atoms, labels: Labels, parent: Atoms, at_parent: Labe
     return Labels(energy, forces[0] + moved, stress)
 
 
-def _known(labels: Labels, atoms: Atoms) -> tuple[float, np.ndarray]:
+def _required(labels: Labels, atoms: Atoms) -> tuple[float, np.ndarray]:
     if labels.energy is None or labels.forces is None:
         raise StructureError("anchoring needs energies and forces", structure=stable_id(atoms))
     return labels.energy, labels.forces

@@ -1,4 +1,4 @@
-"""What each part of an EAM contributes (Fig. 2)."""
+"""Errors of an EAM's pair part and of its embedding, each alone (Fig. 2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.errors import batches_of, evaluate, trivial_errors
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
-from mdl_physpretrain.structures.reference import reference_energies
+from mdl_physpretrain.structures.reference_energies import reference_energies
 
 __all__ = ["eam_decomposition"]
 

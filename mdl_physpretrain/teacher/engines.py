@@ -1,35 +1,26 @@
-"""What labels: an energy model in batches, the EAM's kernel, or an ASE calculator, one structure at a time.
+"""Engines of labelling: an energy model in batches, the EAM's kernel, or an ASE calculator.
 
 An engine turns structures into outcomes: labels, or the reason why there are none.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.data import chemical_symbols
-from ase.stress import voigt_6_to_full_3x3_stress
 
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.calculator import ASECalculator
-from mdl_physpretrain.potentials.eam.labels import EAMKernel
-from mdl_physpretrain.structures.labels import Labels
-from mdl_physpretrain.structures.randomness import stable_id
+from mdl_physpretrain.structures.identifiers import stable_id
+from mdl_physpretrain.structures.labels import LABEL_NAMES, Labels, full_stress
 from mdl_physpretrain.teacher.journal import Outcome
-
-if TYPE_CHECKING:
-    pass
-
-from typing import Protocol
 
 __all__ = ["Engine", "Teacher", "make_engine", "refuse_failed"]
 
@@ -43,28 +34,36 @@ class Engine(Protocol):
     """What labelling needs to know of a teacher."""
 
     name: str
+    potential: object  # the model or the calculator itself
     cutoff: float | None  # Å; of a model
     max_edges: int  # per batch of a model
 
     def check(self, jobs: Sequence[Atoms]) -> None:
         """Raise if a structure is beyond the teacher, before any work is done."""
 
-    def identity(self) -> bytes:
-        """What distinguishes this teacher from another, for the resume file."""
-
     def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
         """Outcomes in order, some at a time; how many depends on the structures only."""
 
 
-def refuse_failed(teacher: EnergyModel, force: bool) -> None:
-    """Raise :class:`TeacherRefused` for a teacher that failed its examination, unless forced."""
-    verdict = getattr(teacher, "metadata", {}).get("examination", {})
-    if verdict.get("passed") is False and not force:
-        reasons = "; ".join(map(str, verdict.get("failures", []))) or "no reasons recorded"
-        raise TeacherRefused(
-            f"this teacher failed its examination and may not label: {reasons}. Fit a better one, "
-            "or label with force=True if you know that this one will do"
-        )
+def refuse_failed(teacher: EnergyModel, force: bool, section: str | None = None) -> None:
+    """Raise :class:`TeacherRefused` for a teacher that failed its examination, unless forced.
+
+    Parameters
+    ----------
+    teacher
+        With its examination in the metadata; one without has not failed.
+    force
+        Whether it may label all the same.
+    section
+        Name of the section of a configuration that describes the teacher, for the message.
+    """
+    examination = teacher.metadata.get("examination", {})
+    if examination.get("passed") is False and not force:
+        reasons = "; ".join(map(str, examination.get("failures", []))) or "no reasons recorded"
+        advice = "Fit a better one, or label with force=True if you know that this one will do"
+        if section is not None:
+            advice = f"Change the section {section}, or set '{section}.force: true' if you know that it will do"
+        raise TeacherRefused(f"the teacher failed its examination and may not label: {reasons}. {advice}")
 
 
 def make_engine(teacher: Teacher, batch_size: int, stress: bool, force: bool) -> Engine:
@@ -73,7 +72,7 @@ def make_engine(teacher: Teacher, batch_size: int, stress: bool, force: bool) ->
         teacher = teacher.model  # the same numbers, in batches
     if isinstance(teacher, EnergyModel):
         refuse_failed(teacher, force)
-        kind = _KernelEngine if EAMKernel.suits(teacher) else _ModelEngine
+        kind = _ModelEngine if teacher.labeller() is None else _LabellerEngine
         return kind(teacher, batch_size, stress)
     if isinstance(teacher, type) or not hasattr(teacher, "get_potential_energy"):
         if not callable(teacher):
@@ -88,33 +87,24 @@ class _ModelEngine:
     """An :class:`EnergyModel`, in batches limited by structures and edges."""
 
     def __init__(self, model: EnergyModel, batch_size: int, stress: bool) -> None:
-        self.model, self.batch_size, self.stress = model, batch_size, stress
+        self.model, self.potential = model, cast("object", model)
+        self.batch_size, self.stress = batch_size, stress
         self.name = model.registry_name or type(model).__name__.lower()
         self.cutoff: float | None = model.cutoff
         self.max_edges = MAX_EDGES_CPU if model.device.type == "cpu" else MAX_EDGES_GPU
 
     def check(self, jobs: Sequence[Atoms]) -> None:
-        # parts of a Sum count too
-        parts: list[Any] = [m for m in self.model.modules() if hasattr(m, "elements")]
-        known = [{str(e) for e in part.elements} for part in parts]
-        if not known:
+        allowed = self.model.known_elements()
+        if allowed is None:
             return
-        allowed = set.intersection(*known)
         for atoms in jobs:
-            strange = sorted({chemical_symbols[z] for z in np.unique(atoms.numbers)} - allowed)
-            if strange:
+            unknown = sorted({chemical_symbols[z] for z in np.unique(atoms.numbers)} - allowed)
+            if unknown:
                 raise StructureError(
-                    f"element {', '.join(strange)} is unknown to this {self.name} ({', '.join(sorted(allowed))})",
+                    f"element {', '.join(unknown)} is unknown to this {self.name} ({', '.join(sorted(allowed))})",
                     structure=stable_id(atoms),
                     field="numbers",
                 )
-
-    def identity(self) -> bytes:
-        digest = blake2b(json.dumps([self.name, self.stress, self.model.hparams], sort_keys=True, default=str).encode())
-        for key, value in self.model.state_dict().items():
-            digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.detach().cpu().double().numpy().tobytes())
-        return digest.digest()
 
     def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
         training = self.model.training
@@ -145,8 +135,8 @@ class _ModelEngine:
 
     def _predict(self, items: list[AtomicBatch | str]) -> list[Outcome]:
         batches = [item for item in items if not isinstance(item, str)]
-        found = iter(self._labels(batches) if batches else [])
-        return [item if isinstance(item, str) else next(found) for item in items]
+        labels = iter(self._labels(batches) if batches else [])
+        return [item if isinstance(item, str) else next(labels) for item in items]
 
     def _labels(self, batches: list[AtomicBatch]) -> list[Outcome]:
         batch = collate(batches).to(self.model.device)
@@ -166,12 +156,13 @@ class _ModelEngine:
         ]
 
 
-class _KernelEngine(_ModelEngine):
-    """An EAM in machine code; what is unusual is left to the reference, with its errors."""
+class _LabellerEngine(_ModelEngine):
+    """A model with a labeller of its own; what that leaves is left to the formula, with its errors."""
 
     def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
-        kernel = EAMKernel(self.model)  # type: ignore[arg-type]
-        for portion in kernel.stream(jobs, torch.get_num_threads()):
+        labeller = self.model.labeller()
+        assert labeller is not None
+        for portion in labeller.stream(jobs, torch.get_num_threads()):
             yield [self._outcome(atoms, labels) for atoms, labels in portion]
 
     def _outcome(self, atoms: Atoms, labels: Labels | None) -> Outcome:
@@ -187,19 +178,12 @@ class _CalculatorEngine:
     max_edges = 0
 
     def __init__(self, calculator: BaseCalculator, factory: Callable[[], BaseCalculator] | None, stress: bool) -> None:
-        self.calculator, self.factory, self.stress = calculator, factory, stress
+        self.calculator = self.potential = calculator
+        self.factory, self.stress = factory, stress
         self.name = str(getattr(calculator, "name", None) or type(calculator).__name__.lower())
 
     def check(self, jobs: Sequence[Atoms]) -> None:
         """An ASE calculator does not say which elements it knows."""
-
-    def identity(self) -> bytes:
-        kind = type(self.calculator)
-        parameters = dict(getattr(self.calculator, "parameters", None) or {})
-        # other values may print an address, which changes from run to run
-        plain = {k: v for k, v in parameters.items() if isinstance(v, (str, int, float, bool, list, tuple, type(None)))}
-        known = [kind.__module__, kind.__qualname__, self.name, self.stress, plain]
-        return json.dumps(known, sort_keys=True, default=str).encode()
 
     def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
         for atoms in jobs:
@@ -224,14 +208,13 @@ class _CalculatorEngine:
 
     def _stress(self, atoms: Atoms) -> np.ndarray | None:
         try:
-            found = np.asarray(self.calculator.get_stress(atoms), dtype=np.float64)
+            return full_stress(np.array(self.calculator.get_stress(atoms), dtype=np.float64))
         except NotImplementedError:
             return None
-        return voigt_6_to_full_3x3_stress(found) if found.size == 6 else found.reshape(3, 3).copy()
 
 
 def _checked(labels: Labels) -> Outcome:
-    for name in ("energy", "forces", "stress"):
+    for name in LABEL_NAMES:
         value = getattr(labels, name)
         if value is not None and not np.isfinite(value).all():
             return f"NaN or infinite {name}"

@@ -1,4 +1,4 @@
-"""A teacher is examined before it teaches.
+"""Examination of a teacher, without which it may not label.
 
 For every pair of elements that meet in the data the *in-situ* pair energy is
 looked at: the energy of one pair as a function of its distance while both
@@ -121,8 +121,8 @@ def teacher_curves(model: EAM, structures: Sequence[Atoms], *, points: int = 400
     densities = _mean_densities(model, structures)
     r = torch.linspace(INNERMOST, model.cutoff, points, dtype=torch.float64)
     frames = []
-    for (a, b), known in distances.items():
-        parts = _in_situ(model, a, b, known.typical, densities, r)
+    for (a, b), measured in distances.items():
+        parts = _in_situ(model, a, b, measured.typical, densities, r)
         frames.append(pd.DataFrame({"pair": f"{a}-{b}", "r": r.numpy(), **{k: v.numpy() for k, v in parts.items()}}))
     return pd.concat(frames, ignore_index=True)
 
@@ -157,9 +157,9 @@ def _in_situ(
         embedding = torch.zeros_like(r)
         for symbol in (a, b):
             element = torch.full((len(r),), index[symbol])
-            others = densities.get(symbol, float(at_typical)) - at_typical
-            with_pair, with_slope = model.embedding(others + density, element)
-            without, _ = model.embedding(others.expand(len(r)), element)
+            surroundings = densities.get(symbol, float(at_typical)) - at_typical
+            with_pair, with_slope = model.embedding(surroundings + density, element)
+            without, _ = model.embedding(surroundings.expand(len(r)), element)
             embedding = embedding + with_pair - without
             slope = slope + with_slope * density_slope
         core = torch.zeros_like(r)
@@ -192,7 +192,7 @@ def examine(model: EAM, structures: Sequence[Atoms]) -> Examination:
     """
     distances = nearest_distances(structures, model.cutoff)
     densities = _mean_densities(model, structures)
-    verdicts = [_examine_pair(model, pair, known, densities) for pair, known in distances.items()]
+    verdicts = [_examine_pair(model, pair, measured, densities) for pair, measured in distances.items()]
     pushed = _pushed_back(model, structures)
     failures = [f"{v.pair}: {v.notes}" for v in verdicts if not v.passed]
     if pushed < PUSHED_BACK:
@@ -200,15 +200,17 @@ def examine(model: EAM, structures: Sequence[Atoms]) -> Examination:
     return Examination(not failures, failures, verdicts, pushed)
 
 
-def _examine_pair(model: EAM, pair: tuple[str, str], known: PairDistances, densities: dict[str, float]) -> PairVerdict:
+def _examine_pair(
+    model: EAM, pair: tuple[str, str], measured: PairDistances, densities: dict[str, float]
+) -> PairVerdict:
     r = torch.linspace(INNERMOST, model.cutoff, 1500, dtype=torch.float64)
-    parts = _in_situ(model, *pair, known.typical, densities, r)
+    parts = _in_situ(model, *pair, measured.typical, densities, r)
     energy, slope, grid = parts["total"].numpy(), parts["slope"].numpy(), r.numpy()
     notes = []
     finite = bool(np.isfinite(energy).all() and np.isfinite(slope).all())
-    inner = grid < REPULSIVE_BELOW * known.typical
+    inner = grid < REPULSIVE_BELOW * measured.typical
     attractive = grid[inner][slope[inner] >= 0] if finite else grid
-    wall = float(np.interp(WALL_AT * known.typical, grid, energy) - np.interp(known.typical, grid, energy))
+    wall = float(np.interp(WALL_AT * measured.typical, grid, energy) - np.interp(measured.typical, grid, energy))
     if len(attractive):
         notes.append(f"attractive between {attractive.min():.2f} and {attractive.max():.2f} Å")
     if not wall > WALL_ENERGY:
@@ -220,12 +222,12 @@ def _examine_pair(model: EAM, pair: tuple[str, str], known: PairDistances, densi
         notes.append("not finite" if not finite else "not smooth")
     core = not len(attractive) and wall > WALL_ENERGY
     well, position = None, None
-    if known.bonded and finite:
-        outside = grid >= 0.5 * known.typical
+    if measured.bonded and finite:
+        outside = grid >= 0.5 * measured.typical
         position = float(grid[outside][np.argmin(energy[outside])])
-        well = abs(position / known.typical - 1) < WELL_TOLERANCE
+        well = abs(position / measured.typical - 1) < WELL_TOLERANCE
         if not well:
-            notes.append(f"well at {position:.2f} Å, bonds at {known.typical:.2f} Å")
+            notes.append(f"well at {position:.2f} Å, bonds at {measured.typical:.2f} Å")
     return PairVerdict(
         pair="-".join(pair),
         passed=core and smooth and well is not False,
@@ -233,9 +235,9 @@ def _examine_pair(model: EAM, pair: tuple[str, str], known: PairDistances, densi
         smooth=smooth,
         well=well,
         well_position=position,
-        data_distance=known.typical,
+        data_distance=measured.typical,
         wall_energy=wall,
-        n_bonds=known.count,
+        n_bonds=measured.count,
         notes="; ".join(notes),
     )
 

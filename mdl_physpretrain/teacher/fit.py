@@ -24,6 +24,7 @@ from mdl_physpretrain.graphs.bonds import core_ends, nearest_distances
 from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.errors import trivial_errors
 from mdl_physpretrain.progress import track
+from mdl_physpretrain.recipe import TEACHER
 from mdl_physpretrain.structures import reference_energies, validate_structures
 from mdl_physpretrain.teacher.examine import examine
 from mdl_physpretrain.teacher.objective import EAMObjective
@@ -45,16 +46,16 @@ def fit_eam(
     structures: Sequence[Atoms],
     *,
     val: Sequence[Atoms] | None = None,
-    cutoff: float = 8.0,
-    n_basis: int = 10,
-    preset: str = "default",
-    epochs: int | None = None,
+    cutoff: float = TEACHER.cutoff,
+    n_basis: int = TEACHER.n_basis,
+    preset: str = TEACHER.preset,
+    epochs: int | None = TEACHER.epochs,
     batch_size: int | None = None,
     learning_rate: float | None = None,
-    weights: tuple[float, float, float] = (0.01, 50.0, 50.0),
+    weights: tuple[float, float, float] = TEACHER.weights,
     bounds: Bounds | None = None,
     elements: Sequence[str] | None = None,
-    seed: int = 0,
+    seed: int = TEACHER.seed,
     directory: str | Path | None = None,
     progress: bool = False,
 ) -> EAM:
@@ -107,8 +108,8 @@ def fit_eam(
         raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
     structures = validate_structures(list(structures), require=("energy",))
     options = dict(PRESETS[preset])
-    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    options.update({k: v for k, v in given.items() if v is not None})
+    overrides = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    options.update({k: v for k, v in overrides.items() if v is not None})
     if options["epochs"] is None:
         options["epochs"] = max(MIN_EPOCHS, -(-DEFAULT_STEPS // -(-len(structures) // max(1, options["batch_size"]))))
     if options["epochs"] < 1 or options["batch_size"] < 1 or not options["learning_rate"] > 0:
@@ -193,12 +194,12 @@ def _minimise(
             if schedule is not None:
                 schedule.step()
             losses.append(value)
-        found = {name: value.detach().clone() for name, value in parameters().items()}
-        errors = val_objective.errors(found)
+        state = {name: value.detach().clone() for name, value in parameters().items()}
+        errors = val_objective.errors(state)
         loss = sum(losses) / len(losses)
         history.append({"step": epoch, "loss": loss, "val_loss": errors["total"], "forces_mae": errors["forces_mae"]})
         if math.isfinite(loss) and errors["total"] < lowest:
-            lowest, best = errors["total"], found
+            lowest, best = errors["total"], state
     if not best:
         raise ConfigError("the EAM fit diverged: no finite loss; lower the learning rate or look at the labels")
     return history, best

@@ -1,4 +1,4 @@
-"""The file that lets an interrupted labelling go on."""
+"""The resume file of an interrupted labelling."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Journal:
     file; it and what follows are dropped.
     """
 
-    FORMAT = b"mdl_physpretrain labels 2 "
+    FORMAT = b"mdl_physpretrain labels 3 "
     HEAD = struct.Struct("<Q16s")
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -93,20 +93,19 @@ class Journal:
 
 def pack(outcomes: Mapping[int, Outcome]) -> bytes:
     """Outcomes by position as an uncompressed ``.npz`` without pickles."""
-    every = list(outcomes.values())
-    found = [o for o in every if not isinstance(o, str)]
-    forces = [o.forces for o in found if o.forces is not None]
+    labels = [o for o in outcomes.values() if not isinstance(o, str)]
+    forces = [o.forces for o in labels if o.forces is not None]
     buffer = io.BytesIO()
     np.savez(
         buffer,
         position=np.array(list(outcomes), dtype=np.int64),
-        failed=np.array([isinstance(o, str) for o in every]),
-        reasons=np.array([o for o in every if isinstance(o, str)], dtype=np.str_),
-        energy=np.array([o.energy for o in found], dtype=np.float64),
+        failed=np.array([isinstance(o, str) for o in outcomes.values()]),
+        reasons=np.array([o for o in outcomes.values() if isinstance(o, str)], dtype=np.str_),
+        energy=np.array([o.energy for o in labels], dtype=np.float64),
         n_atoms=np.array([len(f) for f in forces], dtype=np.int64),
         forces=np.concatenate([np.empty((0, 3)), *forces]),
-        has_stress=np.array([o.stress is not None for o in found], dtype=bool),
-        stress=np.array([o.stress for o in found if o.stress is not None], dtype=np.float64).reshape(-1, 3, 3),
+        has_stress=np.array([o.stress is not None for o in labels], dtype=bool),
+        stress=np.array([o.stress for o in labels if o.stress is not None], dtype=np.float64).reshape(-1, 3, 3),
     )
     return buffer.getvalue()
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.recipe import AUGMENT, TEACHER
+from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import set_labels
-from mdl_physpretrain.structures.randomness import stable_id
 from mdl_physpretrain.teacher.anchor import anchored_labels, parents_of
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
-from mdl_physpretrain.teacher.portions import evaluate
+from mdl_physpretrain.teacher.outcomes import label_outcomes
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -52,12 +53,12 @@ def label(
     structures: Sequence[Atoms],
     teacher: Teacher,
     *,
-    batch_size: int = 64,
+    batch_size: int = AUGMENT.batch_size,
     stress: bool = True,
-    anchor: bool = False,
+    anchor: bool | None = None,
     parents: Sequence[Atoms] | None = None,
     resume: str | Path | None = None,
-    force: bool = False,
+    force: bool = TEACHER.force,
     on_error: Literal["skip", "raise"] = "skip",
     executor: Executor | None = None,
     progress: bool = False,
@@ -93,16 +94,17 @@ def label(
         also changes ``(F_ref - F_T)(x0).u``, which adds terms of first order
         in ``u``, one of which needs the reference's second derivatives. They
         are left out; the error vanishes with ``u``. Without a reference stress
-        of the parent there is no stress label.
+        of the parent there is no stress label. Default: whenever there are
+        ``parents``.
     parents
-        With ``anchor``: the labelled parents, matched by ``info["parent_id"]``;
-        ``u`` is ``arrays["aug_displacement"]``. Ignored otherwise.
+        To anchor to: the labelled parents, matched by ``info["parent_id"]``;
+        ``u`` is ``arrays["aug_displacement"]``.
     resume
         File that finished chunks are appended to, with checksums. A later call
         with the same structures and teacher takes them from there, drops a
         torn end, and goes on; the result is that of an uninterrupted call. Of
-        an ASE calculator only name and parameters are compared: a change of
-        weights that these do not show is not noticed. The file stays; delete
+        an ASE calculator name, parameters and source file are compared: a
+        change of weights that these do not show is not noticed. The file stays; delete
         it when the labels are saved.
     force
         Let a teacher label that failed its examination.
@@ -151,20 +153,21 @@ def label(
     if on_error not in ("skip", "raise"):
         raise ConfigError(f"on_error must be 'skip' or 'raise', not {on_error!r}")
     engine = make_engine(teacher, batch_size, stress, force)
+    anchor = (AUGMENT.anchor and parents is not None) if anchor is None else anchor
     needed = parents_of(structures, parents) if anchor else {}
     # the parents are jobs like the others, so that an interruption does not cost them either
     jobs = [*needed.values(), *structures]
     engine.check(jobs)
-    outcomes = evaluate(
+    outcomes = label_outcomes(
         jobs,
         engine,
-        resume=resume,
+        teacher,
         batch_size=batch_size,
-        on_error=on_error,
-        progress=progress,
-        executor=executor,
-        teacher=teacher,
         stress=stress,
+        resume=resume,
+        on_error=on_error,
+        executor=executor,
+        progress=progress,
     )
     of_parent = dict(zip(needed, outcomes, strict=False))
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials.eam.labels import EAMKernel
-from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
+from mdl_physpretrain.potentials.eam.model import EAM
+from mdl_physpretrain.potentials.eam.parameters import ELEMENT_PARAMETERS, PAIR_PARAMETERS
 from mdl_physpretrain.potentials.errors import ErrorSums
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 from mdl_physpretrain.teacher.objective_kernel import measure
@@ -67,12 +68,15 @@ class EAMObjective:
         sizes = [segments[-1] for _, _, segments in pairs]
         self.segments = np.array([s for _, _, s in pairs]) + (np.cumsum(sizes) - sizes)[:, None]
         labels = [get_labels(a) for a in structures]
-        self.has = np.array([[x is not None for x in (one.energy, one.forces, one.stress)] for one in labels])
-        self.energies = np.array([one.energy or 0.0 for one in labels])
+        self.has = np.array([[x is not None for x in (label.energy, label.forces, label.stress)] for label in labels])
+        self.energies = np.array([label.energy or 0.0 for label in labels])
         self.forces = np.concatenate(
-            [np.zeros((n, 3)) if one.forces is None else one.forces for n, one in zip(self.counts, labels, strict=True)]
+            [
+                np.zeros((n, 3)) if label.forces is None else label.forces
+                for n, label in zip(self.counts, labels, strict=True)
+            ]
         )
-        self.stresses = np.array([np.zeros((3, 3)) if one.stress is None else one.stress for one in labels])
+        self.stresses = np.array([np.zeros((3, 3)) if label.stress is None else label.stress for label in labels])
         volumes = np.abs(np.linalg.det(np.array([a.cell.array for a in structures])))
         self.volumes = np.where(volumes > 1e-9, volumes, 0.0)
         # components behind every label; without a label none
@@ -101,11 +105,11 @@ class EAMObjective:
         errors, (morse, amplitudes, decays, of_elements) = self._measure(parameters, indices, weights, True)
         back = np.argsort(self.kernel.pair_number)
         columns = [*morse[back].T, amplitudes[back], decays[back], *of_elements.T]
-        found = {
+        gradient = {
             name: torch.as_tensor(np.ascontiguousarray(g), dtype=parameters[name].dtype)
             for name, g in zip(PAIR_PARAMETERS + ELEMENT_PARAMETERS, columns, strict=True)
         }
-        return float((weights * errors).sum()), found
+        return float((weights * errors).sum()), gradient
 
     def errors(self, parameters: Mapping[str, Tensor]) -> dict[str, float]:
         """Mean absolute errors on all structures, as :meth:`ErrorSums.means` names them, with ``n_structures``."""
@@ -128,15 +132,15 @@ class EAMObjective:
         rows = len(indices) if with_gradient else 0
         gradients = [np.empty((rows, *like.shape)) for like in (morse, amplitudes, decays, of_elements)]
 
-        def work(own: slice) -> None:
-            measure(
-                indices[own], self.starts, self.element, self.edges, self.vectors, self.segments, *potential,
-                self.energies, self.forces, self.stresses, self.volumes, weights[own], errors[own], with_gradient,
-                *(g[own] for g in gradients),
-            )  # fmt: skip
+        labels = (self.energies, self.forces, self.stresses, self.volumes)
+        graph = (self.starts, self.element, self.edges, self.vectors, self.segments)
+
+        def work(part: slice) -> None:
+            of_part = tuple(g[part] for g in gradients)
+            measure(indices[part], *graph, potential, labels, weights[part], errors[part], with_gradient, of_part)
 
         first, *others = self._shares(indices)
-        futures = [self._pool.submit(work, own) for own in others] if self._pool is not None else []
+        futures = [self._pool.submit(work, part) for part in others] if self._pool is not None else []
         work(first)
         for future in futures:
             future.result()

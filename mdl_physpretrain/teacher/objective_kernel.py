@@ -14,26 +14,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdl_physpretrain.potentials.eam.structure_kernel import (
-    BLOCK,
-    EDGE_FLOATS,
-    SMALLEST_R,
-    compiled,
-    evaluate,
-    exp,
-    switch,
-)
+from mdl_physpretrain.compiled.compiler import compiled
+from mdl_physpretrain.potentials.eam.pair_functions import SMALLEST_R, add_morse_gradient, density_gradient
+from mdl_physpretrain.potentials.eam.structure_kernel import BLOCK, EDGE_FLOATS, evaluate
 
 __all__ = ["measure"]
 
 
 @compiled
 def _add_gradient(
-    element, n_elements, edges, vectors, segments, work, pair, element_parameters, cutoff, start, excess,
-    by_energy, by_forces, by_strain, morse_gradient, amplitude_gradient, decay_gradient, element_gradient,
-):  # fmt: skip
+    element, edges, vectors, segments, work, potential, excess, by_energy, by_forces, by_strain, gradients
+):
     """Add the gradient of one structure after :func:`evaluate`; ``by_strain`` is ``l_S / V``, symmetric."""
+    pair, element_parameters, cutoff, start = potential
     morse, amplitudes, decays, _ = pair
+    morse_gradient, amplitude_gradient, decay_gradient, element_gradient = gradients
     n, n_basis, n_kinds = element.shape[0], amplitudes.shape[1], segments.shape[0] - 1
     offset = segments[0]
     weighted_slope = np.zeros(n)  # of an atom: sum of q rho'
@@ -55,8 +50,6 @@ def _add_gradient(
         element_gradient[element[i], 1] -= by_density[i]
         element_gradient[element[i], 2] += by_energy
     for kind in range(n_kinds):
-        depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
-        by_depth, by_alpha, by_middle = 0.0, 0.0, 0.0
         for low in range(segments[kind], segments[kind + 1], BLOCK):
             high = min(low + BLOCK, segments[kind + 1])
             here, there = low - offset, high - offset
@@ -71,39 +64,18 @@ def _add_gradient(
                     element_parameters[element[i], 0] * excess[i] + element_parameters[element[j], 0] * excess[j]
                 )
                 of_slope[e] = 2 * q[e] * embedding
-            for e in range(size):
-                f, df = switch(r[e], start, cutoff)
-                falling = exp(-alpha * (r[e] - middle))
-                well, fall = by_energy * f + q[e] * df, q[e] * f
-                by_depth += well * falling * (falling - 2) + 2 * fall * alpha * falling * (1 - falling)
-                by_falling = depth * (2 * well * (falling - 1) + 2 * fall * alpha * (1 - 2 * falling))
-                by_alpha += 2 * fall * depth * falling * (1 - falling) - by_falling * (r[e] - middle) * falling
-                by_middle += by_falling * alpha * falling
-                # from now on of the unswitched density and its slope
-                of_density[e] = of_density[e] * f + of_slope[e] * df
-                of_slope[e] *= f
+            of_morse = morse_gradient[kind]
+            add_morse_gradient(r, morse[kind], start, cutoff, by_energy, q, of_density, of_slope, of_morse)
             for k in range(n_basis):
-                amplitude, decay = amplitudes[kind, k], decays[kind, k]
-                total, moment, slopes = 0.0, 0.0, 0.0
-                for e in range(size):
-                    term = exp(-decay * r[e])
-                    part = term * (of_density[e] - decay * of_slope[e])
-                    total += part
-                    moment += part * r[e]
-                    slopes += term * of_slope[e]
-                amplitude_gradient[kind, k] += total
-                decay_gradient[kind, k] -= amplitude * (moment + slopes)
-        morse_gradient[kind, 0] += by_depth
-        morse_gradient[kind, 1] += by_alpha
-        morse_gradient[kind, 2] += by_middle
+                of_amplitude, of_decay = density_gradient(r, decays[kind, k], of_density, of_slope)
+                amplitude_gradient[kind, k] += of_amplitude
+                decay_gradient[kind, k] -= amplitudes[kind, k] * of_decay
 
 
 @compiled
 def measure(
-    chosen, starts, element, edges, vectors, segments, pair, element_parameters, cutoff, start,
-    energies, forces, stresses, volumes, weights, errors, with_gradient,
-    morse_gradient, amplitude_gradient, decay_gradient, element_gradient,
-):  # fmt: skip
+    chosen, starts, element, edges, vectors, segments, potential, labels, weights, errors, with_gradient, gradients
+):
     """Errors of some structures and the gradient of their weighted sum.
 
     Parameters
@@ -112,10 +84,10 @@ def measure(
         Indices of the structures, (K,).
     starts, element, edges, vectors, segments
         All structures one after the other; ``segments`` (S, kinds + 1).
-    pair, element_parameters, cutoff, start
-        The potential, as in :func:`evaluate`.
-    energies, forces, stresses, volumes
-        Labels, shapes (S,), (N, 3), (S, 3, 3); Å³, zero where there is none.
+    potential
+        As in :func:`evaluate`.
+    labels
+        ``energies, forces, stresses, volumes``: shapes (S,), (N, 3), (S, 3, 3), (S,); volumes in Å³, zero for none.
     weights
         Of an energy, a force component and a stress component in the loss,
         (K, 3), zero for a missing label.
@@ -123,40 +95,34 @@ def measure(
         Written: sums of absolute errors of every structure, (K, 3).
     with_gradient
         Whether the gradients are wanted.
-    morse_gradient, amplitude_gradient, decay_gradient, element_gradient
-        Written, one for every structure: shaped like the parameters with a
-        leading K.
+    gradients
+        Written, one for every structure: by Morse parameters, amplitudes, decays and parameters of the elements,
+        shaped like these with a leading K.
     """
-    n_elements, longest, largest = element_parameters.shape[0], 1, 1
+    energies, forces, stresses, volumes = labels
+    morse_gradient, amplitude_gradient, decay_gradient, element_gradient = gradients
+    longest, largest = 1, 1
     last = segments.shape[1] - 1
     for s in chosen:
         longest = max(longest, segments[s, last] - segments[s, 0])
         largest = max(largest, starts[s + 1] - starts[s])
     work = np.empty((EDGE_FLOATS, longest))
-    excess_of, force_of, virial, by_strain = (
-        np.empty(largest),
-        np.empty((largest, 3)),
-        np.empty((3, 3)),
-        np.empty((3, 3)),
-    )
+    excess_of, force_of = np.empty(largest), np.empty((largest, 3))
+    virial, by_strain = np.empty((3, 3)), np.empty((3, 3))
     for k in range(len(chosen)):
         s = chosen[k]
-        own = slice(starts[s], starts[s + 1])
-        n = starts[s + 1] - starts[s]
-        excess, found = excess_of[:n], force_of[:n]
-        energy = evaluate(
-            element[own], n_elements, edges, vectors, segments[s], work, pair, element_parameters, cutoff, start,
-            excess, found, virial,
-        )  # fmt: skip
+        atoms, n = slice(starts[s], starts[s + 1]), starts[s + 1] - starts[s]
+        excess, by_forces = excess_of[:n], force_of[:n]
+        energy = evaluate(element[atoms], edges, vectors, segments[s], work, potential, excess, by_forces, virial)
         error = energy - energies[s]
         errors[k, 0] = abs(error)
         by_energy = weights[k, 0] * np.sign(error)
         sum_forces, sum_stress = 0.0, 0.0
         for i in range(n):
             for c in range(3):
-                error = found[i, c] - forces[starts[s] + i, c]
+                error = by_forces[i, c] - forces[starts[s] + i, c]
                 sum_forces += abs(error)
-                found[i, c] = weights[k, 1] * np.sign(error)
+                by_forces[i, c] = weights[k, 1] * np.sign(error)
         volume = volumes[s]
         for c in range(3):
             for d in range(3):
@@ -172,8 +138,8 @@ def measure(
             amplitude_gradient[k] = 0.0
             decay_gradient[k] = 0.0
             element_gradient[k] = 0.0
+            of_structure = (morse_gradient[k], amplitude_gradient[k], decay_gradient[k], element_gradient[k])
             _add_gradient(
-                element[own], n_elements, edges, vectors, segments[s], work, pair, element_parameters, cutoff, start,
-                excess, by_energy, found, by_strain,
-                morse_gradient[k], amplitude_gradient[k], decay_gradient[k], element_gradient[k],
+                element[atoms], edges, vectors, segments[s], work, potential, excess, by_energy, by_forces, by_strain,
+                of_structure,
             )  # fmt: skip

@@ -101,8 +101,8 @@ class BoundedEAM(nn.Module):
         n_pairs, n_basis, n = len(eam.pairs), eam.hparams["n_basis"], len(eam.elements)
         typical = []
         for k, pair in enumerate(eam.pairs):
-            known = distances.get(pair) or distances.get(pair[::-1])
-            typical.append(known.typical if known else float(eam.rm[k].detach()))
+            measured = distances.get(pair) or distances.get(pair[::-1])
+            typical.append(measured.typical if measured else float(eam.rm[k].detach()))
         dtype = energies.dtype
         self.bounds = bounds
         self.register_buffer("typical", torch.tensor(typical, dtype=dtype))

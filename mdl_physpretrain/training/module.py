@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from mdl_physpretrain.errors import CheckpointError
+from mdl_physpretrain.files import replacing
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.checkpoint import save_model
@@ -172,18 +172,6 @@ class KeepBest(Callback):
         Where to write; ``None`` keeps the best weights in memory only.
     """
 
-    columns = (
-        "epoch",
-        "train_loss",
-        "val_loss",
-        "val_energy_mae",
-        "val_energy_per_atom_mae",
-        "val_forces_mae",
-        "val_stress_mae",
-        "lr",
-        "seconds",
-    )
-
     def __init__(self, directory: Path | None) -> None:
         self.directory = directory
         self.best = float("inf")
@@ -222,12 +210,10 @@ class KeepBest(Callback):
 
     def _write(self, module: TrainingModule, row: dict[str, float], better: bool) -> None:
         assert self.directory is not None
-        part = self.directory / "history.csv.part"
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
+        with replacing(self.directory / "history.csv") as part, part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
             writer.writeheader()
             writer.writerows(self.history)
-        os.replace(part, self.directory / "history.csv")
         if better:
             save_model(
                 module.model, self.directory / "best.pt", metadata={"epoch": row["epoch"], "val_loss": self.best}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from ase import Atoms
@@ -22,10 +22,15 @@ from mdl_physpretrain.potentials.zbl import ZBL
 from mdl_physpretrain.structures import reference_energies
 from mdl_physpretrain.training.references import shift_reference_energies
 
-__all__ = ["build_student", "take_student"]
+__all__ = ["copied_network", "is_name", "new_network"]
 
 
-def build_student(
+def is_name(model: Any) -> TypeGuard[str]:
+    """Whether this names an architecture; otherwise it is a model or a checkpoint."""
+    return isinstance(model, str) and not model.endswith((".pt", ".ckpt"))
+
+
+def new_network(
     name: str,
     structures: Sequence[Atoms],
     *,
@@ -75,15 +80,13 @@ def build_student(
         raise ConfigError("freeze_eam needs an eam to keep as it is")
     args = dict(model_args or {})
     model = _construct(name, args, seed)
-    if "n_neighbours" in model.hparams and "n_neighbours" not in args:
-        edges = [build_batch(a, model.cutoff).edge_index.shape[1] / len(a) for a in structures[:200]]
-        args["n_neighbours"] = round(max(1.0, sum(edges) / len(edges)), 2)
-        model = _construct(name, args, seed)
-    if hasattr(model, "initialise"):
-        step = max(1, len(structures) // 64)
-        sample = collate([build_batch(a, model.cutoff, model.dtype) for a in structures[::step]])
-        model.initialise(sample, torch.Generator().manual_seed(seed))
-    if hasattr(model, "reference_energies"):
+    from_data = {key: value for key, value in model.data_arguments(structures).items() if key not in args}
+    if from_data:
+        model = _construct(name, {**args, **from_data}, seed)
+    step = max(1, len(structures) // 64)
+    sample = collate([build_batch(a, model.cutoff, model.dtype) for a in structures[::step]])
+    model.initialise(sample, torch.Generator().manual_seed(seed))
+    if "reference_energies" in model.state_dict():
         for symbol, energy in (references or reference_energies(structures)).items():
             model.reference_energies[atomic_numbers[symbol]] = energy
     parts = [model]
@@ -101,7 +104,7 @@ def build_student(
     return total
 
 
-def take_student(model: str | Path | EnergyModel, structures: Sequence[Atoms], core: str | None) -> EnergyModel:
+def copied_network(model: str | Path | EnergyModel, structures: Sequence[Atoms], core: str | None) -> EnergyModel:
     """A copy of a model, or of the one in a checkpoint, in training mode.
 
     Parameters
@@ -114,8 +117,8 @@ def take_student(model: str | Path | EnergyModel, structures: Sequence[Atoms], c
         ``"zbl"`` adds one to a model that has none yet.
     """
     start = deepcopy(model) if isinstance(model, EnergyModel) else load_model(model)
-    parts: list[Any] = list(start.parts) if isinstance(start, Sum) else [start]
-    if core == "zbl" and not any(isinstance(part, ZBL) for part in parts):
+    if core == "zbl" and not any(part.role == "core" for part in start.leaves()):
+        parts: list[Any] = list(start.parts) if isinstance(start, Sum) else [start]
         metadata, frozen = start.metadata, start.hparams.get("frozen", []) if isinstance(start, Sum) else []
         start = Sum([*parts, _core(start, structures)], frozen=frozen)
         start.metadata = metadata

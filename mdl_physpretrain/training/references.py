@@ -31,15 +31,15 @@ def shift_reference_energies(model: EnergyModel, structures: Sequence[Atoms]) ->
     structures
         With reference energies.
     """
-    table: Any = next((m.reference_energies for m in model.modules() if hasattr(m, "reference_energies")), None)
+    table: Any = next((t for name, t in model.named_buffers() if name.endswith("reference_energies")), None)
     labelled = [a for a in structures if get_labels(a).energy is not None]
     if table is None or not labelled:
         return
     model.eval()
     with torch.no_grad():
-        found = torch.cat([model(b) for b in batches_of(labelled, model.cutoff, 16, model.dtype)]).double().tolist()
+        energies = torch.cat([model(b) for b in batches_of(labelled, model.cutoff, 16, model.dtype)]).double().tolist()
     residuals = []
-    for atoms, energy in zip(labelled, found, strict=True):
+    for atoms, energy in zip(labelled, energies, strict=True):
         reference = get_labels(atoms).energy
         assert reference is not None
         residuals.append(set_labels(atoms.copy(), Labels(reference - energy, None, None)))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pytorch_optimizer import SAM
 from torch.nn import Parameter
+from torch.optim import Optimizer
 
 __all__ = ["ClosureSAM"]
 
@@ -47,6 +48,14 @@ class ClosureSAM(SAM):
     ) -> None:
         super().__init__(list(parameters), torch.optim.AdamW, rho=rho, **options)
         self.perturbed = perturbed
+
+    @classmethod
+    def around(cls, base: Optimizer, *, rho: float, perturbed: Callable[[], AbstractContextManager[Any]]) -> ClosureSAM:
+        """SAM whose parameter groups and state are those of an optimiser that exists."""
+        sam = cls.__new__(cls)
+        SAM.__init__(sam, base.param_groups, lambda groups, **options: base, rho=rho)  # type: ignore[arg-type]
+        sam.perturbed = perturbed
+        return sam
 
     def step(self, closure: Any = None) -> Any:
         """One update; returns the loss at the unperturbed weights.

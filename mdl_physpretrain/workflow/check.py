@@ -1,37 +1,51 @@
-"""The whole suite for any potentials, on the same structures."""
+"""A check: a plan whose potentials are given instead of trained, done as a run is."""
 
 from __future__ import annotations
 
+import json
 import re
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.dynamics import simulate
-from mdl_physpretrain.dynamics.assessment import assess
-from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError
+from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint
+from mdl_physpretrain.dynamics.settings import MDSettings
+from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError, StructureError
+from mdl_physpretrain.executors.transfer import send
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.identity import potential_fingerprint
-from mdl_physpretrain.probes import questions as probes
-from mdl_physpretrain.probes.energy_drift import nve_drift
-from mdl_physpretrain.probes.questions import probe, rdfs, read_references, reference_rdfs
-from mdl_physpretrain.probes.verdicts import verdict_table
+from mdl_physpretrain.potentials.identity import is_calculator, potential_fingerprint
+from mdl_physpretrain.probes.errors import labelled
+from mdl_physpretrain.probes.references import read_references
+from mdl_physpretrain.probes.registry import table_kinds, verdict_table
+from mdl_physpretrain.probes.tables import joined, read_table
 from mdl_physpretrain.report import write_report
-from mdl_physpretrain.source_graph import dependencies, source_hash
-from mdl_physpretrain.statistics.pairwise import PotentialPair, compare_potentials
+from mdl_physpretrain.statistics.paired import PotentialPair, compare_potentials
 from mdl_physpretrain.structures import read_structures
-from mdl_physpretrain.workflow.check_folder import CheckFolder, structures_mark
-from mdl_physpretrain.workflow.check_settings import MD, CheckSettings
+from mdl_physpretrain.structures.fingerprint import structure_hash
+from mdl_physpretrain.workflow.check_suite import MD, CheckPlan, CheckSettings, CheckSuite
+from mdl_physpretrain.workflow.folder import environment, write_timings
+from mdl_physpretrain.workflow.layout import md_file
+from mdl_physpretrain.workflow.lock import locked, prepare_folder
+from mdl_physpretrain.workflow.plan import probe_modules
+from mdl_physpretrain.workflow.records import Records
+from mdl_physpretrain.workflow.run import RunResult, execute
+from mdl_physpretrain.workflow.stages.collect import joint_table
+from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
+from mdl_physpretrain.workflow.stages.frames import read_frames
+from mdl_physpretrain.workflow.stages.md import simulate_potential
+from mdl_physpretrain.workflow.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mdl_physpretrain.dynamics.records import Runs
     from mdl_physpretrain.probes.single_points import Potential
 
 __all__ = ["Checked", "check"]
@@ -56,7 +70,7 @@ class Checked:
     pairs
         Every potential against the first one, on the main simulation.
     unanswered
-        Why a part is missing, by potential and part.
+        Why a part is missing, by potential and probe.
     page
         The report, where one was written.
     """
@@ -79,10 +93,12 @@ def check(
     described: Mapping[str, str] | None = None,
     command: Sequence[str] = (),
     report: bool = True,
+    jobs: int = 1,
     progress: bool = False,
+    listener: Callable[[str, Task, float], None] | None = None,
     **options: Any,
 ) -> Checked:
-    """Ask potentials the suite's questions, on the same structures, velocities and noise.
+    """Ask potentials the questions of all probes, on the same structures, velocities and noise.
 
     Parameters
     ----------
@@ -95,20 +111,25 @@ def check(
     output
         Folder to fill, laid out as that of a run (``check.json`` says what it
         is). Another call with the same folder goes on; what has not changed is
-        not done again.
+        not done again. MD of other code moves to ``.replaced``.
     references
         Reference trajectories for the RDFs, see
-        :func:`~mdl_physpretrain.probes.questions.read_references`.
+        :func:`~mdl_physpretrain.probes.references.read_references`.
     described
         What the potentials are, in words, for ``check.json``.
     command
         For ``check.json``.
     report
         Write ``report/index.html``.
+    jobs
+        Tasks at the same time, each in a process with one thread.
     progress
         Show progress bars.
+    listener
+        See :func:`mdl_physpretrain.workflow.run.run_pipeline`; also called
+        with ``"fail"``.
     **options
-        Fields of :class:`~mdl_physpretrain.workflow.check_settings.CheckSettings`.
+        Fields of :class:`~mdl_physpretrain.workflow.check_suite.CheckSettings`.
 
     Returns
     -------
@@ -122,6 +143,8 @@ def check(
         this is found before the work begins.
     StructureError
         If a file or a structure cannot be used.
+    CheckpointError
+        If the folder holds MD of another potential of that name.
 
     Warns
     -----
@@ -134,175 +157,205 @@ def check(
     known = read_references(references, starts) if references else {}
     if known and not settings.asks("rdf"):
         raise ConfigError("reference trajectories are compared by RDFs of trajectories, which are not asked for")
-    folder = CheckFolder(output)
-    told = asdict(settings)
-    folder.refuse_other(told, (*MD, "nve_steps"))
-    probe(potentials, starts)
-    folder.describe(
-        {
-            "version": 1,
-            "command": list(command),
-            "potentials": {name: (described or {}).get(name, _described(p)) for name, p in potentials.items()},
-            "structures": [str(a.info["structure_id"]) for a in starts],
-            "settings": told,
-        },
-        starts,
-    )
-    work = _Work(folder, settings, starts, known, progress)
-    for name, potential in potentials.items():
-        work.ask(name, potential)
-    return work.finish(list(potentials), report)
+    if jobs < 1:
+        raise ConfigError(f"jobs must be at least 1, not {jobs}")
+    folder = Path(output)
+    plan = CheckPlan(potentials, starts, known, settings)
+    judge = CheckSuite(plan, folder)
+    for asked_of in ("potential", "frames"):
+        judge.probes(asked_of)  # options out of range are told now
+    _open(folder, settings)
+    _see_every_element(potentials, starts)
+    with locked(folder):
+        work = _Check(judge)
+        work.refuse_other_potentials()
+        words = {name: (described or {}).get(name, _described(p)) for name, p in potentials.items()}
+        _describe(folder, plan, words, command)
+        if jobs > 1:
+            plan = CheckPlan({name: send(p) for name, p in potentials.items()}, starts, known, settings)
+        return work.run(plan, report, jobs=jobs, progress=progress, listener=listener)
 
 
-class _Work:
-    """The questions to one potential after the other, and their joint answers."""
+class _Check:
+    """The tasks of a check and what became of them."""
 
-    def __init__(
-        self,
-        folder: CheckFolder,
-        settings: CheckSettings,
-        structures: list[Atoms],
-        references: dict[str, list[Atoms]],
-        progress: bool,
-    ) -> None:
-        self.folder, self.settings, self.structures = folder, settings, structures
-        self.references, self.progress = references, progress
-        self.parts: dict[str, list[pd.DataFrame]] = {}
-        self.tasks: list[str] = []
+    def __init__(self, judge: CheckSuite) -> None:
+        self.judge, self.settings, self.folder = judge, judge.settings, judge.folder
+        self.records = Records(judge.folder)
         self.unanswered: dict[tuple[str, str], str] = {}
+        self.owner: dict[str, tuple[str, str]] = {}  # of a task: potential and probe
+        self.tasks: list[Task] = []
+        for name, potential in judge.config.potentials.items():
+            self._add_tasks(name, potential)
 
-    def ask(self, name: str, potential: Potential) -> None:
-        settings, identity = self.settings, potential_fingerprint(potential)
-        if isinstance(potential, EnergyModel):
-            identity += source_hash(dependencies([type(potential).__module__]))
-        judged = probes.labelled(self.structures)
-        elements = sorted({s for a in self.structures for s in a.symbols})
-        squeezed = self.structures[: settings.compressed]
-        if judged and settings.asks("errors"):
-            mark = self.folder.mark(identity, "errors", structures_mark(judged, labels=True))
-            self._tables(name, potential, "errors", mark, lambda: probes.errors(potential, judged))
-        if settings.asks("diatomics"):
-            mark = self.folder.mark(identity, elements, ())
-            self._tables(name, potential, "diatomics", mark, lambda: probes.curves_of_pairs(potential, elements))
-        if settings.asks("compression"):
-            mark = self.folder.mark(identity, "compression", structures_mark(squeezed))
-            self._tables(name, potential, "compression", mark, lambda: probes.compress(potential, squeezed))
-        if settings.asks("nve"):
-            self._attempt(name, potential, "nve", lambda: self._conserve(name, potential, identity))
-        for seed in settings.seeds:
-            self._attempt(name, potential, "md", lambda seed=seed: self._simulate(name, potential, identity, seed))  # type: ignore[misc]
+    def _add_tasks(self, name: str, potential: Any) -> None:
+        judge, settings, suite = self.judge, self.settings, {"suite": CheckSuite, "arm": name}
+        identity, models = potential_fingerprint(potential), _potential_modules(potential)
+        structures = judge.config.structures
+        given = ("labels",) if labelled(structures) else ()
+        hashes = tuple(_hashes(structures))
+        for probe in judge.probes("potential", *given):
+            mark = tuple(_hashes(structures, labels=True)) if "labels" in probe.needs else hashes
+            work = partial(evaluate_potential, **suite, seed=0, probes=(probe.name,))
+            section = [identity, probe.name, probe.options.model_dump()]
+            modules = (*models, *probe_modules([probe]))
+            self._add(name, probe.name, Task(f"{probe.name} of {name}", "evaluate", work, section, fixed=mark,
+                                             modules=modules, parallel=True))  # fmt: skip
+        labels = [(settings.seeds[0], settings.nve_label)] if settings.asks("nve") else []
+        for seed, label in [*labels, *((seed, "") for seed in settings.seeds)]:
+            start, of_md = md_file(seed, name, label), f"md {name} seed {seed} {label}".strip()
+            probes = judge.probes("simulation", judge.conditions(label)["ensemble"])
+            self._add(name, "nve" if label else "md", Task(
+                of_md, "md", partial(simulate_potential, **suite, seed=seed, label=label),
+                [identity, settings.simulation(label), seed, None if label else settings.trajectory_interval],
+                scratch=(f"{start}.runs.npz", f"{start}.trajectories"), growing=tuple(_hashes(judge.starts(label))),
+                modules=(*models, *probe_modules(probes)), parallel=True,
+            ))  # fmt: skip
+            for probe in judge.probes("frames") if not label else ():
+                references = [
+                    (f"{structure} {k}", digest)
+                    for structure, frames in judge.config.references.items()
+                    for k, (_, digest) in enumerate(_hashes(frames))
+                ]
+                work = partial(read_frames, **suite, seed=seed, probe=probe.name)
+                self._add(name, probe.name, Task(
+                    f"{probe.name} of seed {seed} of {name}", "frames", work, [identity, probe.options.model_dump()],
+                    inputs=(f"{start}.runs.npz",), needs=(of_md,), fixed=tuple(references),
+                    modules=probe_modules([probe]), parallel=True,
+                ))  # fmt: skip
 
-    def finish(self, names: list[str], report: bool) -> Checked:
-        """Join the tables, judge, compare, write the page."""
-        if self.references and "rdf" in self.parts:
-            self.parts["rdf"].append(reference_rdfs(self.references, self.settings.r_max))
-        kinds = ("efs", "diatomics", "diatomic_flags", "compression", "compression_flags", "nve", "physicality", "rdf")
-        tables = {kind: self.folder.write(kind, self.parts.get(kind, [])) for kind in (*kinds, "rdf_errors")}
-        found = Checked(self.folder.path, self.settings, {k: t for k, t in tables.items() if t is not None})
-        found.unanswered = self.unanswered
-        found.verdicts = verdict_table(found.tables, names, self.unanswered)
-        self.folder.write("verdicts", [found.verdicts])
-        self.folder.write_timings(self.tasks)
-        if "physicality" in found.tables:
-            table = found.tables["physicality"]
-            table = table[table["label"].isna()]
-            found.pairs = [compare_potentials(table, names[0], other) for other in names[1:]]
-        if report:
-            found.page = write_report(self.folder.path)
-        return found
-
-    def _simulate(self, name: str, potential: Potential, identity: str, seed: int) -> None:
-        settings, extra = self.settings, {}
-        file = self.folder.md_file(name, seed)
-        frames = file.with_name(f"{file.name}.trajectories")
-        if settings.trajectory_interval is not None:
-            extra = {"trajectory_dir": frames, "trajectory_interval": settings.trajectory_interval}
-        self._runs(name, potential, identity, seed, "", self.structures, settings.simulation(), extra)
-        if settings.asks("rdf"):
-            inputs = [("md", self.folder.records.hash(f"{file.relative_to(self.folder.path)}.runs.npz"))]
-            inputs += [(i, str([m for _, m in structures_mark(_named(f, i))])) for i, f in self.references.items()]
-            mark = self.folder.mark(identity, ["rdf", settings.r_max], inputs)
-            self._tables(
-                name,
-                potential,
-                f"rdf of seed {seed}",
-                mark,
-                lambda: rdfs(frames, self.structures, self.references, settings.r_max),
-                seed=seed,
-            )
-
-    def _conserve(self, name: str, potential: Potential, identity: str) -> None:
-        settings = self.settings
-        changes = {"ensemble": "nve", "steps": settings.nve_steps, "trace_interval": max(1, settings.nve_steps // 100)}
-        chosen = self.structures[: settings.nve_structures]
-        options = settings.simulation() | changes
-        runs = self._runs(name, potential, identity, settings.seeds[0], settings.nve_label, chosen, options, {})
-        table = nve_drift(runs)
-        table.insert(0, "arm", name)
-        table.insert(1, "seed", settings.seeds[0])
-        self.parts.setdefault("nve", []).append(table)
-
-    def _runs(
-        self,
-        name: str,
-        potential: Potential,
-        identity: str,
-        seed: int,
-        label: str,
-        structures: list[Atoms],
-        options: dict[str, Any],
-        extra: dict[str, Any],
-    ) -> Runs:
-        """Simulate what is not simulated yet; its rows of the table of physicality."""
-        file = self.folder.md_file(name, seed, label)
-        checkpoint = file.with_name(f"{file.name}.runs.npz")
-        task = f"md {name} seed {seed} {label}".strip()
-        mark = self.folder.mark(identity, [options, seed], structures_mark(structures))
-        known = self.folder.records.done(task)
-        begin = time.perf_counter()
-        runs = simulate(
-            potential, structures, seed=seed, checkpoint=checkpoint, progress=self.progress, **options, **extra
-        )  # fmt: skip
-        if known is None or known["fingerprint"] != mark:
-            output = str(checkpoint.relative_to(self.folder.path))
-            self.folder.records.finish(task, mark, [output], time.perf_counter() - begin)
+    def _add(self, name: str, probe: str, task: Task) -> None:
         self.tasks.append(task)
-        conditions = {key: options[key] for key in ("ensemble", "temperature", "timestep", "steps")}
-        rows = assess(runs).assign(seed=seed, arm=name, **conditions, label=label or None)
-        self.parts.setdefault("physicality", []).append(rows)
-        return runs
+        self.owner[task.name] = name, probe
 
-    def _tables(
-        self,
-        name: str,
-        potential: Potential,
-        part: str,
-        mark: str,
-        make: Callable[[], dict[str, pd.DataFrame]],
-        *,
-        seed: int = 0,
-    ) -> None:
-        task = f"{part} of {name}"
+    def refuse_other_potentials(self) -> None:
+        """Make sure that the MD that is there is of these potentials and structures."""
+        for probe in self.judge.probes("simulation"):
+            for name, seed, label in self.judge.cells(probe):
+                options = self.settings.simulation(label)
+                del options["engine"]
+                potential = potential_fingerprint(self.judge.potential(name, seed))
+                MDCheckpoint(
+                    self.folder / f"{md_file(seed, name, label)}.runs.npz",
+                    MDSettings(seed=seed, **options),
+                    potential,
+                    self.judge.starts(label),
+                )
 
-        def ask() -> None:
-            for kind, table in self.folder.tables(name, task, mark, make, seed=seed).items():
-                self.parts.setdefault(kind, []).append(table)
-            self.tasks.append(task)
+    def run(self, plan: CheckPlan, report: bool, **options: Any) -> Checked:
+        """Do what is not done; join the tables, judge, compare, write the page."""
+        result = RunResult(self.folder)
+        execute(self.tasks, plan, self.records, result, tolerate=self._tolerate, **options)
+        answered = {name: status for name, status in result.status.items() if status != "failed"}
+        write_timings(self.folder, self.tasks, answered, result.seconds)
+        stored = [self.records.read(name) for name in answered]
+        written = {file for record in stored if record is not None for file in record["outputs"]}
+        checked = Checked(self.folder, self.settings, self._tables(written), unanswered=self.unanswered)
+        names = list(plan.potentials)
+        checked.verdicts = verdict_table(checked.tables, names, self.unanswered)
+        if len(checked.verdicts):
+            write_atomic(self.folder / "verdicts.csv", checked.verdicts.to_csv(index=False))
+        else:
+            (self.folder / "verdicts.csv").unlink(missing_ok=True)
+        if "physicality" in checked.tables:
+            table = checked.tables["physicality"]
+            table = table[table["label"].isna()]
+            checked.pairs = [compare_potentials(table, names[0], other) for other in names[1:]]
+        if report:
+            checked.page = write_report(self.folder)
+        return checked
 
-        self._attempt(name, potential, part.split()[0], ask)
+    def _tolerate(self, task: Task, error: Exception) -> bool:
+        """Note what a potential cannot answer; errors of our own code, and of the folder, end the check."""
+        name, probe = self.owner[task.name]
+        ours = isinstance(error, PhysPretrainError)
+        if isinstance(error, CheckpointError) or (
+            isinstance(self.judge.config.potentials[name], EnergyModel) and not ours
+        ):
+            return False
+        reason = str(error) if ours else f"{type(error).__name__}: {error}"
+        self.unanswered[name, probe] = reason
+        warnings.warn(f"{name} could not answer {probe}: {reason}", stacklevel=2)
+        return True
 
-    def _attempt(self, name: str, potential: Potential, part: str, ask: Callable[[], None]) -> None:
-        """Ask; what a potential cannot answer is noted and does not stop the rest."""
+    def _tables(self, written: set[str]) -> dict[str, pd.DataFrame]:
+        """Join the potentials' tables in the folder; an older one without successor is removed."""
+        tables = {}
+        for kind, cls in table_kinds().items():
+            probe, file = self.judge.probe(cls.name), self.folder / f"{kind}.csv"
+            cells = [c for c in self.judge.cells(probe) if self.judge.table_file(probe, kind, c) in written]
+            parts = joint_table(self.judge, probe, kind, cells) if self.judge.asks(probe) and cells else []
+            if parts := [part for part in parts if len(part)]:
+                write_atomic(file, joined(parts))
+                tables[kind] = read_table(file)
+            else:
+                file.unlink(missing_ok=True)
+        return tables
+
+
+def _open(folder: Path, settings: CheckSettings) -> None:
+    """Create the folder, and make sure that it holds no run and no MD under other conditions."""
+    if (folder / "config.yaml").exists():
+        raise ConfigError(f"{folder} is the folder of a run: choose another output folder")
+    try:
+        prepare_folder(folder)
+    except PhysPretrainError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        stored = json.loads((folder / "check.json").read_text())["settings"]
+        asked = json.loads(json.dumps(asdict(settings)))
+        changed = [key for key in (*MD, "nve_steps") if stored.get(key) != asked[key]]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{folder / 'check.json'} is damaged ({error}): choose another folder") from error
+    if changed:
+        what = ", ".join(f"{key} {stored.get(key)} instead of {asked[key]}" for key in changed)
+        raise ConfigError(f"{folder} holds a check with {what}: choose another output folder")
+
+
+def _see_every_element(potentials: Mapping[str, Potential], structures: Sequence[Atoms]) -> None:
+    """Let every potential see every element once, before any long work.
+
+    Raises
+    ------
+    ConfigError
+        If a potential fails; the message names it and the structure.
+    """
+    first: dict[str, Atoms] = {}
+    for atoms in sorted(structures, key=len):
+        for symbol in set(atoms.symbols):
+            first.setdefault(symbol, atoms)
+    chosen = list({id(a): a for a in first.values()}.values())
+    for name, potential in potentials.items():
         try:
-            ask()
-        except CheckpointError:
-            raise
-        except Exception as error:  # whatever a foreign calculator raises
-            if isinstance(potential, EnergyModel) and not isinstance(error, PhysPretrainError):
-                raise
-            reason = str(error) if isinstance(error, PhysPretrainError) else f"{type(error).__name__}: {error}"
-            self.unanswered[name, part] = reason
-            warnings.warn(f"{name} could not answer {part}: {reason}", stacklevel=2)
+            simulate(potential, chosen, ensemble="nve", steps=0)
+        except (ConfigError, StructureError) as error:
+            raise ConfigError(f"potential {name}: {error}") from error
+
+
+def _describe(folder: Path, plan: CheckPlan, potentials: Mapping[str, str], command: Sequence[str]) -> None:
+    """Write ``check.json``, ``environment.json`` and ``data/summary.json``."""
+    sizes = [len(a) for a in plan.structures]
+    content = {
+        "version": 1,
+        "command": list(command),
+        "potentials": dict(potentials),
+        "structures": [str(a.info["structure_id"]) for a in plan.structures],
+        "settings": asdict(plan.settings),
+    }
+    summary = {
+        "source": "structures of the check",
+        "n_test": len(plan.structures),
+        "elements": sorted({s for a in plan.structures for s in a.symbols}),
+        "n_atoms": {"min": min(sizes), "max": max(sizes), "mean": float(np.mean(sizes))},
+    }
+    for name, value in (
+        ("check.json", content),
+        ("environment.json", environment(command, plan.settings.seeds)),
+        ("data/summary.json", summary),
+    ):
+        write_atomic(folder / name, json.dumps(value, indent=1))
 
 
 def _check_names(potentials: Mapping[str, Any]) -> None:
@@ -321,9 +374,17 @@ def _described(potential: Any) -> str:
     return str(getattr(potential, "__qualname__", type(potential).__qualname__))
 
 
-def _named(frames: Sequence[Atoms], name: str) -> list[Atoms]:
-    """Copies that all have the id of their structure."""
-    copies = [a.copy() for a in frames]
-    for a in copies:
-        a.info["structure_id"] = name
-    return copies
+def _potential_modules(potential: Any) -> tuple[str, ...]:
+    """Modules whose code a potential runs: of a network and its parts, of a calculator or its factory."""
+    if isinstance(potential, EnergyModel):
+        return tuple(sorted({type(m).__module__ for m in potential.modules() if isinstance(m, EnergyModel)}))
+    if is_calculator(potential):
+        return (type(potential).__module__,)
+    name = str(getattr(potential, "__qualname__", ""))
+    module, colon, _ = name.partition(":")  # "module:factory" of the command line
+    return (module if colon else str(getattr(potential, "__module__", "")),)
+
+
+def _hashes(structures: Sequence[Atoms], *, labels: bool = False) -> list[tuple[str, str]]:
+    """Id and hash of every structure, with what it is labelled with when that matters."""
+    return [(str(a.info.get("structure_id", "")), structure_hash(a, labels=labels)) for a in structures]

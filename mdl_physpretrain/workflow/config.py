@@ -19,7 +19,7 @@ from mdl_physpretrain.option_types import (
     Sources,
     none_as_text,
 )
-from mdl_physpretrain.recipe import Augment, Finetune, Pretrain, Teacher
+from mdl_physpretrain.recipe import Augment, Backbone, Finetune, Pretrain, Teacher
 from mdl_physpretrain.workflow.md_options import MD, Probe
 
 __all__ = ["Arm", "RunConfig"]
@@ -77,16 +77,6 @@ class Data(Section):
         return self
 
 
-class Backbone(Section):
-    """The network that is trained."""
-
-    name: str = Field(default="cgcnn", description="Registered model.")
-    args: dict[str, Any] = Field(default_factory=dict, description="Constructor arguments, e.g. cutoff (Å).")
-    core: Annotated[Core, BeforeValidator(none_as_text)] = Field(
-        default="none", description="'zbl' adds a fixed ZBL repulsion, unless an arm says otherwise."
-    )
-
-
 class Arm(Section):
     """One way of training that the run compares with the others."""
 
@@ -110,8 +100,8 @@ class Arm(Section):
 
     def changes(self) -> dict[str, Any]:
         """What the arm does otherwise than ``finetune`` says."""
-        own = {k: getattr(self, k) for k in ("optimizer", "epochs", "learning_rate")}
-        return {k: v for k, v in own.items() if v is not None}
+        options = {k: getattr(self, k) for k in ("optimizer", "epochs", "learning_rate")}
+        return {k: v for k, v in options.items() if v is not None}
 
 
 class RunConfig(Section):
@@ -121,7 +111,7 @@ class RunConfig(Section):
     output: str | None = Field(default=None, description="Run folder; default: runs/<name of the file>.")
     preset: Literal["default", "paper"] = Field(default="default", description="'paper': exactly the paper's settings.")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        default=[0, 1, 2, 3, 4], min_length=1, description="Of the students."
+        default=[0, 1, 2, 3, 4], min_length=1, description="Of the networks."
     )
     device: str = Field(
         default="auto",

@@ -5,7 +5,6 @@ Errors name the file and line, the dotted place and the nearest valid key.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.recipe import PRESETS
+from mdl_physpretrain.option_types import Place, option_fields, problems
+from mdl_physpretrain.recipe import merge, over_preset
 from mdl_physpretrain.workflow.config import RunConfig
 
-__all__ = ["build_config", "dump_config", "load_config", "load_layers", "merge", "schema_rows"]
-
-Place = tuple[str | int, ...]
+__all__ = ["build_config", "dump_config", "load_config", "load_layers", "schema_rows"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -113,38 +111,13 @@ def build_config(content: Mapping[str, Any], *, source: _Source | None = None, b
         Naming every wrong key and value.
     """
     source = source or _Source()
-    preset = content.get("preset", "default")
-    below = _below(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, content)
     try:
-        config = RunConfig.model_validate(merge(below, content))
+        config = RunConfig.model_validate(over_preset(content))
     except ValidationError as error:
-        problems = [_sentence(e, source) for e in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+        raise ConfigError(problems(error, RunConfig, line_of=source.of)) from None
     if base is not None:
         _absolute(config, base)
     return config
-
-
-def _below(preset: Mapping[str, Any], content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A preset's options; those of its own backbone are no other network's."""
-    own, chosen = preset.get("backbone", {}), content.get("backbone")
-    name = chosen.get("name") if isinstance(chosen, Mapping) else None
-    if name in (None, own.get("name")):
-        return preset
-    return {**preset, "backbone": {k: v for k, v in own.items() if k not in ("name", "args")}}
-
-
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``above`` over ``below``, mappings key by key, anything else replaced.
-
-    ``arms`` is replaced as a whole: a file that lists arms means these.
-    """
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        mappings = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(old, value) if mappings and key != "arms" else value  # type: ignore[arg-type]
-    return merged
 
 
 def dump_config(config: RunConfig) -> str:
@@ -154,20 +127,10 @@ def dump_config(config: RunConfig) -> str:
 
 def schema_rows() -> Iterator[tuple[str, str, str, str]]:
     """Every option: dotted key, type, default, description."""
-
-    def walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
-        for name, field in model.model_fields.items():
-            inner = _submodel(field.annotation)
-            mapping = get_origin(field.annotation) is dict
-            if inner is not None and get_origin(field.annotation) is not list:
-                yield from walk(inner, f"{prefix}{name}.{'<name>.' if mapping else ''}")
-                continue
-            kind = _kind(field.annotation)
-            default = field.get_default(call_default_factory=True)
-            text = yaml.safe_dump(list(default) if isinstance(default, tuple) else default, default_flow_style=True)
-            yield f"{prefix}{name}", kind, text.split("\n")[0], field.description or ""
-
-    yield from walk(RunConfig, "")
+    for key, field in option_fields(RunConfig):
+        default = field.get_default(call_default_factory=True)
+        text = yaml.safe_dump(list(default) if isinstance(default, tuple) else default, default_flow_style=True)
+        yield key, _kind(field.annotation), text.split("\n")[0], field.description or ""
 
 
 def _kind(annotation: Any) -> str:
@@ -257,62 +220,6 @@ def _override(content: dict[str, Any], word: str, source: _Source) -> None:
     source.lines[tuple(names)] = f"option {word!r}"
 
 
-def _sentence(error: Any, source: _Source) -> str:
-    place: Place = tuple(p for p in error["loc"] if p != "[key]")
-    line = source.of(place)
-    start = f"{line}: " if line else ""
-    kind, value = error["type"], error.get("input")
-    if kind == "extra_forbidden":
-        return f"{start}unknown key {_dotted(place)!r}{_hint(place)}"
-    if kind == "missing":
-        return f"{start}{_dotted(place)} is required"
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    shown = "" if isinstance(value, (dict, BaseModel)) and kind == "value_error" else f", not {value!r}"
-    near = difflib.get_close_matches(value, _choices(error), n=1, cutoff=0.5) if isinstance(value, str) else []
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{start}{_dotted(place) or 'configuration'}: {message}{shown}{hint}"
-
-
-def _choices(error: Any) -> list[str]:
-    expected = str(error.get("ctx", {}).get("expected", ""))
-    return [word.strip(" '") for part in expected.split(",") for word in part.split(" or ")]
-
-
-def _hint(place: Place) -> str:
-    """The nearest valid key, here or in another section."""
-    key, above = str(place[-1]), place[:-1]
-    here = _fields(above)
-    lowered = {name.lower(): name for name in here}
-    near = difflib.get_close_matches(key.lower().replace("-", "_"), lowered, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {_dotted((*above, lowered[near[0]]))!r}?"
-    elsewhere = [p for p, *_ in schema_rows() if p.rsplit(".", 1)[-1] == key] + [s for s in _fields(()) if s == key]
-    if elsewhere:
-        return f"; it belongs elsewhere: {', '.join(repr(p) for p in elsewhere)}"
-    return f"; valid keys here: {', '.join(here)}" if here else ""
-
-
-def _fields(place: Place) -> list[str]:
-    """Names of the keys that are valid under a place."""
-    model: type[BaseModel] = RunConfig
-    names = list(place)
-    while names:
-        field = model.model_fields.get(str(names.pop(0)))
-        inner = None if field is None else _submodel(field.annotation)
-        if field is None or inner is None:
-            return []
-        if get_origin(field.annotation) in (dict, list) and names:
-            names.pop(0)  # the arm's own name, the place in the list
-        model = inner
-    return list(model.model_fields)
-
-
-def _submodel(annotation: Any) -> type[BaseModel] | None:
-    candidates = [annotation, *get_args(annotation)]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-
-
 def _dotted(place: Place) -> str:
     return ".".join(str(p) for p in place)
 
@@ -320,7 +227,7 @@ def _dotted(place: Place) -> str:
 def _absolute(config: RunConfig, base: Path) -> None:
     """Make relative paths absolute: of the working folder, else of the file's folder."""
 
-    def found(text: str) -> str:
+    def absolute(text: str) -> str:
         path = Path(text).expanduser()
         magic = any(c in text for c in "*?[")
         for root in (Path.cwd(), base):
@@ -330,10 +237,10 @@ def _absolute(config: RunConfig, base: Path) -> None:
                 return str(root / path)
         return str(path)
 
-    def sources(given: list[str] | None, words: set[str]) -> list[str] | None:
-        if given is None:
+    def sources(names: list[str] | None, words: set[str]) -> list[str] | None:
+        if names is None:
             return None
-        return [s if s in words or s.startswith("load-atoms:") else found(s) for s in given]
+        return [s if s in words or s.startswith("load-atoms:") else absolute(s) for s in names]
 
     data, words = config.data, {"demo"}
     data.source, data.train = sources(data.source, words), sources(data.train, words)
@@ -341,4 +248,4 @@ def _absolute(config: RunConfig, base: Path) -> None:
     config.md.source = sources(config.md.source, {"demo", "train", "val", "test"}) or []
     config.md.reference = sources(config.md.reference, set())
     if config.teacher.checkpoint is not None:
-        config.teacher.checkpoint = found(config.teacher.checkpoint)
+        config.teacher.checkpoint = absolute(config.teacher.checkpoint)

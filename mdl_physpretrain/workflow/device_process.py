@@ -14,16 +14,10 @@ import sys
 from pathlib import Path
 
 from mdl_physpretrain.errors import PhysPretrainError
-from mdl_physpretrain.workflow.config import RunConfig
 
-__all__ = ["is_first_rank", "needs_own_process", "run_alone"]
+__all__ = ["is_first_rank", "run_alone"]
 
 RESULT = ".stages/alone.json"
-
-
-def needs_own_process(config: RunConfig, stage: str) -> bool:
-    """Whether a stage trains on several devices."""
-    return stage in ("pretrain", "finetune") and str(config.devices) != "1"
 
 
 def is_first_rank() -> bool:

@@ -17,18 +17,18 @@ import torch
 
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import dump_config
 from mdl_physpretrain.workflow.plan import external_inputs
-from mdl_physpretrain.workflow.records import write_atomic
-from mdl_physpretrain.workflow.teacher import calculator_factory
 
 if TYPE_CHECKING:
-    from mdl_physpretrain.workflow.plan import Task
+    from mdl_physpretrain.workflow.task import Task
 
-__all__ = ["describe", "preflight", "write_timings"]
+__all__ = ["describe", "environment", "preflight", "write_timings"]
 
 PACKAGES = ("torch", "lightning", "numpy", "ase", "vesin", "pandas", "pydantic", "chgnet", "load-atoms")
 
@@ -78,7 +78,7 @@ def preflight(config: RunConfig) -> None:
 def describe(config: RunConfig, folder: Path) -> None:
     """Write config.yaml, environment.json and README.md."""
     write_atomic(folder / "config.yaml", dump_config(config))
-    write_atomic(folder / "environment.json", json.dumps(_environment(config), indent=1))
+    write_atomic(folder / "environment.json", json.dumps(environment(sys.argv, config.seeds), indent=1))
     write_atomic(folder / "README.md", _readme(config, folder))
 
 
@@ -92,7 +92,8 @@ def write_timings(folder: Path, tasks: Sequence[Task], status: Mapping[str, str]
     write_atomic(folder / "timings.json", json.dumps(rows, indent=1))
 
 
-def _environment(config: RunConfig) -> dict[str, Any]:
+def environment(command: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """Versions, machine and command of ``environment.json``."""
     packages = {}
     for name in PACKAGES:
         try:
@@ -108,9 +109,9 @@ def _environment(config: RunConfig) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "threads": torch.get_num_threads(),
         "packages": packages,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(command[0]).name, *command[1:]] if command else [],
         "last_call": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "seeds": config.seeds,
+        "seeds": list(seeds),
     }
 
 
@@ -159,6 +160,7 @@ MD: {simulations}.
 | `physicality.csv` | verdicts of all seeds and arms |
 | `diatomics.csv` | energy and force of two atoms alone (Å, eV, eV/Å); `diatomic_flags.csv` what is wrong with them |
 | `compression.csv` | energy of compressed test structures (eV/atom); `compression_flags.csv` what is wrong with it |
+| `msd.csv`, `diffusion.csv` | mean squared displacement (ps, Å²), and diffusion coefficients (Å²/ps, cm²/s) |
 | `rdf.csv`, `rdf_errors.csv` | radial distribution functions of trajectories, and their error against `md.reference` |
 | `nve.csv` | drift of the total energy in NVE (meV/atom/ps) |
 | `alignment.csv` | angle between the forces of networks and EAM on every atom of test structures (degrees) |

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Sources
+from mdl_physpretrain.probes.registry import option_fields
+from mdl_physpretrain.recipe import MolecularDynamics
 from mdl_physpretrain.stability.limits import Limits
 
 __all__ = ["MD", "Condition", "Probe", "Simulation"]
@@ -34,34 +36,8 @@ class Condition(Section):
         return {name: value for name, value in self if value is not None}
 
 
-class Simulation(Section):
+class Simulation(MolecularDynamics):
     """One molecular dynamics of finished potentials."""
-
-    ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin, Berendsen, velocity Verlet.")
-    temperature: NotNegative = Field(default=300.0, description="K.")
-    timestep: Positive = Field(default=1.0, description="fs.")
-    steps: int = Field(default=1000, ge=0, description="Number of steps.")
-    n_structures: Count | None = Field(default=100, description="At most so many starting structures (random choice).")
-    source: Sources = Field(default=["test"], description="'test', 'val', 'train', or files of starting structures.")
-    max_atoms: Count | None = Field(default=None, description="Leave larger structures out.")
-    friction: NotNegative = Field(default=0.01, description="Langevin, 1/fs.")
-    pressure: float = Field(default=0.0, allow_inf_nan=False, description="eV/Å³ (1 GPa = 0.00624).")
-    taut: Positive = Field(default=500.0, description="Berendsen thermostat, fs.")
-    taup: Positive = Field(default=1000.0, description="Berendsen barostat, fs.")
-    compressibility: Positive | None = Field(default=None, description="Å³/eV; null: that of water.")
-    engine: Literal["auto", "ase", "batched"] = Field(default="auto", description="Who integrates.")
-    stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(
-        default=["overlap", "nan", "explosion"], description="Events that end a trajectory."
-    )
-    lindemann_variant: Literal["literature", "printed"] = Field(
-        default="literature", description="With the root, or without."
-    )
-    interval: Count = Field(default=1, description="Steps between two looks at overlap and Lindemann.")
-    trace_interval: Count = Field(default=10, description="Steps between two points of the traces.")
-    trajectory_interval: Count | None = Field(
-        default=None, description="Steps between frames on disk; null: no trajectories."
-    )
-    skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
 
     def simulation(self, trajectories: Path) -> dict[str, Any]:
         """Keyword arguments of :func:`mdl_physpretrain.dynamics.simulate`, but for seed and progress.
@@ -116,20 +92,19 @@ class MD(Simulation):
         The label, such as ``"npt-750K"``, is empty for the first: files of the
         others are ``<arm>@<label>``.
         """
-        found = {"": self}
-        own = {(self.ensemble, self.temperature)}
+        by_label = {"": self}
+        kinds = {(self.ensemble, self.temperature)}
         for condition in self.also:
             changed = self.model_copy(update={**condition.changes(), "also": []})
             kind = (changed.ensemble, changed.temperature)
-            if kind not in own:
-                found[f"{changed.ensemble}-{changed.temperature:g}K"] = changed
-            own.add(kind)
-        return found
+            if kind not in kinds:
+                by_label[f"{changed.ensemble}-{changed.temperature:g}K"] = changed
+            kinds.add(kind)
+        return by_label
 
 
-class Probe(Section):
-    """What a finished potential is asked besides MD."""
+_PROBE_OPTIONS: Any = option_fields(without=MD.model_fields)
 
-    n_compressed: int = Field(
-        default=8, ge=0, description="Test structures that are compressed to 0.7 of their length."
-    )
+
+class Probe(_PROBE_OPTIONS):
+    """What a finished potential is asked besides MD: the options of all probes."""

@@ -3,76 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mdl_physpretrain.report import write_report
+from mdl_physpretrain.files import file_hash
+from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.probes.base import Probe
+from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.data import prepare
-from mdl_physpretrain.workflow.evaluation import (
-    collect_errors,
-    collect_md,
-    compare_rdfs,
-    evaluate_arm,
-    evaluate_tables,
-    md_file,
-    md_tables,
-    simulate_arm,
-)
-from mdl_physpretrain.workflow.records import file_hash
-from mdl_physpretrain.workflow.teacher import JOURNAL, TEACHER, label_augmented, teach
-from mdl_physpretrain.workflow.training import LABELLED, arm_folder, finetune_arm, pretrain_folder, pretrain_student
+from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, TEACHER, arm_folder, md_file, pretrain_folder
+from mdl_physpretrain.workflow.run_suite import RunSuite
+from mdl_physpretrain.workflow.stages.collect import collect, collected_kinds
+from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
+from mdl_physpretrain.workflow.stages.finetune import finetune_arm
+from mdl_physpretrain.workflow.stages.frames import read_frames
+from mdl_physpretrain.workflow.stages.labels import label_augmented
+from mdl_physpretrain.workflow.stages.md import simulate_potential
+from mdl_physpretrain.workflow.stages.prepare import prepare
+from mdl_physpretrain.workflow.stages.pretrain import pretrain_network
+from mdl_physpretrain.workflow.stages.report import report
+from mdl_physpretrain.workflow.stages.teacher import teach
+from mdl_physpretrain.workflow.task import Task
 
-__all__ = ["STAGES", "Task", "external_inputs", "plan", "report"]
+__all__ = ["STAGES", "external_inputs", "plan", "probe_modules"]
 
 #: In the order of the method; ``--only`` and ``--from`` name these.
 STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "evaluate", "md", "report")
-
-Work = Callable[[RunConfig, Path, bool], list[str]]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A piece of work that is done, skipped or resumed as a whole.
-
-    Attributes
-    ----------
-    name
-        Unique, e.g. ``"finetune seed 0 baseline"``.
-    stage
-        One of :data:`STAGES`.
-    work
-        Called with configuration, run folder, and whether to show progress;
-        returns the files it wrote, relative to the run folder. Picklable.
-    section
-        The part of the configuration that the result depends on.
-    inputs
-        Files it reads: relative ones of the run folder (which may be absent),
-        absolute ones of the user.
-    needs
-        Names of the tasks that write them.
-    scratch
-        Files and folders that an interrupted attempt leaves to go on with.
-        Rooms of the package whose source the result depends on.
-    fixed
-        Further named hashes.
-    parallel
-        Whether it may run in a worker process beside others.
-    """
-
-    name: str
-    stage: str
-    work: Work
-    section: Any
-    inputs: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    scratch: tuple[str, ...] = ()
-    fixed: tuple[tuple[str, str], ...] = field(default=())
-    parallel: bool = False
-
 
 _DATA = tuple(f"data/{name}.extxyz" for name in ("train", "val", "test"))
 
@@ -86,16 +44,12 @@ def plan(config: RunConfig) -> list[Task]:
     tasks += _teaching(config)
     for seed in config.seeds:
         tasks += _trainings(config, seed)
+    judge = RunSuite(config, Path())
     for seed in config.seeds:
-        tasks += _judgements(config, seed)
-    tasks += _collections(config, tasks)
-    tasks.append(_report(config, tasks))
+        tasks += _judgements(config, judge, seed)
+    tasks += _collections(config, judge, tasks)
+    tasks.append(_report(config, judge, tasks))
     return tasks
-
-
-def report(config: RunConfig, folder: Path, show: bool) -> list[str]:
-    """The HTML report."""
-    return [str(write_report(folder).relative_to(folder))]
 
 
 def external_inputs(sources: Sequence[str] | None) -> tuple[list[str], list[tuple[str, str]]]:
@@ -140,13 +94,20 @@ def _teaching(config: RunConfig) -> list[Task]:
         more = (str(Path(teacher.checkpoint).resolve()),) if teacher.checkpoint else ()
         if teacher.checkpoint:
             own = {"checkpoint": True}
-        tasks.append(Task("teacher", "teacher", teach, own, (*_DATA, *more), ("prepare",)))
+        tasks.append(
+            Task("teacher", "teacher", teach, own, (*_DATA, *more), ("prepare",), modules=_model_modules("eam"))
+        )
         inputs = (train, TEACHER)
     else:
         section = [section, teacher.calculator, teacher.calculator_args]
     if config.uses_labels:
         needs = ("prepare", *(t.name for t in tasks))
-        tasks.append(Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,)))
+        modules = (
+            _model_modules("eam") if teacher.calculator is None else (teacher.calculator.partition(":")[0],)
+        )  # fmt: skip
+        tasks.append(
+            Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), modules=modules)
+        )  # fmt: skip
     return tasks
 
 
@@ -161,12 +122,14 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
             Task(
                 name=_pretrain_name(seed, core),
                 stage="pretrain",
-                work=partial(pretrain_student, seed=seed, core=core),
+                work=partial(pretrain_network, seed=seed, core=core),
                 section=[*common, *backbone, core, config.pretrain.model_dump(), config.data.seed, foreign],
                 inputs=(LABELLED, "data/train.extxyz"),
                 needs=("prepare", "augment"),
                 scratch=(pretrain_folder(seed, core),),
+                modules=_network_modules(config, core, "none"),
                 parallel=True,
+                own_process=str(config.devices) != "1",
             )
         )
     for name, arm in config.arms.items():
@@ -193,91 +156,132 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
                 inputs=tuple(inputs),
                 needs=tuple(needs),
                 scratch=(arm_folder(seed, name),),
+                modules=_network_modules(config, core, arm.hybrid),
                 parallel=True,
+                own_process=str(config.devices) != "1",
             )
         )
     return tasks
 
 
-def _judgements(config: RunConfig, seed: int) -> list[Task]:
+def _judgements(config: RunConfig, judge: RunSuite, seed: int) -> list[Task]:
     tasks = []
-    for name in config.arms:
+    files, named = external_inputs(config.md.source)
+    suite: dict[str, Any] = {"suite": RunSuite}
+    for name, arm in config.arms.items():
         best, trained = f"{arm_folder(seed, name)}/best.pt", f"finetune seed {seed} {name}"
         taught = ("teacher",) if config.uses_eam else ()
+        models = _network_modules(config, config.core_of(name), arm.hybrid)
         common: dict[str, Any] = {"needs": ("prepare", trained, *taught), "parallel": True}
+        suite |= {"arm": name, "seed": seed}
+        probes = judge.probes("potential", "labels", *(("eam",) if config.uses_eam else ()))
         tasks.append(
             Task(
                 name=f"evaluate seed {seed} {name}",
                 stage="evaluate",
-                work=partial(evaluate_arm, seed=seed, arm=name),
-                section=[seed, name, config.data.seed, config.probe.model_dump()],
+                work=partial(evaluate_potential, **suite, probes=tuple(probe.name for probe in probes)),
+                section=[seed, name, config.data.seed, _asked(probes)],
                 inputs=(*_DATA, best, *((TEACHER,) if config.uses_eam else ())),
+                modules=(*models, *probe_modules(probes), *(_model_modules("eam") if config.uses_eam else ())),
                 **common,
             )
         )
-        files, named = external_inputs(config.md.source)
         for label, md in config.md.conditions().items():
             start = md_file(seed, name, label)
+            probes = judge.probes("simulation", md.ensemble)
+            options = md.model_dump(exclude={"source", "reference", "also", "r_max"})
             tasks.append(
                 Task(
                     name=f"md seed {seed} {name}" + (f" {label}" if label else ""),
                     stage="md",
-                    work=partial(simulate_arm, seed=seed, arm=name, label=label),
-                    section=[seed, config.data.seed, md.model_dump(exclude={"source", "reference", "also", "r_max"})],
+                    work=partial(simulate_potential, **suite, label=label),
+                    section=[seed, config.data.seed, options, _asked(probes)],
                     inputs=(*files, best),
-                    scratch=(f"{start}.parts", f"{start}.runs.npz", f"{start}.trajectories"),
+                    scratch=(f"{start}.runs.npz", f"{start}.trajectories"),
                     fixed=tuple(named),
+                    modules=(*models, *probe_modules(probes)),
                     **common,
                 )
             )
-        if config.md.trajectory_interval is not None:
-            tasks.append(_rdfs(config, seed, name))
+        references, others = external_inputs(config.md.reference)
+        for probe in judge.probes("frames"):
+            tasks.append(
+                Task(
+                    name=f"md seed {seed} {name} {probe.name}",
+                    stage="md",
+                    work=partial(read_frames, **suite, probe=probe.name),
+                    section=[_asked([probe]), config.md.n_structures, config.md.max_atoms, config.data.seed],
+                    inputs=(*files, *references, f"{md_file(seed, name)}.runs.npz"),
+                    needs=(f"md seed {seed} {name}",),
+                    fixed=tuple(named + others),
+                    modules=probe_modules([probe]),
+                    parallel=True,
+                )
+            )
     return tasks
 
 
-def _rdfs(config: RunConfig, seed: int, arm: str) -> Task:
-    sources, named = external_inputs(config.md.source)
-    references, others = external_inputs(config.md.reference)
-    return Task(
-        name=f"md seed {seed} {arm} rdf",
-        stage="md",
-        work=partial(compare_rdfs, seed=seed, arm=arm),
-        section=[config.md.r_max, config.md.n_structures, config.md.max_atoms, config.data.seed],
-        inputs=(*sources, *references, f"{md_file(seed, arm)}.runs.npz"),
-        needs=(f"md seed {seed} {arm}",),
-        fixed=tuple(named + others),
-        parallel=True,
-    )
-
-
-def _collections(config: RunConfig, tasks: Sequence[Task]) -> list[Task]:
+def _collections(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> list[Task]:
     """The tables of all seeds and arms together."""
-    each = [(s, a) for s in config.seeds for a in config.arms]
-    evaluated = [f"seed-{s}/evaluate/{a}.{kind}.csv" for s, a in each for kind in evaluate_tables(config)]
-    conditions = config.md.conditions()
-    simulated = [f"{md_file(s, a, label)}.csv" for s, a in each for label in conditions]
-    simulated += [f"{md_file(s, a, label)}.{kind}.csv" for s, a in each for kind, label in md_tables(config)]
-    shown = [[x.ensemble, x.temperature, x.timestep, x.steps] for x in conditions.values()]
-    names = [config.seeds, list(config.arms)]
-    found = []
-    for stage, work, files, section in (
-        ("evaluate", collect_errors, evaluated, names),
-        ("md", collect_md, simulated, [*names, shown]),
-    ):
-        needs = tuple(t.name for t in tasks if t.stage == stage)
-        found.append(Task(stage, stage, work, section, tuple(files), needs))
-    return found
+    shown = [judge.conditions(label) for label in config.md.conditions()]
+    tables = table_kinds()
+    collections = []
+    for stage, asked_of in (("evaluate", ("potential",)), ("md", ("simulation", "frames"))):
+        kinds = collected_kinds(judge, asked_of)
+        probes = [judge.probe(tables[kind].name) for kind in kinds]
+        inputs = [
+            judge.table_file(probe, kind, cell)
+            for kind, probe in zip(kinds, probes, strict=True)
+            for cell in judge.cells(probe)
+        ]
+        collections.append(
+            Task(
+                stage,
+                stage,
+                partial(collect, suite=RunSuite, asked_of=asked_of),
+                [config.seeds, list(config.arms), shown if stage == "md" else None],
+                tuple(inputs),
+                tuple(t.name for t in tasks if t.stage == stage),
+                modules=probe_modules(probes),
+            )
+        )
+    return collections
 
 
-def _report(config: RunConfig, tasks: Sequence[Task]) -> Task:
-    inputs = [f"{kind}.csv" for kind in (*evaluate_tables(config), *(name for name, _ in md_tables(config)))]
-    inputs += ["physicality.csv", "data/summary.json", "teacher/decomposition.csv"]
+def _report(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> Task:
+    kinds = collected_kinds(judge, ("potential", "simulation", "frames"))
+    inputs = [f"{kind}.csv" for kind in kinds]
+    inputs += ["data/summary.json", "teacher/decomposition.csv"]
     inputs += ["teacher/errors.json", "teacher/examination.json", "teacher/curves.csv", "teacher/history.csv"]
     inputs += ["augment/filter.json", "augment/min_distances.csv"]
     inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]
     needs = tuple(t.name for t in tasks)
     section = hashlib.sha256(config.model_dump_json(exclude={"output"}).encode()).hexdigest()
-    return Task("report", "report", report, section, tuple(inputs), needs)
+    probes = [cls() for cls in table_kinds().values()]
+    return Task("report", "report", report, section, tuple(inputs), needs, modules=probe_modules(probes))
+
+
+def probe_modules(probes: Sequence[Probe]) -> tuple[str, ...]:
+    """Modules of probes, which are looked up by name."""
+    return tuple(dict.fromkeys(type(probe).__module__ for probe in probes))
+
+
+def _asked(probes: Sequence[Probe]) -> Mapping[str, Any]:
+    """Names and options of probes."""
+    return {probe.name: probe.options.model_dump() for probe in probes}
+
+
+def _model_modules(*names: str) -> tuple[str, ...]:
+    """Modules of potentials, which are looked up by name."""
+    return tuple(model_class(name).__module__ for name in names)
+
+
+def _network_modules(config: RunConfig, core: str, hybrid: str) -> tuple[str, ...]:
+    """Modules of all potentials that an arm's network is made of."""
+    parts = [config.backbone.name]
+    parts += ["zbl"] if core == "zbl" else []
+    parts += ["eam"] if hybrid != "none" else []
+    return _model_modules(*parts, *(["sum"] if len(parts) > 1 else []))
 
 
 def _pretrain_name(seed: int, core: str) -> str:

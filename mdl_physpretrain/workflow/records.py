@@ -1,38 +1,27 @@
-"""When a stage may be skipped, resumed, or must start afresh.
+"""Store of a run's or check's tasks: when one may be skipped, resumed, or must start afresh.
 
 A task's *fingerprint* is a hash of the configuration it depends on, of the
-contents of its input files, and of the source of the rooms it uses (without
-comments and docstrings). When it is done, ``.stages/<task>.json`` is written
-with the fingerprint and the hashes of its outputs; while it is at work,
+contents of its input files, and of the source of all modules that it reaches
+(without comments and docstrings). When it is done, ``.stages/<task>.json`` is
+written with the fingerprint and the hashes of its outputs; while it is at work,
 ``.stages/<task>.started`` holds the fingerprint, so that what an interrupted
-task left behind is gone on with only if it belongs to the same work.
+task left behind is gone on with only if it belongs to the same work; else it
+moves to ``.replaced``. Single finished trajectories inside a task are stored by
+:mod:`mdl_physpretrain.dynamics.checkpoint`; nothing else is stored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Records", "file_hash", "fingerprint", "write_atomic"]
+from mdl_physpretrain.files import file_hash, write_atomic
 
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file that is complete or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+__all__ = ["Records", "fingerprint"]
 
 
 def fingerprint(section: Any, inputs: Iterable[tuple[str, str]], code: str) -> str:
@@ -78,7 +67,9 @@ class Records:
             self._hashes[key] = file_hash(path)
         return self._hashes[key]
 
-    def start(self, task: str, mark: str, scratch: Sequence[str], *, afresh: bool = False) -> bool:
+    def start(
+        self, task: str, mark: str, scratch: Sequence[str], *, afresh: bool = False, growing: bool = False
+    ) -> bool:
         """Note that a task begins; put away what belongs to other work.
 
         Parameters
@@ -89,6 +80,9 @@ class Records:
             Files and folders of the run folder that the task resumes from.
         afresh
             Never go on with what is there.
+        growing
+            What a finished task left is gone on with, too: there is more of
+            the same to do.
 
         Returns
         -------
@@ -97,6 +91,8 @@ class Records:
         """
         started = self._path(task, "started")
         known = started.read_text() if started.is_file() else None
+        if known is None and growing:
+            known = (self.read(task) or {}).get("basis")
         left = [self.folder / name for name in scratch if (self.folder / name).exists()]
         resumes = known == mark and not afresh and bool(left)
         self._path(task, "json").unlink(missing_ok=True)
@@ -105,13 +101,27 @@ class Records:
         write_atomic(started, mark)
         return resumes
 
-    def finish(self, task: str, mark: str, outputs: Iterable[str], seconds: float) -> None:
-        """Note that a task is done; from now on it is skipped."""
+    def finish(self, task: str, mark: str, outputs: Iterable[str], seconds: float, *, basis: str | None = None) -> None:
+        """Note that a task is done; from now on it is skipped.
+
+        Parameters
+        ----------
+        task, mark
+            Name and fingerprint.
+        outputs
+            Files of the folder.
+        seconds
+            Time that it took.
+        basis
+            Fingerprint without what may grow.
+        """
         known = {}
         for name in outputs:
             state = (self.folder / name).stat()
             known[name] = {"sha256": self.hash(name), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
         record = {"task": task, "fingerprint": mark, "seconds": round(seconds, 3), "outputs": known}
+        if basis is not None:
+            record["basis"] = basis
         write_atomic(self._path(task, "json"), json.dumps(record, indent=1))
         self._path(task, "started").unlink(missing_ok=True)
 

@@ -6,19 +6,19 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
-from mdl_physpretrain.source_graph import dependencies, source_hash
+from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.device_process import needs_own_process
 from mdl_physpretrain.workflow.folder import describe, preflight, write_timings
 from mdl_physpretrain.workflow.lock import locked, prepare_folder
-from mdl_physpretrain.workflow.plan import STAGES, Task, plan
+from mdl_physpretrain.workflow.plan import STAGES, plan
 from mdl_physpretrain.workflow.records import Records, fingerprint
+from mdl_physpretrain.workflow.task import Task
 from mdl_physpretrain.workflow.workers import Inline, Workers
 
-__all__ = ["RunResult", "execute", "run_pipeline", "selected_stages"]
+__all__ = ["RunResult", "execute", "run_pipeline", "selected_stages", "task_fingerprint"]
 
 ABSENT = "absent"
 Listener = Callable[[str, Task, float], None]
@@ -34,7 +34,8 @@ class RunResult:
         The run folder.
     status
         Of each task: ``"done"``, ``"resumed"`` (and done), ``"skipped"``
-        (unchanged), or ``"not selected"``.
+        (unchanged), ``"not selected"``, or ``"failed"`` (and so did what
+        needed it).
     seconds
         Time each task took when it was done.
     """
@@ -98,11 +99,11 @@ def run_pipeline(
         raise ConfigError(f"jobs must be at least 1, not {jobs}")
     folder = Path(output or config.output or "runs/run")
     prepare_folder(folder)
-    if needs_own_process(config, "finetune"):
-        jobs = 1  # one training already has all devices
     with locked(folder):
         preflight(config)
         tasks = plan(config)
+        if any(task.own_process for task in tasks):
+            jobs = 1  # one training already has all devices
         describe(config, folder)
         result = RunResult(folder)
         records = Records(folder)
@@ -138,17 +139,32 @@ def selected_stages(only: str | None, start: str | None) -> frozenset[str]:
 
 def execute(
     tasks: Sequence[Task],
-    config: RunConfig,
+    config: Any,
     records: Records,
     result: RunResult,
     *,
-    chosen: Iterable[str] = STAGES,
+    chosen: Iterable[str] | None = None,
     force: bool = False,
     jobs: int = 1,
     progress: bool = False,
     listener: Listener | None = None,
+    tolerate: Callable[[Task, Exception], bool] | None = None,
 ) -> None:
     """Do tasks in the order of their needs, ``jobs`` at a time.
+
+    Parameters
+    ----------
+    tasks, config, records
+        What to do, what the work is called with, and what is known.
+    result
+        Gets status and seconds of every task.
+    chosen
+        Stages; default: all.
+    force, jobs, progress, listener
+        See :func:`run_pipeline`.
+    tolerate
+        Called with a task and the error it ended with: whether the others go
+        on (but for those that need it).
 
     Raises
     ------
@@ -156,13 +172,14 @@ def execute(
         Of the first task that failed, with its name; tasks at work beside it
         are ended (they go on from their checkpoints next time).
     """
-    chosen = frozenset(chosen)
+    chosen = frozenset(task.stage for task in tasks) if chosen is None else frozenset(chosen)
     tell = listener or (lambda event, task, seconds: None)
     waiting = list(tasks)
     # a report is made of what there is
     needed = {name for t in tasks if t.stage in chosen and t.stage != "report" for name in t.needs}
     settled: set[str] = set()
-    marks: dict[str, str] = {}
+    failed: set[str] = set()
+    marks: dict[str, tuple[str, str | None]] = {}
     pool = Workers(jobs) if jobs > 1 else Inline()
 
     def settle(task: Task, status: str, seconds: float, event: str) -> None:
@@ -176,53 +193,71 @@ def execute(
             if ready:
                 task = pool.first(ready)
                 waiting.remove(task)
+                if not failed.isdisjoint(task.needs):
+                    failed.add(task.name)
+                    settle(task, "failed", 0.0, "fail")
+                    continue
                 if task.stage not in chosen:
                     if task.name in needed:
                         _require(task, records)
-                    known = records.read(task.name)
-                    settle(task, "not selected", known["seconds"] if known else 0.0, "leave")
+                    record = records.read(task.name)
+                    settle(task, "not selected", record["seconds"] if record else 0.0, "leave")
                     continue
-                mark = _fingerprint(task, records)
-                known = None if force else records.done(task.name)
-                if known is not None and known["fingerprint"] == mark:
-                    settle(task, "skipped", known["seconds"], "skip")
+                mark = task_fingerprint(task, records)
+                record = None if force else records.done(task.name)
+                if record is not None and record["fingerprint"] == mark:
+                    settle(task, "skipped", record["seconds"], "skip")
                     continue
-                resumes = records.start(task.name, mark, task.scratch, afresh=force)
+                basis = task_fingerprint(task, records, growing=False) if task.growing else None
+                resumes = records.start(
+                    task.name, basis or mark, task.scratch, afresh=force, growing=basis is not None
+                )  # fmt: skip
                 result.status[task.name] = "resumed" if resumes else "done"
                 tell("resume" if resumes else "start", task, 0.0)
-                marks[task.name] = mark
+                marks[task.name] = mark, basis
                 pool.submit(task, config, records.folder, progress)
                 continue
-            for task, outputs, seconds in pool.finished():
-                records.finish(task.name, marks.pop(task.name), outputs, seconds)
-                settle(task, result.status[task.name], seconds, "done")
+            for outcome in pool.finished():
+                task, error = outcome.task, outcome.error
+                if error is not None:
+                    if tolerate is None or not tolerate(task, error):
+                        _raise_named(task, error)
+                    failed.add(task.name)
+                    settle(task, "failed", outcome.seconds, "fail")
+                    continue
+                mark, basis = marks.pop(task.name)
+                records.finish(task.name, mark, outcome.outputs, outcome.seconds, basis=basis)
+                settle(task, result.status[task.name], outcome.seconds, "done")
 
 
-def _fingerprint(task: Task, records: Records) -> str:
+def task_fingerprint(task: Task, records: Records, *, growing: bool = True) -> str:
+    """Hash of all that the result of a task depends on; of what may grow, too, or not."""
     hashes = []
     for name in task.inputs:
         path = records.folder / name
         hashes.append(
             (Path(name).name if Path(name).is_absolute() else name, records.hash(name) if path.is_file() else ABSENT)
         )
-    return fingerprint(
-        [task.stage, task.section], [*hashes, *task.fixed], source_hash(dependencies([_module(task.work)]))
-    )
+    items = [*hashes, *task.fixed, *(task.growing if growing else ())]
+    return fingerprint([task.stage, task.section], items, code_hash(task.code))
 
 
-def _module(work: Any) -> str:
-    """The module whose code a task is."""
-    return getattr(work, "func", work).__module__
+def _raise_named(task: Task, error: Exception) -> NoReturn:
+    """Raise the error with the task's name."""
+    if isinstance(error, PhysPretrainError):
+        raise PhysPretrainError(f"{task.name}: {error}") from error
+    error.add_note(f"(in {task.name})")
+    raise error
 
 
 def _require(task: Task, records: Records) -> None:
     """A stage that is not looked at must have left what a selected one needs."""
-    known = records.done(task.name)
-    if known is None:
+    record = records.done(task.name)
+    if record is None:
         raise PhysPretrainError(
             f"{task.name}: not done yet, or its files are gone or changed; run without --only and --from first"
         )
-    if known["fingerprint"] != _fingerprint(task, records):
+    if record["fingerprint"] != task_fingerprint(task, records):
         warnings.warn(
             f"{task.name}: out of date (other configuration, input or code), but taken as it is", stacklevel=2
         )

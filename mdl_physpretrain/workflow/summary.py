@@ -8,6 +8,10 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+from mdl_physpretrain.report.conditions import main_conditions
+from mdl_physpretrain.report.read import read_run
+from mdl_physpretrain.report.tables import still_physical_table
+
 __all__ = ["summary_table"]
 
 
@@ -29,22 +33,28 @@ def summary_table(folder: Path) -> Table | None:
     caption = f"errors on {split}, mean ± spread over seeds\nforces in eV/Å, total = 0.01 E + 50 F + 50 S"
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("arm", no_wrap=True)
-    for name in ("runs", "overlap", "Lindemann", "unphysical", "forces", "total"):
+    shares = _still_physical(folder)
+    times = [f"at {time:g} ps" for time in shares.columns]
+    for name in ("runs", "overlap", "Lindemann", "unphysical", *times, "forces", "total"):
         table.add_column(name, justify="right")
-    for arm in dict.fromkeys(runs["arm"]):
-        mine, known = runs[runs["arm"] == arm], errors[errors["arm"] == arm]
-        bad = ~mine["physical"].astype(bool)
-        counts = bad.groupby(mine["seed"]).sum()
-        table.add_row(
-            arm,
-            str(len(mine)),
-            str(int(mine["overlap"].sum())),
-            str(int(mine["lindemann_violation"].sum())),
-            f"{int(bad.sum())} ({' '.join(map(str, counts))})",
-            _spread(known["forces_mae"]),
-            _spread(known["total"]),
-        )
+    for arm, group in runs.groupby("arm", sort=False):
+        bad = ~group["physical"].astype(bool)
+        per_seed = " ".join(map(str, bad.groupby(group["seed"]).sum()))
+        counts = (len(group), int(group["overlap"].sum()), int(group["lindemann_violation"].sum()))
+        at_times = [f"{share:.0%}" for share in shares.loc[arm]] if len(times) else []
+        error = [_spread(errors.loc[errors["arm"] == arm, key]) for key in ("forces_mae", "total")]
+        table.add_row(str(arm), *map(str, counts), f"{int(bad.sum())} ({per_seed})", *at_times, *error)
     return table
+
+
+def _still_physical(folder: Path) -> pd.DataFrame:
+    """Share still physical in the main simulation, arms down and times (ps) across."""
+    run = read_run(folder)
+    table = still_physical_table(run)
+    if run.physicality is None or not len(table):
+        return pd.DataFrame()
+    table = table[table["condition"] == main_conditions(run.physicality)[0]]
+    return table.pivot(index="arm", columns="time", values="share").reindex(run.arms)
 
 
 def _spread(values: pd.Series) -> str:

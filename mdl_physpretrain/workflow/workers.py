@@ -9,23 +9,32 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.executors.processes import begin_worker, single_threaded
-from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.device_process import needs_own_process, run_alone
+from mdl_physpretrain.workflow.device_process import run_alone
 
 if TYPE_CHECKING:
-    from mdl_physpretrain.workflow.plan import Task, Work
+    from mdl_physpretrain.workflow.task import Task, Work
 
-__all__ = ["Inline", "Workers", "default_jobs"]
+__all__ = ["Inline", "Outcome", "Workers", "default_jobs"]
 
-Done: TypeAlias = "tuple[Task, list[str], float]"  # with its outputs and seconds
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: the files that it wrote and its time, or the error that it ended with."""
+
+    task: Task
+    outputs: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    error: Exception | None = None
 
 
 def default_jobs(n_tasks: int) -> int:
@@ -40,7 +49,7 @@ class Inline:
     """Does a task at once, in this process."""
 
     def __init__(self) -> None:
-        self._done: list[Done] = []
+        self._done: list[Outcome] = []
 
     def __enter__(self) -> Inline:
         return self
@@ -63,18 +72,15 @@ class Inline:
         """Which of several tasks to begin with."""
         return ready[0]
 
-    def submit(self, task: Task, config: RunConfig, folder: Path, progress: bool) -> None:
+    def submit(self, task: Task, config: Any, folder: Path, progress: bool) -> None:
         """Do it."""
         try:
-            if needs_own_process(config, task.stage):
-                began = time.perf_counter()
-                self._done.append((task, run_alone(folder, task.name), time.perf_counter() - began))
-            else:
-                self._done.append((task, *_timed(task.work, config, folder, progress)))
+            work = partial(_alone, name=task.name) if task.own_process else task.work
+            self._done.append(Outcome(task, *_timed(work, config, folder, progress)))
         except Exception as error:
-            _name(task, error)
+            self._done.append(Outcome(task, error=error))
 
-    def finished(self) -> list[Done]:
+    def finished(self) -> list[Outcome]:
         """Tasks done since the last call, with their outputs and seconds."""
         done, self._done = self._done, []
         return done
@@ -126,7 +132,7 @@ class Workers:
         """Tasks for the workers before those that occupy this process."""
         return next((t for t in ready if t.parallel), ready[0])
 
-    def submit(self, task: Task, config: RunConfig, folder: Path, progress: bool) -> None:
+    def submit(self, task: Task, config: Any, folder: Path, progress: bool) -> None:
         """Start a task."""
         if not task.parallel:
             self._inline.submit(task, config, folder, progress)
@@ -136,7 +142,7 @@ class Workers:
         assert self._pool is not None
         self._futures[self._pool.submit(_timed, task.work, config, folder, False)] = task
 
-    def finished(self) -> list[Done]:
+    def finished(self) -> list[Outcome]:
         """Tasks done since the last call; waits for one when all workers are busy."""
         if self._inline.busy or not self._futures:
             return self._inline.finished()
@@ -145,14 +151,14 @@ class Workers:
         for future in ready:
             task = self._futures.pop(future)
             try:
-                done.append((task, *future.result()))
+                done.append(Outcome(task, *future.result()))
             except BrokenProcessPool:
                 raise PhysPretrainError(
                     f"{task.name}: a worker process was ended from outside (out of memory?); "
                     "the same command goes on from here, fewer --jobs need less memory"
                 ) from None
             except Exception as error:
-                _name(task, error)
+                done.append(Outcome(task, error=error))
         return done
 
     def _start(self) -> None:
@@ -164,16 +170,12 @@ class Workers:
                 self._pool.submit(os.getpid)  # starts the processes while the environment is set
 
 
-def _timed(work: Work, config: RunConfig, folder: Path, progress: bool) -> tuple[list[str], float]:
+def _timed(work: Work, config: Any, folder: Path, progress: bool) -> tuple[list[str], float]:
     """Do a task where it is done, without the start of a worker in its time."""
     began = time.perf_counter()
     outputs = work(config, folder, progress)
     return outputs, time.perf_counter() - began
 
 
-def _name(task: Task, error: Exception) -> NoReturn:
-    """Raise the error with the task's name."""
-    if isinstance(error, PhysPretrainError):
-        raise PhysPretrainError(f"{task.name}: {error}") from error
-    error.add_note(f"(in {task.name})")
-    raise error
+def _alone(config: Any, folder: Path, progress: bool, *, name: str) -> list[str]:
+    return run_alone(folder, name)

@@ -26,7 +26,7 @@ def test_each_reason_is_counted(rocksalt):
     rocksalt[4].calc = None
     _set(rocksalt[5], stress=np.full(6, 0.6))
     rocksalt[6].positions[0] = rocksalt[6].positions[1] + [0.4, 0, 0]
-    result = filter_labels(rocksalt, max_stress=0.5, min_distance=0.5)
+    result = filter_labels(rocksalt, max_force=30.0, max_stress=0.5, min_distance=0.5)
     assert [a.info["structure_id"] for a in result.kept] == ["mgo-0", "mgo-7"]
     assert result.kept[0] is rocksalt[0]
     assert result.removed == [

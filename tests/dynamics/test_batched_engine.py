@@ -10,13 +10,14 @@ from ase.io import read
 
 from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.dynamics.assessment import assess
-from mdl_physpretrain.dynamics.batched import BatchedRun, split_batches
-from mdl_physpretrain.dynamics.forces import Evaluator
+from mdl_physpretrain.dynamics.batched_engine import BatchedRun, split_batches
 from mdl_physpretrain.dynamics.settings import MDSettings
-from mdl_physpretrain.dynamics.state import NoiseStream, structure_rng
+from mdl_physpretrain.dynamics.state import NoiseStream
+from mdl_physpretrain.dynamics.verlet_lists import VerletListForces
 from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
 from mdl_physpretrain.potentials import CGCNN, ZBL, ASECalculator, predict
 from mdl_physpretrain.stability.lindemann import LindemannAccumulator
+from mdl_physpretrain.structures.randomness import trajectory_rng
 
 
 def final(runs) -> dict[str, np.ndarray]:
@@ -36,8 +37,8 @@ def test_the_skin_never_misses_a_pair(ensemble, pressure, eam, mgo):
             run.step()
             if step % 3:
                 continue
-            inside = run.evaluator.edge_squared < eam.cutoff**2
-            found = torch.bincount(run.evaluator.edge_structure[inside], minlength=len(mgo)).tolist()
+            inside = run.forces.edge_squared < eam.cutoff**2
+            found = torch.bincount(run.forces.edge_structure[inside], minlength=len(mgo)).tolist()
             start = 0
             for k, atoms in enumerate(mgo):
                 own = run.state.positions[start : start + len(atoms)].numpy()
@@ -45,7 +46,7 @@ def test_the_skin_never_misses_a_pair(ensemble, pressure, eam, mgo):
                 edges, _ = neighbour_list(own, run.state.cells[k].numpy(), np.ones(3, bool), eam.cutoff)
                 assert found[k] == edges.shape[1], (step, k)
     least = len(mgo) if pressure < 0 else len(mgo) + 1  # in a growing cell the first list may last
-    assert least <= run.evaluator.rebuilds < 0.8 * len(mgo) * settings.steps
+    assert least <= run.forces.rebuilds < 0.8 * len(mgo) * settings.steps
     change = (torch.linalg.det(run.state.cells) / first_volume).numpy()
     if pressure:
         assert (np.abs(change - 1) > 0.05).all()
@@ -62,7 +63,7 @@ def test_near_pairs_hold_every_pair_as_short_as_the_first(ensemble, pressure, ea
         first = torch.as_tensor(run.monitor.first_distance)
         for _ in range(settings.steps):
             run.step()
-            evaluator = run.evaluator
+            evaluator = run.forces
             short = evaluator.edge_squared < first[evaluator.edge_structure].square()
             index, structure, squared = evaluator.near_pairs()
             found = squared < first[structure].square()
@@ -100,7 +101,7 @@ def test_nothing_that_is_kept_grows_with_the_number_of_steps(eam, mgo):
         for step in range(settings.steps):
             run.step()
             if step in (50, 100, 199):
-                sizes.add((kept(run), run.traces.values.size, len(run.evaluator.lists)))
+                sizes.add((kept(run), run.traces.values.size, len(run.forces.lists)))
     assert len(sizes) == 1
 
 
@@ -230,8 +231,8 @@ def test_an_isolated_atom_flies_and_nothing_happens():
 
 
 def test_noise_in_chunks_is_noise_step_by_step():
-    stream = NoiseStream([structure_rng(1, "a"), structure_rng(1, "b")], [3, 2])
-    rngs = [structure_rng(1, "a"), structure_rng(1, "b")]
+    stream = NoiseStream([trajectory_rng(1, "a"), trajectory_rng(1, "b")], [3, 2])
+    rngs = [trajectory_rng(1, "a"), trajectory_rng(1, "b")]
     for step in range(450):
         if step == 210:
             stream.keep(torch.tensor([False, True]), torch.tensor([False] * 3 + [True] * 2))
@@ -273,7 +274,7 @@ def test_trajectory_files_tell_what_the_records_tell(engine, kind, eam, mgo, tmp
 def test_machine_code_and_torch_make_the_same_trajectories(ensemble, eam, mgo, monkeypatch):
     options = {"ensemble": ensemble, "temperature": 900, "steps": 60, "seed": 2, "pressure": 0.1, "skin": 0.5}
     fast = simulate(eam, mgo, **options)
-    monkeypatch.setattr(Evaluator, "compiled", False)
+    monkeypatch.setattr(VerletListForces, "compiled", False)
     monkeypatch.setattr(LindemannAccumulator, "compiled", False)
     slow = simulate(eam, mgo, **options)
     for a, b in zip(fast, slow, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mdl_physpretrain.dynamics import simulate
-from mdl_physpretrain.dynamics.batched import BatchedRun
+from mdl_physpretrain.dynamics.batched_engine import BatchedRun
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import maxwell_velocities
 

@@ -10,7 +10,7 @@ from ase.md.langevin import Langevin
 from ase.md.nptberendsen import NPTBerendsen
 from ase.md.verlet import VelocityVerlet
 
-from mdl_physpretrain.dynamics.batched import BatchedRun
+from mdl_physpretrain.dynamics.batched_engine import BatchedRun
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import maxwell_velocities
 from mdl_physpretrain.potentials import ASECalculator

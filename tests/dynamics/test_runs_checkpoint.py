@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mdl_physpretrain.dynamics import Runs, simulate
-from mdl_physpretrain.dynamics import batched as batched_module
 from mdl_physpretrain.dynamics.assessment import assess
+from mdl_physpretrain.dynamics.batched_engine import BatchedRun
 from mdl_physpretrain.errors import CheckpointError
 
 OPTIONS = {"temperature": 600, "steps": 20, "max_batch_atoms": 8, "seed": 4}
@@ -37,7 +37,7 @@ def test_save_and_load(eam, mgo, tmp_path):
 def test_an_interrupted_run_goes_on_where_it_was(eam, mgo, tmp_path, monkeypatch):
     path = tmp_path / "md.npz"
     complete = simulate(eam, mgo, **OPTIONS)
-    original = batched_module.run_batched
+    original = BatchedRun.simulate
     calls = []
 
     def interrupted(model, structures, *args, **kwargs):
@@ -46,7 +46,7 @@ def test_an_interrupted_run_goes_on_where_it_was(eam, mgo, tmp_path, monkeypatch
         calls.append(structures[0].info["structure_id"])
         original(model, structures, *args, **kwargs)
 
-    monkeypatch.setattr(batched_module, "run_batched", interrupted)
+    monkeypatch.setattr(BatchedRun, "simulate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         simulate(eam, mgo, checkpoint=path, **OPTIONS)
     assert [r.structure_id for r in Runs.load(path)] == ["mgo-0", "mgo-1"]

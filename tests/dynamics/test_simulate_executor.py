@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from mortal_executors import Killing, Mortal, Shuffling, Springs
 
-from mdl_physpretrain.dynamics import Runs, simulate
-from mdl_physpretrain.dynamics import batches as portions
+from mdl_physpretrain.dynamics import Runs, execution, simulate
 from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import ConfigError, StructureError
 
@@ -76,7 +75,7 @@ def test_what_is_finished_is_kept_and_only_the_rest_is_done(eam, mgo, tmp_path):
 
     executor = Mortal(interrupted)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("mdl_physpretrain.executors.scatter"), "IN_FLIGHT", 1)
+        patch.setattr(import_module("mdl_physpretrain.executors.distribute"), "IN_FLIGHT", 1)
         with pytest.raises(KeyboardInterrupt):
             simulate(eam, mgo, executor=executor, checkpoint=path, **OPTIONS)
     assert [r.structure_id for r in Runs.load(path)] == ["mgo-0", "mgo-1"]
@@ -101,7 +100,7 @@ def test_what_does_not_fit(eam, mgo, tmp_path):
     with pytest.raises(ConfigError, match="lacks what MD needs"):  # raised in the worker
         simulate(Springs, mgo, ensemble="npt", executor=Mortal())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(portions, "run_portion", elsewhere)
+        patch.setattr(execution, "run_batch", elsewhere)
         with pytest.raises(Exception, match="a folder that all machines share"):
             simulate(eam, mgo, trajectory_dir=tmp_path, executor=Mortal(), **OPTIONS)
 

@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
-from mdl_physpretrain.executors import Lost, Processes, open_executor, receive, scatter, send
-from mdl_physpretrain.executors import transfer as sending_module
+from mdl_physpretrain.executors import LostWork, Processes, distribute, open_executor, receive, send, transfer
 from mdl_physpretrain.potentials import CGCNN, EAM, ZBL, ASECalculator, Sum
 from mdl_physpretrain.potentials.factories import calculator_factory
 from mdl_physpretrain.potentials.identity import potential_fingerprint
@@ -34,13 +33,13 @@ def no(*values: int) -> list[int]:
     raise ZeroDivisionError(f"portion {values}")
 
 
-# --- scatter -----------------------------------------------------------------------------------
+# --- distribute -----------------------------------------------------------------------------------
 
 
 def test_every_portion_comes_back_in_any_order():
     portions = [[k, k + 1] for k in range(0, 400, 2)]  # more than are in flight at a time
     with Shuffling(4) as executor:
-        found = {tuple(p): r for p, r in scatter(executor, tens, portions, tuple)}
+        found = {tuple(p): r for p, r in distribute(executor, tens, portions, tuple)}
     assert found == {(k, k + 1): [10 * k, 10 * k + 10] for k in range(0, 400, 2)}
     assert list(found) != sorted(found)
 
@@ -55,9 +54,9 @@ def test_what_is_under_way_is_bounded(monkeypatch):
             most.append(sum(not f.done() for f in under_way))
             return future
 
-    monkeypatch.setattr(import_module("mdl_physpretrain.executors.scatter"), "BYTES_IN_FLIGHT", 3000)
+    monkeypatch.setattr(import_module("mdl_physpretrain.executors.distribute"), "BYTES_IN_FLIGHT", 3000)
     with Counting(8) as executor:
-        found = list(scatter(executor, len, [[k] for k in range(30)], lambda p: (bytes(1000),)))
+        found = list(distribute(executor, len, [[k] for k in range(30)], lambda p: (bytes(1000),)))
     assert [r for _, r in found] == [1000] * 30
     assert 1 < max(most) <= 3
 
@@ -70,15 +69,15 @@ def test_a_portion_is_sent_again_after_a_death():
         return 3 in arguments and left[0] >= 0
 
     executor = Mortal(twice)
-    found = list(scatter(executor, tens, [[1, 2], [3, 4], [5]], tuple))
+    found = list(distribute(executor, tens, [[1, 2], [3, 4], [5]], tuple))
     assert sorted(r for _, r in found) == [[10, 20], [30, 40], [50]]
     assert executor.deaths == 2
 
 
 def test_the_piece_that_always_kills_is_singled_out():
     executor = Mortal(lambda arguments: 3 in arguments)
-    found = {tuple(p): r for p, r in scatter(executor, tens, [[1, 2], [3, 4, 5], [6]], tuple)}
-    assert isinstance(found.pop((3,)), Lost)
+    found = {tuple(p): r for p, r in distribute(executor, tens, [[1, 2], [3, 4, 5], [6]], tuple)}
+    assert isinstance(found.pop((3,)), LostWork)
     assert found == {(1, 2): [10, 20], (4,): [40], (5,): [50], (6,): [60]}
     assert executor.deaths == 3 + 2  # with the others, then alone
 
@@ -86,7 +85,7 @@ def test_the_piece_that_always_kills_is_singled_out():
 def test_an_error_of_the_work_is_no_death():
     executor = Mortal()
     with pytest.raises(ZeroDivisionError, match="portion"):
-        list(scatter(executor, no, [[1], [2]], tuple))
+        list(distribute(executor, no, [[1], [2]], tuple))
     assert len(executor.seen) == 2
 
 
@@ -99,15 +98,15 @@ def test_work_that_the_executor_cancels_or_refuses():
             return future
 
     with pytest.raises(PhysPretrainError, match="cancelled the same work 3 times"):
-        list(scatter(Cancelling(), tens, [[1]], tuple))
+        list(distribute(Cancelling(), tens, [[1]], tuple))
     closed = ThreadPoolExecutor(1)
     closed.shutdown()
     with pytest.raises(PhysPretrainError, match="takes no more work"):
-        list(scatter(closed, tens, [[1]], tuple))
+        list(distribute(closed, tens, [[1]], tuple))
     with pytest.raises(ConfigError, match="cannot be sent"):
-        list(scatter(Mortal(), tens, [[1]], lambda p: (lambda: 0,)))
+        list(distribute(Mortal(), tens, [[1]], lambda p: (lambda: 0,)))
     with pytest.raises(ConfigError, match=r"concurrent.futures.Executor .* not str"):
-        list(scatter("processes:2", tens, [[1]], tuple))  # type: ignore[arg-type]
+        list(distribute("processes:2", tens, [[1]], tuple))  # type: ignore[arg-type]
 
 
 # --- executors ---------------------------------------------------------------------------------
@@ -157,7 +156,7 @@ def test_a_dead_process_is_replaced_and_costs_its_own_task_only(tmp_path):
         assert isinstance(executor, Processes)
         assert executor.submit(one_thread).result() == (1, "1")
         before = set(executor.pids())
-        found = sorted(r for _, r in scatter(executor, die_once, [[k] for k in range(6)], lambda p: (marker, p[0])))
+        found = sorted(r for _, r in distribute(executor, die_once, [[k] for k in range(6)], lambda p: (marker, p[0])))
         assert found == [0, 10, 20, 30, 40, 50]
         assert Path(marker).exists()
         assert len(before - set(executor.pids())) == 1 or len(before) == 1
@@ -171,9 +170,9 @@ def test_a_dead_process_is_replaced_and_costs_its_own_task_only(tmp_path):
 
 def test_no_scheduler_at_that_address(monkeypatch):
     pytest.importorskip("distributed", reason="Dask (extra 'cluster') is not installed")
-    from mdl_physpretrain.executors import specification as opening
+    from mdl_physpretrain.executors import specification
 
-    monkeypatch.setattr(opening, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(specification, "CONNECT_SECONDS", 0.3)
     with (
         pytest.raises(PhysPretrainError, match=r"no Dask scheduler at 127\.0\.0\.1:9"),
         open_executor("dask://127.0.0.1:9"),
@@ -184,13 +183,13 @@ def test_no_scheduler_at_that_address(monkeypatch):
 @pytest.mark.slow
 def test_workers_of_dask_killed_in_the_middle(monkeypatch, capsys):
     pytest.importorskip("distributed", reason="Dask (extra 'cluster') is not installed")
-    from mdl_physpretrain.teacher import engines as evaluation
+    from mdl_physpretrain.teacher import outcomes
 
-    path = Path(__file__).parents[1] / "scripts" / "show_killed_worker.py"
+    path = Path(__file__).parents[2] / "scripts" / "show_killed_worker.py"
     spec = importlib.util.spec_from_file_location("show_killed_worker", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setattr(evaluation, "PORTION_BATCHES", 0.3)  # many small portions
+    monkeypatch.setattr(outcomes, "UNIT_BATCHES", 0.3)  # many small units
     monkeypatch.setattr(script, "WORKERS", 2)
     assert script.main(["--structures", "200", "--trajectories", "16", "--steps", "40"]) == 0
     out = capsys.readouterr().out
@@ -203,9 +202,9 @@ def test_workers_of_dask_killed_in_the_middle(monkeypatch, capsys):
 
 @pytest.fixture(autouse=True)
 def forgetful():
-    sending_module._own.__dict__.clear()
+    transfer._worker.__dict__.clear()
     yield
-    sending_module._own.__dict__.clear()
+    transfer._worker.__dict__.clear()
 
 
 def test_models_arrive_as_they_were():
@@ -221,7 +220,7 @@ def test_models_arrive_as_they_were():
     wrapped = receive(send(ASECalculator(eam)))
     assert isinstance(wrapped, ASECalculator)
     assert potential_fingerprint(wrapped.model) == potential_fingerprint(eam)
-    assert len(sending_module._own.known) == sending_module.KEPT
+    assert len(transfer._worker.kept) == transfer.KEPT
 
 
 def test_threads_do_not_share_a_potential():

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import yaml
 from ase import Atoms
-from ase.io import read, write
+from ase.io import write
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.training import build_student
+from mdl_physpretrain.training import new_network
 
 MODELS = {
     "cgcnn": {"cutoff": 4.5, "dim1": 16, "dim2": 16, "gc_count": 2, "post_fc_count": 1, "edge_dim": 12, "width": 0.1},
@@ -58,7 +58,7 @@ def model_config(network: str, **more: Any) -> dict[str, Any]:
 def student(network: str, structures: list[Atoms], seed: int = 3) -> EnergyModel:
     if network == "m3gnet":
         pytest.importorskip("mattersim", reason="mattersim is not installed")
-    return build_student(network, structures, model_args=MODELS[network], seed=seed).eval()
+    return new_network(network, structures, model_args=MODELS[network], seed=seed).eval()
 
 
 @pytest.fixture(name="folder")
@@ -68,9 +68,9 @@ def folder_fixture(tmp_path: Path, monkeypatch) -> Path:
 
 
 @pytest.fixture(name="lmo")
-def lmo_fixture(folder: Path, shared_data: Path) -> list[Atoms]:
-    """Eight small Li-Mn-O cells from DFT, also as ``small.extxyz``."""
-    small = [a for a in read(shared_data / "lmo_train.extxyz", ":") if len(a) <= 14][:8]
+def lmo_fixture(folder: Path, demo_cells) -> list[Atoms]:
+    """Eight small Li-Mn-O cells, also as ``small.extxyz``."""
+    small = demo_cells(8, 14)
     write(folder / "small.extxyz", small)
     return small
 

@@ -18,8 +18,8 @@ from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.graphs.subgraphs import select_edges
 from mdl_physpretrain.hosts.convert import convert, detect, differences
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, write_matdeeplearn
-from mdl_physpretrain.hosts.matdeeplearn.reference_energies import fold_references
 from mdl_physpretrain.potentials import CGCNN, EAM, ZBL, Sum, load_model, predict
+from mdl_physpretrain.potentials.cgcnn.reference_channel import with_reference_channel
 from mdl_physpretrain.structures import write_structures
 
 HOST_LIKE: dict[str, Any] = {"width": 0.2, "smooth_cutoff": False}
@@ -173,7 +173,7 @@ def test_what_matdeeplearn_cannot_have(tmp_path: Path, model: Any, match: str) -
 def test_folded_references_give_the_same_energies(rocksalt: list[Atoms], act: str, options: dict[str, Any]) -> None:
     model = _cgcnn(act=act, **options).double()
     model.reference_energies[8], model.reference_energies[12] = -432.5, 3.25
-    folded = fold_references(model)
+    folded = with_reference_channel(model)
     assert not folded.reference_energies.any()
     lone = Atoms("O", cell=[20, 20, 20], pbc=True)
     worst = differences(model, folded, [*rocksalt[:3], lone])
@@ -196,7 +196,7 @@ def test_references_that_cannot_be_folded(options: dict[str, Any], match: str) -
     model = _cgcnn(**options)
     model.reference_energies[8] = -4.0
     with pytest.raises(CheckpointError, match=match):
-        fold_references(model)
+        with_reference_channel(model)
 
 
 def test_hybrid_there_and_back(tmp_path: Path, rocksalt: list[Atoms]) -> None:

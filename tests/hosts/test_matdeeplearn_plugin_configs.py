@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,43 @@ import pytest
 import yaml
 from ase import Atoms
 from mdl_jobs import run_job
+from typer.testing import CliRunner
 
 from mdl_physpretrain.augmentation import TABLE_A1
-from mdl_physpretrain.errors import CheckpointError
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts import matdeeplearn
+from mdl_physpretrain.hosts.matdeeplearn.paper_jobs import SYSTEMS, as_yaml, read_job
 from mdl_physpretrain.hosts.matdeeplearn.paths import newest
 from mdl_physpretrain.hosts.matdeeplearn.settings import read_settings
+from mdl_physpretrain.recipe import Recipe
 from mdl_physpretrain.structures import read_structures
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "matdeeplearn"
-FILES = sorted(p.stem for p in CONFIGS.glob("*.yml"))
-ELEMENTS = {"silica": ["Si", "O"], "phosphorus": ["P"], "mptrj": ["Li", "Mn", "O", "P"]}
+PARTS = {"base", "cgcnn", "torchmd"}
+FILES = sorted(p.stem for p in CONFIGS.glob("*.yml") if p.stem not in PARTS)
+#: Of the 39 files that stood here until they were composed: sha256 of the content as JSON with sorted keys.
+DIGESTS = json.loads((Path(__file__).parent / "data" / "matdeeplearn_configs.json").read_text())
 
 
 def read(name: str) -> dict[str, Any]:
-    return yaml.safe_load((CONFIGS / f"{name}.yml").read_text())
+    """A job by the name of its former file, such as ``silica-torchmd-sam``."""
+    system, *rest = name.split("-")
+    if system == "demo":
+        return read_job(CONFIGS / f"{name}.yml")
+    return read_job(CONFIGS / f"{rest[-1]}.yml", system, "torchmd" if "torchmd" in rest else "cgcnn")
 
 
 def test_all_are_there() -> None:
-    networks = [f"{b}-{k}" for b in ("cgcnn", "torchmd") for k in ("pretrain", "augment", "finetune", "sam", "hybrid")]
-    expected = {f"{d}-{k}" for d in ELEMENTS for k in ["eam", "torchmd-eam", *networks]}
-    assert set(FILES) == expected | {"demo-plain", "demo-baseline", "demo-pretrain"}
+    methods = {"eam", "baseline", "pretrain", "augment", "finetune", "sam", "hybrid"}
+    assert set(FILES) == methods | {"demo-plain", "demo-baseline", "demo-pretrain"}
+    assert len(DIGESTS) == 39
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_content_of_the_former_files(name: str) -> None:
+    content = json.dumps(yaml.safe_load(as_yaml(read(name))), sort_keys=True)
+    assert sha256(content.encode()).hexdigest()[:16] == DIGESTS[name]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -43,32 +60,64 @@ def test_says_what_it_does(name: str) -> None:
     assert lines[0].endswith(".")
     assert lines[1].startswith("# Run: physpretrain mdl")
     assert f"configs/matdeeplearn/{name}.yml" in lines[1]
-    config = read(name)
-    settings = read_settings(config)
-    assert config["task"]["identifier"] == name
-    dataset, *rest = name.split("-")
-    if dataset in ELEMENTS:
-        types = config["model"].get("atom_types", ELEMENTS[dataset])
-        assert types == ELEMENTS[dataset]
-        assert ("stress" in config["dataset"]["additional_attributes"]) == (dataset != "phosphorus")
-        share = {"silica": "-10", "phosphorus": "-5", "mptrj": "-10"}[dataset] if "torchmd" in rest else ""
-        assert config["dataset"]["src"]["train"] == f"data/{dataset}{share}/train.json"
-    if rest[-1] == "pretrain" and dataset in ELEMENTS:
-        table = TABLE_A1[dataset, rest[0]]
-        assert {k: getattr(settings.augment, k) for k in table} == table
-        assert settings.teacher.weights[2] == (0 if dataset == "phosphorus" else 50)
-    if rest[-1] == "augment":
-        args = config["dataset"]["transforms"][1]["args"]
-        table = TABLE_A1[dataset, rest[0]]
-        assert {k: args[k] for k in table} == table
+    job = read_job(CONFIGS / f"{name}.yml")
+    assert job["task"]["identifier"] in {name, f"silica-cgcnn-{name}", f"silica-{name}"}
+    assert job["task"]["identifier"] in job["dataset"]["pt_path"]
+    if not name.startswith("demo"):
+        assert read_job(CONFIGS / f"{name}.yml", "silica", "cgcnn") == job
+
+
+@pytest.mark.parametrize("backbone", ["cgcnn", "torchmd"])
+@pytest.mark.parametrize("system", ["silica", "phosphorus", "mptrj"])
+def test_values_of_the_paper(system: str, backbone: str) -> None:
+    table = TABLE_A1[system, backbone]
+    settings = read_settings(read(f"{system}-{backbone}-pretrain"))
+    assert {k: getattr(settings.augment, k) for k in table} == table
+    assert settings.teacher.weights[2] == (0 if system == "phosphorus" else 50)
+    args = read(f"{system}-{backbone}-augment")["dataset"]["transforms"][1]["args"]
+    assert {k: args[k] for k in table} == table
+    assert args["atom_types"] == SYSTEMS[system]["elements"]
+    baseline = read(f"{system}-{backbone}-baseline")
+    assert read_settings(baseline).epochs == 0
+    assert baseline["model"] == read(f"{system}-{backbone}-sam")["model"]
+
+
+def test_a_job_on_the_command_line(tmp_path: Path) -> None:
+    """``--print`` writes a file that inherits nothing; wrong names are refused."""
+    words = ["mdl", str(CONFIGS / "hybrid.yml"), "--print"]
+    done = CliRunner().invoke(app, [*words, "--system", "mptrj", "--backbone", "torchmd"])
+    assert done.exit_code == 0, done.output
+    (tmp_path / "my.yml").write_text(done.output)
+    assert yaml.safe_load(done.output) == read("mptrj-torchmd-hybrid") == read_job(tmp_path / "my.yml")
+    for more, message in (
+        (["--system", "silicon"], "--system must be one of silica, phosphorus, mptrj, not 'silicon'"),
+        (["--backbone", "m3gnet"], "--backbone must be one of cgcnn, torchmd, not 'm3gnet'"),
+    ):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert done.exit_code == 2
+        assert message in " ".join((done.output + (done.stderr or "")).split())
+    with pytest.raises(ConfigError, match="need one of the paper's jobs"):
+        read_job(CONFIGS / "demo-plain.yml", "mptrj")
+
+
+def test_defaults_are_those_of_the_recipe() -> None:
+    settings, whole = read_settings({}), Recipe()
+    pretrain = {name: getattr(settings, name) for name in ("epochs", "force_scale", "val_fraction")}
+    assert pretrain == whole.pretrain.model_dump(include=set(pretrain))
+    assert settings.replay_fraction == whole.finetune.replay_fraction
+    assert settings.augment == whole.augment
+    assert settings.teacher.model_dump(exclude={"atom_types"}) == whole.teacher.model_dump()
+
+
+def test_paper_settings() -> None:
+    paper = read_settings({"physpretrain": {"preset": "paper", "augment": {"n_aug": 10}, "teacher": "eam.pt"}})
+    assert paper.augment.n_aug == 10
+    assert (paper.augment.anchor, paper.augment.pairs, paper.replay_fraction) == (False, "closest", 0.0)
+    assert (paper.teacher.checkpoint, paper.teacher.force, paper.force_scale) == ("eam.pt", True, None)
 
 
 def test_data_for_the_host(tmp_path: Path) -> None:
     """``physpretrain mdl-data``: parts that do not overlap, chosen elements, a share of the training part."""
-    from typer.testing import CliRunner
-
-    from mdl_physpretrain.cli import app
-
     words = ["mdl-data", "demo", "-o", str(tmp_path), "--elements", "Li,Mn,O", "--max-structures", "60"]
     done = CliRunner().invoke(app, [*words, "--fractions", "0.5,0.2,0.3", "--usage", "50%"])
     assert done.exit_code == 0, done.output
@@ -105,7 +154,7 @@ def test_newest_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.hosts
-@pytest.mark.parametrize("name", [f for f in FILES if not f.endswith("hybrid")])
+@pytest.mark.parametrize("name", [f for f in DIGESTS if not f.endswith("hybrid")])
 def test_the_host_knows_its_names(name: str) -> None:
     pytest.importorskip("matdeeplearn", reason="MatDeepLearn is not installed")
     from matdeeplearn.common.registry import registry
@@ -130,10 +179,10 @@ def test_the_host_knows_its_names(name: str) -> None:
 
 @pytest.mark.hosts
 @pytest.mark.slow
-def test_one_after_the_other(shared_data: Path, tmp_path: Path, monkeypatch) -> None:
+def test_one_after_the_other(demo_cells, tmp_path: Path, monkeypatch) -> None:
     """EAM, pretraining on fresh augmentations, finetuning, SAM, hybrid, all in one: as the comments say."""
     pytest.importorskip("matdeeplearn", reason="MatDeepLearn is not installed")
-    cells: list[Atoms] = [a for a in read_structures(shared_data / "lmo_train.extxyz") if len(a) <= 11][:8]
+    cells: list[Atoms] = demo_cells(8, 11)
     for kind in ("eam", "cgcnn-augment", "cgcnn-finetune", "cgcnn-sam", "cgcnn-hybrid", "cgcnn-pretrain"):
         config = read(f"mptrj-{kind}")
         config["optim"].update(max_epochs=1, batch_size=4)

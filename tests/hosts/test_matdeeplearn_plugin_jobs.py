@@ -29,9 +29,9 @@ TEACHER = {"cutoff": 5.0, "n_basis": 3, "epochs": 20, "force": True}
 
 
 @pytest.fixture(scope="module")
-def cells(shared_data: Path) -> list[Atoms]:
+def cells(demo_cells) -> list[Atoms]:
     """Twelve small Li-Mn-O cells."""
-    return [a for a in read_structures(shared_data / "lmo_train.extxyz") if len(a) <= 12][:12]
+    return demo_cells(12, 12)
 
 
 def section(**changes: Any) -> dict[str, Any]:
@@ -140,17 +140,17 @@ def test_sam_trainer_and_an_ensemble(cells: list[Atoms], tmp_path: Path, monkeyp
 
 def test_selection_by_physicality() -> None:
     """The fewest unphysical trajectories count first, then the validation error."""
-    from mdl_physpretrain.hosts.matdeeplearn.evaluator import Examiner
+    from mdl_physpretrain.hosts.matdeeplearn.md_examiner import MDExaminer
 
-    examiner = object.__new__(Examiner)
+    examiner = object.__new__(MDExaminer)
     model = torch.nn.Linear(1, 1)
     examiner.trainer = SimpleNamespace(model=[model], best_model_state=[None])
     examiner.rows, examiner.best = [], None
     for epoch, (unphysical, error) in enumerate([(3, 1.0), (1, 9.0), (1, 8.0), (2, 0.5)], start=1):
         torch.nn.init.constant_(model.weight, epoch)
         examiner.rows.append({"epoch": epoch, "unphysical": unphysical, "val_metric": error})
-        examiner.keep_if_better()
-    examiner.choose()
+        examiner.keep_weights_if_better()
+    examiner.restore_best_weights()
     assert examiner.trainer.best_model_state[0]["weight"].item() == 3
 
 
@@ -213,9 +213,12 @@ def test_main_script_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"epoch": 3}, r"unknown key 'physpretrain.epoch'; did you mean 'epochs'"),
-        ({"augment": {"naug": 3}}, r"unknown key 'physpretrain.augment.naug'; did you mean 'n_aug'"),
-        ({"md": {"temprature": 3}}, r"did you mean 'temperature'"),
+        ({"epoch": 3}, r"unknown key 'physpretrain.epoch'; did you mean 'physpretrain.epochs'"),
+        (
+            {"augment": {"naug": 3}},
+            r"unknown key 'physpretrain.augment.naug'; did you mean 'physpretrain.augment.n_aug'",
+        ),
+        ({"md": {"temprature": 3}}, r"did you mean 'physpretrain.md.temperature'"),
         ({"epochs": -1}, r"physpretrain.epochs: .*not -1"),
         ([1], "expected keys and values"),
     ],
@@ -225,15 +228,6 @@ def test_settings_that_cannot_be(section: Any, message: str) -> None:
 
     with pytest.raises(ConfigError, match=message):
         read_settings({"physpretrain": section})
-
-
-def test_paper_settings() -> None:
-    from mdl_physpretrain.hosts.matdeeplearn.settings import read_settings
-
-    paper = read_settings({"physpretrain": {"preset": "paper", "augment": {"n_aug": 10}, "teacher": "eam.pt"}})
-    assert paper.augment.n_aug == 10
-    assert (paper.augment.anchor, paper.augment.pairs, paper.replay_fraction) == (False, "closest", 0.0)
-    assert (paper.teacher.checkpoint, paper.teacher.force, paper.force_scale) == ("eam.pt", True, None)
 
 
 def test_data_that_cannot_be(cells: list[Atoms], tmp_path: Path, monkeypatch) -> None:
@@ -319,7 +313,7 @@ def test_same_verdicts_as_the_hosts_calculator(
     from mdl_physpretrain.dynamics import simulate
     from mdl_physpretrain.dynamics.assessment import assess
     from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn
-    from mdl_physpretrain.hosts.matdeeplearn.potential import host_calculator
+    from mdl_physpretrain.hosts.matdeeplearn.potential import HostCalculator
 
     options = section(epochs=10, lr=0.01, augment={"n_aug": 4})
     config = job(model, trainer=TRAINER, physpretrain=options, optim__max_epochs=5)
@@ -328,7 +322,7 @@ def test_same_verdicts_as_the_hosts_calculator(
     ours = read_matdeeplearn(checkpoint, tmp_path / "config.yml").double()
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     config["task"]["checkpoint_path"] = str(checkpoint)
-    theirs = host_calculator(MDLCalculator._load_model(config, "cpu"), config, "cpu")
+    theirs = HostCalculator(MDLCalculator._load_model(config, "cpu"), config, "cpu")
     settings = {"temperature": 1500.0, "timestep": 2.0, "steps": 150, "seed": 0}
     tables = [assess(simulate(potential, cells[:5], **settings)) for potential in (ours, theirs)]
     for column in ("physical", "overlap", "lindemann_violation", "exploded", "reason"):

@@ -25,7 +25,7 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import load_model, predict
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.training import build_student
+from mdl_physpretrain.training import new_network
 
 pytestmark = pytest.mark.hosts
 
@@ -75,17 +75,18 @@ def test_same_weights_same_numbers_through_the_host(plugin, rocksalt: list[Atoms
 
 @pytest.mark.parametrize("network", MODELS)
 def test_checkpoints_go_both_ways(plugin, rocksalt: list[Atoms], tmp_path: Path, network) -> None:
+    from mdl_physpretrain.hosts.convert import read_checkpoint_of
     from mdl_physpretrain.hosts.mattertune.backbone_native import MODULES
-    from mdl_physpretrain.hosts.mattertune.convert import read_native, write_host
+    from mdl_physpretrain.hosts.mattertune.checkpoint import write_mattertune
     from mdl_physpretrain.hosts.mattertune.loading import load_module
 
     model = student(network, rocksalt)
-    write_host(model, tmp_path / "host.ckpt")
+    write_mattertune(model, tmp_path / "host.ckpt")
     plain = MODULES[network].load_from_checkpoint(tmp_path / "host.ckpt", weights_only=True)  # Lightning's own way
     assert plain.hparams.initialise is False
     for module in (plain, load_module(tmp_path / "host.ckpt")):
         assert_same(module.eval().ase_calculator(), model, rocksalt[:2])
-    back = read_native(tmp_path / "host.ckpt")
+    back = read_checkpoint_of(tmp_path / "host.ckpt")
     assert back.registry_name == network
     assert back.hparams == model.hparams
     assert_same(plain.ase_calculator(), back, rocksalt[:2])
@@ -97,7 +98,7 @@ def test_m3gnet_is_the_hosts_own(plugin, rocksalt: list[Atoms], tmp_path: Path, 
     mattersim = pytest.importorskip("mattersim.forcefield.potential", reason="mattersim is not installed")
     from mattertune.backbones.mattersim.model import MatterSimM3GNetBackboneModule
 
-    from mdl_physpretrain.hosts.mattertune.convert import write_host
+    from mdl_physpretrain.hosts.mattertune.checkpoint import write_mattertune
     from mdl_physpretrain.hosts.mattertune.loading import ModuleCalculator, load_module, potential
     from mdl_physpretrain.hosts.mattertune.recipe_weights import load_pretrained
 
@@ -128,10 +129,10 @@ def test_m3gnet_is_the_hosts_own(plugin, rocksalt: list[Atoms], tmp_path: Path, 
     assert_same(ModuleCalculator(stock), model, rocksalt[:1])
 
     # weights of our runs go into the stock backbone, too, and those of another size do not
-    write_host(student("m3gnet", rocksalt, seed=8), tmp_path / "ours.ckpt")
+    write_mattertune(student("m3gnet", rocksalt, seed=8), tmp_path / "ours.ckpt")
     assert load_pretrained(stock, tmp_path / "ours.ckpt") == len(ours.state_dict())
     assert_same(stock.ase_calculator(), student("m3gnet", rocksalt, seed=8), rocksalt[:1])
-    write_host(build_student("cgcnn", rocksalt, model_args=MODELS["cgcnn"]), tmp_path / "other.ckpt")
+    write_mattertune(new_network("cgcnn", rocksalt, model_args=MODELS["cgcnn"]), tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match=r"missing.*unknown to the backbone"):
         load_pretrained(stock, tmp_path / "other.ckpt")
     assert load_pretrained(stock, tmp_path / "ours.ckpt", skip=["backbone.model.final.*"]) < len(ours.state_dict())
@@ -256,11 +257,11 @@ def test_missing_labels_are_named(plugin, rocksalt: list[Atoms]) -> None:
 def test_evaluator_takes_any_module_in_one_line(plugin, rocksalt: list[Atoms], tmp_path: Path) -> None:
     from mattertune.registry import backbone_registry
 
-    from mdl_physpretrain.hosts.mattertune.convert import write_host
+    from mdl_physpretrain.hosts.mattertune.checkpoint import write_mattertune
     from mdl_physpretrain.hosts.mattertune.loading import ModuleCalculator, load_module, potential
 
     model = student("cgcnn", rocksalt)
-    write_host(model, tmp_path / "a.ckpt")
+    write_mattertune(model, tmp_path / "a.ckpt")
     options: dict[str, Any] = {"temperature": 300, "steps": 10, "seed": 1}
     table = assess(simulate(potential(tmp_path / "a.ckpt"), rocksalt[:2], **options))
     host = assess(simulate(load_module(tmp_path / "a.ckpt").ase_calculator(), rocksalt[:2], **options))
@@ -282,16 +283,16 @@ def test_evaluator_takes_any_module_in_one_line(plugin, rocksalt: list[Atoms], t
 def test_shipped_configurations_are_valid(plugin) -> None:
     from mattertune.main import MatterTunerConfig
 
-    from mdl_physpretrain.hosts.mattertune.job import load_job
+    from mdl_physpretrain.hosts.mattertune.stages import load_stages
 
     folder = Path(__file__).parents[2] / "configs" / "mattertune"
     files = sorted(folder.glob("*.yaml"))
     assert {"pretrain", "finetune", "evaluate"} <= {f.stem for f in files}
     for file in files:
-        assert load_job(file)
+        assert load_stages(file)
     for name in ("pretrain", "finetune", "evaluate"):  # plain: the host reads them itself
         assert MatterTunerConfig.from_yaml(folder / f"{name}.yaml").model.name == "mattersim_m3gnet"
-    assert [stage.waits for stage in load_job(folder / "job.yaml")] == [False, True, True]
+    assert [stage.waits for stage in load_stages(folder / "job.yaml")] == [False, True, True]
 
 
 def test_restart_of_a_checkpoint_keeps_its_weights(plugin, rocksalt: list[Atoms], tmp_path: Path) -> None:
@@ -300,12 +301,12 @@ def test_restart_of_a_checkpoint_keeps_its_weights(plugin, rocksalt: list[Atoms]
     from mattertune.data import MatterTuneDataModule
 
     from mdl_physpretrain.hosts.mattertune.backbone_native import CGCNNBackbone
-    from mdl_physpretrain.hosts.mattertune.convert import write_host
+    from mdl_physpretrain.hosts.mattertune.checkpoint import write_mattertune
 
     write(tmp_path / "d.xyz", rocksalt, format="extxyz")
     assert len(read(tmp_path / "d.xyz", ":")) == 8
     model = student("cgcnn", rocksalt)
-    write_host(model, tmp_path / "a.ckpt")
+    write_mattertune(model, tmp_path / "a.ckpt")
     module = CGCNNBackbone.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
     data = MatterTuneDataModule(
         {"train": {"type": "xyz", "src": str(tmp_path / "d.xyz")}, "batch_size": 8, "num_workers": 0}

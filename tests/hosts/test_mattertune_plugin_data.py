@@ -18,6 +18,7 @@ from mattertune_jobs import MODELS, folder_fixture, labels, lmo_fixture, plugin_
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import load_model
+from mdl_physpretrain.recipe import Recipe
 from mdl_physpretrain.structures import get_labels
 
 pytestmark = [pytest.mark.hosts, pytest.mark.usefixtures("plugin")]
@@ -43,7 +44,7 @@ def test_labels_are_cached_clean_and_split_by_parent(lmo: list[Atoms], monkeypat
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("labelled again")
 
-    monkeypatch.setattr("mdl_physpretrain.hosts.mattertune.labelling._make", never)
+    monkeypatch.setattr("mdl_physpretrain.hosts.mattertune.labelling.augmented_labels", never)
     parts = {}
     for part in ("train", "validation", "all"):
         config = data_registry.construct(labels(part=part, validation_share=0.3))
@@ -58,6 +59,17 @@ def test_labels_are_cached_clean_and_split_by_parent(lmo: list[Atoms], monkeypat
     assert [a.info["structure_id"] for a in other.structures] != parts["all"]
     with pytest.raises(AssertionError, match="labelled again"):
         data_registry.construct(labels(augment={"n_aug": 3})).create_dataset()
+
+
+def test_defaults_are_those_of_the_recipe(plugin) -> None:
+    whole = Recipe()
+    data = plugin.EAMLabelledDatasetConfig.model_fields
+    assert data["teacher"].default == whole.teacher
+    assert data["augment"].default == whole.augment
+    assert data["validation_share"].default == whole.pretrain.val_fraction
+    assert plugin.ReplayRecipeConfig.model_fields["fraction"].default == whole.finetune.replay_fraction
+    assert plugin.PhysicsPretrainRecipeConfig().shift_energies == whole.finetune.shift_energies
+    assert plugin.SAMRecipeConfig().rho == whole.finetune.rho
 
 
 def _parent(dataset: Any, identifier: str) -> str:

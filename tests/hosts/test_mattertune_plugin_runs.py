@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.hosts, pytest.mark.usefixtures("plugin")]
 
 def test_m3gnet_pretrains_on_eam_labels_and_finetunes_on_dft(lmo: list[Atoms]) -> None:
     pytest.importorskip("mattersim", reason="mattersim is not installed")
-    from mdl_physpretrain.hosts.mattertune.convert import read_native
+    from mdl_physpretrain.hosts.convert import read_checkpoint_of
     from mdl_physpretrain.hosts.mattertune.loading import potential
 
     pretrain = run_config(
@@ -51,7 +51,7 @@ def test_m3gnet_pretrains_on_eam_labels_and_finetunes_on_dft(lmo: list[Atoms]) -
     tune(pretrain, "pretrain")
     losses = logged("val/total_loss")
     assert losses[-1] < losses[0]
-    start = read_native("pre/best.ckpt")
+    start = read_checkpoint_of("pre/best.ckpt")
 
     finetune = run_config(
         # steps of no size: what the weights are afterwards, they were at the beginning
@@ -166,7 +166,7 @@ def test_job_carries_weights_from_part_to_part(lmo: list[Atoms]) -> None:
     from typer.testing import CliRunner
 
     from mdl_physpretrain.cli import app
-    from mdl_physpretrain.hosts.mattertune.job import load_job, run_stages
+    from mdl_physpretrain.hosts.mattertune.stages import load_stages, run_stages
 
     ends = {"name": "md_physicality", "md": {"steps": 5, "n_structures": 2}, "directory": "md"}
     job = {
@@ -185,7 +185,7 @@ def test_job_carries_weights_from_part_to_part(lmo: list[Atoms]) -> None:
     checked = CliRunner().invoke(app, ["mattertune", "job.yaml", "--check"])
     assert checked.exit_code == 0, checked.output
     assert not Path("pre").exists()
-    first, second, third = run_stages(load_job("job.yaml", ["finetune.trainer.max_epochs=2"]))
+    first, second, third = run_stages(load_stages("job.yaml", ["finetune.trainer.max_epochs=2"]))
     assert second.output.trainer.current_epoch == 2
     assert third.checkpoint is None
     assert third.metrics["physicality_end/trajectories"] == 2

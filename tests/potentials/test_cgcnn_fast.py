@@ -26,14 +26,6 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
 def everything(model: CGCNN, batch: AtomicBatch) -> list[torch.Tensor]:
     out = predict(model, batch, create_graph=True)
     model.zero_grad()
@@ -208,8 +200,8 @@ def test_frozen_layers_follow_the_weights_however_they_change(rocksalt: list[Ato
         return found
 
     before = check()
-    kept = model._frozen.get(cgcnn_forces.sources(model), pytest.fail)  # nothing is computed twice
-    assert kept is model._frozen.get(cgcnn_forces.sources(model), pytest.fail)
+    kept = model._cached_layers.get(cgcnn_forces.sources(model), pytest.fail)  # nothing is computed twice
+    assert kept is model._cached_layers.get(cgcnn_forces.sources(model), pytest.fail)
     conv = model.conv_list[0]
     conv.lin_f.weight.data.mul_(1.5)  # unseen by version counters
     changed = check()
@@ -223,17 +215,6 @@ def test_frozen_layers_follow_the_weights_however_they_change(rocksalt: list[Ato
     model.bn_list[1].running_mean.add_(0.5)
     assert (check() - changed).abs() > 1e-6
     twin = copy.deepcopy(model)
-    assert twin._frozen._kept is None
-    assert pickle.loads(pickle.dumps(model))._frozen._kept is None
-    assert not any("frozen" in name for name in model.state_dict())
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_forces_in_inference_mode_are_not_zero(rocksalt: list[Atoms], fast: bool) -> None:
-    torch.manual_seed(0)
-    model = CGCNN(cutoff=6.0, dim1=20, dim2=10, gc_count=2).eval()
-    model.fast = fast
-    outside = predict(model, build_batch(rocksalt[0], 6.0)).forces
-    assert outside.abs().max() > 1e-6
-    with torch.inference_mode():
-        assert torch.equal(predict(model, build_batch(rocksalt[0], 6.0)).forces, outside)
+    assert twin._cached_layers._kept is None
+    assert pickle.loads(pickle.dumps(model))._cached_layers._kept is None
+    assert not any("cached" in name for name in model.state_dict())

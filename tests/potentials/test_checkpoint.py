@@ -14,24 +14,15 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import CGCNN, EAM, ZBL, Sum, load_model, predict
 
 
-def models() -> dict[str, torch.nn.Module]:
+def network() -> CGCNN:
     torch.manual_seed(0)
-    small = CGCNN(cutoff=4.0, dim1=8, dim2=8, gc_count=2)
-    return {
-        "cgcnn": small,
-        "eam": EAM(["O", "Mg"], cutoff=5.0).double(),
-        "sum": Sum([CGCNN(cutoff=4.0, dim1=8, dim2=8), ZBL()]),
-        "nested": Sum([Sum([CGCNN(cutoff=4.0, dim1=8, dim2=8), EAM(["Mg", "O"])]), ZBL()]),
-    }
+    return CGCNN(cutoff=4.0, dim1=8, dim2=8, gc_count=2)
 
 
-@pytest.mark.parametrize("name", ["cgcnn", "eam", "sum", "nested"])
-def test_round_trip(tmp_path: Path, rocksalt: list[Atoms], name: str) -> None:
-    model = models()[name].eval()
-    model.save(tmp_path / "m.pt", note="kept")
+def test_a_sum_of_sums_comes_back(tmp_path: Path, rocksalt: list[Atoms]) -> None:
+    model = Sum([Sum([network(), EAM(["Mg", "O"])]), ZBL()]).eval()
+    model.save(tmp_path / "m.pt")
     back = load_model(tmp_path / "m.pt")
-    assert back.metadata["note"] == "kept"
-    assert back.dtype == model.dtype
     batch = build_batch(rocksalt[0], model.cutoff, model.dtype)
     before, after = predict(model, batch), predict(back, batch)
     assert torch.equal(before.energy, after.energy)
@@ -39,7 +30,7 @@ def test_round_trip(tmp_path: Path, rocksalt: list[Atoms], name: str) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    model = models()["cgcnn"]
+    model = network()
     path = tmp_path / "m.pt"
     model.save(path)
     with pytest.raises(CheckpointError, match=r"holds a 'cgcnn' model, not 'eam'"):

@@ -96,7 +96,7 @@ def test_where_a_graph_is_asked_for_the_formula_makes_it(zoo: dict[str, Atoms]) 
 
 def test_a_structure_in_a_batch_has_the_bits_it_has_alone() -> None:
     model, batches = make(torch.float64), []
-    for k in range(6):
+    for k in range(12):
         atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
         atoms.rattle(0.1, seed=k)
         batches.append(build_batch(atoms, 6.0, torch.float64))

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.fd import calculate_numerical_forces
+from small_potentials import SYMBOLS
 
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.potentials import EAM, ASECalculator
 from mdl_physpretrain.potentials.switch import quintic_switch
 
@@ -73,3 +75,26 @@ def test_elements_must_be_elements() -> None:
     for wrong in ([], ["Xx"], ["O", "O"]):
         with pytest.raises(ConfigError):
             EAM(wrong)
+
+
+@pytest.mark.parametrize("n_elements", [1, 2, 3, 4])
+def test_eam_for_one_to_four_elements(n_elements: int) -> None:
+    rng = np.random.default_rng(n_elements)
+    symbols = (SYMBOLS[:n_elements] * 6)[:6]
+    grid = np.array([[0, 0, 0], [2.1, 0, 0], [0, 2.1, 0], [0, 0, 2.1], [2.1, 2.1, 0], [2.1, 0, 2.1]])
+    atoms = Atoms(
+        symbols, grid + rng.normal(scale=0.1, size=(6, 3)), cell=[[4.4, 0, 0], [0.3, 4.3, 0], [0, 0.5, 4.2]], pbc=True
+    )
+    torch.manual_seed(0)
+    model = EAM(SYMBOLS[:n_elements], cutoff=5.0, n_basis=10).double()
+    atoms.calc = ASECalculator(model)
+    forces = atoms.get_forces()
+    numerical = calculate_numerical_forces(atoms, eps=1e-4)
+    assert np.abs(forces - numerical).max() < 1e-6 * np.abs(forces).max()
+
+
+def test_unknown_element_is_named() -> None:
+    atoms = Atoms("AuO", [[0, 0, 0], [2, 0, 0]])
+    atoms.calc = ASECalculator(EAM(["Mg", "O"], cutoff=5.0).double())
+    with pytest.raises(StructureError, match="Au"):
+        atoms.get_potential_energy()

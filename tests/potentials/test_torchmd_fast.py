@@ -13,7 +13,7 @@ from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.potentials import TorchMDET, predict
 from mdl_physpretrain.potentials.torchmd_et import autograd as torchmd_fast
 from mdl_physpretrain.potentials.torchmd_et import forces as torchmd_forces
-from mdl_physpretrain.potentials.torchmd_et.autograd import FastPairs, gaussian_rows, intervals_for, messages
+from mdl_physpretrain.potentials.torchmd_et.autograd import FastPairs, Grid, gaussian_rows, intervals_for, messages
 from mdl_physpretrain.potentials.torchmd_et.geometry_kernel import b_splines
 
 SIZES = {
@@ -29,14 +29,6 @@ VARIANTS = {
     "matdeeplearn": {"smooth_cutoff": False, "own_images": False},
     "one layer, early": {"num_layers": 1, "pool_order": "early", "trainable_rbf": False, "neighbor_embedding": False},
 }
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
 
 
 def network(**options: object) -> TorchMDET:
@@ -135,7 +127,7 @@ def test_all_derivatives_of_the_messages(parts: int) -> None:
         leaves = [x.to(dtype).requires_grad_(True) for x in arguments]
         g = weights.to(dtype).requires_grad_(True)
         if dtype == torch.float32:
-            pairs = FastPairs.make(i, j, *leaves[3:], cutoff=5.0, alpha=1.0, intervals=grid, smooth=False)
+            pairs = FastPairs.make(i, j, *leaves[3:], Grid(5.0, 1.0, grid, False))
             out = messages(*leaves[:3], pairs)
         else:
             out = reference_messages(leaves, i, j, grid)
@@ -150,7 +142,7 @@ def test_all_derivatives_of_the_messages(parts: int) -> None:
 
 def test_the_derivative_of_a_weights_gradient_is_refused_not_wrong() -> None:
     one = torch.tensor([0]), torch.tensor([1])
-    pairs = FastPairs.make(*one, torch.ones(1), torch.ones(1, 3), cutoff=5.0, alpha=1.0, intervals=9, smooth=True)
+    pairs = FastPairs.make(*one, torch.ones(1), torch.ones(1, 3), Grid(5.0, 1.0, 9, True))
     table = torch.randn(14, 2, 16, requires_grad=True)
     out = messages(torch.randn(2, 3, 16), table, torch.randn(2, 16), pairs)
     (slope,) = torch.autograd.grad(out.sum(), table, create_graph=True)

@@ -126,14 +126,6 @@ def test_training_after_evaluation_and_the_other_way_round(rocksalt: list[Atoms]
     assert len({float(e) for e in energies}) == 3
 
 
-def test_inference_mode(rocksalt: list[Atoms]) -> None:
-    model = network()
-    with torch.inference_mode():
-        inside = predict(model, build_batch(rocksalt[0], 5.0)).forces.clone()
-    assert torch.equal(predict(model, build_batch(rocksalt[0], 5.0)).forces, inside)
-    predict(model, build_batch(rocksalt[0], 5.0), create_graph=True).forces.square().sum().backward()
-
-
 def test_widths_that_no_grid_resolves_take_the_formula(rocksalt: list[Atoms]) -> None:
     model, batch = network(), build_batch(rocksalt[0], 5.0)
     check(model, batch)

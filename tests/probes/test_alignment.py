@@ -30,7 +30,7 @@ from mdl_physpretrain.probes.force_alignment import (
     null_density,
 )
 from mdl_physpretrain.report.alignment import alignment_figure
-from mdl_physpretrain.report.style import draw
+from mdl_physpretrain.report.drawing import draw
 from mdl_physpretrain.structures import write_structures
 
 

@@ -4,7 +4,8 @@ import pytest
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials import CGCNN, ZBL, Sum
 from mdl_physpretrain.potentials.zbl import COULOMB
-from mdl_physpretrain.probes.diatomics import diatomic_curve, element_pairs
+from mdl_physpretrain.probes.diatomics import diatomic_curve
+from mdl_physpretrain.probes.pairs import element_pairs
 
 
 def test_pairs_are_ordered_by_atomic_number():

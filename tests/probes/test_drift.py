@@ -7,10 +7,11 @@ from ase.md.verlet import VelocityVerlet
 
 from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.dynamics.records import Runs
-from mdl_physpretrain.dynamics.state import maxwell_velocities, structure_rng
+from mdl_physpretrain.dynamics.state import maxwell_velocities
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials import EAM
 from mdl_physpretrain.probes.energy_drift import nve_drift
+from mdl_physpretrain.structures.randomness import trajectory_rng
 
 
 def crystal(name="cu-0"):
@@ -26,7 +27,7 @@ def run(potential=EMT, timestep=2.0, steps=60, **options):
 
 def test_total_energy_of_an_independent_loop():
     atoms = crystal()
-    atoms.set_velocities(maxwell_velocities(atoms.get_masses(), 600.0, structure_rng(3, "cu-0")))
+    atoms.set_velocities(maxwell_velocities(atoms.get_masses(), 600.0, trajectory_rng(3, "cu-0")))
     atoms.calc = EMT()
     dynamics = VelocityVerlet(atoms, 2.0 * units.fs)
     time, total = [], []

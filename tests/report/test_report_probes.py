@@ -15,7 +15,7 @@ from report_probe_files import PAIRS, add_decomposition, add_frames, make_check
 from report_run_folder import make_run
 
 from mdl_physpretrain.report import build, write_report
-from mdl_physpretrain.report.failing_frames import MAX_FRAMES, element_colour, worst_frames
+from mdl_physpretrain.report.failing_frames import MAX_FRAMES, earliest_failures, element_colour
 from mdl_physpretrain.report.figures import all_figures
 from mdl_physpretrain.report.read import read_run
 from mdl_physpretrain.statistics.proportions import wilson_interval
@@ -71,10 +71,10 @@ def test_figures_of_the_probes(run, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     makers = all_figures(read_run(run))
-    own = {name: makers[name] for name in ("failure_steps", "rdf", "compression")}
+    own = {"failure_steps": makers["failure_steps"]}
     monkeypatch.setattr(build, "all_figures", lambda run: own)
     page = Page(write_report(folder).read_text())
-    for name in (*own, "failing_frames"):
+    for name in (*own, "rdf", "diffusion", "compression", "failing_frames"):
         assert (folder / "report" / "figures" / f"{name}.png").stat().st_size > 5000
     shown = [v for t, k, v in page.attributes if (t, k) == ("svg", "aria-label")]
     assert [v for v in shown if v.startswith("Radial")] == [f"Radial distribution function: {pair}" for pair in PAIRS]
@@ -84,7 +84,8 @@ def test_figures_of_the_probes(run, tmp_path, monkeypatch):
     assert "lmo-003 3 flagged" in page.text
 
 
-PROBES = {"rdf.csv": "rdf", "rdf_errors.csv": "rdf", "compression.csv": "compression",
+PROBES = {"rdf.csv": "rdf", "msd.csv": "diffusion", "diffusion.csv": "diffusion",
+          "rdf_errors.csv": "rdf", "compression.csv": "compression",
           "compression_flags.csv": "compression", "nve.csv": "nve", "diatomic_flags.csv": "diatomics",
           "teacher/decomposition.csv": "teacher"}  # fmt: skip
 
@@ -97,7 +98,7 @@ def test_without_their_files_nothing_is_said(run, tmp_path, no_figures):
     for file in folder.glob("seed-*/md/*.npz"):
         file.unlink()
     page = Page(write_report(folder).read_text())
-    assert not {"rdf", "compression", "nve", "worst"} & set(page.ids)
+    assert not {"rdf", "diffusion", "compression", "nve", "worst"} & set(page.ids)
     assert "diatomics" in page.ids
     assert read_run(folder).notes == {}
 
@@ -143,6 +144,40 @@ def test_survival_is_that_of_the_trajectories(run, page):
     assert (curves[curves["time"] == 0]["low"] < 1).all()  # no failure so far is not certainty
 
 
+def test_share_still_physical_stands_at_the_times_that_the_runs_reach(run, tmp_path, no_figures):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    table = pd.read_csv(folder / "physicality.csv").assign(timestep=7.5)  # 800 steps are 6 ps
+    table.to_csv(folder / "physicality.csv", index=False)
+    page = Page(write_report(folder).read_text())
+    saved = pd.read_csv(folder / "report" / "tables" / "still_physical.csv").set_index("arm")
+    shown = {row[0]: row[1:] for row in page.tables["Physicality per arm"]}
+    end = table["first_unphysical_step"].fillna(table["steps_done"]) * 0.0075
+    for arm, group in table.groupby("arm"):
+        lost = [int((~group["physical"] & (end[group.index] <= time)).sum()) for time in (1, 2, 5)]
+        left = [len(group) - n for n in lost]
+        assert saved.loc[arm, "time"].tolist() == [1.0, 2.0, 5.0]
+        assert saved.loc[arm, "physical"].tolist() == left
+        assert saved.loc[arm, ["low", "high"]].to_numpy()[1] == pytest.approx(wilson_interval(left[1], len(group)))
+        assert shown[arm][-3:] == [f"{100 * n / len(group):.0f}%" for n in left]
+    assert 0 < saved.loc["baseline", "physical"].iloc[0] < 18
+
+
+def test_trajectories_that_were_to_be_short_do_not_count_at_later_times(run, tmp_path, no_figures):
+    """One that fails early and one that ends early, both planned for 1 ps, say nothing about 2 ps."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    table = pd.read_csv(folder / "physicality.csv").assign(timestep=2.5)
+    short = table["structure_id"].isin(["lmo-000", "lmo-001"])
+    table["steps"] = table["steps"].mask(short, 400)
+    table["steps_done"] = table["steps_done"].where(~short, table["steps_done"].clip(upper=400))
+    table.to_csv(folder / "physicality.csv", index=False)
+    write_report(folder)
+    saved = pd.read_csv(folder / "report" / "tables" / "still_physical.csv").set_index(["arm", "time"])
+    assert saved.loc[("baseline", 1.0), "total"] == 18
+    assert saved.loc[("baseline", 2.0), "total"] == 12
+
+
 def test_flag_tables_count_the_rows_of_the_files(page):
     diatomic = {(row[0], row[1]): row[2:] for row in page.tables["Flags of the diatomic curves"]}
     assert diatomic["baseline", "Li-O"] == ["3 of 3", "1 of 3", "no", "3 of 3", "no", "flagged"]
@@ -171,6 +206,13 @@ def test_rdf_errors_are_means_over_seeds(run, page):
     assert shown["pretrained"][-1] == "12"
 
 
+def test_diffusion_is_the_mean_over_seeds(page):
+    shown = {(row[0], row[1]): row[2:] for row in page.tables["Diffusion coefficients"]}
+    assert shown["baseline", "Li"] == ["0.11", "1.10e-05", "0.90"]
+    assert shown["pretrained", "O"][0] == "0"
+    assert "± 0.01 over 3 seeds" in page.text
+
+
 def test_decomposition_stands_beside_the_teacher(page):
     rows = {row[0]: row[1:] for row in page.tables["Parts of the teacher"]}
     assert rows["whole EAM"] == ["9.100", "0.0980", "0.00510", "5.100"]
@@ -191,9 +233,9 @@ def test_downloads_in_the_page_are_the_saved_tables(run, html, page):
     assert row[tables["physicality"]["columns"].index("total")] == 18
 
 
-def test_worst_frames_are_the_earliest_failures_of_the_arms_in_turn(tmp_path):
+def test_earliest_failures_are_the_earliest_failures_of_the_arms_in_turn(tmp_path):
     folder = make_run(tmp_path / "run", seeds=3, structures=6, pairs=1, arms=("baseline", "zbl"), probes=True)
-    frames = worst_frames(read_run(folder))
+    frames = earliest_failures(read_run(folder))
     source = pd.read_csv(folder / "physicality.csv")
     failed = source[~source["physical"]].sort_values("first_unphysical_step")
     assert len(frames) == MAX_FRAMES < len(failed)
@@ -207,7 +249,7 @@ def test_worst_frames_are_the_earliest_failures_of_the_arms_in_turn(tmp_path):
 
 
 def test_a_frame_is_wrapped_and_its_pair_is_the_nearest_image(run):
-    frames = worst_frames(read_run(run))
+    frames = earliest_failures(read_run(run))
     frame = next(f for f in frames if f.pair)
     inside = np.array(frame.positions) @ np.linalg.inv(frame.cell)
     assert (inside > -1e-3).all()
@@ -229,7 +271,7 @@ def test_a_frame_is_wrapped_and_its_pair_is_the_nearest_image(run):
 
 def test_scene_in_the_page_holds_the_frames(run, html, page):
     scene = embedded(html, "scene")
-    assert scene["frames"] == [json.loads(json.dumps(f.plain())) for f in worst_frames(read_run(run))]
+    assert scene["frames"] == [json.loads(json.dumps(f.plain())) for f in earliest_failures(read_run(run))]
     assert set(scene["colours"]) == {"Mg", "O"}
     assert "canvas" in page.tags
     labels = {v for t, k, v in page.attributes if (t, k) == ("button", "aria-label")}
@@ -321,8 +363,8 @@ def test_a_check_is_a_page_on_potentials(checked):
     assert "Check of 2 potentials" in page.text
     assert "not in the run folder" not in page.text
     found = [i for i in page.ids if i in build.SECTIONS]
-    assert found == ["verdict", "physicality", "failures", "worst", "trajectories", "rdf", "diatomics", "compression",
-                     "nve", "data"]  # fmt: skip
+    assert found == ["verdict", "physicality", "failures", "worst", "trajectories", "rdf", "diffusion", "diatomics",
+                     "compression", "nve", "data"]  # fmt: skip
     assert read_run(folder).notes == {}
     for words in ("potential A of the test", "A: 6 of 6 fail", "B: no failure seen"):
         assert words in page.text
@@ -331,8 +373,10 @@ def test_a_check_is_a_page_on_potentials(checked):
         f"Unphysical trajectories: 6 of 6 (100%, 95% interval {100 * low:.0f}–{100 * high:.0f}%): 6 atom overlap."
         in page.text
     )
-    assert "Compressed cells: 1 of 4 flagged (1 collapse)." in page.text
-    assert "2 of 3 flagged (hole in Li-O, O-O" in page.text
+    answers = {row[0]: row[1:] for row in page.tables["Verdicts"]}  # made from the tables: there is no verdicts.csv
+    assert answers["compression costs energy"] == answers["two atoms repel"] == ["no", "yes"]
+    assert "3 of 4 structures without a flag; cell-3 (collapse)" in page.text
+    assert "1 of 3 pairs without a flag; Li-O (hole" in page.text
 
 
 def test_a_check_claims_nothing_about_training(checked):

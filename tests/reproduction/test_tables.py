@@ -13,7 +13,8 @@ from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.reproduction.claim import accuracy_words, stability_words, verdict
 from mdl_physpretrain.reproduction.run import write_tables
 from mdl_physpretrain.reproduction.tables import printed
-from mdl_physpretrain.statistics.arms import Comparison, PairedDifference
+from mdl_physpretrain.statistics.paired import Comparison
+from mdl_physpretrain.statistics.seeds import PairedDifference
 
 
 @pytest.fixture(scope="module")

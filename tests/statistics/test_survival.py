@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+import scipy.stats
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.statistics.proportions import wilson_interval
-from mdl_physpretrain.statistics.survival import kaplan_meier, logrank
+from mdl_physpretrain.statistics.survival import kaplan_meier, logrank, share_at
 
 # Remission of leukaemia in weeks (E. J. Freireich et al., Blood 21, 699 (1963)), "+" is censored
 DRUG = "6 6 6 6+ 7 9+ 10 10+ 11+ 13 16 17+ 19+ 20+ 22 23 25+ 32+ 32+ 34+ 35+"
@@ -38,6 +39,18 @@ def test_published_logrank():
     statistic, p = logrank(steps, failed, ["drug"] * 21 + ["placebo"] * 21)
     assert statistic == pytest.approx(16.792941, abs=1e-6)
     assert p == pytest.approx(4.168809e-05, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_groups_are_scipys(seed):
+    rng = np.random.default_rng(seed)
+    steps, failed = rng.integers(0, 20, 30), rng.random(30) < 0.6
+    sides = [
+        scipy.stats.CensoredData.right_censored(steps[part], ~failed[part]) for part in (slice(12), slice(12, None))
+    ]
+    expected = scipy.stats.logrank(*sides)
+    statistic, p = logrank(steps, failed, ["a"] * 12 + ["b"] * 18)
+    assert (statistic, p) == pytest.approx((expected.statistic**2, expected.pvalue))
 
 
 def test_three_groups_by_hand():
@@ -82,6 +95,25 @@ def test_nothing_failed():
 def test_group_that_was_gone_before_the_first_failure_does_not_count():
     steps, failed, group = [1, 5, 6, 7, 8], [0, 1, 1, 0, 1], ["gone", "a", "a", "b", "b"]
     assert logrank(steps, failed, group) == pytest.approx(logrank(steps[1:], failed[1:], group[1:]))
+
+
+def test_share_still_physical_at_given_times():
+    steps, failed = times("1 2 2+ 3 5+ 5+ 5")
+    found = share_at(steps, failed, [0.5, 2, 3, 5, 6])
+    # at 2 its failure is lost, the one that ended there is not; from 3 on nobody knows about that one
+    assert found["physical"].tolist() == [7, 5, 3, 2, 0]
+    assert found["total"].tolist() == [7, 7, 6, 6, 4]
+    assert found["share"].tolist() == pytest.approx([1, 5 / 7, 0.5, 2 / 6, 0])
+    assert found.loc[2, ["low", "high"]].tolist() == pytest.approx(wilson_interval(3, 6))
+    assert np.isnan(share_at([1], [False], [2])["share"].iloc[0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_share_without_censoring_is_kaplan_meiers(seed):
+    rng = np.random.default_rng(seed)
+    steps = rng.integers(1, 30, 25)
+    curve = kaplan_meier(steps, np.ones(25, dtype=bool))
+    np.testing.assert_allclose(share_at(steps, np.ones(25, dtype=bool), curve["step"])["share"], curve["survival"])
 
 
 @pytest.mark.parametrize(

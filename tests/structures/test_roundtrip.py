@@ -228,7 +228,7 @@ def test_failed_write_keeps_the_old_file(tmp_path, rocksalt, monkeypatch):
         stream.write("8\n")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mdl_physpretrain.structures.extxyz.write_extxyz", full_disk)
+    monkeypatch.setattr("mdl_physpretrain.structures.formats.write_extxyz", full_disk)
     with pytest.raises(ValueError, match=r"a\.extxyz: cannot be written: No space left"):
         write_structures(path, rocksalt)
     assert path.read_bytes() == before

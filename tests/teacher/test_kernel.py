@@ -15,9 +15,10 @@ from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import EAM, predict
 from mdl_physpretrain.potentials.eam import labels as kernel_labels
 from mdl_physpretrain.potentials.eam.labels import EAMKernel
-from mdl_physpretrain.potentials.eam.structure_kernel import exp, switch
+from mdl_physpretrain.potentials.eam.pair_functions import exp
 from mdl_physpretrain.potentials.errors import ErrorSums
 from mdl_physpretrain.potentials.switch import quintic_switch
+from mdl_physpretrain.potentials.zbl_kernel import switch
 from mdl_physpretrain.structures.labels import Labels, set_labels
 from mdl_physpretrain.teacher import fit_eam, label
 from mdl_physpretrain.teacher.objective import EAMObjective
@@ -160,9 +161,9 @@ def test_only_an_eam_in_double_precision_is_for_the_kernel(monkeypatch: pytest.M
     class Other(EAM):
         pass
 
-    assert EAMKernel.suits(potential(["O"]))
-    assert not EAMKernel.suits(potential(["O"]).float())
-    assert not EAMKernel.suits(Other(["O"]).double())
+    assert isinstance(potential(["O"]).labeller(), EAMKernel)
+    assert potential(["O"]).float().labeller() is None
+    assert Other(["O"]).double().labeller() is None
     used = []
     original = EAMKernel.stream
     monkeypatch.setattr(EAMKernel, "stream", lambda *a: used.append(1) or original(*a))

@@ -1,7 +1,5 @@
 """Labelling: agreement with predict and ASE, anchoring, failures, resume, refusal."""
 
-import sys
-
 import ase.io
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import CGCNN, EAM, ZBL, ASECalculator, Sum, predict
 from mdl_physpretrain.structures.labels import get_labels
+from mdl_physpretrain.teacher import engines
 from mdl_physpretrain.teacher.label import label
 
 
@@ -83,7 +82,7 @@ def test_edge_limit_and_own_dtype(rocksalt, monkeypatch):
     whole = label(made, _eam(["Mg", "O"], torch.float32))
     assert whole[0].calc.results["forces"].dtype == np.float64
     sizes = []
-    label_module = sys.modules[label.__module__]
+    label_module = engines
     original = label_module.collate
     monkeypatch.setattr(label_module, "MAX_EDGES_CPU", 1500)
     monkeypatch.setattr(label_module, "collate", lambda items: sizes.append(len(items)) or original(items))

@@ -18,16 +18,15 @@ from mortal_executors import Killing, Mortal, Shuffling, Springs
 
 from mdl_physpretrain.augmentation import augment
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
-from mdl_physpretrain.executors import scatter
+from mdl_physpretrain.executors import distribute
 from mdl_physpretrain.potentials import CGCNN, EAM
-from mdl_physpretrain.teacher import engines as evaluation
-from mdl_physpretrain.teacher import label
+from mdl_physpretrain.teacher import label, outcomes
 from mdl_physpretrain.teacher.journal import Journal
 
 
 @pytest.fixture(autouse=True)
-def small_portions(monkeypatch):
-    monkeypatch.setattr(evaluation, "PORTION_BATCHES", 0.01)
+def small_units(monkeypatch):
+    monkeypatch.setattr(outcomes, "UNIT_BATCHES", 0.01)
 
 
 @pytest.fixture
@@ -83,20 +82,20 @@ def test_anchored_labels_and_their_parents(many):
     assert sum(len(arguments[0]) for arguments in executor.seen) == len(many) + len(parents)
 
 
-def test_portions_by_edges_and_by_number(many, monkeypatch):
-    monkeypatch.setattr(evaluation, "PORTION_BATCHES", 4)
+def test_units_by_edges_and_by_number(many, monkeypatch):
+    monkeypatch.setattr(outcomes, "UNIT_BATCHES", 4)
 
     class Model:
         cutoff, max_edges = 5.0, 1000
 
-    parts = evaluation.portions(many, Model())
+    parts = outcomes.work_units(many, Model())
     assert [k for part in parts for k in part] == list(range(40))
     assert 1 < len(parts) < 20
-    edges = [sum(evaluation._edges(many[k], 5.0) for k in part) for part in parts]
+    edges = [sum(outcomes._edges(many[k], 5.0) for k in part) for part in parts]
     assert all(4000 <= e < 5000 for e in edges[:-1])
     Model.cutoff = None
-    assert [len(p) for p in evaluation.portions(many, Model())] == [1] * 40
-    assert {len(p) for p in evaluation.portions(many * 52, Model())} == {8}
+    assert [len(p) for p in outcomes.work_units(many, Model())] == [1] * 40
+    assert {len(p) for p in outcomes.work_units(many * 52, Model())} == {8}
 
 
 def test_a_structure_that_kills_every_worker_is_a_failure(many, tmp_path):
@@ -124,13 +123,13 @@ def test_what_came_back_before_the_parent_ended_is_kept(many, tmp_path):
 
     path, serial = tmp_path / "labels.journal", label(many, _eam())
 
-    def backwards(executor, work, portions, arguments):  # results of the last portions first
-        first = list(scatter(executor, work, list(portions)[:-6:-1], arguments))
+    def backwards(executor, work, units, arguments):  # results of the last units first
+        first = list(distribute(executor, work, list(units)[:-6:-1], arguments))
         yield from first
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "scatter", backwards)
+        patch.setattr(outcomes, "distribute", backwards)
         with pytest.raises(KeyboardInterrupt):
             label(many, _eam(), executor=Mortal(), resume=path)
     rest = Mortal()
@@ -170,12 +169,12 @@ PARENT = """
     import sys
     from mdl_physpretrain.executors import Processes
     from mdl_physpretrain.augmentation import augment
-    from mdl_physpretrain.teacher import evaluation, label
+    from mdl_physpretrain.teacher import label, outcomes
     from labelled_cells import rocksalt_cells
     from mortal_executors import Springs
 
     if __name__ == "__main__":
-        evaluation.FLUSH_SECONDS = 0
+        outcomes.FLUSH_SECONDS = 0
         with Processes(1) as executor:
             executor.submit(len, "").result()
             print(*executor.pids(), flush=True)
@@ -188,7 +187,8 @@ PARENT = """
 def test_a_killed_parent_goes_on_and_its_workers_end(many, tmp_path):
     path, script = tmp_path / "labels.journal", tmp_path / "parent.py"
     script.write_text(textwrap.dedent(PARENT))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "SLOW_SPRINGS": "0.05"}
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests / 'executors'}", "SLOW_SPRINGS": "0.05"}
     with subprocess.Popen(
         [sys.executable, str(script), str(path)], env=environment, stdout=subprocess.PIPE, text=True
     ) as parent:

@@ -16,7 +16,7 @@ import torch
 from mdl_physpretrain.workflow import load_config
 from mdl_physpretrain.workflow.run import run_pipeline
 
-for name in ("training", "dynamics", "report", "augmentation", "teacher", "structures", "physicality"):
+for name in ("training", "dynamics", "report", "augmentation", "teacher", "structures", "probes"):
     importlib.import_module(f"mdl_physpretrain.{name}")  # before the forks: once
 
 # stage: module, attribute to die in, at which call of it, before or after the real work
@@ -29,7 +29,7 @@ KILLS = {
     "finished training": ("mdl_physpretrain.workflow.records", "Records.finish", 1, "before"),
     "evaluate": ("mdl_physpretrain.probes.diatomics", "diatomic_curve", 2, "before"),
     "md": ("mdl_physpretrain.dynamics.records", "Runs.save", 1, "after"),
-    "collect": ("mdl_physpretrain.workflow.evaluation", "_write_joined", 2, "before"),
+    "collect": ("mdl_physpretrain.workflow.stages.collect", "joined", 2, "before"),
     "report": ("mdl_physpretrain.report.build", "_page", 1, "before"),
 }
 
@@ -61,8 +61,8 @@ def attempt(config: str, folder: Path, kill: tuple[str, str, int, str] | None) -
     if child == 0:
         try:
             torch.set_num_threads(1)
-            judging = importlib.import_module("mdl_physpretrain.workflow.evaluation")
-            judging.CHUNK_ATOMS = {"cpu": 8, "cuda": 8}  # a portion of MD is one structure
+            simulation = importlib.import_module("mdl_physpretrain.dynamics.simulate")
+            simulation.BATCH_ATOMS = {"cpu": 8, "cuda": 8}  # a batch of MD is one structure
             if kill is not None:
                 die_in(*kill)
             with report.open("a") as events:

@@ -18,6 +18,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.io import read, write
 
+from mdl_physpretrain import source_graph
 from mdl_physpretrain.dynamics import Runs
 from mdl_physpretrain.dynamics.traces import TrajectoryWriter, trajectory_name
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
@@ -247,3 +248,61 @@ def test_unlabelled_structures_have_no_errors(metals, tmp_path) -> None:
         found = run(bare, tmp_path, {"emt": EMT}, skip=("nve", "diatomics", "compression"), report=False)
     assert "efs" not in found.tables
     assert found.tables["physicality"]["structure_id"].tolist() == ["0", "1", "2"]
+
+
+def test_md_of_other_code_is_put_aside_and_done_again(metals, tmp_path, monkeypatch) -> None:
+    skip = ("errors", "diatomics", "compression", "nve", "rdf", "diffusion")
+    before = run(metals[:1], tmp_path, {"emt": EMT}, skip=skip, report=False)
+    file = tmp_path / "seed-0/md/emt.runs.npz"
+    old, digest = file.read_bytes(), source_graph._digest
+    kernel = "mdl_physpretrain.graphs.edge_kernel"
+    monkeypatch.setattr(source_graph, "_digest", lambda module: "other" if module == kernel else digest(module))
+    events = []
+    again = run(
+        metals[:1], tmp_path, {"emt": EMT}, skip=skip, report=False,
+        listener=lambda event, task, seconds: events.append((event, task.name)),
+    )  # fmt: skip
+    assert events == [("start", "md emt seed 0"), ("done", "md emt seed 0")]
+    assert (tmp_path / ".replaced" / "md-emt-seed-0" / "emt.runs.npz").read_bytes() == old
+    pd.testing.assert_frame_equal(before.tables["physicality"], again.tables["physicality"])
+
+
+def test_more_structures_go_on_with_what_is_there(metals, tmp_path) -> None:
+    skip = ("errors", "diatomics", "compression", "nve", "rdf", "diffusion")
+    run(metals[:1], tmp_path, {"emt": EMT}, skip=skip, report=False)
+    events = []
+    found = run(
+        metals, tmp_path, {"emt": EMT}, skip=skip, report=False,
+        listener=lambda event, task, seconds: events.append(event),
+    )  # fmt: skip
+    assert events == ["resume", "done"]
+    assert found.tables["physicality"]["structure_id"].tolist() == ["m/0", "m/1", "m/2"]
+    assert not (tmp_path / ".replaced").exists()
+
+
+def test_several_jobs_find_the_same(metals, tmp_path) -> None:
+    skip = ("diatomics", "nve")
+    one, two = (
+        run(metals[:2], tmp_path / str(jobs), {"emt": EMT, "lj": LennardJones}, skip=skip, jobs=jobs, report=False)
+        for jobs in (1, 2)
+    )
+    assert one.tables.keys() == two.tables.keys() >= {"msd", "diffusion", "rdf", "efs", "physicality", "compression"}
+    for kind, table in one.tables.items():
+        pd.testing.assert_frame_equal(table, two.tables[kind])
+    timings = json.loads((tmp_path / "2" / "timings.json").read_text())
+    assert {row["status"] for row in timings} == {"done"}
+
+
+def test_options_of_probes(metals, tmp_path) -> None:
+    skip = ("errors", "diatomics", "compression", "nve", "rdf")
+    found = run(
+        metals[:1], tmp_path, {"emt": EMT}, skip=skip, steps=60, trajectory_interval=2, report=False,
+        probe={"diffusion_blocks": 1, "diffusion_settling": 0.0},
+    )  # fmt: skip
+    assert found.tables["msd"]["t"].max() == pytest.approx(0.030)  # half of 31 frames 2 fs apart
+    for probe, message in (
+        ({"blocks": 1}, "no probe has an option 'blocks'"),
+        ({"diffusion_blocks": 0}, "diffusion_blocks"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(metals[:1], tmp_path / "other", {"emt": EMT}, probe=probe)

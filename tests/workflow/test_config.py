@@ -215,7 +215,7 @@ def test_every_option_of_a_training_is_one_of_train():
 
 def test_labels_are_anchored_to_structures_that_have_some(rocksalt):
     from mdl_physpretrain.structures import Labels, get_labels, set_labels
-    from mdl_physpretrain.workflow.teacher import anchors
+    from mdl_physpretrain.teacher.labelled_set import anchors
 
     set_labels(rocksalt[0], Labels(energy=get_labels(rocksalt[0]).energy))
     with pytest.warns(UserWarning, match="1 of 8 training structures lack energy or forces"):

@@ -8,13 +8,14 @@ from functools import partial
 
 import pytest
 
+from mdl_physpretrain import source_graph
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError, StructureError
-from mdl_physpretrain.workflow import records as cache
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.lock import locked, prepare_folder
-from mdl_physpretrain.workflow.plan import Task, plan
+from mdl_physpretrain.workflow.plan import plan
 from mdl_physpretrain.workflow.records import Records
 from mdl_physpretrain.workflow.run import RunResult, execute, selected_stages
+from mdl_physpretrain.workflow.task import Task
 from mdl_physpretrain.workflow.workers import Workers
 
 CONFIG = RunConfig(data={"source": "demo"})
@@ -91,22 +92,23 @@ def test_missing_or_changed_outputs_are_made_again(run, tmp_path):
 
 
 def test_changed_code_redoes_a_stage_but_a_comment_does_not(run, tmp_path, monkeypatch):
-    package = tmp_path / "package"
-    (package / "room").mkdir(parents=True)
-    source = package / "room" / "m.py"
+    source = tmp_path / "its_code.py"
     source.write_text('"""Doc."""\ndef f():\n    return 1\n')
-    monkeypatch.setattr(cache, "PACKAGE", package)
+    monkeypatch.setattr(source_graph, "_file", lambda name: source if name == "mdl_physpretrain.its_code" else None)
 
     def tasks(log):
-        cache.code_hash.cache_clear()
-        cache._normalised.cache_clear()
-        return [Task("prepare", "prepare", partial(_copy, source=None, target="x.txt", log=log), 0, code=("room",))]
+        for cached in (source_graph._digest, source_graph._tree, source_graph._imported):
+            cached.cache_clear()
+        work = partial(_copy, source=None, target="x.txt", log=log)
+        return [Task("prepare", "prepare", work, 0, modules=("mdl_physpretrain.its_code",))]
 
     assert run(tasks)[0] == ["x.txt"]
     source.write_text('"""Other."""\n# why\ndef f():\n    """Say."""\n    return 1\n')
     assert run(tasks)[0] == []
     source.write_text("def f():\n    return 2\n")
     assert run(tasks)[0] == ["x.txt"]
+    monkeypatch.undo()
+    source_graph._digest.cache_clear()
 
 
 def test_force_only_and_from(run, tmp_path):
@@ -169,6 +171,40 @@ def test_failed_task_is_named_and_what_was_done_is_kept(tmp_path, run):
     with pytest.raises(PhysPretrainError, match=r"^finetune seed 3 a: structure s1: bad$"):
         run(tasks)
     assert run()[0] == ["sub/y.txt", "z.txt"]
+
+
+def test_a_tolerated_failure_costs_what_needs_it_only(tmp_path, run):
+    def tasks(log):
+        chain = _chain(log)
+        broken = Task("bad", "md", partial(_fail, error=StructureError("bad")), 0)
+        return [broken, Task("after", "md", chain[0].work, 0, needs=("bad",)), *chain]
+
+    seen = []
+    done, result = run(tasks, tolerate=lambda task, error: seen.append((task.name, str(error))) is None)
+    assert seen == [("bad", "bad")]
+    assert done == ["x.txt", "sub/y.txt", "z.txt"]
+    assert (result.status["bad"], result.status["after"], result.status["report"]) == ("failed", "failed", "done")
+
+
+def test_more_of_the_same_goes_on_with_what_is_there(tmp_path):
+    records, scratch = Records(tmp_path), tmp_path / "runs"
+    result = RunResult(tmp_path)
+
+    def call(structures, section=0, code=()):
+        work = partial(_copy, source=None, target="out.txt")
+        seen = []
+        execute(
+            [Task("md", "md", work, section, scratch=("runs",), growing=structures, modules=code)], CONFIG, records,
+            result, listener=lambda event, task, seconds: seen.append((event, scratch.exists())),
+        )  # fmt: skip
+        scratch.touch()
+        return seen[0]
+
+    assert call((("a", "1"),)) == ("start", False)
+    assert call((("a", "1"),))[0] == "skip"
+    assert call((("a", "1"), ("b", "2"))) == ("resume", True)
+    assert call((("a", "1"), ("b", "2")), code=("json",)) == ("start", False)  # other code: put away
+    assert (tmp_path / ".replaced" / "md" / "runs").is_file()
 
 
 def test_a_bug_keeps_its_traceback_and_gets_the_tasks_name(run):

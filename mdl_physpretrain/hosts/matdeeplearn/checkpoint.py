@@ -6,7 +6,6 @@ YAML file of the run, so the two are always read and written together.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +16,15 @@ from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.hosts.matdeeplearn.config import host_yaml, read_host_config
-from mdl_physpretrain.hosts.matdeeplearn.networks import host_network, our_network
-from mdl_physpretrain.hosts.matdeeplearn.reference_energies import fold_references
+from mdl_physpretrain.hosts.matdeeplearn.config import read_host_config
+from mdl_physpretrain.hosts.matdeeplearn.networks import host_network, host_yaml, our_network
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN
+from mdl_physpretrain.potentials.cgcnn.reference_channel import with_reference_channel
+from mdl_physpretrain.potentials.checkpoint import write_checkpoint
 from mdl_physpretrain.potentials.safe_load import load_foreign
 
-__all__ = ["read_matdeeplearn", "state_of", "write_matdeeplearn"]
+__all__ = ["read_matdeeplearn", "reference_table", "state_of", "write_matdeeplearn"]
 
 REFERENCES = ("refuse", "fold", "beside")
 
@@ -68,7 +68,7 @@ def read_matdeeplearn(
     state = state_of(load_foreign(path), str(path), member=member)
     model, notes = our_network(described, state, str(path))
     if described.reference_energies:
-        table = _references_of(model)
+        table = reference_table(model)
         if table is None:
             raise ConfigError(f"{described.source}: a {model.registry_name} has no reference_energies")
         for symbol, energy in described.reference_energies.items():
@@ -122,7 +122,7 @@ def write_matdeeplearn(
     if references not in REFERENCES:
         raise ConfigError(f"references must be one of {', '.join(REFERENCES)}, not {references!r}")
     network = host_network(model, drop_core=drop_core)
-    table = _references_of(model)
+    table = reference_table(model)
     beside: dict[str, float] = {}
     if table is not None and bool((table != 0).any()):
         if references == "refuse":
@@ -133,30 +133,24 @@ def write_matdeeplearn(
         if references == "beside":
             beside = {chemical_symbols[z]: float(table[z]) for z in torch.nonzero(table).flatten().tolist()}
         elif isinstance(model, CGCNN):
-            network = host_network(fold_references(model))
+            network = host_network(with_reference_channel(model))
         else:
             raise CheckpointError(f"reference energies cannot be folded into a {model.registry_name}")
     path = Path(path)
     config = path.with_suffix(".yml") if config is None else Path(config)
-    options = {**network.options, **({"reference_energies": beside} if beside else {})}
-    text = host_yaml(
-        network.name, options, cutoff=model.cutoff, edge_dim=network.edge_dim, n_neighbors=network.n_neighbors,
-        images=network.images, checkpoint=str(path),
-    )  # fmt: skip
+    if beside:
+        network.options["reference_energies"] = beside
     # MatDeepLearn computes in float32
     state = {k: (v.float() if v.is_floating_point() else v).detach().cpu() for k, v in network.state.items()}
-    part = path.with_name(path.name + ".part")
+    write_checkpoint({"state_dict": state, "epoch": 0, "step": 0}, path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": state, "epoch": 0, "step": 0}, part)
-        os.replace(part, path)
-        config.write_text(text, encoding="utf-8")
+        config.write_text(host_yaml(network, model.cutoff, path), encoding="utf-8")
     except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error}") from error
+        raise CheckpointError(f"cannot write {config}: {error}") from error
     return [path, config]
 
 
-def _references_of(model: EnergyModel) -> Any:
+def reference_table(model: EnergyModel) -> Tensor | None:
     """The reference energies of a model, or of the part of a sum that has some."""
     return next((m.reference_energies for m in model.modules() if hasattr(m, "reference_energies")), None)
 

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.workflow.config_files import _read, _Source
 
-__all__ = ["ALL_NEIGHBOURS", "HostConfig", "host_yaml", "read_host_config"]
+__all__ = ["ALL_NEIGHBOURS", "HostConfig", "read_host_config"]
 
 ALL_NEIGHBOURS = 100_000  # MatDeepLearn needs a number
-FAR_OFFSETS = 10  # cells to look at in every direction; more than any crystal needs at 8 Å
 BOOKKEEPING = {
     "name", "otf_edge_index", "otf_edge_attr", "otf_node_attr", "gradient", "model_ensemble", "prediction_level",
     "load_model", "model_path", "reference_energies",
@@ -80,9 +78,9 @@ class HostConfig:
             raise ConfigError(f"{self.source}: model.{key} must be of type {kind.__name__}, not {value!r}")
         return value
 
-    def unused(self, known: set[str]) -> list[str]:
+    def unused(self, used: set[str]) -> list[str]:
         """Options that the network does not have (the host ignores them too)."""
-        return sorted(set(self.options) - known)
+        return sorted(set(self.options) - used)
 
 
 def read_host_config(config: str | Path | Mapping[str, Any]) -> HostConfig:
@@ -99,13 +97,15 @@ def read_host_config(config: str | Path | Mapping[str, Any]) -> HostConfig:
         If it is not one, lacks what the network needs, or asks for something
         that is not an energy.
     """
-    source, content = _content(config)
+    if isinstance(config, Mapping):
+        source, content = "MatDeepLearn configuration", config
+    else:
+        source, content = str(config), _read(Path(config), _Source(), ())
     model, dataset = _section(content, "model", source), _section(content, "dataset", source)
     graph = _section(dataset, "preprocess_params", f"{source}: dataset")
-    for section, keys in (("model", ("name",)), ("dataset.preprocess_params", ("cutoff_radius",))):
-        missing = [k for k in keys if (model if section == "model" else graph).get(k) is None]
-        if missing:
-            raise ConfigError(f"{source}: {section}.{missing[0]} is missing")
+    for section, values, key in (("model", model, "name"), ("dataset.preprocess_params", graph, "cutoff_radius")):
+        if values.get(key) is None:
+            raise ConfigError(f"{source}: {section}.{key} is missing")
     levels = {str(s["prediction_level"]) for s in (model, dataset, graph) if s.get("prediction_level") is not None}
     if strange := sorted(levels - {"graph"}):
         raise ConfigError(f"{source}: prediction_level is {', '.join(strange)}; an energy is one of a 'graph'")
@@ -131,68 +131,6 @@ def read_host_config(config: str | Path | Mapping[str, Any]) -> HostConfig:
         reference_energies={str(k): float(v) for k, v in (model.get("reference_energies") or {}).items()},
         source=source,
     )
-
-
-def host_yaml(
-    name: str,
-    options: Mapping[str, Any],
-    *,
-    cutoff: float,
-    edge_dim: int,
-    n_neighbors: int | None,
-    images: str,
-    checkpoint: str,
-) -> str:
-    """The parts of a MatDeepLearn configuration that belong to a network.
-
-    They are enough for MatDeepLearn's ASE calculator; for training there, copy
-    them into a full configuration.
-    """
-    content = {
-        "task": {"checkpoint_path": checkpoint},
-        "model": {
-            "name": name,
-            **options,
-            "otf_edge_index": True,
-            "otf_edge_attr": True,
-            "otf_node_attr": True,
-            "gradient": True,
-            "model_ensemble": 1,
-        },
-        "dataset": {
-            "prediction_level": "graph",
-            "preprocess_params": {
-                "edge_calc_method": "ocp" if images == "all" else "mdl",
-                "preprocess_edges": False,
-                "preprocess_edge_features": False,
-                "preprocess_node_features": True,
-                "cutoff_radius": cutoff,
-                "n_neighbors": n_neighbors or ALL_NEIGHBOURS,
-                # 'ocp' looks no further than it needs; 'mdl' looks at all of them
-                "num_offsets": FAR_OFFSETS if images == "all" else 2,
-                "node_dim": 100,
-                "edge_dim": edge_dim,
-                "output_dim": 1,
-                "prediction_level": "graph",
-                "self_loop": True,
-                "node_representation": "onehot",
-            },
-        },
-    }
-    return yaml.safe_dump(content, sort_keys=False)
-
-
-def _content(config: str | Path | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    if isinstance(config, Mapping):
-        return "MatDeepLearn configuration", config
-    path = Path(config)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is not a MatDeepLearn configuration (no sections)")
-    return str(path), content
 
 
 def _section(parent: Mapping[str, Any], name: str, source: str) -> Mapping[str, Any]:

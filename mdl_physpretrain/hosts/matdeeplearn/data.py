@@ -9,14 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.graphs.batch import AtomicBatch, neighbour_list
+from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 
-__all__ = ["batch_of", "host_data", "label_index", "raw_items", "right_handed", "structure_of", "structures_of"]
+__all__ = [
+    "Replay",
+    "batch_of",
+    "host_data",
+    "label_index",
+    "raw_items",
+    "right_handed",
+    "structure_of",
+    "structures_of",
+]
 
 
 def batch_of(data: Any, cutoff: float) -> AtomicBatch:
@@ -33,35 +42,15 @@ def batch_of(data: Any, cutoff: float) -> AtomicBatch:
         In Å.
     """
     positions, cells = data.pos.detach(), data.cell.detach().view(-1, 3, 3)
-    n = len(cells)
-    structure = data.batch if getattr(data, "batch", None) is not None else data.z.new_zeros(len(data.z))
-    pbc = cells.abs().sum(2) > 0
-    counts = torch.bincount(structure, minlength=n).tolist()
-    edges, shifts, first = [], [], 0
-    on_cpu, boxes, periodic = positions.double().cpu().numpy(), cells.double().cpu().numpy(), pbc.cpu().numpy()
-    for k, count in enumerate(counts):
-        index, shift = neighbour_list(on_cpu[first : first + count], boxes[k], periodic[k], cutoff)
-        edges.append(index + first)
-        shifts.append(shift)
-        first += count
-    dtype, device = positions.dtype, positions.device
-    nothing = torch.zeros(n, dtype=torch.bool, device=device)
-    return AtomicBatch(
-        numbers=data.z.long(),
-        positions=positions,
-        cells=cells,
-        pbc=pbc,
-        structure=structure,
-        edge_index=torch.as_tensor(np.concatenate(edges, axis=1), device=device),
-        edge_shifts=torch.as_tensor(np.concatenate(shifts), dtype=dtype, device=device),
-        energy=positions.new_zeros(n),
-        forces=torch.zeros_like(positions),
-        stress=positions.new_zeros(n, 3, 3),
-        has_energy=nothing,
-        has_forces=nothing,
-        has_stress=nothing,
-        list_cutoff=float(cutoff),
-    )
+    single = getattr(data, "batch", None) is None
+    structure = (data.z.new_zeros(len(data.z)) if single else data.batch).cpu().numpy()
+    numbers, points, boxes = data.z.cpu().numpy(), positions.double().cpu().numpy(), cells.double().cpu().numpy()
+    batches = []
+    for k, box in enumerate(boxes):
+        atoms = structure == k
+        crystal = Atoms(numbers[atoms], points[atoms], cell=box, pbc=np.abs(box).sum(1) > 0)
+        batches.append(build_batch(crystal, cutoff, positions.dtype))
+    return collate(batches).to(positions.device)
 
 
 def structure_of(data: Any, index: int = -1) -> Atoms:
@@ -186,3 +175,29 @@ def host_data(structures: Sequence[Atoms], dataset_config: Mapping[str, Any], fi
     dataset = InMemoryDataset(transform=Compose(otf) if otf else None)
     dataset.data, dataset.slices = InMemoryDataset.collate(items)  # turns counts into tensors, as reading a file does
     return dataset
+
+
+class Replay(Dataset):
+    """A data set followed by random items of another, drawn at every access.
+
+    Parameters
+    ----------
+    data
+        Taken as it is.
+    labelled
+        Replayed from.
+    fraction
+        Share of replayed items, in [0, 1).
+    """
+
+    def __init__(self, data: Any, labelled: Any, fraction: float) -> None:
+        self.data, self.labelled = data, labelled
+        self.replayed = min(len(labelled), round(len(data) * fraction / (1 - fraction)))
+
+    def __len__(self) -> int:
+        return len(self.data) + self.replayed
+
+    def __getitem__(self, index: int) -> Any:
+        if index < len(self.data):
+            return self.data[index]
+        return self.labelled[int(torch.randint(len(self.labelled), ()))]

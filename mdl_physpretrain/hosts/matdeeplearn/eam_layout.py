@@ -127,26 +127,22 @@ def eam_from_layout(
     if len(lengths) != 1:
         raise CheckpointError(f"{source}: the vectors of A and beta have lengths {sorted(lengths)}, not one length")
     eam = EAM(symbols, cutoff=cutoff, n_basis=lengths.pop(), core=False)
-    n_pairs, n_elements = len(eam.pairs), len(symbols)
-    dtype = next(iter(entries["A"].values())).dtype
-    eam = eam.to(dtype)
+    eam = eam.to(next(iter(entries["A"].values())).dtype)
     for name in PAIR_PARAMETERS + ELEMENT_PARAMETERS:
-        per_pair = name in PAIR_PARAMETERS
-        count = n_pairs if per_pair else n_elements
-        found = _numbered(entries.get(name, {}), symbols, elements=not per_pair)
-        if set(found) != set(range(count)):
-            kind = "pairs" if per_pair else "elements"
+        slots = getattr(eam, name).data.unbind(0)
+        vectors = _ordered(entries.get(name, {}), len(slots), symbols if name in ELEMENT_PARAMETERS else [])
+        if vectors is None:
+            kind, keys = "elements" if name in ELEMENT_PARAMETERS else "pairs", sorted(entries.get(name, {}))
             raise CheckpointError(
-                f"{source}: {PREFIX}{name} has entries for {len(found)} {kind} ({', '.join(sorted(map(str, found)))}), "
-                f"but atom_types {symbols} has {count} {kind}"
+                f"{source}: {PREFIX}{name} has entries for {len(keys)} {kind} ({', '.join(keys)}), "
+                f"but atom_types {symbols} has {len(slots)} {kind}"
             )
-        for index, slot in enumerate(getattr(eam, name).data.unbind(0)):
-            value = found[index]
-            if value.numel() != slot.numel():
+        for index, (slot, vector) in enumerate(zip(slots, vectors, strict=True)):
+            if vector.numel() != slot.numel():
                 raise CheckpointError(
-                    f"{source}: {PREFIX}{name}.{index} has {value.numel()} values, expected {slot.numel()}"
+                    f"{source}: {PREFIX}{name}.{index} has {vector.numel()} values, expected {slot.numel()}"
                 )
-            slot.copy_(value.reshape(slot.shape))
+            slot.copy_(vector.reshape(slot.shape))
     eam.metadata = {"elements": symbols}
     return eam.eval()
 
@@ -171,11 +167,10 @@ def _entries(state_dict: Mapping[str, Tensor], source: str) -> dict[str, dict[st
     return entries
 
 
-def _numbered(entries: Mapping[str, Tensor], symbols: list[str], *, elements: bool) -> dict[int | str, Tensor]:
-    """Entries by number; what cannot be numbered keeps its text and fails the count."""
-    names: dict[str, int] = {}
-    if elements and set(entries) != {str(k) for k in range(len(symbols))}:
-        for index, symbol in enumerate(symbols):
-            names[symbol] = names[str(atomic_numbers[symbol])] = index
-        return {names.get(key, key): value for key, value in entries.items()}
-    return {int(key) if key.isdigit() else key: value for key, value in entries.items()}
+def _ordered(entries: Mapping[str, Tensor], count: int, symbols: list[str]) -> list[Tensor] | None:
+    """Entries in order of their number, symbol or atomic number; ``None`` where they are not all there."""
+    numbers = {str(k): k for k in range(count)}
+    if set(entries) != set(numbers):
+        numbers = {key: k for k, symbol in enumerate(symbols) for key in (symbol, str(atomic_numbers[symbol]))}
+    ordered = {numbers[key]: vector for key, vector in entries.items() if key in numbers}
+    return [ordered[k] for k in range(count)] if len(ordered) == len(entries) == count else None

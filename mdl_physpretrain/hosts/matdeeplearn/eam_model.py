@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from matdeeplearn.common.registry import registry
@@ -29,7 +29,9 @@ from mdl_physpretrain.potentials.checkpoint import FORMAT, load_model
 from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
 from mdl_physpretrain.potentials.safe_load import load_foreign
 
-__all__ = ["EAMTerm", "EAM_Interaction", "read_eam"]
+__all__ = ["EAMTerm", "EAM_Interaction", "WithEAM", "read_eam"]
+
+_Host: Any = nn.Module if TYPE_CHECKING else object
 
 PARAMETERS = PAIR_PARAMETERS + ELEMENT_PARAMETERS
 RANDOM_SPREAD = 0.3  # of init_mode "random": parameters are multiplied by exp(N(0, spread^2))
@@ -112,11 +114,8 @@ class EAMTerm(nn.Module):
         return {"output": out.energy.unsqueeze(1), "pos_grad": out.forces, "cell_grad": out.stress}
 
 
-@registry.register_model("EAM_Interaction")
-class EAM_Interaction(BaseModel):  # noqa: N801 - the released name
-    """The paper's EAM inside MatDeepLearn.
-
-    ``state_dict`` keys are ``eam_params.param_dict.<parameter>.<number>``.
+class WithEAM(_Host):
+    """Gives a model of MatDeepLearn an EAM; the keys of both ``state_dict`` s stay as they are.
 
     Parameters
     ----------
@@ -145,9 +144,17 @@ class EAM_Interaction(BaseModel):  # noqa: N801 - the released name
         term = EAMTerm(
             atom_types, cutoff=cutoff_radius, n_basis=n_basis, init_mode=init_mode, freeze_params=freeze_params
         )
-        self.eam_params = term.eam_params
-        self._term = [term]  # not a submodule: its parameters are already here under the released names
-        self.kernel = term.kernel  # so that its index tables move with the model; it has no state
+        self._term = [term]  # not a submodule: its parts are here under the released names
+        self.eam_params, self.kernel = term.eam_params, term.kernel
+
+    def eam(self, data: Any) -> dict[str, Tensor | None]:
+        """Energies (B, 1), forces (N, 3) and stress (B, 3, 3) of the EAM alone."""
+        return self._term[0](data, gradient=self.gradient, create_graph=self.training and torch.is_grad_enabled())
+
+
+@registry.register_model("EAM_Interaction")
+class EAM_Interaction(WithEAM, BaseModel):  # noqa: N801 - the released name
+    """The paper's EAM inside MatDeepLearn; ``state_dict`` keys are ``eam_params.param_dict.<parameter>.<number>``."""
 
     @property
     def target_attr(self) -> str:
@@ -156,7 +163,7 @@ class EAM_Interaction(BaseModel):  # noqa: N801 - the released name
 
     def forward(self, data: Any) -> dict[str, Tensor | None]:
         """Energies (B, 1), forces (N, 3), stress (B, 3, 3)."""
-        return self._term[0](data, gradient=self.gradient, create_graph=self.training and torch.is_grad_enabled())
+        return self.eam(data)
 
 
 def read_eam(path: str | Path, atom_types: Sequence[str | int] | None = None, cutoff: float | None = None) -> EAM:
@@ -208,10 +215,10 @@ def _start(symbols: list[str], cutoff: float, n_basis: int, init_mode: str) -> E
     return eam.float()
 
 
-def _frozen(given: bool | Sequence[str]) -> list[str]:
-    if given is True:
+def _frozen(parameters: bool | Sequence[str]) -> list[str]:
+    if parameters is True:
         return list(PARAMETERS)
-    names = [given] if isinstance(given, str) else list(given or ())
+    names = [parameters] if isinstance(parameters, str) else list(parameters or ())
     unknown = [n for n in names if n not in PARAMETERS]
     if unknown:
         raise ConfigError(f"freeze_params: unknown {', '.join(map(str, unknown))}; known: {', '.join(PARAMETERS)}")

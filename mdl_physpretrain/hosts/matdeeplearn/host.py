@@ -58,13 +58,13 @@ def require_host() -> None:
 def _check() -> None:
     for module, name, attributes in NEEDED:
         try:
-            found = getattr(import_module(f"matdeeplearn.{module}"), name)
+            needed = getattr(import_module(f"matdeeplearn.{module}"), name)
         except ImportError as error:
             raise ConfigError(f"MatDeepLearn does not import: matdeeplearn.{module}: {error}") from error
         except AttributeError:
             raise _incompatible(f"matdeeplearn.{module}.{name}") from None
         for attribute in attributes:
-            if not hasattr(found, attribute):
+            if not hasattr(needed, attribute):
                 raise _incompatible(f"matdeeplearn.{module}.{name}.{attribute}")
 
 
@@ -80,18 +80,18 @@ def _root_logger_kept() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _incompatible(what: str) -> ConfigError:
+def _incompatible(name: str) -> ConfigError:
     return ConfigError(
-        f"this MatDeepLearn is too old or incompatible: it has no {what} (the plugin was written for {TESTED})"
+        f"this MatDeepLearn is too old or incompatible: it has no {name} (the plugin was written for {TESTED})"
     )
 
 
-def main_script(given: str | Path | None = None) -> Path:
+def main_script(location: str | Path | None = None) -> Path:
     """MatDeepLearn's ``scripts/main.py`` (or ``main.py``).
 
     Parameters
     ----------
-    given
+    location
         The script, or a folder in which it is; by default it is looked for
         beside the imported package.
 
@@ -100,20 +100,19 @@ def main_script(given: str | Path | None = None) -> Path:
     ConfigError
         If there is none: a normal (not editable) installation leaves it out.
     """
-    if given is None:
+    if location is None:
         package = import_module("matdeeplearn")
-        places = [str(p) for p in package.__path__]
-        roots = [Path(p).resolve().parent for p in places] + [Path.cwd()]
+        roots = [Path(p).resolve().parent for p in package.__path__] + [Path.cwd()]
     else:
-        roots = [Path(given)]
+        roots = [Path(location)]
         if roots[0].is_file():
             return roots[0]
     for root in roots:
         for name in ("scripts/main.py", "main.py"):
             if (root / name).is_file() and "matdeeplearn" in (root / name).read_text():
                 return root / name
-    looked = ", ".join(map(str, roots))
+    places = ", ".join(map(str, roots))
     raise ConfigError(
-        f"MatDeepLearn's scripts/main.py was not found in {looked}: give its folder with --matdeeplearn, "
+        f"MatDeepLearn's scripts/main.py was not found in {places}: give its folder with --matdeeplearn, "
         "or install MatDeepLearn from its clone with pip install -e"
     )

@@ -38,54 +38,45 @@ class EFSLoss(nn.Module):
         force_scale: float | None = None,
     ) -> None:
         super().__init__()
-        weights = {"energy": weight_energy, "force": weight_force, "stress": weight_stress}
-        if min(weights.values()) < 0:
+        self.weights = {"energy": weight_energy, "force": weight_force, "stress": weight_stress}
+        if min(self.weights.values()) < 0:
             raise ConfigError("optim.loss: weights must not be negative")
         if force_scale is not None and not force_scale > 0:
             raise ConfigError(f"optim.loss: force_scale must be positive (eV/Å), not {force_scale}")
-        self.weight_energy, self.weight_force, self.weight_stress = weights.values()
         self.force_scale = force_scale
 
     def forward(self, predictions: dict[str, Tensor | None], target: Any) -> Tensor:
         """Loss of a batch, a scalar."""
         total = predictions["output"].new_zeros(())  # type: ignore[union-attr]
-        if self.weight_energy:
-            total = total + self.weight_energy * _mean_error(predictions["output"], target.y)
-        if self.weight_force:
-            forces = _wanted(target, "forces")
+        for name, output, label in (
+            ("energy", "output", "y"),
+            ("force", "pos_grad", "forces"),
+            ("stress", "cell_grad", "stress"),
+        ):
+            weight = self.weights[name]
+            if not weight:
+                continue
+            expected, value = getattr(target, label, None), predictions.get(output)
+            if expected is None:
+                raise ConfigError(
+                    f"optim.loss wants {label}, which the dataset does not have: name it in "
+                    f"dataset.additional_attributes, or set weight_{name}: 0"
+                )
+            if value is None:
+                raise ConfigError(
+                    f"the model predicts no {output}: set model.gradient: True, or optim.loss weight_{name}: 0"
+                )
             scale = None
-            if self.force_scale is not None:
-                scale = 1 / (1 + torch.linalg.vector_norm(forces, dim=1, keepdim=True) / self.force_scale)
-            total = total + self.weight_force * _mean_error(_given(predictions, "pos_grad", "force"), forces, scale)
-        if self.weight_stress:
-            stress = _wanted(target, "stress")
-            total = total + self.weight_stress * _mean_error(_given(predictions, "cell_grad", "stress"), stress)
+            if label == "forces" and self.force_scale is not None:
+                scale = 1 / (1 + torch.linalg.vector_norm(expected, dim=1, keepdim=True) / self.force_scale)
+            total = total + weight * _mean_error(value, expected, scale)
         return total
 
 
-def _wanted(target: Any, label: str) -> Tensor:
-    value = getattr(target, label, None)
-    if value is None:
-        short = "force" if label == "forces" else label
-        raise ConfigError(
-            f"optim.loss wants {label}, which the dataset does not have: name it in dataset.additional_attributes, "
-            f"or set weight_{short}: 0"
-        )
-    return value
-
-
-def _given(predictions: dict[str, Tensor | None], key: str, short: str) -> Tensor:
-    value = predictions.get(key)
-    if value is None:
-        raise ConfigError(f"the model predicts no {key}: set model.gradient: True, or optim.loss weight_{short}: 0")
-    return value
-
-
-def _mean_error(value: Tensor | None, label: Tensor, scale: Tensor | None = None) -> Tensor:
-    assert value is not None
+def _mean_error(value: Tensor, label: Tensor, scale: Tensor | None = None) -> Tensor:
     label = label.reshape(value.shape)
-    known = torch.isfinite(label)
-    error = (value - torch.where(known, label, value.detach())).abs()
+    labelled = torch.isfinite(label)
+    error = (value - torch.where(labelled, label, value.detach())).abs()
     if scale is not None:
-        error = torch.where(known, error * torch.nan_to_num(scale), 0.0)
-    return error.sum() / known.sum().clamp_min(1)
+        error = torch.where(labelled, error * torch.nan_to_num(scale), 0.0)
+    return error.sum() / labelled.sum().clamp_min(1)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.hosts.matdeeplearn.config import HostConfig
+from mdl_physpretrain.hosts.matdeeplearn.config import ALL_NEIGHBOURS, HostConfig
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import eam_from_layout, eam_to_layout, is_eam_layout
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN, N_ELEMENTS
@@ -23,11 +25,22 @@ from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.potentials.sum import Sum
 
-__all__ = ["HostNetwork", "host_network", "our_network"]
+__all__ = ["HostNetwork", "host_network", "host_yaml", "our_network"]
 
 FEW_OFFSETS = 5
+FAR_OFFSETS = 10  # cells to look at in every direction; more than any crystal needs at 8 Å
 HOST_WIDTH = 0.2  # of MatDeepLearn's Gaussians, in units of the cutoff
-TORCHMD_OPTIONS = {  # host key: (default of the host's class, type)
+CGCNN_OPTIONS = {  # host key: (default of the host's class, type)
+    "dim1": (64, int),
+    "dim2": (64, int),
+    "pre_fc_count": (1, int),
+    "gc_count": (3, int),
+    "post_fc_count": (1, int),
+    "batch_norm": (True, bool),
+    "act": ("relu", str),
+    "pool_order": ("early", str),
+}
+TORCHMD_OPTIONS = {
     "hidden_channels": (128, int),
     "num_layers": (6, int),
     "num_rbf": (50, int),
@@ -43,6 +56,8 @@ TORCHMD_OPTIONS = {  # host key: (default of the host's class, type)
     "post_hidden_channels": (64, int),
 }
 HYBRID_OPTIONS = {"atom_types", "n_basis", "init_mode", "freeze_params"}
+UNUSED_IN_EVALUATION = {"batch_track_stats": True, "dropout_rate": 0.0}
+NOT_EXTENSIVE = "early pooling is not size-extensive: a supercell's energy is not a multiple"
 TORCHMD_POOLS = {"global_add_pool": "add", "global_mean_pool": "mean"}
 TORCHMD_WITHOUT_EFFECT = {"aggr", "max_num_neighbors", "num_filters", "pool", "pool_order"}
 
@@ -78,7 +93,7 @@ def our_network(config: HostConfig, state: Mapping[str, Tensor], source: str) ->
     CheckpointError
         If checkpoint and configuration do not fit each other.
     """
-    readers: dict[str, Callable[[HostConfig, Mapping[str, Tensor], str], tuple[EnergyModel, list[str]]]] = {
+    readers: dict[str, Callable[..., tuple[EnergyModel, list[str]]]] = {
         "CGCNN": _read_cgcnn,
         "CGCNN_EAM": _read_hybrid,
         "EAM_Interaction": _read_eam,
@@ -127,40 +142,63 @@ def host_network(model: EnergyModel, *, drop_core: bool = False) -> HostNetwork:
     return writers[model.registry_name](model)
 
 
+def host_yaml(network: HostNetwork, cutoff: float, checkpoint: Path) -> str:
+    """The parts of a MatDeepLearn configuration that belong to a network.
+
+    They are enough for MatDeepLearn's ASE calculator; for training there, copy
+    them into a full configuration.
+    """
+    every_image = network.images == "all"
+    flags = dict.fromkeys(("otf_edge_index", "otf_edge_attr", "otf_node_attr", "gradient"), True)
+    graph = {
+        "edge_calc_method": "ocp" if every_image else "mdl",
+        "preprocess_edges": False,
+        "preprocess_edge_features": False,
+        "preprocess_node_features": True,
+        "cutoff_radius": cutoff,
+        "n_neighbors": network.n_neighbors or ALL_NEIGHBOURS,
+        # 'ocp' looks no further than it needs; 'mdl' looks at all of them
+        "num_offsets": FAR_OFFSETS if every_image else 2,
+        "node_dim": N_ELEMENTS,
+        "edge_dim": network.edge_dim,
+        "output_dim": 1,
+        "prediction_level": "graph",
+        "self_loop": True,
+        "node_representation": "onehot",
+    }
+    content = {
+        "task": {"checkpoint_path": str(checkpoint)},
+        "model": {"name": network.name, **network.options, **flags, "model_ensemble": 1},
+        "dataset": {"prediction_level": "graph", "preprocess_params": graph},
+    }
+    return yaml.safe_dump(content, sort_keys=False)
+
+
 def _read_cgcnn(config: HostConfig, state: Mapping[str, Tensor], source: str) -> tuple[EnergyModel, list[str]]:
     pool = config.option("pool", "global_mean_pool", str)
     if pool != "global_add_pool":
         raise ConfigError(f"{config.source}: model.pool is {pool!r}; the CGCNN here sums over atoms (global_add_pool)")
     if config.node_dim != N_ELEMENTS:
         raise ConfigError(f"{config.source}: node_dim must be {N_ELEMENTS}, not {config.node_dim}")
-    batch_norm = config.option("batch_norm", True, bool)
-    if batch_norm and not config.option("batch_track_stats", True, bool):
+    arguments: dict[str, Any] = {k: config.option(k, *default) for k, default in CGCNN_OPTIONS.items()}
+    if arguments["batch_norm"] and not config.option("batch_track_stats", True, bool):
         raise ConfigError(
             f"{config.source}: batch_track_stats is false: its energies depend on the other structures of a batch"
         )
-    pool_order = config.option("pool_order", "early", str)
     model = CGCNN(
         cutoff=config.cutoff,
-        dim1=config.option("dim1", 64, int),
-        dim2=config.option("dim2", 64, int),
-        pre_fc_count=config.option("pre_fc_count", 1, int),
-        gc_count=config.option("gc_count", 3, int),
-        post_fc_count=config.option("post_fc_count", 1, int),
         edge_dim=config.edge_dim,
         width=HOST_WIDTH,
-        act=config.option("act", "relu", str),
-        batch_norm=batch_norm,
-        pool_order=pool_order,
         smooth_cutoff=False,
         images=config.images,
         max_neighbours=config.n_neighbors,
+        **arguments,
     )
-    known = {"dim1", "dim2", "pre_fc_count", "gc_count", "post_fc_count", "act", "pool", "pool_order", "batch_norm"}
-    notes = _ignored(config, known | {"batch_track_stats", "dropout_rate"})
+    notes = _ignored(config, {*CGCNN_OPTIONS, *UNUSED_IN_EVALUATION, "pool"})
     if config.options.get("dropout_rate"):
         notes.append("dropout_rate matters in training only and is not carried over")
-    if pool_order == "early":
-        notes.append("early pooling is not size-extensive: a supercell's energy is not a multiple")
+    if model.pool_order == "early":
+        notes.append(NOT_EXTENSIVE)
     if config.images == "nearest":
         notes.append("a minimum-image graph (edge_calc_method: mdl): forces jump where another image becomes nearest")
     _load(model, state, source, config)
@@ -197,7 +235,7 @@ def _read_torchmd(config: HostConfig, state: Mapping[str, Tensor], source: str) 
     if pool == "global_mean_pool":
         notes.append("the output is a mean over atoms (global_mean_pool), not a total energy unless trained as one")
     if model.hparams["pool_order"] == "early":
-        notes.append("early pooling is not size-extensive: a supercell's energy is not a multiple")
+        notes.append(NOT_EXTENSIVE)
     return model, notes
 
 
@@ -241,13 +279,15 @@ def _write_cgcnn(model: CGCNN) -> HostNetwork:
         raise CheckpointError("MatDeepLearn's CGCNN has no smooth_cutoff: train with smooth_cutoff=False, width=0.2")
     if abs(options["width"] - HOST_WIDTH) > 1e-12:
         raise CheckpointError(f"MatDeepLearn's CGCNN has Gaussians of width {HOST_WIDTH}, this one {options['width']}")
-    names = ("dim1", "dim2", "pre_fc_count", "gc_count", "post_fc_count", "batch_norm", "act", "pool_order")
-    kept = {name: options[name] for name in names}
-    state = {k: v for k, v in model.state_dict().items() if k != "reference_energies"}
     return HostNetwork(
         "CGCNN",
-        {**kept, "pool": "global_add_pool", "batch_track_stats": True, "dropout_rate": 0.0},
-        state,
+        {
+            **{k: options[k] for k in CGCNN_OPTIONS},
+            "pool": "global_add_pool",
+            "batch_track_stats": True,
+            "dropout_rate": 0.0,
+        },
+        _without_references(model),
         edge_dim=options["edge_dim"],
         images=options.get("images", "all"),
         n_neighbors=options.get("max_neighbours"),
@@ -264,13 +304,18 @@ def _write_torchmd(model: EnergyModel) -> HostNetwork:
     for name in ("smooth_cutoff", "own_images"):
         if options[name]:
             raise CheckpointError(f"MatDeepLearn's torchmd_et has no {name}: train with {name}=False")
-    kept = {name: options[name] for name in TORCHMD_OPTIONS}
-    state = {k: v for k, v in model.state_dict().items() if k != "reference_energies"}
     early = options["pool_order"] == "early"
-    rest = {"pool": {ours: host for host, ours in TORCHMD_POOLS.items()}[options["pool"]]}
-    if not early:
-        rest["pool_order"] = "late"
-    return HostNetwork("torchmd_etEarly" if early else "torchmd_et", {**kept, **rest}, state)
+    pool = {ours: host for host, ours in TORCHMD_POOLS.items()}[options["pool"]]
+    order = {} if early else {"pool_order": "late"}
+    return HostNetwork(
+        "torchmd_etEarly" if early else "torchmd_et",
+        {**{k: options[k] for k in TORCHMD_OPTIONS}, "pool": pool, **order},
+        _without_references(model),
+    )
+
+
+def _without_references(model: EnergyModel) -> dict[str, Tensor]:
+    return {k: v for k, v in model.state_dict().items() if k != "reference_energies"}
 
 
 def _load(model: EnergyModel, state: Mapping[str, Tensor], source: str, config: HostConfig) -> None:
@@ -300,8 +345,8 @@ def _load(model: EnergyModel, state: Mapping[str, Tensor], source: str, config: 
     model.eval()
 
 
-def _ignored(config: HostConfig, known: set[str]) -> list[str]:
-    unused = config.unused(known)
+def _ignored(config: HostConfig, used: set[str]) -> list[str]:
+    unused = config.unused(used)
     return [f"options MatDeepLearn ignores, ignored here too: {', '.join(unused)}"] if unused else []
 
 

@@ -23,7 +23,7 @@ def newest(pattern: str | Path) -> Path:
     >>> newest("results/*-silica-eam/checkpoint_0/best_checkpoint.pt")  # doctest: +SKIP
     """
     text = str(pattern)
-    found = sorted(glob(text)) if has_magic(text) else [text]  # noqa: PTH207 - patterns may be absolute
-    if not found or not Path(found[-1]).is_file():
+    files = sorted(glob(text)) if has_magic(text) else [text]  # noqa: PTH207 - patterns may be absolute
+    if not files or not Path(files[-1]).is_file():
         raise CheckpointError(f"checkpoint {text} does not exist (looked in {Path.cwd()})")
-    return Path(found[-1])
+    return Path(files[-1])

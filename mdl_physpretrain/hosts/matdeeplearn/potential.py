@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,20 +18,18 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from matdeeplearn.common.ase_utils import MDLCalculator
 
-from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.errors import CheckpointError, PhysPretrainError
 from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
 from mdl_physpretrain.hosts.matdeeplearn.config import read_host_config
-from mdl_physpretrain.hosts.matdeeplearn.eam_layout import PREFIX, eam_from_layout
 from mdl_physpretrain.hosts.matdeeplearn.networks import our_network
 from mdl_physpretrain.potentials.base import predict
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN
-from mdl_physpretrain.potentials.sum import Sum
 
 __all__ = ["HostCalculator", "native_of", "potential_of"]
 
 log = logging.getLogger(__name__)
 
-HYBRIDS = {"CGCNN_EAM": "CGCNN", "TorchMD_EAM": "torchmd_etEarly"}  # the network in each
+HOSTS = "MatDeepLearn's calculator"
 TRIED = 3  # structures on which both potentials are compared: so many of the largest and of the densest ones
 TOLERANCE = 1e-3  # of energies (eV per atom) and of forces in units of the largest one or 1 eV/Å
 
@@ -44,34 +41,23 @@ class HostCalculator(MDLCalculator):
     ----------
     models
         Of an ensemble, averaged; put into evaluation mode.
-    n_neighbors
-        Of ``preprocess_params``.
-    otf_node_attr
-        Of the section ``model``.
+    config
+        The whole configuration.
     device
         On which the models are.
     """
 
-    def __init__(self, models: Sequence[Any], n_neighbors: int, otf_node_attr: bool, device: Any) -> None:
+    def __init__(self, models: Sequence[Any], config: Mapping[str, Any], device: Any) -> None:
         super(MDLCalculator, self).__init__()
-        self.models = [m.eval() for m in models]
-        self.n_neighbors, self.otf_node_attr, self.device = n_neighbors, otf_node_attr, device
+        self.models, self.device = [m.eval() for m in models], device
+        self.n_neighbors = config["dataset"]["preprocess_params"].get("n_neighbors", 250)
+        self.otf_node_attr = config["model"].get("otf_node_attr", False)
 
     def calculate(self, atoms: Atoms, properties: Any = ("energy",), system_changes: Any = None) -> None:
         super().calculate(atoms, properties, system_changes)
         self.results["energy"] = self.results["free_energy"] = float(self.results["energy"])
         self.results["forces"] = self.results["forces"].reshape(len(atoms), 3).astype(float)
         self.results["stress"] = full_3x3_to_voigt_6_stress(self.results["stress"].astype(float))
-
-
-def host_calculator(models: Sequence[Any], config: Mapping[str, Any], device: Any) -> HostCalculator:
-    """The host's calculator for models in memory and a whole configuration."""
-    return HostCalculator(
-        models,
-        config["dataset"]["preprocess_params"].get("n_neighbors", 250),
-        config["model"].get("otf_node_attr", False),
-        device,
-    )
 
 
 def native_of(model: Any, config: Mapping[str, Any]) -> Any:
@@ -89,21 +75,12 @@ def native_of(model: Any, config: Mapping[str, Any]) -> Any:
     PhysPretrainError
         If there is none for this model and configuration.
     """
-    described = read_host_config(config)
     state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
-    eam_state = {k: v for k, v in state.items() if k.startswith(PREFIX)}
-    parts: list[Any] = []
-    if eam_state:
-        parts.append(eam_from_layout(eam_state, described.atom_types, cutoff=described.cutoff))
-    if len(eam_state) < len(state):
-        network = replace(described, name=HYBRIDS.get(described.name, described.name))
-        rest = {k: v for k, v in state.items() if k not in eam_state}
-        parts.insert(0, our_network(network, rest, "the trained network")[0])
-    native: Any = parts[0] if len(parts) == 1 else Sum(parts)
+    native, _ = our_network(read_host_config(config), state, "the trained network")
     return native.double().eval()
 
 
-def potential_of(trainer: Any, structures: Sequence[Atoms], wanted: str) -> tuple[Any, str]:
+def potential_of(trainer: Any, structures: Sequence[Atoms], choice: str) -> tuple[Any, str]:
     """What to simulate with, and what it is called in the log.
 
     Parameters
@@ -112,32 +89,36 @@ def potential_of(trainer: Any, structures: Sequence[Atoms], wanted: str) -> tupl
         A MatDeepLearn trainer with ``config``.
     structures
         On which both potentials are compared.
-    wanted
+    choice
         ``"auto"`` or ``"host"``.
     """
     models = [copy.deepcopy(getattr(m, "module", m)).eval() for m in trainer.model]
-    calculator = host_calculator(models, trainer.config, trainer.device)
-    if wanted == "host":
-        return calculator, "MatDeepLearn's calculator"
+    calculator = HostCalculator(models, trainer.config, trainer.device)
+    if choice == "host":
+        return calculator, HOSTS
     if len(models) > 1:
-        return calculator, "MatDeepLearn's calculator (an ensemble)"
+        return calculator, f"{HOSTS} (an ensemble)"
     try:
         native = native_of(models[0], trainer.config).to(trainer.device)
+        difference = _largest_difference(native, calculator, structures)
     except PhysPretrainError as error:
         log.info(f"Examined with MatDeepLearn's own calculator: {error}")
-        return calculator, "MatDeepLearn's calculator"
-    limit = trainer.config["dataset"]["preprocess_params"].get("n_neighbors", 250)
+        return calculator, HOSTS
+    return native, f"native, equal to {difference:.1g}"
+
+
+def _largest_difference(native: Any, calculator: HostCalculator, structures: Sequence[Atoms]) -> float:
+    """Of both potentials on the largest and the densest structures, refused where it is too large."""
     longest = [_longest_list(atoms, native.cutoff) for atoms in structures]
+    limit = calculator.n_neighbors
     if max(longest) > limit and not isinstance(native, CGCNN):  # which is cut off like the host's
-        log.info(f"Examined with MatDeepLearn's own calculator: it cuts lists of {max(longest)} neighbours at {limit}")
-        return calculator, "MatDeepLearn's calculator"
+        raise CheckpointError(f"it cuts lists of {max(longest)} neighbours at {limit}")
     order = sorted(range(len(structures)), key=lambda k: len(structures[k]))[-TRIED:]
     order += sorted(range(len(structures)), key=lambda k: longest[k])[-TRIED:]
     difference = max(_difference(native, calculator, structures[k]) for k in set(order))
     if difference > TOLERANCE:
-        log.info(f"Examined with MatDeepLearn's own calculator: our network differs by {difference:.2g}")
-        return calculator, "MatDeepLearn's calculator"
-    return native, f"native, equal to {difference:.1g}"
+        raise CheckpointError(f"our network differs by {difference:.2g}")
+    return difference
 
 
 def _longest_list(atoms: Atoms, cutoff: float) -> int:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import runpy
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn import register
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import symbols_of
 from mdl_physpretrain.hosts.matdeeplearn.host import main_script
+from mdl_physpretrain.hosts.matdeeplearn.paper_jobs import as_yaml, read_job
 
 __all__ = ["check_config", "run_host"]
 
@@ -37,6 +40,8 @@ def run_host(
     seed: int | None = None,
     script: str | Path | None = None,
     gpus: int = 1,
+    system: str | None = None,
+    backbone: str | None = None,
 ) -> None:
     """Run a MatDeepLearn job in this process, in the current folder.
 
@@ -54,26 +59,36 @@ def run_host(
         installed package.
     gpus
         More than one: started with ``torchrun``, ``task.parallel: True`` in the file.
+    system, backbone
+        See :func:`~mdl_physpretrain.hosts.matdeeplearn.paper_jobs.read_job`.
 
     Raises
     ------
     ConfigError
         If MatDeepLearn is missing or incompatible, or the file cannot work.
     """
-    config = check_config(config_path)
+    config = check_config(config_path, system, backbone)
     run_mode = run_mode or config["task"].get("run_mode") or "train"
     if run_mode not in RUN_MODES:
         raise ConfigError(f"run_mode must be one of {', '.join(RUN_MODES)}, not {run_mode!r}")
-    if gpus > 1:
-        _launch(config_path, run_mode, seed, script, gpus, bool(config["task"].get("parallel")))
-        return
+    with _complete_file(Path(config_path), config) as file:
+        if gpus > 1:
+            _launch(file, run_mode, seed, script, gpus, bool(config["task"].get("parallel")))
+        else:
+            _run_here(file, config, run_mode, seed, script)
+
+
+def _run_here(
+    file: Path, config: Mapping[str, Any], run_mode: str, seed: int | None, script: str | Path | None
+) -> None:
     register()
     main = main_script(script)
-    words = [str(main), f"--config_path={config_path}", f"--run_mode={run_mode}"]
+    words = [str(main), f"--config_path={file}", f"--run_mode={run_mode}"]
     words += [] if seed is None else [f"--seed={seed}"]
     pt_path = config["dataset"].get("pt_path")
     if pt_path:
         Path(pt_path).mkdir(parents=True, exist_ok=True)
+    logging.getLogger("numba").setLevel(logging.WARNING)  # main.py lets everybody write its DEBUG messages
     # main.py names its log only in the first process of several, but uses the name in all
     log_id = datetime.now().strftime("%Y-%m-%d-%H-%M-%S-%f")[:-3] + f"-{os.environ.get('LOCAL_RANK', '0')}"
     with _environment(words):
@@ -85,23 +100,33 @@ def run_host(
                 raise
 
 
-def check_config(path: str | Path) -> dict[str, Any]:
+@contextmanager
+def _complete_file(path: Path, config: dict[str, Any]) -> Iterator[Path]:
+    """The file itself, or where it is not complete (it inherits, another system) one that is."""
+    if yaml.safe_load(path.read_text(encoding="utf-8")) == config:
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / path.name
+        file.write_text(as_yaml(config), encoding="utf-8")
+        yield file
+
+
+def check_config(path: str | Path, system: str | None = None, backbone: str | None = None) -> dict[str, Any]:
     """Read a MatDeepLearn configuration and refuse what fails late or obscurely there.
+
+    Parameters
+    ----------
+    path, system, backbone
+        See :func:`~mdl_physpretrain.hosts.matdeeplearn.paper_jobs.read_job`.
 
     Raises
     ------
     ConfigError
         Naming the file and the key.
     """
-    path = Path(path)
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        raise ConfigError(f"configuration {path} {reason}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"configuration {path} is not valid YAML: {error}") from error
-    missing = [k for k in ("task", "model", "optim", "dataset") if not isinstance((config or {}).get(k), dict)]
+    config = read_job(path, system, backbone)
+    missing = [k for k in ("task", "model", "optim", "dataset") if not isinstance(config.get(k), dict)]
     if missing:
         raise ConfigError(f"{path} is not a MatDeepLearn configuration: it has no section {', '.join(missing)}")
     if "model_ensemble" not in config["model"]:
@@ -118,14 +143,14 @@ def check_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
-def _check_data(file: Path, config: dict[str, Any], path: Path) -> None:
+def _check_data(file: Path, config: Mapping[str, Any], path: str | Path) -> None:
     try:
         entries = json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: dataset.src: {file} is not valid JSON: {error}") from error
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
         raise ConfigError(f"{path}: dataset.src: {file} is not MatDeepLearn's list of structures")
-    wanted = [
+    keys = [
         "structure_id",
         "atomic_numbers",
         "positions",
@@ -133,9 +158,9 @@ def _check_data(file: Path, config: dict[str, Any], path: Path) -> None:
         *(config["dataset"].get("additional_attributes") or []),
     ]
     types = config["model"].get("atom_types")
-    known = set(symbols_of(types)) if types else None
+    elements = set(symbols_of(types)) if types else None
     left_handed = [
-        e for e in entries if "stress" in wanted and np.linalg.det(np.reshape(e.get("cell") or np.eye(3), (3, 3))) < 0
+        e for e in entries if "stress" in keys and np.linalg.det(np.reshape(e.get("cell") or np.eye(3), (3, 3))) < 0
     ]
     if left_handed:
         warnings.warn(
@@ -145,12 +170,12 @@ def _check_data(file: Path, config: dict[str, Any], path: Path) -> None:
         )
     for k, entry in enumerate(entries):
         name = entry.get("structure_id", k)
-        for key in wanted:
+        for key in keys:
             if entry.get(key) is None:
                 why = " (dataset.additional_attributes)" if key in ("forces", "stress") else ""
                 raise ConfigError(f"{file}, structure {name}: {key} is missing{why}")
-        if known is not None:
-            strange = sorted({chemical_symbols[int(z)] for z in entry["atomic_numbers"]} - known)
+        if elements is not None:
+            strange = sorted({chemical_symbols[int(z)] for z in entry["atomic_numbers"]} - elements)
             if strange:
                 raise ConfigError(
                     f"{file}, structure {name}: {', '.join(strange)} is not in model.atom_types of {path}"

@@ -1,20 +1,16 @@
-"""Sharpness-aware minimisation for MatDeepLearn's training loop.
-
-P. Foret et al., *Sharpness-Aware Minimization for Efficiently Improving
-Generalization*, ICLR 2021: the gradient is taken at the worst point of a ball
-around the weights, found by one step up the gradient.
-"""
+"""Sharpness-aware minimisation in MatDeepLearn's training loop."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.training.sam import ClosureSAM
 
 __all__ = ["SAMStep"]
 
@@ -52,33 +48,17 @@ class SAMStep:
         if trainer.use_amp:
             raise ConfigError("task.use_amp and sharpness-aware minimisation do not go together: set use_amp: False")
         model, optimizer = trainer.model[index], trainer.optimizer[index]
+        sam = ClosureSAM.around(optimizer, rho=self.sam_radius, perturbed=partial(_fixed_statistics, model))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        moves = self._climb(model)
-        optimizer.zero_grad(set_to_none=True)
+        sam.first_step(zero_grad=True)
         batch = self._batches[index if len(self._batches) > 1 else 0].clone()
-        with _fixed_statistics(model):
+        with sam.perturbed():
             (trainer.step_loss or trainer.loss_fn)(model(batch), batch).backward()
-        with torch.no_grad():
-            for parameter, move in moves:
-                parameter.sub_(move)
         limit = trainer.clip_grad_norm or float("inf")
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=limit)
-        optimizer.step()
+        sam.second_step()
         return grad_norm
-
-    @torch.no_grad()
-    def _climb(self, model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
-        """Move the weights to the worst point of the ball; what was added to each."""
-        with_gradient = [p for p in model.parameters() if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in with_gradient]))
-        moves = []
-        for parameter in with_gradient:
-            assert parameter.grad is not None
-            move = self.sam_radius / (norm + 1e-12) * parameter.grad
-            parameter.add_(move)
-            moves.append((parameter, move))
-        return moves
 
 
 @contextmanager

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section
-from mdl_physpretrain.recipe import PRESETS, Augment, Teacher
-from mdl_physpretrain.workflow.config_files import merge
+from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, validated
+from mdl_physpretrain.recipe import PRESETS, Augment, Finetune, Pretrain, Teacher, merge
 from mdl_physpretrain.workflow.md_options import Simulation
 
 __all__ = ["Examination", "Settings", "read_settings"]
 
 SECTION = "physpretrain"
+PRETRAIN, FINETUNE = Pretrain(), Finetune()
 
 
 class Examination(Simulation):
@@ -44,21 +43,26 @@ class Settings(Section):
     """What the trainers ``physpretrain`` and ``sam`` do besides MatDeepLearn's own training."""
 
     preset: Literal["default", "paper"] = Field(default="default", description="'paper': teacher and labels as there.")
-    epochs: int = Field(default=20, ge=0, description="Of pretraining; 0: none.")
+    epochs: int = Field(default=PRETRAIN.epochs, ge=0, description="Of pretraining; 0: none.")
     lr: Positive | None = Field(default=None, description="Of pretraining; null: optim.lr.")
     batch_size: Count | None = Field(default=None, description="Of pretraining; null: optim.batch_size.")
     force_scale: Positive | None = Field(
-        default=5.0,
+        default=PRETRAIN.force_scale,
         description="Where labelled structures are learned, force errors count by 1 / (1 + |F|/scale), eV/Å.",
     )
-    val_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of parents kept to validate pretraining.")
+    val_fraction: float = Field(
+        default=PRETRAIN.val_fraction, ge=0, lt=1, description="Share of parents kept to validate pretraining."
+    )
     teacher: HostTeacher = Field(
         default_factory=HostTeacher, description="The EAM: how to fit it; or a checkpoint, whose name alone will do."
     )
     augment: Augment = Field(default_factory=Augment, description="Algorithm 1 and the label filter.")
     labelled: str | None = Field(default=None, description="Take these labelled structures instead of making some.")
     replay_fraction: float = Field(
-        default=0.5, ge=0, lt=1, description="Share of labelled structures in an epoch of finetuning."
+        default=FINETUNE.replay_fraction,
+        ge=0,
+        lt=1,
+        description="Share of labelled structures in an epoch of finetuning.",
     )
     sam: NotNegative = Field(default=0.0, description="Radius of sharpness-aware minimisation in finetuning; 0: none.")
     md: Examination | None = Field(default=None, description="The physicality examination; null: none.")
@@ -69,8 +73,8 @@ _PAPER = {
     "teacher": PRESETS["paper"]["teacher"],
     "augment": PRESETS["paper"]["augment"],
     "epochs": PRESETS["paper"]["pretrain"]["epochs"],
-    "force_scale": None,
-    "replay_fraction": 0.0,
+    "force_scale": PRESETS["paper"]["pretrain"]["force_scale"],
+    "replay_fraction": PRESETS["paper"]["finetune"]["replay_fraction"],
 }
 
 
@@ -82,31 +86,10 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     ConfigError
         Naming every unknown key and wrong value.
     """
-    given = config.get(SECTION)
-    given = {} if given is None else given
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"{SECTION}: expected keys and values, not {given!r}")
-    if isinstance(given.get("teacher"), str):
-        given = {**given, "teacher": {"checkpoint": given["teacher"]}}
-    below = _PAPER if given.get("preset") == "paper" else {}
-    try:
-        return Settings.model_validate(merge(below, given))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(e) for e in error.errors())) from None
-
-
-def _sentence(error: Any) -> str:
-    place = [str(p) for p in error["loc"]]
-    dotted = ".".join([SECTION, *place])
-    if error["type"] != "extra_forbidden":
-        return f"{dotted}: {error['msg'].removeprefix('Value error, ')}, not {error.get('input')!r}"
-    valid = list(_fields(place[:-1]))
-    near = difflib.get_close_matches(place[-1], valid, n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; valid keys: {', '.join(valid)}"
-    return f"unknown key {dotted!r}{hint}"
-
-
-def _fields(place: list[str]) -> dict[str, Any]:
-    sections: dict[str, Any] = {"teacher": HostTeacher, "augment": Augment, "md": Examination}
-    model = sections.get(place[0], Settings) if place else Settings
-    return dict(model.model_fields)
+    section = {} if config.get(SECTION) is None else config[SECTION]
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{SECTION}: expected keys and values, not {section!r}")
+    if isinstance(section.get("teacher"), str):
+        section = {**section, "teacher": {"checkpoint": section["teacher"]}}
+    below = _PAPER if section.get("preset") == "paper" else {}
+    return validated(Settings, merge(below, section), prefix=f"{SECTION}.")

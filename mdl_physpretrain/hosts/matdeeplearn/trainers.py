@@ -1,4 +1,4 @@
-"""Trainers ``physpretrain`` and ``sam``: MatDeepLearn's own, with stages and looks around it.
+"""Trainers ``physpretrain`` and ``sam``: MatDeepLearn's own, with stages and MD around it.
 
 A pretraining is MatDeepLearn's ``PropertyTrainer.train`` on another data set;
 what differs between stages (loaders, optimizer, loss, folder) is swapped, the
@@ -20,16 +20,16 @@ from matdeeplearn.trainers.property_trainer import PropertyTrainer
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
-from mdl_physpretrain.hosts.matdeeplearn.data import host_data, label_index, structures_of
-from mdl_physpretrain.hosts.matdeeplearn.evaluator import Examiner
-from mdl_physpretrain.hosts.matdeeplearn.labelling import make_labelled, split_by_parent
+from mdl_physpretrain.hosts.matdeeplearn.data import Replay, host_data, label_index, structures_of
+from mdl_physpretrain.hosts.matdeeplearn.labelling import labelled_structures
 from mdl_physpretrain.hosts.matdeeplearn.losses import EFSLoss
+from mdl_physpretrain.hosts.matdeeplearn.md_examiner import MDExaminer
 from mdl_physpretrain.hosts.matdeeplearn.paths import newest
-from mdl_physpretrain.hosts.matdeeplearn.replay import Replay
 from mdl_physpretrain.hosts.matdeeplearn.sam_step import SAMStep
 from mdl_physpretrain.hosts.matdeeplearn.settings import Settings, read_settings
 from mdl_physpretrain.potentials.safe_load import load_foreign
-from mdl_physpretrain.structures import write_structures
+from mdl_physpretrain.recipe import Training
+from mdl_physpretrain.structures import split_by_parent, write_structures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ __all__ = ["PhysPretrainTrainer", "SAMTrainer"]
 
 log = logging.getLogger(__name__)
 
-SAM_RADIUS = 0.05  # of trainer `sam`, unless physpretrain.sam says otherwise
+SAM_RADIUS = Training().rho  # of trainer `sam`, unless physpretrain.sam says otherwise
 
 
 class _StagedTrainer(SAMStep, PropertyTrainer):
@@ -56,6 +56,7 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
     best_model_state: Any
     checkpoint_path: Any
     started_from_checkpoint = False
+    _md_examiner: MDExaminer | None = None
     stage = "train"
 
     @classmethod
@@ -99,16 +100,19 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
             raise ConfigError(f"task.checkpoint_path names {len(paths)} checkpoints for {len(self.model)} models")
         self.checkpoint_path = ",".join(paths)
         for path, model in zip(paths, self.model, strict=True):
-            found, own = state_of(load_foreign(path), path), getattr(model, "module", model).state_dict()
-            common = [k for k in own if k in found]
-            wrong = [k for k in common if own[k].shape != found[k].shape]
-            if wrong or not common or (complete and set(found) != set(own)):
-                k = next(iter(wrong or set(found) ^ set(own)))
-                shapes = f": {tuple(found[k].shape)}, not {tuple(own[k].shape)}" if wrong else " is not in both"
-                name = type(getattr(model, "module", model)).__name__
+            network = getattr(model, "module", model)
+            saved, present = state_of(load_foreign(path), path), network.state_dict()
+            common = [k for k in present if k in saved]
+            wrong = [k for k in common if present[k].shape != saved[k].shape]
+            if wrong or not common or (complete and set(saved) != set(present)):
+                k = next(iter(wrong or set(saved) ^ set(present)))
+                shapes = f": {tuple(saved[k].shape)}, not {tuple(present[k].shape)}" if wrong else " is not in both"
+                name = type(network).__name__
                 raise CheckpointError(f"{path} holds another network than this {name} ({k}{shapes})")
-            if len(common) < len(own):
-                log.info(f"{path} has {len(common)} of the {len(own)} entries of the network; the others start anew")
+            if len(common) < len(present):
+                log.info(
+                    f"{path} has {len(common)} of the {len(present)} entries of the network; the others start anew"
+                )
 
     def train(self) -> Any:
         """Train, and examine what came out."""
@@ -129,22 +133,20 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
         if options is None or self.stage == "pretrain":
             return
         if options.every and self.epoch % options.every == 0:
-            examiner = self._examiner()
-            metric = getattr(self, "_last_metric", float("nan"))
-            examiner.look(self.epoch, metric)
+            self._examiner().examine(self.epoch, getattr(self, "_last_metric", float("nan")))
             if options.select:
-                examiner.keep_if_better()
+                self._examiner().keep_weights_if_better()
         if options.select and self.epoch == self._last_epoch():
-            self._examiner().choose()
+            self._examiner().restore_best_weights()
 
     def _last_epoch(self) -> int:
-        more = self.max_checkpoint_epochs
-        return self._first_epoch + more if more else self.max_epochs
+        further = self.max_checkpoint_epochs
+        return self._first_epoch + further if further else self.max_epochs
 
-    def _examiner(self) -> Any:
-        if not hasattr(self, "_own_examiner"):
-            self._own_examiner = Examiner(self)
-        return self._own_examiner
+    def _examiner(self) -> MDExaminer:
+        if self._md_examiner is None:
+            self._md_examiner = MDExaminer(self)
+        return self._md_examiner
 
     def _start(self) -> None:
         """Remember where the job starts, and find now what an examination would find missing at the end."""
@@ -154,7 +156,7 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
 
     def _examine_at_end(self) -> None:
         if self.settings.md is not None and self.is_main_process:
-            self._examiner().look(None, float("nan"))
+            self._examiner().examine(None, float("nan"))
 
 
 @registry.register_trainer("sam")
@@ -208,8 +210,12 @@ class PhysPretrainTrainer(_StagedTrainer):
         folder = self.results / "pretrain"
         labelled = self._labelled(folder)
         train, val = split_by_parent(labelled, settings.val_fraction, settings.augment.seed)
+        val = val or train
         log.info(f"Pretraining on {len(train)} labelled structures, validating on {len(val)}")
-        data, val_data = self._as_data(train, folder, "train"), self._as_data(val, folder, "val")
+        data, val_data = (
+            host_data(part, self.config["dataset"], folder / f"{name}.json")
+            for name, part in (("train", train), ("val", val))
+        )
         optim = copy.deepcopy(self.config["optim"])
         optim["lr"] = settings.lr or optim["lr"]
         loss = self.loss_fn if settings.force_scale is None else self._scaled_loss(optim["loss"])
@@ -224,16 +230,13 @@ class PhysPretrainTrainer(_StagedTrainer):
         parents = structures_of(self.dataset["train"], index)
         val = structures_of(self.dataset["val"], index) if self.dataset.get("val") else None
         folder.mkdir(parents=True, exist_ok=True)
-        labelled = make_labelled(parents, val, self.settings, folder)
+        labelled = labelled_structures(parents, val, self.settings, folder)
         write_structures(folder / "labelled.json", labelled)
         return labelled
 
-    def _as_data(self, structures: list[Any], folder: Path, name: str) -> Any:
-        return host_data(structures, self.config["dataset"], folder / f"{name}.json")
-
     def _scaled_loss(self, loss_config: dict[str, Any]) -> Any:
-        given = dict(loss_config.get("loss_args") or {})
-        weights = {k: given[k] for k in ("weight_energy", "weight_force", "weight_stress") if k in given}
+        options = loss_config.get("loss_args") or {}
+        weights = {k: options[k] for k in ("weight_energy", "weight_force", "weight_stress") if k in options}
         name = str(loss_config["loss_type"]).rsplit(".", 1)[-1]
         if name == "ForceLoss":
             weights = {"weight_energy": 1.0, "weight_force": 0.1, **weights, "weight_stress": 0.0}
@@ -251,11 +254,11 @@ class PhysPretrainTrainer(_StagedTrainer):
         self, name: str, data: Any, val_data: Any, optim: dict[str, Any], loss: Any, epochs: int, batch_size: int | None
     ) -> Iterator[None]:
         """Swap what belongs to a stage; afterwards start anew with the weights that were reached."""
-        own = (
+        swapped = (
             "data_loader", "train_sampler", "loss_fn", "optimizer", "scheduler", "max_epochs", "max_checkpoint_epochs",
             "write_output", "timestamp_id", "sam_radius", "stage",
         )  # fmt: skip
-        before = {key: getattr(self, key) for key in own}
+        before = {key: getattr(self, key) for key in swapped}
         self.stage, self.loss_fn, self.sam_radius = name, loss, 0.0
         self.max_epochs, self.max_checkpoint_epochs, self.write_output = epochs, None, []
         self.timestamp_id = f"{self.timestamp_id}/{name}"

@@ -120,11 +120,11 @@ class AugmentAndLabel:
         parents = [parent] if self.anchor else None
         for k in weaker:
             try:
-                made = label([rounds[k]], self.teacher, anchor=self.anchor, parents=parents, force=True)
+                (labelled,) = label([rounds[k]], self.teacher, anchor=self.anchor, parents=parents, force=True)
             except StructureError:  # no finite label
                 continue
-            if self._fits(made[0].calc.results["forces"]):
-                return self._changed(data, made[0])
+            if self._fits(labelled.calc.results["forces"]):
+                return self._changed(data, labelled)
         return data
 
     def _fits(self, forces: np.ndarray) -> bool:

@@ -18,13 +18,18 @@ from torch import Tensor, nn
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
-from mdl_physpretrain.hosts.mattertune.convert import read_native
+from mdl_physpretrain.hosts.convert import read_checkpoint_of
 from mdl_physpretrain.hosts.mattertune.labelling import clean, require_labels
-from mdl_physpretrain.hosts.mattertune.names import named_as_in_host
-from mdl_physpretrain.hosts.mattertune.requested import context_of, requested, training_references, training_structures
+from mdl_physpretrain.hosts.mattertune.properties import (
+    context_of,
+    property_names,
+    training_references,
+    training_structures,
+)
+from mdl_physpretrain.hosts.mattertune.weight_names import named_as_in_host
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.registry import model_class
-from mdl_physpretrain.training import build_student
+from mdl_physpretrain.training import new_network
 
 __all__ = [
     "CGCNNBackbone",
@@ -109,15 +114,20 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
 
     backbone: Any
     structures_in_batch = 1
+    config_class: ClassVar[type[NativeBackboneConfig]]
+
+    @classmethod
+    def hparams_cls(cls) -> type[NativeBackboneConfig]:
+        return cls.config_class
 
     def create_model(self) -> None:
         options = self.hparams
-        self.requested = requested(options.properties, options.name)
+        self.property_names = property_names(options.properties, options.name)
         if options.checkpoint is not None:
-            found = read_native(options.checkpoint)
-            options.model_args = {**found.hparams, **options.model_args}  # what contradicts is refused below
+            pretrained = read_checkpoint_of(options.checkpoint)
+            options.model_args = {**pretrained.hparams, **options.model_args}  # what contradicts is refused below
             self.backbone = self._network(options.model_args)
-            self.adopt(found)
+            self.adopt(pretrained)
             options.checkpoint = None  # this module's own checkpoints do not need the file
         else:
             self.backbone = self._network(options.model_args)
@@ -135,7 +145,7 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
         if stage != "fit" or not self.hparams.initialise:
             return
 
-        student = build_student(
+        student = new_network(
             self.hparams.network,
             training_structures(self.trainer),
             model_args=self.hparams.model_args,
@@ -162,11 +172,11 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
         network = self.hparams.network
         if model.registry_name != network:
             raise CheckpointError(f"weights of a {model.registry_name!r} network do not fit {self.hparams.name!r}")
-        own = self.backbone.hparams
-        open_ = {name for name in MEASURED if name not in self.hparams.model_args}
-        other = [k for k in model.hparams if k not in open_ and model.hparams[k] != own.get(k)]
+        present = self.backbone.hparams
+        unset = {name for name in MEASURED if name not in self.hparams.model_args}
+        other = [k for k in model.hparams if k not in unset and model.hparams[k] != present.get(k)]
         if other:
-            listed = ", ".join(f"{k}: {model.hparams[k]!r} (model.model_args: {own.get(k)!r})" for k in other)
+            listed = ", ".join(f"{k}: {model.hparams[k]!r} (model.model_args: {present.get(k)!r})" for k in other)
             raise CheckpointError(f"the weights belong to another {network}: {listed}")
         fresh = named_as_in_host(model_class(network)(**model.hparams))
         fresh.load_state_dict(named_as_in_host(model).state_dict())
@@ -190,7 +200,7 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
 
     def model_forward(self, batch: AtomicBatch, mode: str) -> ModelOutput:
         out = predict(self.backbone, batch, create_graph=mode == "train")
-        return {"predicted_properties": self.requested.named(out.energy, out.forces, out.stress)}
+        return {"predicted_properties": self.property_names.named(out.energy, out.forces, out.stress)}
 
     def model_forward_partition(self, batch: AtomicBatch, mode: str, using_partition: bool = False) -> ModelOutput:
         raise ConfigError(f"partitioned inference is not possible with {self.hparams.name}")
@@ -226,13 +236,13 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
 
     def batch_to_labels(self, batch: AtomicBatch) -> dict[str, Tensor]:
         self.structures_in_batch = len(batch)
-        return self.requested.named(batch.energy, batch.forces, batch.stress)
+        return self.property_names.named(batch.energy, batch.forces, batch.stress)
 
     def atoms_to_data(self, atoms: Atoms, has_labels: bool) -> AtomicBatch:
         if has_labels:
             (atoms,) = clean([atoms])
-            wanted = self.requested
-            require_labels(atoms, forces=wanted.forces is not None, stress=wanted.stress is not None)
+            names = self.property_names
+            require_labels(atoms, forces=names.forces is not None, stress=names.stress is not None)
         else:
             atoms = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         return build_batch(atoms, self.backbone.cutoff, self.backbone.dtype)
@@ -259,25 +269,19 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
 class CGCNNBackbone(NativeBackbone):
     """MatterTune module of ``cgcnn``."""
 
-    @classmethod
-    def hparams_cls(cls) -> type[CGCNNBackboneConfig]:
-        return CGCNNBackboneConfig
+    config_class = CGCNNBackboneConfig
 
 
 class TorchMDETBackbone(NativeBackbone):
     """MatterTune module of ``torchmd_et``."""
 
-    @classmethod
-    def hparams_cls(cls) -> type[TorchMDETBackboneConfig]:
-        return TorchMDETBackboneConfig
+    config_class = TorchMDETBackboneConfig
 
 
 class MatterSimM3GNetBackbone(NativeBackbone):
     """MatterTune module of ``mattersim_m3gnet``."""
 
-    @classmethod
-    def hparams_cls(cls) -> type[MatterSimM3GNetConfig]:
-        return MatterSimM3GNetConfig
+    config_class = MatterSimM3GNetConfig
 
 
 MODULES: dict[str, type[NativeBackbone]] = {

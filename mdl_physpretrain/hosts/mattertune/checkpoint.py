@@ -1,8 +1,8 @@
-"""Lightning checkpoints of MatterTune's MatterSim backbone, read and written.
+"""MatterTune's Lightning checkpoints of our networks and of its MatterSim backbone, read and written.
 
 Nothing here needs MatterTune. A checkpoint holds ``hyper_parameters`` (the
 configuration as plain values) and a ``state_dict`` with the network under
-``backbone.model.`` and the property normalizers under ``normalizers.``.
+``backbone.`` and the property normalizers under ``normalizers.``.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import write_checkpoint
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
+from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.potentials.safe_load import load_foreign
 
 __all__ = ["read_mattertune", "write_mattertune"]
 
-NETWORK = "backbone.model."
+BACKBONE, NETWORK = "backbone.", "backbone.model."
 STOCK, OURS = "mattersim", "mattersim_m3gnet"  # MatterTune's backbone, and the plugin's that takes model_args
+SAME_NAMES = ("cgcnn", "torchmd_et")  # networks whose weights are called the same on both sides
 RELEASED_THREEBODY_CUTOFF = 4.0  # Å, of the two networks the stock backbone accepts
 WRITTEN_BY = "2.6.0"  # Lightning's version field, which decides on migrations when it is read
 
 
 def read_mattertune(path: str | Path) -> EnergyModel:
-    """Read the MatterSim-M3GNet network of a MatterTune checkpoint.
+    """Read the network of a MatterTune checkpoint: one of ours, or MatterSim's M3GNet.
 
     References per atom of the energy are added to ``reference_energies``.
 
@@ -41,9 +43,8 @@ def read_mattertune(path: str | Path) -> EnergyModel:
     Returns
     -------
     EnergyModel
-        An :class:`~mdl_physpretrain.potentials.m3gnet.model.M3GNet` in evaluation mode
-        on the CPU, whose energies, forces and stress are those that MatterTune
-        predicts.
+        In evaluation mode on the CPU; its energies, forces and stress are those
+        that MatterTune predicts.
 
     Raises
     ------
@@ -57,8 +58,73 @@ def read_mattertune(path: str | Path) -> EnergyModel:
     settings, state = content.get("hyper_parameters"), content["state_dict"]
     if not isinstance(settings, dict) or "name" not in settings:
         raise CheckpointError(f"{path} is not a checkpoint of MatterTune (no hyper_parameters with a backbone's name)")
-    if settings["name"] not in {STOCK, OURS}:
+    if settings["name"] not in {STOCK, OURS, *SAME_NAMES}:
         raise CheckpointError(f"{path} holds MatterTune's backbone {settings['name']!r}, not {STOCK!r} or {OURS!r}")
+    read = _read_same_names if settings["name"] in SAME_NAMES else _read_m3gnet
+    model: Any = read(settings, state, path)
+    with torch.no_grad():
+        references = references_of(settings, state, path)[: len(model.reference_energies)]
+        model.reference_energies[: len(references)] += references
+    return model.eval()
+
+
+def write_mattertune(model: EnergyModel, path: str | Path) -> Path:
+    """Write a checkpoint that MatterTune loads with the plugin imported.
+
+    Parameters
+    ----------
+    model
+        ``cgcnn``, ``torchmd_et`` or ``m3gnet``, whose reference energies become
+        shifts of the network.
+    path
+        File to write (``.ckpt``), atomically; parents are created.
+
+    Raises
+    ------
+    CheckpointError
+        If MatterTune has no backbone for the model, or the file cannot be written.
+    """
+    if isinstance(model, M3GNet):
+        name, state = OURS, {NETWORK + k: v.float() for k, v in model.network_state().items()}
+    elif model.registry_name in SAME_NAMES:
+        name, state = model.registry_name, {BACKBONE + k: v.detach().cpu() for k, v in model.state_dict().items()}
+    else:
+        raise CheckpointError(f"MatterTune has no backbone for a {model.registry_name!r} model")
+    loss = {"name": "mae", "reduction": "mean"}
+    settings = {
+        "name": name,
+        "model_args": dict(model.hparams),
+        "properties": [
+            {"type": "energy", "name": "energy", "loss": loss},
+            {"type": "forces", "name": "forces", "loss": loss, "conservative": True},
+            {"type": "stresses", "name": "stresses", "loss": loss, "conservative": True},
+        ],
+        "optimizer": {"name": "AdamW", "lr": 1e-3},
+        "normalizers": {},
+        "reset_output_heads": False,
+        "initialise": False,
+    }
+    content = {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": WRITTEN_BY,
+        "hparams_name": "hparams",
+        "hyper_parameters": settings,
+        "state_dict": state,
+    }
+    return write_checkpoint(content, Path(path))
+
+
+def _read_same_names(settings: dict[str, Any], state: dict[str, Tensor], path: str | Path) -> EnergyModel:
+    try:
+        model = model_class(settings["name"])(**(settings.get("model_args") or {}))
+        model.load_state_dict({k.removeprefix(BACKBONE): v for k, v in state.items() if k.startswith(BACKBONE)})
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{path}: weights do not fit {settings['name']!r}: {error}") from error
+    return model
+
+
+def _read_m3gnet(settings: dict[str, Any], state: dict[str, Tensor], path: str | Path) -> M3GNet:
     weights = {k.removeprefix(NETWORK): v for k, v in state.items() if k.startswith(NETWORK)}
     if not weights:
         raise CheckpointError(f"{path} holds no network (no key starts with {NETWORK!r})")
@@ -69,60 +135,7 @@ def read_mattertune(path: str | Path) -> EnergyModel:
         args = {**defaults, **(settings.get("model_args") or {})}
     model = M3GNet.from_network(args, weights, source=path)
     _check_graph(settings.get("graph_convertor"), model, path)
-    with torch.no_grad():
-        references = references_of(settings, state, path)[: len(model.reference_energies)]
-        model.reference_energies[: len(references)] += references
     return model
-
-
-def write_mattertune(model: EnergyModel, path: str | Path) -> Path:
-    """Write a checkpoint that MatterTune loads with the plugin's ``mattersim_m3gnet``.
-
-    Parameters
-    ----------
-    model
-        An :class:`~mdl_physpretrain.potentials.m3gnet.model.M3GNet`; its reference
-        energies become shifts of the network.
-    path
-        File to write, atomically; parents are created.
-
-    Raises
-    ------
-    CheckpointError
-        If the model is another one, or the file cannot be written.
-    """
-    if not isinstance(model, M3GNet):
-        raise CheckpointError(
-            f"MatterTune's MatterSim backbone cannot hold a {model.registry_name!r} model, only 'm3gnet'"
-        )
-    path = Path(path)
-    content = {
-        "epoch": 0,
-        "global_step": 0,
-        "pytorch-lightning_version": WRITTEN_BY,
-        "hparams_name": "hparams",
-        "hyper_parameters": _settings(model),
-        "state_dict": {NETWORK + k: v.float() for k, v in model.network_state().items()},
-    }
-    return write_checkpoint(content, path)
-
-
-def _settings(model: M3GNet) -> dict[str, Any]:
-    loss = {"name": "mae", "reduction": "mean"}
-    conservative = {"loss": loss, "conservative": True}
-    return {
-        "name": OURS,
-        "model_args": dict(model.hparams),
-        "properties": [
-            {"type": "energy", "name": "energy", "loss": loss},
-            {"type": "forces", "name": "forces", **conservative},
-            {"type": "stresses", "name": "stresses", **conservative},
-        ],
-        "optimizer": {"name": "AdamW", "lr": 1e-3},
-        "normalizers": {},
-        "reset_output_heads": False,
-        "initialise": False,
-    }
 
 
 def _architecture(weights: dict[str, Tensor], path: str | Path) -> dict[str, Any]:
@@ -148,12 +161,12 @@ def _check_graph(graph: Any, model: M3GNet, path: str | Path) -> None:
     """Refuse a graph cut elsewhere than the network's functions end."""
     if not isinstance(graph, dict):
         return
-    own = {"twobody_cutoff": model.cutoff, "threebody_cutoff": model.threebody_cutoff, "has_threebody": True}
-    for name, value in own.items():
-        given = graph.get(name, value)
-        if abs(float(given) - float(value)) > 1e-6:
+    expected = {"twobody_cutoff": model.cutoff, "threebody_cutoff": model.threebody_cutoff, "has_threebody": True}
+    for name, value in expected.items():
+        setting = graph.get(name, value)
+        if abs(float(setting) - float(value)) > 1e-6:
             raise CheckpointError(
-                f"{path}: graph_convertor.{name} is {given}, but the network was made for {value}: "
+                f"{path}: graph_convertor.{name} is {setting}, but the network was made for {value}: "
                 "its energy jumps where bonds are cut off"
             )
 
@@ -170,9 +183,9 @@ def references_of(settings: dict[str, Any], state: dict[str, Tensor], path: str 
             if not normalizer.get("only_for_target", True) or _is_identity(normalizer):
                 continue
             if kinds.get(name) != "energy" or "per_atom_references" not in normalizer:
-                what = ", ".join(f"{key} {value}" for key, value in normalizer.items() if key != "only_for_target")
+                options = ", ".join(f"{key} {value}" for key, value in normalizer.items() if key != "only_for_target")
                 raise CheckpointError(
-                    f"{path}: predictions of {name!r} are normalized ({what or 'per atom'}). Forces and stress are "
+                    f"{path}: predictions of {name!r} are normalized ({options or 'per atom'}). Forces and stress are "
                     "derivatives of the energy, so only per_atom_references of the energy can be taken over"
                 )
             key = f"normalizers.{name}.normalizers.{k}.references"

@@ -12,7 +12,7 @@ from nshconfig import Field
 from torch.utils.data import Dataset
 
 from mdl_physpretrain.hosts.mattertune.labelling import clean, labelled_structures, part_of, with_stress
-from mdl_physpretrain.recipe import Augment, Teacher
+from mdl_physpretrain.recipe import Augment, Pretrain, Teacher
 from mdl_physpretrain.structures import reference_energies
 
 __all__ = ["EAMLabelledDatasetConfig", "StructuresDataset"]
@@ -58,7 +58,7 @@ class EAMLabelledDatasetConfig(DatasetConfigBase):
     part: Literal["all", "train", "validation"] = "all"
     """All labelled structures, or one side of a split by parent structure."""
 
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = Pretrain().val_fraction
     """Share of the parents whose structures are for validation, where ``part`` is not ``all``."""
 
     include_dataset: bool = False
@@ -81,10 +81,10 @@ class EAMLabelledDatasetConfig(DatasetConfigBase):
         self._labelled()
 
     def create_dataset(self) -> StructuresDataset:
-        made = self._labelled()
+        structures = self._labelled()
         if self.include_dataset:
-            made = made + clean(self._parents())
-        chosen = with_stress(part_of(made, self.part, self.validation_share, self.seed), self.missing_stress)
+            structures = structures + clean(self._parents())
+        chosen = with_stress(part_of(structures, self.part, self.validation_share, self.seed), self.missing_stress)
         order = np.random.default_rng([self.seed, 0x5FFE]).permutation(len(chosen))
         same_scale = self.augment.anchor or self.teacher.calculator is None
         references = reference_energies(clean(self._parents())) if same_scale else None

@@ -10,22 +10,20 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.files import file_hash, write_atomic
 from mdl_physpretrain.potentials import load_model
-from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.recipe import Augment, Teacher
 from mdl_physpretrain.source_graph import dependencies, source_hash
-from mdl_physpretrain.structures import get_labels, read_structures, set_labels, write_structures
-from mdl_physpretrain.structures.ids import unique_ids
+from mdl_physpretrain.structures import get_labels, read_structures, set_labels, split_by_parent, write_structures
+from mdl_physpretrain.structures.fingerprint import structure_hash
+from mdl_physpretrain.structures.identifiers import stable_id, unique_ids
 from mdl_physpretrain.structures.labels import Labels, structure_id
-from mdl_physpretrain.structures.randomness import stable_id
-from mdl_physpretrain.teacher import examine, fit_eam
-from mdl_physpretrain.workflow.data import plain
-from mdl_physpretrain.workflow.records import file_hash, write_atomic
-from mdl_physpretrain.workflow.teacher import augmented_labels, calculator_factory
+from mdl_physpretrain.teacher.labelled_set import augmented_labels
+from mdl_physpretrain.teacher.source import obtain_teacher
+from mdl_physpretrain.workflow.data import without_nan
 
 __all__ = ["clean", "labelled_structures", "part_of", "with_stress"]
 
@@ -76,16 +74,18 @@ def labelled_structures(
     if finished.is_file():
         log.info("teacher labels taken from %s", finished)
         return read_structures(finished)
-    made, facts = _make(parents, teacher, augment, device, folder)
+    source = obtain_teacher(parents, None, teacher, read_checkpoint=load_model, device=device, directory=folder)
+    augmented, labelled, result = augmented_labels(parents, source, augment, force=teacher.force)
+    account = result.to_dict() | {"n_before": len(augmented), "n_failed_to_label": len(labelled.failures)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"labelled.{os.getpid()}.extxyz"  # several processes may label at a time
-        write_structures(part, made)
+        write_structures(part, result.kept)
         os.replace(part, finished)
-        write_atomic(folder / "filter.json", json.dumps(facts, indent=1))
+        write_atomic(folder / "filter.json", json.dumps(without_nan(account), indent=1))
     except OSError as error:
         raise ConfigError(f"cache: cannot write to {folder}: {error.strerror}") from error
-    log.info("%d of %d augmented structures labelled and kept in %s", len(made), facts["n_before"], finished)
+    log.info("%d of %d augmented structures labelled and kept in %s", len(result.kept), len(augmented), finished)
     return read_structures(finished)
 
 
@@ -110,14 +110,10 @@ def part_of(structures: Sequence[Atoms], part: str, share: float, seed: int) -> 
     """
     if part == "all":
         return list(structures)
-    of = [str(a.info.get("parent_id", structure_id(a))) for a in structures]
-    parents = sorted(set(of))
-    count = max(1, round(share * len(parents)))
-    if count >= len(parents):
-        raise ConfigError(f"part: {part!r} of {len(parents)} parent structures is impossible; use part: all")
-    order = np.random.default_rng([seed, 0xA0612]).permutation(len(parents))
-    held = {parents[k] for k in order[:count]}
-    return [a for a, parent in zip(structures, of, strict=True) if (parent in held) == (part == "validation")]
+    train, validation = split_by_parent(structures, share, seed)
+    if not validation:
+        raise ConfigError(f"part: {part!r} of one parent structure is impossible; use part: all")
+    return train if part == "train" else validation
 
 
 def with_stress(structures: Sequence[Atoms], missing: str) -> list[Atoms]:
@@ -181,38 +177,5 @@ def _fingerprint(parents: Sequence[Atoms], teacher: Teacher, augment: Augment) -
         json.dumps([options, source_hash(dependencies([__name__]))], sort_keys=True).encode(), digest_size=10
     )
     for atoms in parents:
-        labels = get_labels(atoms)
-        digest.update(f"{structure_id(atoms)}\0{labels.energy!r}\0".encode())
-        for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, labels.forces, labels.stress):
-            digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        digest.update(f"{structure_id(atoms)}\0{structure_hash(atoms, labels=True)}\0".encode())
     return digest.hexdigest()
-
-
-def _make(
-    parents: list[Atoms], teacher: Teacher, augment: Augment, device: str, folder: Path
-) -> tuple[list[Atoms], dict[str, Any]]:
-    expert = _teacher(parents, teacher, device, folder)
-    made, labelled, result = augmented_labels(parents, expert, augment, force=teacher.force)
-    facts = result.to_dict() | {"n_before": len(made), "n_failed_to_label": len(labelled.failures)}
-    return list(result.kept), plain(facts)
-
-
-def _teacher(parents: list[Atoms], options: Teacher, device: str, folder: Path) -> Any:
-    if options.calculator is not None:
-        return calculator_factory(options)
-    if options.checkpoint is not None:
-        known = load_model(options.checkpoint)
-        if known.registry_name == "eam":  # what passed on other elements need not pass here
-            known.metadata = {**known.metadata, "examination": examine(known, parents).to_dict()}  # type: ignore[arg-type]
-        return known.to(resolve_device(device))
-    eam = fit_eam(
-        parents,
-        cutoff=options.cutoff,
-        n_basis=options.n_basis,
-        preset=options.preset,
-        epochs=options.epochs,
-        weights=options.weights,
-        seed=options.seed,
-    )
-    eam.save(folder / "teacher.pt")
-    return eam.to(resolve_device(device))

@@ -1,4 +1,4 @@
-"""MatterTune modules from checkpoints, and what our evaluator needs of them."""
+"""MatterTune modules from checkpoints, and as potentials for MD and ASE."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mattertune.registry import backbone_registry
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.hosts.mattertune.backbone_native import NativeBackbone
 from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune
-from mdl_physpretrain.hosts.mattertune.convert import plain_copy
+from mdl_physpretrain.hosts.mattertune.weight_names import plain_copy
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.safe_load import load_foreign
@@ -51,7 +51,13 @@ def load_module(path: str | Path) -> FinetuneModuleBase:
     if not isinstance(settings, dict) or "name" not in settings:
         raise CheckpointError(f"{path} is not a checkpoint of MatterTune (no hyper_parameters with a backbone's name)")
     if settings["name"] == "mattersim":
-        settings = _as_ours(settings, path)
+        shared = ("properties", "optimizer", "lr_scheduler", "normalizers", "freeze_backbone")
+        settings = {
+            **{k: v for k, v in settings.items() if k in shared},
+            "name": "mattersim_m3gnet",
+            "model_args": dict(read_mattertune(path).hparams),
+            "initialise": False,
+        }
     try:
         config: Any = backbone_registry.construct(settings)
         module = config.create_model()
@@ -108,9 +114,9 @@ class ModuleCalculator(Calculator):
     def __init__(self, module: FinetuneModuleBase) -> None:
         super().__init__()
         self.module = module
-        found = {prop.ase_calculator_property_name(): prop for prop in module.hparams.properties}
-        self.wanted = {kind: prop for kind, prop in found.items() if kind in self.implemented_properties}
-        self.implemented_properties = [*self.wanted, *(["free_energy"] if "energy" in self.wanted else [])]
+        kinds = {prop.ase_calculator_property_name(): prop for prop in module.hparams.properties}
+        self.predicted = {kind: prop for kind, prop in kinds.items() if kind in self.implemented_properties}
+        self.implemented_properties = [*self.predicted, *(["free_energy"] if "energy" in self.predicted else [])]
 
     @property
     def name(self) -> str:
@@ -127,12 +133,12 @@ class ModuleCalculator(Calculator):
             batch = self.module.collate_fn([self.module.atoms_to_data(bare, has_labels=False)])
             batch = self.module.batch_to_device(batch, self.module.device)
             with torch.enable_grad():
-                (found,) = self.module.predict_step(batch, 0)
+                (prediction,) = self.module.predict_step(batch, 0)
         finally:
             self.module.train(training)
         self.results = {}
-        for kind, prop in self.wanted.items():
-            value = np.asarray(found[prop.name].detach().double().cpu())
+        for kind, prop in self.predicted.items():
+            value = np.asarray(prediction[prop.name].detach().double().cpu())
             if isinstance(prop, props.StressesPropertyConfig):
                 value = full_3x3_to_voigt_6_stress(value.reshape(3, 3))
             self.results[kind] = float(value.reshape(())) if kind == "energy" else value
@@ -151,11 +157,3 @@ def _stock_m3gnet(module: Any) -> EnergyModel | None:
     model = M3GNet.from_network(net.model_args, net.state_dict(), source="the module")
     same = graph.twobody_cutoff == model.cutoff and graph.threebody_cutoff == model.threebody_cutoff
     return model.to(module.device).eval() if same and graph.has_threebody else None
-
-
-def _as_ours(settings: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """Settings of the plugin's M3GNet for a checkpoint of the host's own."""
-    shared = {"properties", "optimizer", "lr_scheduler", "normalizers", "freeze_backbone"}
-    kept = {k: v for k, v in settings.items() if k in shared}
-    args = read_mattertune(path).hparams
-    return {**kept, "name": "mattersim_m3gnet", "model_args": dict(args), "initialise": False}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mdl_physpretrain.hosts.convert import read_checkpoint_of as read_native
+from mdl_physpretrain.hosts.mattertune.checkpoint import write_mattertune as write_host
 from mdl_physpretrain.hosts.mattertune.host import require_host
 
 require_host()
@@ -14,7 +16,6 @@ from mdl_physpretrain.hosts.mattertune.backbone_native import (  # noqa: E402
     MatterSimM3GNetConfig,
     TorchMDETBackboneConfig,
 )
-from mdl_physpretrain.hosts.mattertune.convert import read_native, write_host  # noqa: E402
 from mdl_physpretrain.hosts.mattertune.data import EAMLabelledDatasetConfig  # noqa: E402
 from mdl_physpretrain.hosts.mattertune.loading import load_module, potential  # noqa: E402
 from mdl_physpretrain.hosts.mattertune.recipe_md import MDPhysicalityRecipeConfig  # noqa: E402

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,24 +15,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mattertune.recipes import RecipeConfigBase, recipe_registry
 from nshconfig import Field
 
-from mdl_physpretrain.dynamics import simulate
-from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.hosts.mattertune.labelling import clean
 from mdl_physpretrain.hosts.mattertune.loading import potential
+from mdl_physpretrain.hosts.physicality import start_structures, trajectory_table
 from mdl_physpretrain.option_types import Sources
-from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.probes.physicality import trajectory_counts
 from mdl_physpretrain.report import write_report
-from mdl_physpretrain.structures import read_structures
-from mdl_physpretrain.workflow.data import choose
 from mdl_physpretrain.workflow.md_options import Simulation
-from mdl_physpretrain.workflow.records import write_atomic
 
-__all__ = ["COUNTS", "HostMD", "MDPhysicalityCallback", "MDPhysicalityRecipeConfig"]
+__all__ = ["HostMD", "MDPhysicalityCallback", "MDPhysicalityRecipeConfig"]
 
 log = logging.getLogger(__name__)
 
-COUNTS = ("trajectories", "unphysical", "overlap", "lindemann", "broken")
 CONDITIONS = ("ensemble", "temperature", "timestep", "steps")
 PREFIX, FINAL = "physicality", "physicality_end"
 
@@ -99,9 +95,11 @@ class MDPhysicalityCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self.structures = _structures(self.config.md, trainer)
-        if trainer.is_global_zero and not getattr(trainer, "ckpt_path", None):
-            _forget(Path(self.config.directory) / "epochs.csv", self.config)
+        parts = {name: partial(_host_structures, trainer, name) for name in ("train", "validation")}
+        self.structures = clean(start_structures(self.config.md, parts, "md_physicality.md", seed=0))
+        earlier = Path(self.config.directory) / "epochs.csv"
+        if trainer.is_global_zero and not getattr(trainer, "ckpt_path", None) and earlier.is_file():
+            write_atomic(earlier, _others(earlier, self.config).to_csv(index=False))
         run: Any = trainer
         watched = {getattr(c, "monitor", None) for c in run.callbacks}
         if any(str(w).startswith(f"{PREFIX}/") for w in watched) and not self._due(0):
@@ -155,95 +153,40 @@ class MDPhysicalityCallback(Callback):
         """Counts of one MD of all structures; one process runs it, all learn them."""
         counts: dict[str, int] = {}
         if trainer.is_global_zero:
-            table = _simulate(potential(module), self.structures, self.config)
-            counts = _count(table)
+            config = self.config
+            trajectories = Path(config.directory) / f"{config.arm}-{config.seed}.trajectories"
+            table = trajectory_table(potential(module), self.structures, config.md, trajectories, config.seed)
+            counts = trajectory_counts(table)
             self._write(table, counts, epoch)
             when = "at the end" if epoch is None else f"after epoch {epoch}"
             log.info("MD %s: %d of %d trajectories unphysical", when, counts["unphysical"], counts["trajectories"])
         return trainer.strategy.broadcast(counts)
 
-    def _write(self, table: Any, counts: dict[str, int], epoch: int | None) -> None:
+    def _write(self, table: pd.DataFrame, counts: dict[str, int], epoch: int | None) -> None:
         folder, config = Path(self.config.directory), self.config
+        epochs, trajectories = folder / "epochs.csv", folder / "physicality.csv"
+        row = pd.DataFrame([{"arm": config.arm, "seed": config.seed, "epoch": epoch, **counts}])
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _append(folder / "epochs.csv", {"arm": config.arm, "seed": config.seed, "epoch": epoch, **counts})
+            row.to_csv(epochs, mode="a", header=not epochs.is_file(), index=False)
             if epoch is None:
-                _merge(folder / "physicality.csv", table, config)
+                conditions = {name: getattr(config.md, name) for name in CONDITIONS}
+                table = table.assign(seed=config.seed, arm=config.arm, **conditions)
+                if trajectories.is_file():
+                    table = pd.concat([_others(trajectories, config), table.astype(object)], ignore_index=True)
+                write_atomic(trajectories, table.to_csv(index=False))
         except OSError as error:
             raise ConfigError(f"md_physicality.directory: cannot write to {folder}: {error.strerror}") from error
         if epoch is None:
             write_report(folder)
 
 
-def _structures(md: HostMD, trainer: Any) -> list[Atoms]:
-    found: list[Atoms] = []
-    for source in md.source:
-        if source in ("train", "validation"):
-            data = trainer.datamodule.datasets.get(source)
-            if data is None:
-                raise ConfigError(f"md_physicality.md.source: the run has no {source} data; name a file")
-            found += clean([data[k] for k in range(len(data))])
-        else:
-            found += read_structures(source, duplicates="rename")
-    if md.max_atoms is not None:
-        found = [a for a in found if len(a) <= md.max_atoms]
-    if not found:
-        raise ConfigError(
-            f"md_physicality.md: no structures in {', '.join(md.source)} with at most {md.max_atoms} atoms"
-        )
-    return choose(clean(found), md.n_structures, 0)
+def _host_structures(trainer: Any, name: str) -> list[Atoms] | None:
+    data = trainer.datamodule.datasets.get(name)
+    return None if data is None else clean([data[k] for k in range(len(data))])
 
 
-def _simulate(model: Any, structures: list[Atoms], config: MDPhysicalityRecipeConfig) -> Any:
-    options = config.md.simulation(Path(config.directory) / f"{config.arm}-{config.seed}.trajectories")
-    if not isinstance(model, EnergyModel):
-        options["engine"] = "ase"
-    return assess(simulate(model, structures, seed=config.seed, **options), limits=options["limits"])
-
-
-def _count(table: Any) -> dict[str, int]:
-    found = {
-        "trajectories": len(table),
-        "unphysical": (~table["physical"]).sum(),
-        "overlap": table["overlap"].sum(),
-        "lindemann": table["lindemann_violation"].sum(),
-        "broken": (table["nan"] | table["exploded"]).sum(),
-    }
-    return {name: int(found[name]) for name in COUNTS}
-
-
-def _forget(path: Path, config: MDPhysicalityRecipeConfig) -> None:
-    """Remove what an earlier run of this arm and seed wrote."""
-    if not path.is_file():
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        names = list(reader.fieldnames or [])
-        kept = [r for r in reader if (r.get("arm"), r.get("seed")) != (config.arm, str(config.seed))]
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(kept)
-    part.replace(path)
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    new = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def _merge(path: Path, table: Any, config: MDPhysicalityRecipeConfig) -> None:
-    """Put one arm's and seed's trajectories into the table, instead of older ones of theirs."""
-    fresh = table.assign(seed=config.seed, arm=config.arm, **{name: getattr(config.md, name) for name in CONDITIONS})
-    if path.is_file():
-        old = pd.read_csv(
-            path, dtype={"structure_id": str, "first_unphysical_step": "Int64"}, keep_default_na=False, na_values=[""]
-        )
-        old = old[(old["arm"] != config.arm) | (old["seed"] != config.seed)]
-        fresh = pd.concat([old.astype(object), fresh.astype(object)], ignore_index=True)
-    write_atomic(path, fresh.to_csv(index=False))
+def _others(path: Path, config: MDPhysicalityRecipeConfig) -> pd.DataFrame:
+    """A table's rows of other arms and seeds, as text."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return table[(table["arm"] != config.arm) | (table["seed"] != str(config.seed))]

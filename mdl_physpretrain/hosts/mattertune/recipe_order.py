@@ -14,6 +14,7 @@ from nshconfig import Field
 from torch.utils.data import Dataset
 
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.recipe import Finetune
 
 __all__ = ["EpochDataset", "OrderCallback", "ReplayRecipeConfig", "ShuffleRecipeConfig"]
 
@@ -40,7 +41,7 @@ class ReplayRecipeConfig(RecipeConfigBase):
     dataset: DatasetConfig
     """Where they come from, usually the ``eam_labelled`` of the pretraining."""
 
-    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    fraction: Annotated[float, Field(gt=0, lt=1)] = Finetune().replay_fraction
     """Their share of an epoch, drawn afresh each time."""
 
     seed: Annotated[int, Field(ge=0)] = 0

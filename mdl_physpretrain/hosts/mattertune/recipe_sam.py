@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
@@ -12,11 +12,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from mattertune.recipes import RecipeConfigBase, recipe_registry
 from nshconfig import Field
-from pytorch_optimizer import SAM
 from torch import nn
-from torch.optim import Optimizer
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.recipe import Training
 from mdl_physpretrain.training.sam import ClosureSAM
 
 __all__ = ["SAMCallback", "SAMRecipeConfig"]
@@ -28,7 +27,7 @@ class SAMRecipeConfig(RecipeConfigBase):
 
     name: Literal["sam"] = "sam"
 
-    rho: Annotated[float, Field(gt=0)] = 0.05
+    rho: Annotated[float, Field(gt=0)] = Training().rho
     """Length of the ascent, in the space of the weights."""
 
     @classmethod
@@ -59,18 +58,12 @@ class SAMCallback(Callback):
         if trainer.precision in ("16-mixed", "16"):
             raise ConfigError(f"sam cannot be used with precision {trainer.precision!r}")
         context = partial(_second_pass, pl_module)
-        trainer.strategy.optimizers = [_around(o, self.rho, context) for o in trainer.optimizers]
+        trainer.strategy.optimizers = [
+            ClosureSAM.around(o, rho=self.rho, perturbed=context) for o in trainer.optimizers
+        ]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.strategy.optimizers = [getattr(o, "base_optimizer", o) for o in trainer.optimizers]
-
-
-def _around(base: Optimizer, rho: float, perturbed: Callable[[], AbstractContextManager[Any]]) -> Optimizer:
-    """A SAM whose parameter groups and state are those of an optimiser that exists."""
-    sam = ClosureSAM.__new__(ClosureSAM)
-    SAM.__init__(sam, base.param_groups, lambda groups, **options: base, rho=rho)  # type: ignore[arg-type]
-    sam.perturbed = perturbed
-    return sam
 
 
 class _NoMetrics(nn.Module):

@@ -15,12 +15,13 @@ from mattertune.recipes import RecipeConfigBase, recipe_registry
 from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.hosts.convert import read_checkpoint_of
 from mdl_physpretrain.hosts.mattertune.backbone_native import NativeBackbone
-from mdl_physpretrain.hosts.mattertune.convert import read_native
 from mdl_physpretrain.hosts.mattertune.loading import ModuleCalculator
-from mdl_physpretrain.hosts.mattertune.names import named_as_in_host
-from mdl_physpretrain.hosts.mattertune.requested import training_structures
+from mdl_physpretrain.hosts.mattertune.properties import training_structures
+from mdl_physpretrain.hosts.mattertune.weight_names import named_as_in_host
 from mdl_physpretrain.potentials.safe_load import load_foreign
+from mdl_physpretrain.recipe import Finetune
 from mdl_physpretrain.structures import get_labels, reference_energies, set_labels
 from mdl_physpretrain.structures.labels import Labels
 
@@ -47,7 +48,7 @@ class PhysicsPretrainRecipeConfig(RecipeConfigBase):
     skip: Sequence[str] = []
     """Patterns of weights that keep their present values, e.g. ``output_heads.*``."""
 
-    shift_energies: bool = True
+    shift_energies: bool = Finetune().shift_energies
     """Fit the energies per element of our networks to the training data; forces stay as they are."""
 
     def create_lightning_callback(self) -> PhysicsPretrainCallback:
@@ -95,13 +96,12 @@ def load_pretrained(module: Any, path: str | Path, *, skip: Sequence[str] = ()) 
         If a name or shape does not fit; nothing has been changed then.
     """
     if isinstance(module, NativeBackbone) and not skip:
-        found = read_native(path)
-        module.adopt(found)
+        module.adopt(read_checkpoint_of(path))
         return len(module.backbone.state_dict())
     weights = _weights(module, path)
-    own = {k: v for k, v in module.state_dict().items() if _is_weight(k, skip)}
+    present = {k: v for k, v in module.state_dict().items() if _is_weight(k, skip)}
     weights = {k: v for k, v in weights.items() if _is_weight(k, skip)}
-    _check(own, weights, path)
+    _check(present, weights, path)
     module.load_state_dict(weights, strict=False)
     if isinstance(module, NativeBackbone):
         module.hparams.initialise = False
@@ -110,7 +110,7 @@ def load_pretrained(module: Any, path: str | Path, *, skip: Sequence[str] = ()) 
 
 def _weights(module: Any, path: str | Path) -> dict[str, Tensor]:
     if isinstance(module, NativeBackbone):
-        return {f"backbone.{k}": v for k, v in named_as_in_host(read_native(path)).state_dict().items()}
+        return {f"backbone.{k}": v for k, v in named_as_in_host(read_checkpoint_of(path)).state_dict().items()}
     content = load_foreign(path)
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
@@ -122,14 +122,16 @@ def _is_weight(key: str, skip: Sequence[str]) -> bool:
     return not key.startswith(NOT_WEIGHTS) and not any(fnmatch(key, pattern) for pattern in skip)
 
 
-def _check(own: Mapping[str, Tensor], found: Mapping[str, Tensor], path: str | Path) -> None:
+def _check(present: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str | Path) -> None:
     problems = []
-    shapes = [k for k in own.keys() & found.keys() if own[k].shape != found[k].shape]
-    for keys, what in ((own.keys() - found.keys(), "missing"), (found.keys() - own.keys(), "unknown to the backbone")):
+    for keys, fault in ((present.keys() - saved.keys(), "missing"), (saved.keys() - present.keys(), "unknown")):
         if keys:
-            problems.append(f"{len(keys)} {what} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})")
-    for key in sorted(shapes)[:3]:
-        problems.append(f"{key} has shape {tuple(found[key].shape)} instead of {tuple(own[key].shape)}")
+            where = " to the backbone" if fault == "unknown" else ""
+            problems.append(
+                f"{len(keys)} {fault}{where} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
+            )
+    for key in sorted(k for k in present.keys() & saved.keys() if present[k].shape != saved[k].shape)[:3]:
+        problems.append(f"{key} has shape {tuple(saved[key].shape)} instead of {tuple(present[key].shape)}")
     if problems:
         raise CheckpointError(f"{path} does not fit the backbone: {'; '.join(problems)}")
 
@@ -141,8 +143,8 @@ def _shift(module: NativeBackbone, trainer: Trainer) -> None:
     for atoms in training_structures(trainer, SAMPLE):
         energy = get_labels(atoms).energy
         if energy is not None:
-            found = calculator.get_potential_energy(atoms)
-            residuals.append(set_labels(atoms.copy(), Labels(energy - found, None, None)))
+            residual = energy - calculator.get_potential_energy(atoms)
+            residuals.append(set_labels(atoms.copy(), Labels(residual, None, None)))
     if residuals:
         with torch.no_grad():
             for symbol, shift in reference_energies(residuals).items():

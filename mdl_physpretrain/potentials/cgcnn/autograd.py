@@ -1,4 +1,4 @@
-"""One convolution of CGCNN as a function that autograd knows, around :mod:`mdl_physpretrain.potentials.cgcnn.kernel`.
+"""Autograd function of one CGCNN convolution, around :mod:`mdl_physpretrain.potentials.cgcnn.kernel`.
 
 Products with weights and the kernel are one function, with its first and
 second derivatives written out: for the few atoms of a usual cell the dozens of
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mdl_physpretrain.compiled.tensors import arrays_of, wanted
-from mdl_physpretrain.compiled.threads import launch, private, threads_for, together
+from mdl_physpretrain.compiled.threads import launch, threads_for
 from mdl_physpretrain.potentials.cgcnn.kernel import (
     backward,
     backward_shared,
@@ -30,7 +30,7 @@ from mdl_physpretrain.potentials.cgcnn.kernel import (
     second_backward_shared,
 )
 
-__all__ = ["LANES", "Gates", "Neighbours", "add_messages", "convolution", "pull_back"]
+__all__ = ["LANES", "Gates", "Neighbours", "add_messages", "convolution", "joined", "parts", "pull_back"]
 
 LANES = 16  # channels come in multiples of this
 EDGES_PER_THREAD = 512  # fewer are not worth waking a thread up
@@ -116,13 +116,9 @@ def pull_back(
     What is returned without ``with_nodes`` (``a``, ``b``) or ``with_table`` means nothing.
     """
     a, b, table = gates
-    da, bounds = torch.zeros_like(a), edges.bounds
-    own = [
-        private(part if used else part[:0], len(bounds) - 1) for part, used in ((b, with_nodes), (table, with_table))
-    ]
+    da, sums = torch.zeros_like(a), [b if with_nodes else b[:0], table if with_table else table[:0]]
     arguments = (edges.start, edges.neighbour, *arrays_of(u, w, a, b, table, g), *arrays_of(da, du, dw))
-    launch(backward, backward_shared, bounds, arguments, own)
-    return Gates(da, *map(together, own))
+    return Gates(da, *launch(backward, backward_shared, edges.bounds, arguments, sums))
 
 
 def convolution(
@@ -157,7 +153,7 @@ def convolution(
     return _Layer.apply(x, *gate, *core, place, edge_weight, rows, edges)
 
 
-def _joined(first: Tensor, second: Tensor) -> Tensor:
+def joined(first: Tensor, second: Tensor) -> Tensor:
     """Two tensors of the same shape as the halves of one, each padded to ``C`` rows: shape (2 C, ...)."""
     d = len(first)
     out = first.new_empty(2, -(-d // LANES) * LANES, *first.shape[1:])
@@ -167,18 +163,19 @@ def _joined(first: Tensor, second: Tensor) -> Tensor:
 
 def _gates(x: Tensor, weight: Tensor, bias: Tensor, rows: Tensor) -> Gates:
     """What the kernel reads, from joined weights (2 C, 2 D + F) and biases (2 C,)."""
-    centre, neighbour, edge = _parts(weight, x.shape[1])
+    centre, neighbour, edge = parts(weight, x.shape[1])
     products = torch.addmm(bias, x, centre.T), torch.mm(x, neighbour.T), torch.mm(rows, edge.T)
     return Gates(*(product.view(len(product), 2, -1) for product in products))
 
 
-def _parts(weight: Tensor, d: int) -> tuple[Tensor, Tensor, Tensor]:
+def parts(weight: Tensor, d: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of joined weights (2 C, 2 D + F): what meets the features of centres and neighbours, and the distances."""
     return weight[:, :d], weight[:, d : 2 * d], weight[:, 2 * d :]
 
 
 def _add_to_features(out: Tensor, gates: Gates, weight: Tensor) -> Tensor:
     """Add what derivatives by ``a`` and ``b`` mean for the features to ``out``, shape (N, D)."""
-    centre, neighbour, _ = _parts(weight, out.shape[1])
+    centre, neighbour, _ = parts(weight, out.shape[1])
     return out.addmm_(gates.a.flatten(1), centre).addmm_(gates.b.flatten(1), neighbour)
 
 
@@ -187,7 +184,7 @@ def _to_weights(gates: Gates, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     d = x.shape[1]
     a, b, table = (part.flatten(1) for part in gates)
     weight = x.new_empty(a.shape[1], 2 * d + rows.shape[1])
-    for part, left, right in zip(_parts(weight, d), (a, b, table), (x, x, rows), strict=True):
+    for part, left, right in zip(parts(weight, d), (a, b, table), (x, x, rows), strict=True):
         torch.mm(left.T, right, out=part)
     return weight, a.sum(0)
 
@@ -206,20 +203,10 @@ def _padded(x: Tensor, channels: int) -> Tensor:
 
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        w1: Tensor,
-        b1: Tensor,
-        w2: Tensor,
-        b2: Tensor,
-        u: Tensor,
-        w: Tensor,
-        rows: Tensor,
-        edges: Neighbours,
-    ) -> Tensor:
-        weight = _joined(w1, w2)
-        gates = _gates(x, weight, _joined(b1, b2), rows)
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        x, w1, b1, w2, b2, u, w, rows, edges = arguments
+        weight = joined(w1, w2)
+        gates = _gates(x, weight, joined(b1, b2), rows)
         out = _padded(x, gates.a.shape[2])
         add_messages(out, gates, u, w, edges)
         ctx.save_for_backward(x, w1, b1, w2, b2, u, w)
@@ -234,22 +221,8 @@ class _Layer(torch.autograd.Function):
 
 class _LayerBackward(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        g: Tensor,
-        x: Tensor,
-        w1: Tensor,
-        b1: Tensor,
-        w2: Tensor,
-        b2: Tensor,
-        u: Tensor,
-        w: Tensor,
-        gates: Gates,
-        weight: Tensor,
-        rows: Tensor,
-        edges: Neighbours,
-        with_weights: bool,
-    ) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
+        g, x, *_, u, w, gates, weight, rows, edges, with_weights = arguments
         ctx.set_materialize_grads(False)
         padded = _padded(g, gates.a.shape[2])
         du, dw = torch.zeros_like(u), torch.zeros_like(w)
@@ -270,18 +243,16 @@ class _LayerBackward(torch.autograd.Function):
         cx = torch.zeros_like(x) if cx is None else cx
         cu, cw = (torch.zeros_like(u) if c is None else c for c in others[4:])
         d = x.shape[1]
-        centre, neighbour, _ = _parts(weight, d)
+        centre, neighbour, _ = parts(weight, d)
         ca, cb = torch.mm(cx, centre.T), torch.mm(cx, neighbour.T)  # the direction in which the gates move
         da, dg, du, dw = torch.zeros_like(gates.a), _padded(cx, g.shape[1]), torch.empty_like(u), torch.empty_like(w)
-        bounds = edges.bounds
-        own = [private(part, len(bounds) - 1) for part in (gates.b, gates.table)]
         moved = ca.view_as(gates.a), cb.view_as(gates.b), cu, cw
-        arguments = (*arrays_of(u, w, *gates, g, *moved), *arrays_of(da, du, dw, dg))
-        launch(second_backward, second_backward_shared, bounds, (edges.start, edges.neighbour, *arguments), own)
-        second = Gates(da, *map(together, own))
+        arguments = (edges.start, edges.neighbour, *arrays_of(u, w, *gates, g, *moved), *arrays_of(da, du, dw, dg))
+        sums = (gates.b, gates.table)
+        second = Gates(da, *launch(second_backward, second_backward_shared, edges.bounds, arguments, sums))
         dx = _add_to_features(torch.zeros_like(x), second, weight)
         dweight, dbias = _to_weights(second, x, rows)
         # the first derivative by `x` is a product with the weights, too
-        for part, slope in zip(_parts(dweight, d), slopes[:2], strict=False):
+        for part, slope in zip(parts(dweight, d), slopes[:2], strict=False):
             part.addmm_(slope.flatten(1).T, cx)
         return dg[:, :d], dx, *_apart(dweight, dbias, d), du, dw, None, None, None, None, None

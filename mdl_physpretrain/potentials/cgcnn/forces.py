@@ -1,10 +1,10 @@
-"""Energies and forces of a CGCNN whose weights stay what they are, without autograd.
+"""Energies and forces of a CGCNN with constant weights, without autograd.
 
 In MD nobody asks for gradients of the weights. The derivative of the energy
 with respect to the distances is then a dozen matrix products and the kernels,
 called in reverse order: what autograd spends on a graph, which for a small
 cell is as much as the kernels take, is saved, and what depends on the weights
-alone is computed once (:class:`~mdl_physpretrain.compiled.cached_tables.Remembered`).
+alone is computed once (:class:`~mdl_physpretrain.compiled.cached_tables.WeightCache`).
 :meth:`CGCNN.energies` with autograd is the reference.
 """
 
@@ -18,7 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdl_physpretrain.graphs.batch import AtomicBatch
-from mdl_physpretrain.potentials.cgcnn.autograd import LANES, Gates, Neighbours, add_messages, pull_back
+from mdl_physpretrain.potentials.cgcnn.autograd import (
+    LANES,
+    Gates,
+    Neighbours,
+    add_messages,
+    joined,
+    parts,
+    pull_back,
+)
 
 if TYPE_CHECKING:
     from mdl_physpretrain.potentials.cgcnn.model import CGCNN
@@ -52,14 +60,14 @@ class FrozenLayer:
 
 def sources(model: CGCNN) -> list[Tensor]:
     """The tensors on which :func:`freeze` depends."""
-    found: list[Any] = [model.distance_expansion.offset]
+    tensors: list[Any] = [model.distance_expansion.offset]
     layer: Any
     for layer in model.conv_list:
         gate, core = layer.lin_f, layer.lin_s
-        found += [gate.weight, gate.bias, core.weight, core.bias]
+        tensors += [gate.weight, gate.bias, core.weight, core.bias]
     for layer in model.bn_list:
-        found += [layer.weight, layer.bias, layer.running_mean, layer.running_var]
-    return found
+        tensors += [layer.weight, layer.bias, layer.running_mean, layer.running_var]
+    return tensors
 
 
 def freeze(model: CGCNN) -> list[FrozenLayer]:
@@ -67,18 +75,16 @@ def freeze(model: CGCNN) -> list[FrozenLayer]:
     rows, layers = model.distance_expansion.table(), []
     conv: Any
     for k, conv in enumerate(model.conv_list):
-        d = conv.dim
-        missing = -d % LANES
-        weight = F.pad(torch.stack([conv.lin_f.weight, conv.lin_s.weight]), (0, 0, 0, missing)).flatten(0, 1)
-        parts = weight.split([d, d, weight.shape[1] - 2 * d], dim=1)
-        centre, neighbour = (F.pad(part.T, (0, 0, 0, missing)).contiguous() for part in parts[:2])
-        bias = F.pad(torch.stack([conv.lin_f.bias, conv.lin_s.bias]), (0, missing)).flatten()
+        d, missing = conv.dim, -conv.dim % LANES
+        weight, bias = joined(conv.lin_f.weight, conv.lin_s.weight), joined(conv.lin_f.bias, conv.lin_s.bias)
+        to_centre, to_neighbour, to_edge = parts(weight, d)
+        centre, neighbour = (F.pad(part.T, (0, 0, 0, missing)).contiguous() for part in (to_centre, to_neighbour))
         scale, shift = weight.new_ones(d), weight.new_zeros(d)
         if model.batch_norm:
             norm: Any = model.bn_list[k]
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             shift = norm.bias - norm.running_mean * scale
-        table = (rows @ parts[2].T).unflatten(1, (2, d + missing))
+        table = (rows @ to_edge.T).unflatten(1, (2, d + missing))
         layers.append(FrozenLayer(centre, neighbour, bias, table, *(F.pad(x, (0, missing)) for x in (scale, shift))))
     return layers
 

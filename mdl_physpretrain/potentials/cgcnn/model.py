@@ -15,18 +15,19 @@ formula in :meth:`CGConv.forward`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from ase import Atoms
 from torch import Tensor, nn
 
-from mdl_physpretrain.compiled.cached_tables import Remembered
+from mdl_physpretrain.compiled.cached_tables import WeightCache
 from mdl_physpretrain.compiled.splines import spline_coefficients
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.graphs.batch import AtomicBatch
+from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch
 from mdl_physpretrain.graphs.subgraphs import select_edges
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.cgcnn import forces as cgcnn_forces
@@ -62,7 +63,7 @@ class GaussianBasis(nn.Module):
         self.register_buffer("offset", torch.linspace(0.0, cutoff, n_basis))
         self.intervals = math.ceil(STEPS_PER_WIDTH / width)
         self.step = cutoff / self.intervals
-        self._table: tuple[Tensor, Tensor] | None = None
+        self._table: WeightCache[Tensor] = WeightCache()
 
     def forward(self, r: Tensor) -> Tensor:
         """Expand distances of shape (E,) to shape (E, n_basis)."""
@@ -74,14 +75,15 @@ class GaussianBasis(nn.Module):
 
     def table(self) -> Tensor:
         """The expansion in B-splines of spacing ``step``, shape (intervals + 5, n_basis), float32 on the CPU."""
-        if self._table is None or not torch.equal(self._table[0], self.offset):
+
+        def rows() -> Tensor:
             offset = self.offset.numpy().astype(np.float64)
-            rows = spline_coefficients(
+            values = spline_coefficients(
                 lambda r: np.exp(self.coefficient * (r[:, None] - offset) ** 2), self.step, self.intervals
             )
-            with torch.inference_mode(False):  # the table outlives this call
-                self._table = self.offset.clone(), torch.as_tensor(rows.astype(np.float32))
-        return self._table[1]
+            return torch.as_tensor(values.astype(np.float32))
+
+        return self._table.get([self.offset], rows)
 
 
 class CGConv(nn.Module):
@@ -200,7 +202,6 @@ class CGCNN(EnergyModel):
     """
 
     reference_energies: Tensor
-    fast = True
 
     def __init__(
         self,
@@ -224,7 +225,7 @@ class CGCNN(EnergyModel):
         max_neighbours: int | None = None,
     ) -> None:
         hparams = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
-        super().__init__(cutoff, hparams)
+        super().__init__(cutoff, hparams, reference_energies=True)
         if pool_order not in {"late", "early"}:
             raise ConfigError(f"pool_order must be 'late' or 'early', not {pool_order!r}")
         if images not in {"all", "nearest"}:
@@ -247,8 +248,7 @@ class CGCNN(EnergyModel):
         self.bn_list = nn.ModuleList([nn.BatchNorm1d(node_dim) for _ in range(gc_count)] if batch_norm else [])
         self.post_lin_list = _stack(node_dim, dim2, post_fc_count)
         self.lin_out = nn.Linear(dim2 if post_fc_count else node_dim, 1)
-        self.register_buffer("reference_energies", torch.zeros(119))
-        self._frozen: Remembered[list[cgcnn_forces.FrozenLayer]] = Remembered()
+        self._cached_layers: WeightCache[list[cgcnn_forces.FrozenLayer]] = WeightCache()
         self.train()  # a fixed normalisation is fixed from the start
 
     def train(self, mode: bool = True) -> CGCNN:
@@ -257,6 +257,11 @@ class CGCNN(EnergyModel):
         if self.fixed_norm:
             self.bn_list.eval()
         return self
+
+    def data_arguments(self, structures: Sequence[Atoms]) -> dict[str, Any]:
+        """``n_neighbours``, the mean number of neighbours of the atoms."""
+        edges = [build_batch(a, self.cutoff).edge_index.shape[1] / len(a) for a in structures[:200]]
+        return {"n_neighbours": round(max(1.0, sum(edges) / len(edges)), 2)}
 
     @torch.no_grad()
     def initialise(self, batch: AtomicBatch, generator: torch.Generator) -> None:
@@ -315,7 +320,7 @@ class CGCNN(EnergyModel):
         constant = constant and not torch.is_inference_mode_enabled()
         if not (simple and constant and _is_simple(vectors) and _is_sorted(batch.edge_index)):
             return super().energy_and_gradient(batch, vectors, create_graph=create_graph)
-        layers = self._frozen.get(cgcnn_forces.sources(self), lambda: cgcnn_forces.freeze(self))
+        layers = self._cached_layers.get(cgcnn_forces.sources(self), lambda: cgcnn_forces.freeze(self))
         return cgcnn_forces.energy_and_gradient(self, layers, batch, vectors)
 
     def _plain_layers(self, batch: AtomicBatch, r: Tensor) -> Callable[[Any, Tensor], Tensor]:
@@ -355,8 +360,7 @@ class CGCNN(EnergyModel):
 
     def read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
         """Energies (B,) in eV of the last features (N, dim)."""
-        reference = self.reference_energies[batch.numbers]
-        total = x.new_zeros(len(batch)).index_add(0, batch.structure, reference)
+        total = self.reference_energy(batch)
         early = self.pool_order == "early"
         if early:
             x = x.new_zeros(len(batch), x.shape[1]).index_add(0, batch.structure, x)
@@ -364,11 +368,6 @@ class CGCNN(EnergyModel):
             x = self.act(layer(x))
         energy = self.lin_out(x).squeeze(-1)
         return total + energy if early else total.index_add(0, batch.structure, energy)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):  # noqa: ANN001, ANN002, ANN202
-        # MatDeepLearn's CGCNN has no reference energies
-        state_dict.setdefault(prefix + "reference_energies", torch.zeros_like(self.reference_energies))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _is_simple(*tensors: Tensor) -> bool:

@@ -1,29 +1,29 @@
-"""Structures in, labels out: the Python side of the EAM's kernel."""
+"""Labels of many structures by the EAM's machine code, and its neighbour lists."""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from ase import Atoms
-from ase.data import atomic_numbers
 from vesin import NeighborList
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.batch import MAX_EXTENT, complete_cell
-from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, SWITCH_START
+from mdl_physpretrain.potentials.eam.parameters import SWITCH_START, parameter_tables
 from mdl_physpretrain.potentials.eam.structure_kernel import EDGE_FLOATS, evaluate, evaluate_all, half_list
-from mdl_physpretrain.potentials.zbl import COULOMB
 from mdl_physpretrain.structures.labels import Labels
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.potentials.eam.model import EAM
 
 __all__ = ["EAMKernel"]
 
 MAX_ATOMS = 500  # beyond this a cell list beats the search over all pairs
-MORSE = ("D", "alpha", "rm")
 CHUNK_STRUCTURES = 8  # labelled by one thread at a time
 CHUNK_ATOMS = 1000
 
@@ -46,32 +46,19 @@ class EAMKernel:
         kinds = [(a, b) for a in range(n) for b in range(a, n)]
         self.pair_number = model.pair_of.cpu().numpy()[tuple(np.array(kinds).T)]
         self.kind_of = np.zeros((n, n), dtype=np.int64)
-        self._core = np.zeros((len(kinds), 4))
-        numbers = [atomic_numbers[e] for e in model.elements]
         for k, (a, b) in enumerate(kinds):
             self.kind_of[a, b] = self.kind_of[b, a] = k
-            if model.core is not None:
-                za, zb = numbers[a], numbers[b]
-                end = float(model.core.end[za, zb])
-                lengths = (za**0.23 + zb**0.23) / 0.46850
-                self._core[k] = COULOMB * za * zb, lengths, model.core.inner_share * end, end
+        self._core = model.core_table()
         self.set_parameters({name: value.detach().cpu().double().numpy() for name, value in model.named_parameters()})
 
     def set_parameters(self, values: Mapping[str, np.ndarray]) -> None:
         """Take over the parameters of an :class:`EAM`, by name, in double precision."""
-        morse, element = (np.stack([values[k] for k in names], axis=1) for names in (MORSE, ELEMENT_PARAMETERS))
-        order = self.pair_number
-        self._pair = (morse[order], values["A"][order], values["beta"][order], self._core)
-        self._element = element
+        by_pair, self._element = parameter_tables(values, self._core)
+        self._pair = tuple(table[self.pair_number] for table in by_pair)
 
     def parameters(self) -> tuple[Any, ...]:
-        """Arguments of the kernel that describe the potential: by pair, by element, ends of the switch."""
+        """The kernel's ``potential``: tables by pair and by element, ends of the switch."""
         return self._pair, self._element, self.cutoff, SWITCH_START * self.cutoff
-
-    @staticmethod
-    def suits(model: object) -> bool:
-        """Whether the kernel gives the labels of this model: an EAM in double precision on the CPU."""
-        return type(model) is EAM and model.dtype == torch.float64 and model.device.type == "cpu"
 
     def stream(self, structures: Iterable[Atoms], threads: int) -> Iterator[list[tuple[Atoms, Labels | None]]]:
         """Labels of any number of structures, in order, some at a time.
@@ -109,16 +96,16 @@ class EAMKernel:
 
     def _chunk(self, structures: list[Atoms]) -> list[tuple[Atoms, Labels | None]]:
         cells = [self.cell(atoms) for atoms in structures]
-        found: list[Labels | None] = [None] * len(structures)
+        labels: list[Labels | None] = [None] * len(structures)
         small = [k for k, a in enumerate(structures) if cells[k] is not None and len(a) <= MAX_ATOMS]
         if small:
-            labels = self._small([structures[k] for k in small], np.array([cells[k] for k in small]))
-            for k, one in zip(small, labels, strict=True):
-                found[k] = one
+            results = self._small([structures[k] for k in small], np.array([cells[k] for k in small]))
+            for k, result in zip(small, results, strict=True):
+                labels[k] = result
         for k, (atoms, cell) in enumerate(zip(structures, cells, strict=True)):
             if cell is not None and len(atoms) > MAX_ATOMS:
-                found[k] = self._large(atoms, cell)
-        return list(zip(structures, found, strict=True))
+                labels[k] = self._large(atoms, cell)
+        return list(zip(structures, labels, strict=True))
 
     def cell(self, atoms: Atoms) -> np.ndarray | None:
         """A cell with a volume, or ``None`` for a structure that is not for the kernel."""
@@ -140,40 +127,19 @@ class EAMKernel:
     def _small(self, structures: list[Atoms], cells: np.ndarray) -> list[Labels]:
         starts = np.concatenate([[0], np.cumsum([len(a) for a in structures])])
         energies, forces = np.empty(len(structures)), np.empty((starts[-1], 3))
-        virials = np.empty((len(structures), 3, 3))
-        evaluate_all(
-            starts,
-            np.concatenate([a.positions for a in structures]),
-            self.element_of[np.concatenate([a.numbers for a in structures])],
-            cells,
-            np.array([a.pbc for a in structures]),
-            *self.parameters(),
-            energies,
-            forces,
-            virials,
-        )
-        return [
-            _labels(atoms, energy, forces[start:end].copy(), virial)
-            for atoms, energy, start, end, virial in zip(
-                structures, energies.tolist(), starts[:-1], starts[1:], virials, strict=True
-            )
-        ]
+        virials, periodic = np.empty((len(structures), 3, 3)), np.array([a.pbc for a in structures])
+        positions = np.concatenate([a.positions for a in structures])
+        element = self.element_of[np.concatenate([a.numbers for a in structures])]
+        evaluate_all(starts, positions, element, cells, periodic, self.parameters(), energies, forces, virials)
+        results = zip(structures, energies.tolist(), itertools.pairwise(starts), virials, strict=True)
+        return [_labels(atoms, energy, forces[slice(*ends)].copy(), virial) for atoms, energy, ends, virial in results]
 
     def _large(self, atoms: Atoms, cell: np.ndarray) -> Labels:
         edges, vectors, segments = self.pairs(atoms, cell)
+        work, excess = np.empty((EDGE_FLOATS, edges.shape[1])), np.empty(len(atoms))
         forces, virial = np.empty((len(atoms), 3)), np.empty((3, 3))
-        energy = evaluate(
-            self.element_of[atoms.numbers],
-            self.n_elements,
-            edges,
-            vectors,
-            segments,
-            np.empty((EDGE_FLOATS, edges.shape[1])),
-            *self.parameters(),
-            np.empty(len(atoms)),
-            forces,
-            virial,
-        )
+        element = self.element_of[atoms.numbers]
+        energy = evaluate(element, edges, vectors, segments, work, self.parameters(), excess, forces, virial)
         return _labels(atoms, energy, forces, virial)
 
     def pairs(self, atoms: Atoms, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -195,14 +161,14 @@ class EAMKernel:
             return np.stack([i[order], j[order]]).astype(np.int32), np.ascontiguousarray(r[order].T), segments
 
         segments = np.zeros(len(self._core) + 1, dtype=np.int64)
-        room, found = 4096, 4097
-        while found > room:
-            room = max(found, room)
+        room, count = 4096, 4097
+        while count > room:
+            room = max(count, room)
             edges, vectors = np.empty((2, room), dtype=np.int32), np.empty((3, room))
-            found = half_list(
+            count = half_list(
                 atoms.positions, element, self.n_elements, cell, atoms.pbc, self.cutoff, edges, vectors, segments
             )
-        return edges[:, :found], vectors[:, :found], segments
+        return edges[:, :count], vectors[:, :count], segments
 
 
 def _labels(atoms: Atoms, energy: float, forces: np.ndarray, virial: np.ndarray) -> Labels:
@@ -217,12 +183,12 @@ def _volume(cell: np.ndarray) -> float:
 
 def _chunks(structures: Iterable[Atoms]) -> Iterator[list[Atoms]]:
     chunk: list[Atoms] = []
-    atoms = 0
-    for one in structures:
-        chunk.append(one)
-        atoms += len(one)
-        if len(chunk) >= CHUNK_STRUCTURES or atoms >= CHUNK_ATOMS:
+    size = 0
+    for atoms in structures:
+        chunk.append(atoms)
+        size += len(atoms)
+        if len(chunk) >= CHUNK_STRUCTURES or size >= CHUNK_ATOMS:
             yield chunk
-            chunk, atoms = [], 0
+            chunk, size = [], 0
     if chunk:
         yield chunk

@@ -17,29 +17,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from torch import Tensor, nn
 
-from mdl_physpretrain.compiled.cached_tables import Remembered
+from mdl_physpretrain.compiled.cached_tables import WeightCache
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.eam import edge_kernel as eam_kernel
+from mdl_physpretrain.potentials.eam import edge_kernel
+from mdl_physpretrain.potentials.eam.labels import EAMKernel
+from mdl_physpretrain.potentials.eam.parameters import (
+    ELEMENT_PARAMETERS,
+    PAIR_PARAMETERS,
+    SWITCH_START,
+    Tables,
+    parameter_tables,
+)
 from mdl_physpretrain.potentials.registry import register_model
 from mdl_physpretrain.potentials.switch import quintic_switch
-from mdl_physpretrain.potentials.zbl import COULOMB, ZBL
+from mdl_physpretrain.potentials.zbl import ZBL
 
 __all__ = ["EAM"]
 
 DTYPES = (torch.float32, torch.float64)  # that machine code is made for
-SWITCH_START = 0.66  # in units of the cutoff
-MORSE = ("D", "alpha", "rm")
-PAIR_PARAMETERS = ("D", "alpha", "rm", "A", "beta")
-ELEMENT_PARAMETERS = ("B", "rho0", "base_atomic_energy")
 
 
 @register_model("eam")
@@ -79,7 +82,7 @@ class EAM(EnergyModel):
 
     element_of: Tensor
     pair_of: Tensor
-    fast = True  # machine code on CPUs where no graph is asked for; the tests compare both
+    role = "teacher"
 
     def __init__(
         self,
@@ -134,7 +137,7 @@ class EAM(EnergyModel):
         self.rho0 = nn.Parameter(torch.ones(n))
         self.base_atomic_energy = nn.Parameter(torch.ones(n))
         self.core = ZBL(inner=core_inner, outer=core_outer, ends=core_ends) if core else None
-        self._frozen: Remembered[Any] = Remembered()
+        self._cached_tables: WeightCache[Tables] = WeightCache()
 
     def element_index(self, numbers: Tensor) -> Tensor:
         """Index into :attr:`elements` of atomic numbers, shape (N,).
@@ -197,27 +200,33 @@ class EAM(EnergyModel):
         """As :meth:`_evaluate`, in machine code, in double precision within."""
         sources = [getattr(self, name) for name in PAIR_PARAMETERS + ELEMENT_PARAMETERS]
         sources += [] if self.core is None else [self.core.end]
-        parameters = self._frozen.get(sources, self._freeze)
+        parameters = self._cached_tables.get(sources, self._tables)
         element = self.element_index(batch.numbers)
         energy = torch.empty(len(batch), dtype=torch.float64)
         gradient = torch.empty_like(vectors, memory_format=torch.contiguous_format)
         of_edges = (batch.edge_index, vectors.detach(), batch.edge_shifts)
         arrays = [x.numpy() for x in (*of_edges, batch.structure, element, self.pair_of)]
-        ends = (self.cutoff, SWITCH_START * self.cutoff)
-        eam_kernel.energy_and_gradient(*arrays, *parameters, *ends, energy.numpy(), gradient.numpy())
+        potential = (*parameters, self.cutoff, SWITCH_START * self.cutoff)
+        edge_kernel.energy_and_gradient(*arrays, potential, energy.numpy(), gradient.numpy())
         return energy.to(vectors.dtype), gradient
 
-    def _freeze(self) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-        """Parameters as :func:`~mdl_physpretrain.potentials.eam.edge_kernel.energy_and_gradient` takes them."""
-        names = PAIR_PARAMETERS + ELEMENT_PARAMETERS
-        value = {name: getattr(self, name).detach().double().numpy() for name in names}
-        core = np.zeros((len(self.pairs), 4))
-        if self.core is not None:
-            for k, (a, b) in enumerate((atomic_numbers[a], atomic_numbers[b]) for a, b in self.pairs):
-                end = float(self.core.end[a, b])
-                core[k] = COULOMB * a * b, (a**0.23 + b**0.23) / 0.46850, self.core.inner_share * end, end
-        morse, element = (np.stack([value[k] for k in some], axis=1) for some in (MORSE, ELEMENT_PARAMETERS))
-        return (morse, value["A"].copy(), value["beta"].copy(), core), element
+    def _tables(self) -> Tables:
+        named = {name: value.detach().double().numpy() for name, value in self.named_parameters()}
+        return parameter_tables(named, self.core_table())
+
+    def core_table(self) -> np.ndarray:
+        """What :func:`~mdl_physpretrain.potentials.zbl_kernel.zbl` takes by pair, (n_pairs, 4), zero without a core."""
+        if self.core is None:
+            return np.zeros((len(self.pairs), 4))
+        return np.array([self.core.core_of(atomic_numbers[a], atomic_numbers[b]) for a, b in self.pairs])
+
+    def known_elements(self) -> set[str]:
+        return set(self.elements)
+
+    def labeller(self) -> EAMKernel | None:
+        """Machine code, in double precision on the CPU; not for subclasses, which may have another formula."""
+        in_kernel = type(self) is EAM and self.dtype == torch.float64 and self.device.type == "cpu"
+        return EAMKernel(self) if in_kernel else None
 
     def _evaluate(self, batch: AtomicBatch, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Energies and analytic dE/d(vectors).

@@ -15,9 +15,10 @@ import math
 import numpy as np
 
 from mdl_physpretrain.compiled.compiler import compiled
-from mdl_physpretrain.potentials.eam.edge_kernel import SMALLEST_R, exp, switch, zbl
+from mdl_physpretrain.potentials.eam.pair_functions import SMALLEST_R, pair_functions
+from mdl_physpretrain.potentials.zbl_kernel import zbl
 
-__all__ = ["EDGE_FLOATS", "compiled", "evaluate", "evaluate_all", "exp", "half_list", "switch"]
+__all__ = ["BLOCK", "EDGE_FLOATS", "evaluate", "evaluate_all", "half_list"]
 
 BLOCK = 256  # edges at a time, so that the exponentials stay in the first cache
 EDGE_FLOATS = 5  # work space of an edge: length, pair energy, its derivative, density, its derivative
@@ -85,10 +86,10 @@ def half_list(positions, element, n_elements, cell, periodic, cutoff, edges, vec
         place[element[i]] += 1
 
     square = cutoff * cutoff
-    found, kind = 0, 0
+    count, kind = 0, 0
     for a in range(n_elements):
         for b in range(a, n_elements):
-            segments[kind] = min(found, capacity)
+            segments[kind] = min(count, capacity)
             kind += 1
             for p in range(first[a], first[a + 1]):
                 i = order[p]
@@ -131,61 +132,45 @@ def half_list(positions, element, n_elements, cell, periodic, cutoff, edges, vec
                                 dy += n3 * cell[2, 1]
                                 dz += n3 * cell[2, 2]
                                 if dx * dx + dy * dy + dz * dz < square:
-                                    if found < capacity:
-                                        edges[0, found] = i
-                                        edges[1, found] = j
-                                        vectors[0, found] = dx
-                                        vectors[1, found] = dy
-                                        vectors[2, found] = dz
-                                    found += 1
-    segments[kind] = min(found, capacity)
-    return found
+                                    if count < capacity:
+                                        edges[0, count] = i
+                                        edges[1, count] = j
+                                        vectors[0, count] = dx
+                                        vectors[1, count] = dy
+                                        vectors[2, count] = dz
+                                    count += 1
+    segments[kind] = min(count, capacity)
+    return count
 
 
 @compiled
-def evaluate(
-    element,
-    n_elements,
-    edges,
-    vectors,
-    segments,
-    work,
-    pair,
-    element_parameters,
-    cutoff,
-    start,
-    excess,
-    forces,
-    virial,
-):
+def evaluate(element, edges, vectors, segments, work, potential, excess, forces, virial):
     """Energy in eV; forces (N, 3) in eV/Å and ``sum r (x) dE/dr`` (3, 3) in eV are written.
 
     Parameters
     ----------
-    element, n_elements
+    element
         As in :func:`half_list`.
     edges, vectors, segments
         Pairs from :func:`half_list`; the segments need not begin at zero.
     work
         Written: (``EDGE_FLOATS``, E or more), of which the length, the
         derivative of the pair energy and that of the density are left behind.
-    pair
-        ``(morse, amplitudes, decays, core)`` by kind in the order of the
-        segments: ``D, alpha, r_m``; ``A``; ``beta``; charges (eV Å), inverse
-        length (1/Å), inner and outer end (Å), zero for no core.
-    element_parameters
-        ``B, rho_0, E_atom``, shape (n_elements, 3).
-    cutoff, start
-        Where the switch ends and begins, Å.
+    potential
+        ``(pair, element_parameters, cutoff, start)``: of
+        :func:`~mdl_physpretrain.potentials.eam.parameters.parameter_tables`, pairs in the order of the segments,
+        and where the switch ends and begins, Å.
     excess
         Written: density of every atom less ``rho_0``, shape (N,).
     """
+    pair, element_parameters, cutoff, start = potential
     morse, amplitudes, decays, core = pair
-    n, n_basis = element.shape[0], amplitudes.shape[1]
+    n, n_kinds = element.shape[0], morse.shape[0]
     offset = segments[0]
+    no_core = np.zeros(4)  # repulsions are added to the energy one by one, after the wells of a block
     energy = 0.0
     excess[:] = 0.0
-    for kind in range(n_elements * (n_elements + 1) // 2):
+    for kind in range(n_kinds):
         depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
         for low in range(segments[kind], segments[kind + 1], BLOCK):
             high = min(low + BLOCK, segments[kind + 1])
@@ -197,21 +182,8 @@ def evaluate(
             size = r.shape[0]
             for e in range(size):
                 r[e] = math.sqrt(x[e] * x[e] + y[e] * y[e] + z[e] * z[e])
-                density[e], slope[e] = 0.0, 0.0
-            for k in range(n_basis):
-                amplitude, decay = amplitudes[kind, k], decays[kind, k]
-                for e in range(size):
-                    term = amplitude * exp(-decay * r[e])
-                    density[e] += term
-                    slope[e] -= decay * term
-            for e in range(size):
-                f, df = switch(r[e], start, cutoff)
-                falling = exp(-alpha * (r[e] - middle))
-                well = depth * falling * (falling - 2)
-                value[e] = well * f
-                derivative[e] = 2 * depth * alpha * falling * (1 - falling) * f + well * df
-                slope[e] = slope[e] * f + density[e] * df
-                density[e] *= f
+            functions = (depth, alpha, middle, amplitudes[kind], decays[kind], no_core, start, cutoff)
+            pair_functions(r, *functions, value, derivative, density, slope)
             for e in range(size):
                 energy += value[e]
             if core[kind, 3] > 0:
@@ -229,7 +201,7 @@ def evaluate(
         energy += element_parameters[element[i], 0] * excess[i] * excess[i] + element_parameters[element[i], 2]
     forces[:] = 0.0
     xx, yy, zz, yz, xz, xy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for e in range(segments[n_elements * (n_elements + 1) // 2] - offset):
+    for e in range(segments[n_kinds] - offset):
         i, j = edges[0, offset + e], edges[1, offset + e]
         rx, ry, rz = vectors[0, offset + e], vectors[1, offset + e], vectors[2, offset + e]
         embedding = element_parameters[element[i], 0] * excess[i] + element_parameters[element[j], 0] * excess[j]
@@ -255,49 +227,24 @@ def evaluate(
 
 
 @compiled
-def evaluate_all(
-    starts,
-    positions,
-    element,
-    cells,
-    periodic,
-    pair,
-    element_parameters,
-    cutoff,
-    start,
-    energies,
-    forces,
-    virials,
-):
+def evaluate_all(starts, positions, element, cells, periodic, potential, energies, forces, virials):
     """Energies, forces and virials of several structures; arguments as above, one after the other."""
-    n_elements = element_parameters.shape[0]
-    segments = np.zeros(n_elements * (n_elements + 1) // 2 + 1, dtype=np.int64)
+    n_elements, n_kinds, cutoff = potential[1].shape[0], potential[0][0].shape[0], potential[2]
+    segments = np.zeros(n_kinds + 1, dtype=np.int64)
     capacity = 4096
     edges, vectors = np.empty((2, capacity), dtype=np.int32), np.empty((3, capacity))
     work = np.empty((EDGE_FLOATS, capacity))
     for s in range(len(starts) - 1):
-        own = slice(starts[s], starts[s + 1])
+        atoms = slice(starts[s], starts[s + 1])
+        kinds = element[atoms]
         while True:
-            found = half_list(
-                positions[own], element[own], n_elements, cells[s], periodic[s], cutoff, edges, vectors, segments
+            pairs = half_list(
+                positions[atoms], kinds, n_elements, cells[s], periodic[s], cutoff, edges, vectors, segments
             )
-            if found <= capacity:
+            if pairs <= capacity:
                 break
-            capacity = found + found // 4
+            capacity = pairs + pairs // 4
             edges, vectors = np.empty((2, capacity), dtype=np.int32), np.empty((3, capacity))
             work = np.empty((EDGE_FLOATS, capacity))
-        energies[s] = evaluate(
-            element[own],
-            n_elements,
-            edges,
-            vectors,
-            segments,
-            work,
-            pair,
-            element_parameters,
-            cutoff,
-            start,
-            np.empty(starts[s + 1] - starts[s]),
-            forces[own],
-            virials[s],
-        )
+        excess = np.empty(len(kinds))
+        energies[s] = evaluate(kinds, edges, vectors, segments, work, potential, excess, forces[atoms], virials[s])

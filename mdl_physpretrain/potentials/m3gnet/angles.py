@@ -136,8 +136,9 @@ def three_body_sums(
     basis = harmonics(unit, max_l)
     by_degree = weighted.view(-1, max_l, max_n).unbind(1)
     products = [(w.unsqueeze(2) * h.unsqueeze(1)).flatten(1) for w, h in zip(by_degree, basis, strict=True)]
-    own = torch.cat(products, 1)
-    others = own.new_zeros(n_atoms, own.shape[1]).index_add(0, centre, own).index_select(0, centre) - own
+    bonds = torch.cat(products, 1)
+    at_atom = bonds.new_zeros(n_atoms, bonds.shape[1]).index_add(0, centre, bonds)
+    others = at_atom.index_select(0, centre) - bonds
     sums = []
     for degree, moments in enumerate(others.split([max_n * h.shape[1] for h in basis], 1)):
         norm = math.sqrt((2 * degree + 1) / (4 * math.pi))

@@ -78,7 +78,7 @@ class M3GNet(EnergyModel):
         max_z: int = 94,
     ) -> None:
         hparams = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
-        super().__init__(cutoff, hparams)
+        super().__init__(cutoff, hparams, reference_energies=True)
         if not 0 < threebody_cutoff <= cutoff:
             raise ConfigError(f"threebody_cutoff must lie in (0, {cutoff:g}] Å, not {threebody_cutoff}")
         if not (1 <= max_l <= MAX_ORDER and 1 <= max_n <= MAX_ORDER):
@@ -87,7 +87,6 @@ class M3GNet(EnergyModel):
             raise ConfigError("units and num_blocks must be at least 1, max_z must lie in 1 to 118")
         self.threebody_cutoff, self.max_l, self.max_n, self.max_z = float(threebody_cutoff), max_l, max_n, max_z
         self.network = _mattersim_network()(**hparams, device="cpu")
-        self.register_buffer("reference_energies", torch.zeros(119))
 
     @torch.no_grad()
     def initialise(self, batch: AtomicBatch, generator: torch.Generator) -> None:
@@ -211,19 +210,19 @@ class M3GNet(EnergyModel):
         CheckpointError
             If the weights do not fit.
         """
-        known = {k: v for k, v in {**MATTERSIM_DEFAULTS, **args}.items() if k in signature(cls).parameters}
+        arguments = {k: v for k, v in {**MATTERSIM_DEFAULTS, **args}.items() if k in signature(cls).parameters}
         try:
-            model = cls(**known)
+            model = cls(**arguments)
         except (ConfigError, TypeError) as error:
-            raise CheckpointError(f"{source}: no M3GNet has the arguments {known}: {error}") from error
-        own = model.network.state_dict()
-        missing = sorted(k for k in own.keys() - weights.keys() if not k.startswith(("rbf.", "sbf.")))
-        unknown = sorted(weights.keys() - own.keys())
-        shapes = sorted(k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape)
-        for names, what in ((missing, "lacks"), (unknown, "has the unknown"), (shapes, "has other shapes of")):
+            raise CheckpointError(f"{source}: no M3GNet has the arguments {arguments}: {error}") from error
+        expected = model.network.state_dict()
+        missing = sorted(k for k in expected.keys() - weights.keys() if not k.startswith(("rbf.", "sbf.")))
+        unknown = sorted(weights.keys() - expected.keys())
+        shapes = sorted(k for k in expected.keys() & weights.keys() if expected[k].shape != weights[k].shape)
+        for names, verb in ((missing, "lacks"), (unknown, "has the unknown"), (shapes, "has other shapes of")):
             if names:
-                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                raise CheckpointError(f"{source} does not fit M3GNet: it {what} {', '.join(names[:3])}{more}")
+                rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                raise CheckpointError(f"{source} does not fit M3GNet: it {verb} {', '.join(names[:3])}{rest}")
         if next(iter(weights.values())).dtype == torch.float64:
             model = model.double()
         model.network.load_state_dict(weights, strict=False)

@@ -1,4 +1,4 @@
-"""The messages of :mod:`mdl_physpretrain.potentials.torchmd_et.message_kernel` as a function that autograd knows.
+"""Autograd functions around the message kernels of the equivariant transformer, and tables of its radial functions.
 
 It can be differentiated twice, as training on forces needs. Pairs are shared
 out over as many threads as PyTorch uses.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,18 +18,47 @@ from torch import Tensor
 
 from mdl_physpretrain.compiled.splines import spline_coefficients
 from mdl_physpretrain.compiled.tensors import arrays_of, wanted
-from mdl_physpretrain.compiled.threads import launch, private, threads_for, together
+from mdl_physpretrain.compiled.threads import launch, threads_for
 from mdl_physpretrain.potentials.torchmd_et.geometry_kernel import radial_weights
 from mdl_physpretrain.potentials.torchmd_et.message_kernel import backward, backward_shared, forward, forward_shared
 from mdl_physpretrain.potentials.torchmd_et.second_derivative_kernel import second_backward, second_backward_shared
 
-__all__ = ["BLOCKS", "LANES", "FastPairs", "arrays_of", "attention", "gaussian_rows", "intervals_for", "messages"]
+__all__ = [
+    "BLOCKS",
+    "LANES",
+    "FastPairs",
+    "Grid",
+    "arrays_of",
+    "attention",
+    "gaussian_rows",
+    "intervals_for",
+    "messages",
+]
 
 LANES = 16  # channels of a head
 BLOCKS = {2: 3, 3: 4, 4: 7}  # of features that meet so many radial functions
 PAIRS_PER_THREAD = 256  # fewer are not worth waking a thread up
 STEPS_PER_WIDTH = 8  # grid points in one standard deviation: Gaussians are met to 5e-9
 SHARPEST = 1e4  # exponent of a Gaussian; narrower ones would need tables of thousands of rows
+
+
+class Grid(NamedTuple):
+    """Where radial functions are tabulated.
+
+    Attributes
+    ----------
+    cutoff
+        In Å.
+    alpha, intervals
+        The grid has so many intervals in ``exp(-alpha r)`` from 0 to 1; 1/Å.
+    smooth
+        Whether vector messages are cut off, too.
+    """
+
+    cutoff: float
+    alpha: float
+    intervals: int
+    smooth: bool
 
 
 @dataclass(frozen=True)
@@ -46,8 +75,6 @@ class FastPairs:
         Cutoffs of scalar and of vector messages and their derivatives, shape (2 or 3, M, 2).
     r, direction
         Distances (M,) and unit vectors (M, 3), with gradients.
-    intervals
-        Of the grid in ``exp(-alpha r)`` from 0 to 1.
     """
 
     centre: np.ndarray
@@ -57,28 +84,17 @@ class FastPairs:
     envelope: np.ndarray
     r: Tensor
     direction: Tensor
-    intervals: int
 
     @classmethod
     def make(
-        cls,
-        centre: Tensor,
-        neighbour: Tensor,
-        r: Tensor,
-        direction: Tensor,
-        *,
-        cutoff: float,
-        alpha: float,
-        intervals: int,
-        smooth: bool,
-        derivatives: int = 2,
+        cls, centre: Tensor, neighbour: Tensor, r: Tensor, direction: Tensor, grid: Grid, derivatives: int = 2
     ) -> FastPairs:
-        """From atoms (M,), distances and directions; ``smooth`` cuts vector messages off too."""
+        """From atoms (M,), distances (M,) and directions (M, 3)."""
         m, n = len(r), derivatives + 1
         row, spline, envelope = np.empty(m, np.int64), np.empty((n, m, 6), np.float32), np.empty((n, m, 2), np.float32)
-        radial_weights(*arrays_of(r), cutoff, alpha, intervals, smooth, row, spline, envelope)
+        radial_weights(*arrays_of(r), *grid, row, spline, envelope)
         i, j = arrays_of(centre, neighbour)
-        return cls(i, j, row, spline, envelope, r, direction, intervals)
+        return cls(i, j, row, spline, envelope, r, direction)
 
     def confined(self) -> tuple[FastPairs, slice]:
         """The same with a table of only those rows that some pair uses, and which they are."""
@@ -120,11 +136,11 @@ def intervals_for(betas: Tensor) -> int | None:
     return round(2 ** (math.ceil(4 * math.log2(needed)) / 4))  # few different ones: a change costs a matrix
 
 
-def gaussian_rows(means: Tensor, betas: Tensor, intervals: int, wanted: slice = slice(None)) -> Tensor:
-    """Of ``intervals + 5`` rows (n,) of the splines of ``exp(-beta (s - mean)^2)`` those wanted, differentiable."""
+def gaussian_rows(means: Tensor, betas: Tensor, intervals: int, part: slice = slice(None)) -> Tensor:
+    """Of ``intervals + 5`` rows (n,) of the splines of ``exp(-beta (s - mean)^2)`` a part, differentiable."""
     points, matrix = _solver(intervals)
     values = torch.exp(-betas.double() * (points.unsqueeze(1) - means.double()).square())
-    return (matrix[wanted] @ values).to(means.dtype)
+    return (matrix[part] @ values).to(means.dtype)
 
 
 def attention(
@@ -191,29 +207,26 @@ def messages(x: Tensor, table: Tensor, bias: Tensor, pairs: FastPairs) -> Tensor
 
 def messages_forward(x: Tensor, table: Tensor, bias: Tensor, pairs: FastPairs) -> Tensor:
     """:func:`messages` without a derivative."""
-    bounds = pairs.bounds(len(x))
-    out = private(x.new_empty(len(x), 4 if len(bias) > 2 else 1, x.shape[2]), len(bounds) - 1)
-    launch(forward, forward_shared, bounds, [*pairs.arrays(), *arrays_of(x, table, bias)], [out])
-    return together(out)
+    arguments = [*pairs.arrays(), *arrays_of(x, table, bias)]
+    sums = x.new_empty(len(x), 4 if len(bias) > 2 else 1, x.shape[2])
+    return launch(forward, forward_shared, pairs.bounds(len(x)), arguments, [sums])[0]
 
 
 def messages_backward(
     g: Tensor, x: Tensor, table: Tensor, bias: Tensor, pairs: FastPairs, *, with_table: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor]:
     """Gradients of ``x, table, bias``, distances and directions, given that of the messages."""
-    bounds, dr, dn = pairs.bounds(len(x)), torch.empty_like(pairs.r), torch.empty_like(pairs.direction)
-    own = [private(t, len(bounds) - 1) for t in (x, table if with_table else table[:0], bias)]
+    dr, dn = torch.empty_like(pairs.r), torch.empty_like(pairs.direction)
     arguments = [*pairs.arrays(), *arrays_of(x, table, bias, g, dr, dn)]
-    launch(backward, backward_shared, bounds, arguments, own)
-    dx, dtable, dbias = map(together, own)
+    sums = (x, table if with_table else table[:0], bias)
+    dx, dtable, dbias = launch(backward, backward_shared, pairs.bounds(len(x)), arguments, sums)
     return dx, dtable if with_table else None, dbias if with_table else None, dr, dn
 
 
 class _Messages(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, table: Tensor, bias: Tensor, r: Tensor, direction: Tensor, pairs: FastPairs
-    ) -> Tensor:
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        x, table, bias, r, direction, pairs = arguments
         ctx.save_for_backward(x, table, bias, r, direction)
         ctx.pairs = pairs
         return messages_forward(x, table, bias, pairs)
@@ -226,17 +239,8 @@ class _Messages(torch.autograd.Function):
 
 class _MessagesBackward(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        g: Tensor,
-        x: Tensor,
-        table: Tensor,
-        bias: Tensor,
-        r: Tensor,
-        direction: Tensor,
-        pairs: FastPairs,
-        with_table: bool,
-    ) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
+        g, x, table, bias, r, direction, pairs, with_table = arguments
         ctx.save_for_backward(g, x, table, bias, r, direction)
         ctx.pairs = pairs
         ctx.set_materialize_grads(False)
@@ -252,9 +256,9 @@ class _MessagesBackward(torch.autograd.Function):
         pairs, with_table = ctx.pairs, any(ctx.needs_input_grad[2:4])
         g, x, table, bias, r, direction = ctx.saved_tensors
         along = [torch.zeros_like(v) if u is None else u for v, u in ((x, ux), (r, ur), (direction, un))]
-        bounds, dr, dn = pairs.bounds(len(x)), torch.empty_like(r), torch.empty_like(direction)
-        own = [private(t, len(bounds) - 1) for t in (x, table if with_table else table[:0], bias, g)]
+        dr, dn = torch.empty_like(r), torch.empty_like(direction)
         arguments = [*pairs.arrays(), *arrays_of(x, table, bias, g, *along, dr, dn)]
-        launch(second_backward, second_backward_shared, bounds, arguments, own)
-        dx, dtable, dbias, dg = map(together, own)
+        sums = (x, table if with_table else table[:0], bias, g)
+        bounds = pairs.bounds(len(x))
+        dx, dtable, dbias, dg = launch(second_backward, second_backward_shared, bounds, arguments, sums)
         return dg, dx, dtable if with_table else None, dbias if with_table else None, dr, dn, None, None

@@ -1,9 +1,9 @@
-"""Energies and forces of the equivariant transformer where no weight needs a gradient, as in MD.
+"""Energies and forces of an equivariant transformer with constant weights, without autograd.
 
 The steps of :func:`mdl_physpretrain.potentials.torchmd_et.autograd.attention` and their
 derivatives, written out: for the few atoms of a usual cell, what autograd
 records and PyTorch's many small operations take longer than the messages. What
-depends on weights alone is computed once (:class:`~mdl_physpretrain.compiled.cached_tables.Remembered`).
+depends on weights alone is computed once (:class:`~mdl_physpretrain.compiled.cached_tables.WeightCache`).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Tables(NamedTuple):
 
     Attributes
     ----------
-    intervals
-        Of the grid.
+    grid
+        Where radial functions are tabulated.
     layers
         Table (G, parts, C) and bias (parts, C) of every layer.
     neighbours
         Those of the neighbour embedding, (G, 1, C) and (C,), if there is one.
     """
 
-    intervals: int
+    grid: fast.Grid
     layers: list[tuple[Tensor, Tensor]]
     neighbours: tuple[Tensor, Tensor] | None
 
@@ -52,18 +52,17 @@ def sources(model: Any) -> list[Tensor]:
 
 def tabulate(model: Any) -> Tables | None:
     """Rows of the radial functions of all layers; ``None`` where no grid resolves the Gaussians."""
-    basis = model.distance_expansion
-    intervals = fast.intervals_for(basis.betas)
-    if intervals is None:
+    basis, grid = model.distance_expansion, model.grid()
+    if grid is None:
         return None
-    rows = fast.gaussian_rows(basis.means, basis.betas, intervals)
+    rows = fast.gaussian_rows(basis.means, basis.betas, grid.intervals)
     last = len(model.attention_layers) - 1
     parts = [2 if k == last else 3 if k == 0 else 4 for k in range(last + 1)]
     layers = [fast.radial_table(layer, rows, n) for layer, n in zip(model.attention_layers, parts, strict=True)]
     if model.neighbor_embedding is None:
-        return Tables(intervals, layers, None)
+        return Tables(grid, layers, None)
     projection = model.neighbor_embedding.distance_proj
-    return Tables(intervals, layers, (F.linear(rows, projection.weight).unsqueeze(1), projection.bias.clone()))
+    return Tables(grid, layers, (F.linear(rows, projection.weight).unsqueeze(1), projection.bias.clone()))
 
 
 class _Around:
@@ -170,17 +169,8 @@ def energy_and_gradient(model: Any, tables: Tables, batch: AtomicBatch, vectors:
     half = vectors.index_select(0, order)
     r = torch.linalg.vector_norm(half, dim=1)
     inverse = r.clamp_min(SMALLEST).reciprocal().unsqueeze(1)
-    pairs = fast.FastPairs.make(
-        i.index_select(0, order),
-        j.index_select(0, order),
-        r,
-        half * inverse,
-        cutoff=model.cutoff,
-        alpha=model.distance_expansion.alpha,
-        intervals=tables.intervals,
-        smooth=model.attention_layers[0].smooth_cutoff,
-        derivatives=1,
-    )
+    atoms = (i.index_select(0, order), j.index_select(0, order))
+    pairs = fast.FastPairs.make(*atoms, r, half * inverse, tables.grid, derivatives=1)
     around = _Around(model, batch.numbers, pairs, tables)
     x, vec = around.features(), r.new_empty(0, 3, model.embedding.embedding_dim)
     steps = []

@@ -1,4 +1,4 @@
-"""What the equivariant transformer's machine code knows about pairs of atoms: splines, envelopes, halved lists."""
+"""Splines of distances, cutoff functions and halved neighbour lists of the equivariant transformer, as machine code."""
 
 # ruff: noqa: ANN001, ANN201, ANN202 - numba finds the types
 
@@ -74,13 +74,13 @@ def halve(i, j, vectors, n_atoms):
 
     The first atom has the lower index; of an atom's own images half are kept.
     """
-    kept, count = np.empty(len(i), np.int64), 0
+    chosen, count = np.empty(len(i), np.int64), 0
     for e in range(len(i)):
         x, y, z = vectors[e, 0], vectors[e, 1], vectors[e, 2]
         if i[e] < j[e] or (i[e] == j[e] and (x > 0 or (x == 0 and (y > 0 or (y == 0 and z > 0))))):
-            kept[count] = e
+            chosen[count] = e
             count += 1
-    return _sorted(_sorted(kept[:count], j, n_atoms), i, n_atoms)
+    return _sorted(_sorted(chosen[:count], j, n_atoms), i, n_atoms)
 
 
 @compiled

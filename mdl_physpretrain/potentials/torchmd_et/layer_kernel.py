@@ -1,4 +1,4 @@
-"""Small steps of the equivariant transformer without gradients of weights, atom by atom or pair by pair.
+"""Steps of the equivariant transformer between products with weights and messages, as machine code without gradients.
 
 They stand between the products of features with weights and the messages of
 :mod:`mdl_physpretrain.potentials.torchmd_et.message_kernel`; :mod:`mdl_physpretrain.potentials.torchmd_et.forces`

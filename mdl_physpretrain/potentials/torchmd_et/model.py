@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mdl_physpretrain.compiled.cached_tables import Remembered
+from mdl_physpretrain.compiled.cached_tables import WeightCache
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
@@ -86,7 +86,6 @@ class TorchMDET(EnergyModel):
     """
 
     reference_energies: Tensor
-    fast = True
 
     def __init__(
         self,
@@ -111,7 +110,7 @@ class TorchMDET(EnergyModel):
         own_images: bool = True,
     ) -> None:
         hparams = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
-        super().__init__(cutoff, hparams)
+        super().__init__(cutoff, hparams, reference_energies=True)
         _check(hparams)
         self.pool, self.pool_order, self.max_z = pool, pool_order, max_z
         self.act = ACTIVATIONS[activation]
@@ -120,26 +119,16 @@ class TorchMDET(EnergyModel):
         self.neighbor_embedding = (
             NeighbourEmbedding(hidden_channels, num_rbf, max_z, own_images) if neighbor_embedding else None
         )
-        self.attention_layers = nn.ModuleList(
-            Attention(
-                hidden_channels,
-                num_rbf,
-                num_heads,
-                distance_influence,
-                activation,
-                attn_activation,
-                smooth_cutoff,
-            )
-            for _ in range(num_layers)
-        )
+        options = (distance_influence, activation, attn_activation, smooth_cutoff)
+        layers = [Attention(hidden_channels, num_rbf, num_heads, *options) for _ in range(num_layers)]
+        self.attention_layers = nn.ModuleList(layers)
         first = self.attention_layers[0]
         assert isinstance(first, Attention)
         first.vec_proj.requires_grad_(False)  # its input is zero: it has no effect and no gradient
         self.out_norm = nn.LayerNorm(hidden_channels)
         sizes = [hidden_channels, *[post_hidden_channels] * num_post_layers, 1]
         self.post_lin_list = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        self.register_buffer("reference_energies", torch.zeros(119))
-        self._tables: Remembered[torchmd_forces.Tables | None] = Remembered()
+        self._tables: WeightCache[torchmd_forces.Tables | None] = WeightCache()
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         self._check_elements(batch)
@@ -168,8 +157,7 @@ class TorchMDET(EnergyModel):
 
     def read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
         """Energies (B,) in eV from the features (N, hidden_channels) after the last layer."""
-        total = x.new_zeros(len(batch)).index_add(0, batch.structure, self.reference_energies[batch.numbers])
-        return total + self._last_layers(self.out_norm(x), batch)
+        return self.reference_energy(batch) + self._last_layers(self.out_norm(x), batch)
 
     def _check_elements(self, batch: AtomicBatch) -> None:
         if bool((batch.numbers >= self.max_z).any()) or bool((batch.numbers < 1).any()):
@@ -182,28 +170,24 @@ class TorchMDET(EnergyModel):
         simple = simple and not torch.is_autocast_enabled("cpu")
         return self.fast and simple and isinstance(self.distance_expansion, ExpNormalBasis) and first.has_machine_code()
 
-    def _fast_layers(self, pairs: Pairs) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
-        """How layers are applied in machine code, or ``None`` where there is none for this model and these tensors."""
-        if not self._has_machine_code(pairs.direction):
-            return None
+    def grid(self) -> torchmd_fast.Grid | None:
+        """Where machine code tabulates the radial functions; ``None`` where no grid resolves the Gaussians."""
         basis, first = cast(ExpNormalBasis, self.distance_expansion), cast(Attention, self.attention_layers[0])
-
         intervals = torchmd_fast.intervals_for(basis.betas)
         if intervals is None:
             return None
-        fast = torchmd_fast.FastPairs.make(
-            pairs.spread(pairs.first),
-            pairs.spread(pairs.second),
-            pairs.r,
-            pairs.direction,
-            cutoff=self.cutoff,
-            alpha=basis.alpha,
-            intervals=intervals,
-            smooth=first.smooth_cutoff,
-        )
-        used, where = fast.confined()
-        rows = torchmd_fast.gaussian_rows(basis.means, basis.betas, intervals, where)
-        return lambda layer, x, vec, *, last: torchmd_fast.attention(layer, x, vec, used, rows, last=last)
+        return torchmd_fast.Grid(self.cutoff, basis.alpha, intervals, first.smooth_cutoff)
+
+    def _fast_layers(self, pairs: Pairs) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
+        """How layers are applied in machine code, or ``None`` where there is none for this model and these tensors."""
+        grid = self.grid() if self._has_machine_code(pairs.direction) else None
+        if grid is None:
+            return None
+        basis = cast(ExpNormalBasis, self.distance_expansion)
+        atoms = (pairs.spread(pairs.first), pairs.spread(pairs.second))
+        confined, where = torchmd_fast.FastPairs.make(*atoms, pairs.r, pairs.direction, grid).confined()
+        rows = torchmd_fast.gaussian_rows(basis.means, basis.betas, grid.intervals, where)
+        return lambda layer, x, vec, *, last: torchmd_fast.attention(layer, x, vec, confined, rows, last=last)
 
     def _last_layers(self, x: Tensor, batch: AtomicBatch) -> Tensor:
         if self.pool_order == "early":
@@ -217,11 +201,6 @@ class TorchMDET(EnergyModel):
         total = x.new_zeros(len(batch), x.shape[1]).index_add(0, batch.structure, x)
         return total / batch.n_atoms.unsqueeze(1) if self.pool == "mean" else total
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):  # noqa: ANN001, ANN002, ANN202
-        # MatDeepLearn's model has no reference energies
-        state_dict.setdefault(prefix + "reference_energies", torch.zeros_like(self.reference_energies))
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
 
 def _check(options: dict) -> None:
     """Refuse options out of range, by name."""
@@ -233,9 +212,9 @@ def _check(options: dict) -> None:
         "pool": {"add", "mean"},
         "pool_order": {"late", "early"},
     }
-    for name, known in choices.items():
-        if options[name] not in known:
-            raise ConfigError(f"{name} must be one of {', '.join(sorted(known))}, not {options[name]!r}")
+    for name, allowed in choices.items():
+        if options[name] not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(sorted(allowed))}, not {options[name]!r}")
     least = {"num_layers": 1, "num_heads": 1, "hidden_channels": 1, "num_rbf": 2, "max_z": 2, "num_post_layers": 0}
     for name, bound in {**least, "post_hidden_channels": 1}.items():
         if options[name] < bound:

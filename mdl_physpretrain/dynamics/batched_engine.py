@@ -1,0 +1,220 @@
+"""The batched engine: many structures in one tensor batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from mdl_physpretrain.dynamics.integrators import make_integrator
+from mdl_physpretrain.dynamics.records import RunRecord
+from mdl_physpretrain.dynamics.settings import MDSettings
+from mdl_physpretrain.dynamics.state import MDState, NoiseStream
+from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
+from mdl_physpretrain.dynamics.verlet_lists import VerletListForces
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.potentials.base import EnergyModel, Prediction
+from mdl_physpretrain.progress import track
+from mdl_physpretrain.stability.monitor import Monitor
+
+__all__ = ["BatchedRun", "split_batches"]
+
+
+def split_batches(structures: Sequence[Atoms], max_atoms: int) -> list[list[int]]:
+    """Group structures, in order, into batches of at most ``max_atoms`` atoms (at least one structure)."""
+    batches: list[list[int]] = []
+    size = max_atoms
+    for k, atoms in enumerate(structures):
+        if size + len(atoms) > max_atoms:
+            batches.append([])
+            size = 0
+        batches[-1].append(k)
+        size += len(atoms)
+    return batches
+
+
+class BatchedRun:
+    """State of a running batch; :meth:`step` advances all its structures.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    structures
+        With the velocities they start from, and ids.
+    generators
+        Random numbers of each structure.
+    settings
+        Options.
+    skin
+        Of the Verlet lists, in Å.
+    writer
+        Of trajectory files.
+    finished
+        Called with the record of every structure whose trajectory has ended.
+
+    Attributes
+    ----------
+    state, forces, monitor
+        Positions and velocities; what computes the forces; physicality.
+    now
+        Prediction at the present positions.
+    done
+        Steps made.
+    """
+
+    def __init__(
+        self,
+        model: EnergyModel,
+        structures: Sequence[Atoms],
+        generators: Sequence[np.random.Generator],
+        settings: MDSettings,
+        *,
+        skin: float = 1.0,
+        writer: TrajectoryWriter | None = None,
+        finished: Callable[[RunRecord], None] | None = None,
+    ) -> None:
+        self.structures, self.settings, self.writer = list(structures), settings, writer
+        self.finished = finished or (lambda record: None)
+        self.ids = [a.info["structure_id"] for a in structures]
+        device = model.device
+        self.state = MDState.from_structures(structures, device)
+        self.monitor = Monitor(
+            structures,
+            limits=settings.limits,
+            temperature=settings.temperature,
+            stop_on=settings.stop_on,
+            device=device,
+        )
+        self.forces = VerletListForces(
+            model,
+            structures,
+            near=self.monitor.first_distance,
+            skin=skin,
+            fixed_cell=settings.ensemble != "npt",
+            volume_change=settings.limits.volume_change,
+        )
+        self.noise = NoiseStream(generators, [len(a) for a in structures], device)
+        self.integrator = make_integrator(settings, self.noise)
+        self.traces = Traces(len(self.structures), settings)
+        self.active = np.arange(len(self.structures))
+        self.done = 0
+        self.now = self._first_prediction()
+        self._look()
+
+    @classmethod
+    def simulate(cls, *args: Any, title: str = "MD", progress: bool = False, **options: Any) -> None:
+        """Simulate one batch to the end; parameters as of the class, and those of a progress bar."""
+        with torch.no_grad():
+            run = cls(*args, **options)
+            for _ in track(range(run.settings.steps), title, enabled=progress):
+                if not len(run.state):
+                    break
+                run.step()
+            run.finish()
+
+    def step(self) -> None:
+        """One MD step of all structures that still run, and a look at them."""
+        self.now = self.integrator.step(self.state, self.now, self.forces)
+        self.done += 1
+        self._look()
+
+    def finish(self) -> None:
+        """Report the structures that ran to the end."""
+        self.monitor.finish()
+        self._report(np.arange(len(self.active)))
+        self.active = self.active[:0]
+
+    def _first_prediction(self) -> Prediction:
+        try:
+            return self.forces(self.state)
+        except StructureError:
+            self.forces.check_elements(self.ids)  # names the structure
+            raise
+
+    def _look(self) -> None:
+        step, state, last = self.done, self.state, self.done == self.settings.steps
+        # a structure the evaluator gave up has to leave now, whatever the interval
+        observed = step % self.settings.interval == 0 or last or bool(state.broken.any())
+        traced, written = self.traces.due(step), self.writer is not None and self.writer.due(step)
+        if not (observed or traced or written):
+            return
+        temperature = state.temperatures()
+        stop = None
+        if observed:
+            edge_index, edge_structure, edge_squared = self.forces.near_pairs()
+            stop = self.monitor.observe(
+                step,
+                state.positions,
+                state.cells,
+                edge_index=edge_index,
+                edge_structure=edge_structure,
+                edge_squared=edge_squared,
+                temperature=temperature,
+                energy=self.now.energy,
+                broken=state.broken,
+            )
+        if traced:
+            volumes = torch.linalg.det(state.cells).abs()
+            values = torch.stack([temperature, self.now.energy, volumes])
+            values = torch.where(state.broken == 0, values, torch.nan)
+            self.traces.add(step, self.active, values.cpu().numpy())
+        if written:
+            self._write(step, range(len(self.active)))
+        elif self.writer is not None and stop is not None:
+            self._write(step, torch.nonzero(stop).squeeze(1).tolist())
+        if stop is not None:
+            self._drop(stop)
+
+    def _drop(self, stop: Tensor) -> None:
+        self._report(torch.nonzero(stop).squeeze(1).cpu().numpy())
+        stay = ~stop
+        atoms = self.state.per_atom(stay)
+        self.active = self.active[stay.cpu().numpy()]
+        for part in (self.noise, self.state, self.forces):
+            part.keep(stay, atoms)
+        self.monitor.keep(stay)
+        self.now = Prediction(self.now.energy[stay], self.now.forces[atoms], self.now.stress[stay])
+
+    def _frames(self, which: Sequence[int]) -> list[tuple[Atoms, np.ndarray]]:
+        """Present structures with velocities, and their forces."""
+        counts = self.state.n_atoms.cpu().numpy()
+        ends = np.cumsum(counts)
+        positions, velocities, cells, forces = (
+            x.cpu().numpy() for x in (self.state.positions, self.state.velocities, self.state.cells, self.now.forces)
+        )
+        frames = []
+        for k in which:
+            rows = slice(ends[k] - counts[k], ends[k])
+            first = self.structures[self.active[k]]
+            atoms = Atoms(first.numbers, positions[rows], cell=cells[k], pbc=first.pbc, masses=first.get_masses())
+            atoms.set_velocities(velocities[rows])
+            frames.append((atoms, forces[rows]))
+        return frames
+
+    def _write(self, step: int, which: Sequence[int]) -> None:
+        assert self.writer is not None
+        broken, energy = self.state.broken.tolist(), self.now.energy.tolist()
+        which = [k for k in which if not broken[k]]  # their positions are not those of this step
+        for k, (atoms, forces) in zip(which, self._frames(which), strict=True):
+            self.writer.write(atoms, self.ids[self.active[k]], step, energy[k], forces)
+
+    def _report(self, which: np.ndarray) -> None:
+        for k, (atoms, _) in zip(which.tolist(), self._frames(which.tolist()), strict=True):
+            original = int(self.active[k])
+            verdict = self.monitor.verdicts[original]
+            assert verdict is not None
+            self.finished(
+                RunRecord.of_last_frame(
+                    atoms,
+                    structure_id=self.ids[original],
+                    steps_done=self.done,
+                    steps=self.settings.steps,
+                    verdict=verdict,
+                    traces=self.traces.of(original),
+                )
+            )

@@ -1,0 +1,225 @@
+"""Running batches of structures in this process, or by the workers of an executor."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from mdl_physpretrain.dynamics.ase_engine import run_ase
+from mdl_physpretrain.dynamics.batched_engine import BatchedRun
+from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint
+from mdl_physpretrain.dynamics.records import RunRecord
+from mdl_physpretrain.dynamics.settings import MDSettings
+from mdl_physpretrain.dynamics.state import maxwell_velocities
+from mdl_physpretrain.dynamics.traces import TrajectoryWriter
+from mdl_physpretrain.errors import ConfigError, PhysPretrainError, StructureError
+from mdl_physpretrain.executors.distribute import LostWork, distribute
+from mdl_physpretrain.executors.transfer import SentPotential, receive, send
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.calculator import ASECalculator
+from mdl_physpretrain.potentials.identity import is_calculator
+from mdl_physpretrain.progress import track
+from mdl_physpretrain.structures.randomness import trajectory_rng
+
+__all__ = ["Simulation", "TrajectoryFiles", "run_by_workers", "run_here"]
+
+UNFINISHED = ".unfinished-"  # folders of workers; their files move out of them when they are whole
+
+
+@dataclass(frozen=True)
+class TrajectoryFiles:
+    """Trajectory files that are wanted, see :class:`TrajectoryWriter`."""
+
+    folder: Path
+    interval: int
+    file_format: str
+    timestep: float
+
+    def writer(self, ids: Sequence[str], folder: Path | None = None) -> TrajectoryWriter:
+        """What writes them, perhaps in another folder."""
+        return TrajectoryWriter(
+            folder or self.folder, ids, interval=self.interval, file_format=self.file_format, timestep=self.timestep
+        )
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How structures are simulated; goes to the workers.
+
+    Attributes
+    ----------
+    settings
+        What decides a trajectory.
+    engine
+        ``"batched"`` or ``"ase"``.
+    skin
+        Of Verlet lists, Å.
+    files
+        Trajectory files, if any.
+    """
+
+    settings: MDSettings
+    engine: str
+    skin: float
+    files: TrajectoryFiles | None
+
+    def run(
+        self,
+        potential: Any,
+        structures: Sequence[Atoms],
+        writer: TrajectoryWriter | None,
+        finished: Callable[[RunRecord], None],
+        *,
+        title: str = "MD",
+        progress: bool = False,
+    ) -> None:
+        """Simulate structures, which are changed, together; ``finished`` takes their records."""
+        generators = [self._thermalise(atoms) for atoms in structures]
+        if self.engine == "batched":
+            assert isinstance(potential, EnergyModel)
+            options: dict[str, Any] = {"skin": self.skin, "writer": writer, "finished": finished}
+            BatchedRun.simulate(
+                potential.eval(), structures, generators, self.settings, **options, title=title, progress=progress
+            )
+            return
+        if isinstance(potential, EnergyModel):
+            potential = ASECalculator(potential)
+        for atoms, generator in zip(structures, generators, strict=True):
+            calculator = potential if is_calculator(potential) else potential()
+            if not is_calculator(calculator):
+                raise ConfigError(
+                    f"the function given as potential returned {type(calculator).__name__}, no calculator"
+                )
+            run_ase(calculator, atoms, generator, self.settings, writer=writer, finished=finished)
+
+    def _thermalise(self, atoms: Atoms) -> np.random.Generator:
+        """Give a structure its initial velocities; return the generator for its noise."""
+        rng = trajectory_rng(self.settings.seed, atoms.info["structure_id"])
+        if self.settings.initial_velocities == "maxwell":
+            atoms.set_velocities(maxwell_velocities(atoms.get_masses(), self.settings.temperature, rng))
+        elif not atoms.has("momenta"):
+            atoms.set_velocities(np.zeros((len(atoms), 3)))
+        return rng
+
+
+def run_here(
+    simulation: Simulation,
+    potential: Any,
+    batches: Sequence[Sequence[int]],
+    structures: Sequence[Atoms],
+    checkpoint: MDCheckpoint,
+    progress: bool,
+) -> None:
+    """Simulate batches one after the other.
+
+    Parameters
+    ----------
+    simulation
+        How.
+    potential
+        Model, calculator or factory.
+    batches
+        Indices of structures that are simulated together.
+    structures
+        With ids; not changed.
+    checkpoint
+        Takes the records.
+    progress
+        Show progress bars.
+    """
+    writer = None if simulation.files is None else simulation.files.writer(checkpoint.order)
+    name = f"MD {simulation.settings.ensemble.upper()}"
+    one_bar = simulation.engine == "ase"
+    for number, batch in enumerate(track(batches, name, enabled=progress and one_bar), start=1):
+        copies = [structures[k].copy() for k in batch]
+        title = f"{name}, batch {number} of {len(batches)} ({len(batch)} structures)"
+        simulation.run(potential, copies, writer, checkpoint.add, title=title, progress=progress and not one_bar)
+        checkpoint.save(often=True)
+
+
+def run_by_workers(
+    simulation: Simulation,
+    potential: Any,
+    batches: Sequence[Sequence[int]],
+    structures: Sequence[Atoms],
+    checkpoint: MDCheckpoint,
+    progress: bool,
+    executor: Executor,
+) -> None:
+    """Like :func:`run_here`, by the workers of an executor.
+
+    Raises
+    ------
+    StructureError
+        After all others have been simulated, of a structure whose workers
+        all died.
+    ConfigError
+        If the potential cannot be sent.
+    """
+    if not batches:
+        return
+    sent = send(potential)
+    paths: dict[str, Path] = {}
+    if simulation.files is not None:
+        paths = simulation.files.writer(checkpoint.order).paths
+        _remove_unfinished(simulation.files.folder)
+    work = distribute(executor, run_batch, batches, lambda part: (simulation, sent, [structures[k] for k in part]))
+    name = f"MD {simulation.settings.ensemble.upper()}, {len(batches)} portions"
+    lost: dict[str, LostWork] = {}
+    try:
+        for part, result in track(work, name, total=len(batches), enabled=progress):
+            if isinstance(result, LostWork):
+                lost.update({structures[k].info["structure_id"]: result for k in part})
+                continue
+            records, folder = result
+            if folder is not None:
+                _collect_trajectories(Path(folder), [paths[record.structure_id] for record in records])
+            for record in records:
+                checkpoint.add(record)
+            checkpoint.save(often=True)
+    finally:
+        if simulation.files is not None:
+            _remove_unfinished(simulation.files.folder)
+    if lost:
+        first, cause = next(iter(lost.items()))
+        others = f"; so did those of {len(lost) - 1} other structures" if len(lost) > 1 else ""
+        raise StructureError(f"{cause.reason}{others}; the other structures are finished", structure=first)
+
+
+def run_batch(
+    simulation: Simulation, sent: SentPotential, structures: list[Atoms]
+) -> tuple[list[RunRecord], str | None]:
+    """In a worker: simulate structures; records, and the folder of their trajectories."""
+    records: list[RunRecord] = []
+    writer = folder = None
+    if simulation.files is not None:
+        folder = simulation.files.folder / f"{UNFINISHED}{uuid.uuid4().hex}"  # a second attempt has its own
+        writer = simulation.files.writer([a.info["structure_id"] for a in structures], folder)
+    simulation.run(receive(sent), structures, writer, records.append)
+    return records, None if folder is None else str(folder)
+
+
+def _collect_trajectories(folder: Path, targets: Sequence[Path]) -> None:
+    """Move trajectories out of a worker's folder."""
+    if not folder.is_dir():
+        raise PhysPretrainError(
+            f"a worker wrote trajectories to {folder}, which is not there: they need a folder that all machines share"
+        )
+    for target in targets:
+        with contextlib.suppress(FileNotFoundError):  # of a trajectory without a single frame
+            (folder / target.name).replace(target)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for abandoned in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(abandoned, ignore_errors=True)

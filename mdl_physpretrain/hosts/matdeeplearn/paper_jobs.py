@@ -1,0 +1,112 @@
+"""MatDeepLearn configurations with ``inherits``, and the paper's for any of its systems and networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mdl_physpretrain.augmentation import TABLE_A1
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.hosts.matdeeplearn.config import BOOKKEEPING
+from mdl_physpretrain.hosts.matdeeplearn.networks import HYBRID_OPTIONS
+from mdl_physpretrain.workflow.config_files import _read, _Source
+
+__all__ = ["BACKBONES", "SYSTEMS", "as_yaml", "read_job"]
+
+#: Elements, share of the data for TorchMD in %, and MD (temperatures in K for CGCNN and TorchMD; Table 1).
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "silica": {"elements": ["Si", "O"], "share": 10, "temperature": (2000, 2000), "timestep": 2.0},
+    "phosphorus": {"elements": ["P"], "share": 5, "temperature": (1250, 1250), "timestep": 1.0},
+    "mptrj": {"elements": ["Li", "Mn", "O", "P"], "share": 10, "temperature": (500, 1000), "timestep": 1.0},
+}
+WITHOUT_STRESS = ("phosphorus",)
+BACKBONES = ("cgcnn", "torchmd")
+WRITTEN_FOR = ("silica", "cgcnn")  # the files in configs/matdeeplearn
+
+
+def read_job(path: str | Path, system: str | None = None, backbone: str | None = None) -> dict[str, Any]:
+    """A complete MatDeepLearn configuration from a file that may inherit others.
+
+    Parameters
+    ----------
+    path
+        YAML; ``inherits: other.yml`` (or a list) names files, relative to it,
+        that it extends key by key.
+    system, backbone
+        Of :data:`SYSTEMS` and :data:`BACKBONES`: the same job for another
+        system or network of the paper. Only for files written for silica and
+        CGCNN, as those of ``configs/matdeeplearn`` are; the network is taken
+        from the file of its name beside ``path``.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read, or is not one of the paper's.
+    """
+    path = Path(path)
+    job = _read(path, _Source(), ())
+    if system is None and backbone is None:
+        return job
+    system, backbone = system or WRITTEN_FOR[0], backbone or WRITTEN_FOR[1]
+    for option, value, choices in (("--system", system, tuple(SYSTEMS)), ("--backbone", backbone, BACKBONES)):
+        if value not in choices:
+            raise ConfigError(f"{option} must be one of {', '.join(choices)}, not {value!r}")
+    if (job.get("dataset") or {}).get("name") != WRITTEN_FOR[0]:
+        raise ConfigError(f"{path}: --system and --backbone need one of the paper's jobs, with dataset.name: silica")
+    network = _read(path.parent / f"{backbone}.yml", _Source(), ())["model"]
+    return _adapted(job, system, backbone, network)
+
+
+def as_yaml(job: dict[str, Any]) -> str:
+    """A configuration as the text of a file for MatDeepLearn."""
+    return yaml.safe_dump(job, sort_keys=False, default_flow_style=None, width=110)
+
+
+def _adapted(job: dict[str, Any], system: str, backbone: str, network: dict[str, Any]) -> dict[str, Any]:
+    values, torchmd = SYSTEMS[system], backbone == "torchmd"
+    texts = {
+        "data/silica/": f"data/{system}-{values['share']}/" if torchmd else f"data/{system}/",
+        "silica-cgcnn-": f"{system}-{backbone}-",
+        "silica-eam": f"{system}-torchmd-eam" if torchmd else f"{system}-eam",
+        "CGCNN_EAM": "TorchMD_EAM" if torchmd else "CGCNN_EAM",
+    }
+    job = _replaced(job, texts, values["elements"])
+    model, dataset = job["model"], job["dataset"]
+    if "EAM_Interaction" not in model["name"]:
+        kept = {k: v for k, v in model.items() if k in BOOKKEEPING | HYBRID_OPTIONS}
+        hybrid = {"name": model["name"]} if "_EAM" in model["name"] else {}
+        job["model"] = {**network, **kept, "name": network["name"], **hybrid}
+    dataset["name"] = system
+    table, options = TABLE_A1[system, backbone], job.get("physpretrain") or {}
+    for transform in dataset["transforms"]:
+        if transform["name"].endswith("AugmentAndLabel"):
+            transform["args"] |= table
+    if "augment" in options:
+        options["augment"] |= table
+    if "md" in options:
+        options["md"] |= {"temperature": values["temperature"][torchmd], "timestep": values["timestep"]}
+    if system in WITHOUT_STRESS:
+        dataset["additional_attributes"] = ["forces"]
+        job["optim"]["loss"] = {
+            "loss_type": "ForceLoss",
+            "loss_args": {k: v for k, v in job["optim"]["loss"]["loss_args"].items() if k != "weight_stress"},
+        }
+        if "teacher" in options:
+            options["teacher"]["weights"] = [*options["teacher"]["weights"][:2], 0]
+    return job
+
+
+def _replaced(value: Any, texts: dict[str, str], elements: list[str]) -> Any:
+    """A copy with other texts and elements."""
+    if isinstance(value, dict):
+        return {k: _replaced(v, texts, elements) for k, v in value.items()}
+    if value == SYSTEMS[WRITTEN_FOR[0]]["elements"]:
+        return list(elements)
+    if isinstance(value, list):
+        return [_replaced(v, texts, elements) for v in value]
+    if isinstance(value, str):
+        for old, new in texts.items():
+            value = value.replace(old, new)
+    return value

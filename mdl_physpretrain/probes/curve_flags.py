@@ -1,0 +1,97 @@
+"""What is wrong with a curve of energies: falls, jumps; and tables of such flags in words and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mdl_physpretrain.probes.base import Answer
+from mdl_physpretrain.probes.page import by_arm
+
+__all__ = ["deepest_fall", "flag_answer", "flag_counts", "standing_out", "stands_out"]
+
+STANDS_OUT = 2.0  # times both neighbouring differences; those of a smooth curve on a sensible grid are alike
+FLAGS = ("hole", "missing_repulsion", "spurious_minima", "collapse", "discontinuity")
+MAX_NAMED = 4
+
+
+def deepest_fall(energy: np.ndarray, least_rise: float) -> tuple[float, int]:
+    """How far a sequence falls below what it had risen to.
+
+    Parameters
+    ----------
+    energy
+        Shape (n,).
+    least_rise
+        Falls only count after a rise of this much above the first value.
+
+    Returns
+    -------
+    depth
+        0 where it never falls.
+    index
+        Of the lowest point of that fall.
+    """
+    highest = np.maximum.accumulate(energy)
+    fall = np.where(highest - energy[0] > least_rise, highest - energy, 0.0)
+    index = int(np.argmax(fall))
+    return float(fall[index]), index
+
+
+def standing_out(differences: np.ndarray) -> float:
+    """The largest step that is more than twice both of its neighbours, else 0.
+
+    Parameters
+    ----------
+    differences
+        Between neighbouring points of a curve on an even grid, shape (n,). The
+        first and the last have one neighbour only and are not judged.
+    """
+    return float(np.abs(differences)[stands_out(differences)].max(initial=0.0))
+
+
+def stands_out(differences: np.ndarray) -> np.ndarray:
+    """Which steps are more than twice both of their neighbours, shape (n,)."""
+    size = np.abs(differences)
+    mask = np.zeros(len(size), dtype=bool)
+    mask[1:-1] = size[1:-1] > STANDS_OUT * np.maximum(size[:-2], size[2:])
+    return mask
+
+
+def flag_answer(table: pd.DataFrame | None, column: str, plural: str) -> Answer | None:
+    """Whether no curve has a flag; else the first few that have one.
+
+    Parameters
+    ----------
+    table
+        Flags of one potential, with ``ok``.
+    column, plural
+        Which column names the curves, and what they are called.
+    """
+    if table is None or not len(table):
+        return None
+    bad = table[~table["ok"].astype(bool)]
+    words = f"{len(table) - len(bad)} of {len(table)} {plural} without a flag"
+    if not len(bad):
+        return "yes", words
+    kinds = [flag for flag in FLAGS if flag in bad]
+    named = []
+    for row in bad.to_dict("records")[:MAX_NAMED]:
+        named.append(f"{row[column]} ({', '.join(c.replace('_', ' ') for c in kinds if row[c])})")
+    rest = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
+    return "no", f"{words}; {', '.join(named)}{rest}"
+
+
+def flag_counts(table: pd.DataFrame, arms: Sequence[str], flags: Sequence[str], by: str | None = None) -> pd.DataFrame:
+    """``arm``, the column ``by``, ``curves``, how many have each flag, and how many have none (``ok``)."""
+    rows = []
+    for arm, rows_of_arm in by_arm(table, arms):
+        for name, group in rows_of_arm.groupby(by, sort=False) if by else [(None, rows_of_arm)]:
+            row = {"arm": arm} | ({by: name} if by else {}) | {"curves": len(group)}
+            for flag in (*flags, "ok"):
+                values = pd.to_numeric(group[flag], errors="coerce") if flag in group else pd.Series(dtype=float)
+                row[flag] = int((values.fillna(0) > 0).sum())
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,74 @@
+"""Errors of energy, forces and stress on labelled structures (Table 2 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from ase import Atoms
+
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.potentials.base import EnergyModel, Prediction
+from mdl_physpretrain.potentials.errors import ErrorSums, evaluate
+from mdl_physpretrain.probes.base import Answer, Probe, Subject, Tables
+from mdl_physpretrain.probes.single_points import Potential
+from mdl_physpretrain.structures.labels import get_labels
+from mdl_physpretrain.teacher.label import label
+
+__all__ = ["Errors", "labelled", "potential_errors"]
+
+UNITS = {"energy_per_atom_mae": ("E", "eV/atom"), "forces_mae": ("F", "eV/Å"), "stress_mae_gpa": ("S", "GPa")}
+
+
+def labelled(structures: Sequence[Atoms]) -> list[Atoms]:
+    """Structures with an energy, forces or a stress."""
+    return [a for a in structures if any(v is not None for v in vars(get_labels(a)).values())]
+
+
+def potential_errors(potential: Potential, structures: Sequence[Atoms]) -> dict[str, Any]:
+    """Errors of any potential, as :func:`mdl_physpretrain.potentials.errors.evaluate` gives them for a model.
+
+    A calculator without stress has none to be wrong about.
+    """
+    if isinstance(potential, EnergyModel):
+        return evaluate(potential, structures)
+    references = {str(a.info["structure_id"]): a for a in structures}
+    sums = ErrorSums()
+    calculated = label(structures, potential)
+    for atoms in calculated:
+        labels = get_labels(atoms)
+        batch = build_batch(references[str(atoms.info["structure_id"])], 1.0, torch.float64)
+        stress = batch.stress if labels.stress is None else torch.as_tensor(labels.stress)[None]
+        batch.has_stress &= labels.stress is not None
+        sums.add(Prediction(torch.tensor([labels.energy]).double(), torch.as_tensor(labels.forces), stress), batch)
+    return {**sums.means(), "n_structures": len(calculated)}
+
+
+class Errors(Probe):
+    """Mean absolute errors, one row per split."""
+
+    name = "errors"
+    question = "errors"
+    asked_of = "potential"
+    needs = frozenset({"labels"})
+    files = {"efs": ("total",)}  # noqa: RUF012 - a class variable of the base
+    expected = frozenset({"efs"})
+    answer_place = 50
+
+    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
+        rows = [
+            {"split": split, **potential_errors(asked.potential, structures)}
+            for split in ("test", "val", "train")
+            if (structures := labelled(asked.splits.get(split, [])))
+        ]
+        return {"efs": pd.DataFrame(rows)}
+
+    def answer(self, tables: Tables) -> Answer | None:
+        table = tables.get("efs")
+        if table is None or not len(table):
+            return None
+        row = table.iloc[0]
+        words = [f"{letter} {row[k]:.4g} {unit}" for k, (letter, unit) in UNITS.items() if row[k] == row[k]]
+        return "value", f"{', '.join(words)} ({int(row['n_structures'])} structures)"

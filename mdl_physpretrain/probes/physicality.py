@@ -1,0 +1,52 @@
+"""Does MD stay physical? The verdict on every trajectory of a simulation (Table 1 of the paper)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mdl_physpretrain.dynamics.assessment import assess
+from mdl_physpretrain.probes.base import Answer, Probe, Simulated, Tables
+from mdl_physpretrain.statistics.proportions import wilson_interval
+
+__all__ = ["Physicality", "trajectory_counts"]
+
+
+def trajectory_counts(table: pd.DataFrame) -> dict[str, int]:
+    """How many trajectories of a table of :func:`mdl_physpretrain.dynamics.assessment.assess` fail, and at what."""
+    return {
+        "trajectories": len(table),
+        "unphysical": int((~table["physical"]).sum()),
+        "overlap": int(table["overlap"].sum()),
+        "lindemann": int(table["lindemann_violation"].sum()),
+        "broken": int((table["nan"] | table["exploded"]).sum()),
+    }
+
+
+class Physicality(Probe):
+    """Overlap, Lindemann indices, NaN, explosion: no trajectory of the main simulation may fail."""
+
+    name = "md"
+    question = "MD stays physical"
+    asked_of = "simulation"
+    files = {"physicality": ("structure_id", "overlap", "lindemann_violation", "physical")}  # noqa: RUF012
+    expected = frozenset({"physicality"})
+    answer_place = 10
+
+    def tables(self, asked: Simulated) -> dict[str, pd.DataFrame]:
+        assert asked.runs is not None
+        return {"physicality": assess(asked.runs, limits=asked.limits)}
+
+    def answer(self, tables: Tables) -> Answer | None:
+        table = tables.get("physicality")
+        if table is None:
+            return None
+        table = table[table["label"].isna()] if "label" in table else table
+        if not len(table):
+            return None
+        bad = table[~table["physical"].astype(bool)]
+        low, high = wilson_interval(len(bad), len(table))
+        words = f"{len(bad)} of {len(table)} trajectories unphysical (95 % interval {100 * low:.0f}-{100 * high:.0f} %)"
+        if not len(bad):
+            return "yes", words
+        first = bad["reason"].str.split(",").str[0].value_counts()
+        return "no", f"{words}: " + ", ".join(f"{reason} {n}" for reason, n in first.items())

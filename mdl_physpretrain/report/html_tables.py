@@ -1,0 +1,282 @@
+"""Tables as the page shows them: headings, units, formatted cells, keys to sort by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from mdl_physpretrain.probes.page import Cell, Column, HtmlTable
+from mdl_physpretrain.report.formats import DASH, duration, number, percent_range, plural, spread
+from mdl_physpretrain.report.read import RunData
+from mdl_physpretrain.report.tables import efs_reference_rows
+
+__all__ = ["Cell", "Column", "HtmlTable", "alignment", "column", "count", "decimal", "efs", "filtered", "html_table",
+           "name", "per_seed", "physicality", "teacher_pairs", "timings", "trajectories"]  # fmt: skip
+
+Row = dict[Any, Any]
+MAX_ROWS = 1000  # trajectories on the page; the CSV has all of them
+OUTCOMES = {
+    "physical": "physical",
+    "overlap": "atom overlap",
+    "lindemann": "Lindemann",
+    "broken": "NaN or explosion",
+    "other": "other",
+}
+CRITERIA = {"overlap": "Atom overlap", "lindemann": "Lindemann", "broken": "NaN, explosion", "physical": "Physical"}
+ERRORS = (  # heading, unit, column, factor to that unit, decimals
+    ("Energy", "eV / structure", "energy_mae", 1, 3),
+    ("Energy", "meV / atom", "energy_per_atom_mae", 1000, 1),
+    ("Forces", "eV/Å", "forces_mae", 1, 4),
+    ("Stress", "eV/Å³", "stress_mae", 1, 5),
+    ("Stress", "GPa", "stress_mae_gpa", 1, 3),
+    ("Total", "", "total", 1, 3),
+)
+
+
+Filled = tuple[Column, Callable[[Row], Cell]]  # a heading, and what makes its cell of a row
+
+
+def html_table(rows: pd.DataFrame | list[Row], columns: list[Filled], file: str, **options: Any) -> HtmlTable:
+    """The table whose columns make their cells of every row; ``options`` are fields of :class:`HtmlTable`."""
+    records: list[Row] = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+    cells = [[cell(row) for _, cell in columns] for row in records]
+    return HtmlTable([heading for heading, _ in columns], cells, file, **options)
+
+
+def column(title: str, unit: str = "", *, cell: Callable[[Row], Cell], numeric: bool = True) -> Filled:
+    """A column with what makes its cells."""
+    return Column(title, unit, numeric), cell
+
+
+def name(title: str, key: str, *, missing: str = "", css: str = "") -> Filled:
+    """A column of words."""
+    return column(title, numeric=False, cell=lambda row: Cell(_words(row.get(key)) or missing, css=css))
+
+
+def count(title: str, key: str) -> Filled:
+    """A column of whole numbers."""
+    return column(title, cell=lambda row: Cell(str(row[key]), key=row[key]))
+
+
+def decimal(title: str, key: str, digits: int, unit: str = "", factor: float = 1) -> Filled:
+    """A column of numbers with fixed decimals, those of the table times ``factor``."""
+
+    def cell(row: Row) -> Cell:
+        value = row.get(key)
+        if value is None or pd.isna(value):
+            return Cell(DASH, key="")
+        return Cell(number(factor * value, digits), key=value)
+
+    return column(title, unit, cell=cell)
+
+
+def _arm(who: str, *, note: str = "") -> Filled:
+    """Arm or potential with its mark; ``note``: the column whose words stand below."""
+    return column(who, numeric=False, cell=lambda row: Cell(row["arm"], row.get(note, ""), arm=row["arm"]))
+
+
+def _condition(table: pd.DataFrame) -> str:
+    """The column with the condition where there are several."""
+    return "condition" if table["condition"].nunique() > 1 else ""
+
+
+def _words(value: Any) -> str:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
+
+
+def physicality(table: pd.DataFrame, who: str, *, seeds: bool, still: pd.DataFrame) -> HtmlTable:
+    """Table 1 with intervals.
+
+    Parameters
+    ----------
+    table, still
+        Of :func:`mdl_physpretrain.report.tables.physicality_table` and ``still_physical_table``.
+    who
+        Heading of the first column.
+    seeds
+        Whether seeds repeat a training, and their spread is told.
+    """
+
+    def total(row: Row) -> Cell:
+        return Cell(str(row["total"]), plural(row["seeds"], "seed") if seeds or row["seeds"] > 1 else "")
+
+    def failing(row: Row, criterion: str) -> Cell:
+        note = percent_range(row[f"{criterion}_low"], row[f"{criterion}_high"])
+        if row["seeds"] > 1 and seeds:
+            note += f"\nper seed {spread(row[f'{criterion}_seed_mean'], row[f'{criterion}_seed_std'], 1)}"
+        css = "" if criterion == "physical" else "bad" if row[criterion] else "zero"
+        return Cell(str(row[criterion]), note, css=css)
+
+    columns = [_arm(who, note=_condition(table)), column("Trajectories", cell=total)]
+    columns += [column(title, cell=partial(failing, criterion=key)) for key, title in CRITERIA.items()]
+    if len(still):
+        by_arm = still.set_index(["condition", "arm", "time"]).to_dict("index")
+
+        def watched(row: Row, time: float) -> Cell:
+            at = by_arm.get((row["condition"], row["arm"], time))
+            if at is None:
+                return Cell(DASH)
+            return Cell(
+                f"{100 * at['share']:.0f}%",
+                f"{at['physical']} of {at['total']}\n{percent_range(at['low'], at['high'])}",
+            )
+
+        times = sorted(still["time"].unique())
+        columns += [column("Physical at", f"{time:g} ps", cell=partial(watched, time=time)) for time in times]
+    return html_table(table, columns, "physicality")
+
+
+def alignment(table: pd.DataFrame) -> HtmlTable:
+    """Fig. B.1 in numbers, of :func:`mdl_physpretrain.probes.force_alignment.alignment_summary`."""
+
+    def atoms(row: Row, key: str) -> Cell:
+        return Cell(str(row[key]) if row["n_atoms"] or row["left_out"] else DASH)
+
+    columns = [
+        column("Arm", numeric=False, cell=lambda row: Cell(row["arm"], arm=row["arm"] if row["n_atoms"] else None)),
+        column("Atoms", cell=partial(atoms, key="n_atoms")),
+        column("Without direction", cell=partial(atoms, key="left_out")),
+        column("Mean", "°", cell=lambda row: Cell(spread(row["mean"], row["mean_error"], 1))),
+        decimal("Median", "median", 1, "°"),
+        *(decimal(f"Below {limit}°", f"below_{limit}", 0, "%", 100) for limit in (30, 60, 90)),
+    ]
+    return html_table(table.reset_index(), columns, "alignment")
+
+
+def per_seed(table: pd.DataFrame, who: str) -> HtmlTable:
+    """Counts of each seed."""
+    columns = [name("Condition", "condition")] if _condition(table) else []
+    columns += [count("Seed", "seed"), _arm(who), count("Trajectories", "total")]
+    columns += [count(title, key) for key, title in CRITERIA.items()]
+    return html_table(table, columns, "physicality_per_seed", sortable=True)
+
+
+def efs(table: pd.DataFrame, run: RunData) -> HtmlTable:
+    """Table 2: mean ± standard deviation over seeds, the lowest total of each split marked."""
+    several = table["split"].nunique() > 1
+    lowest = table.groupby("split")["total"].min()
+
+    def who(row: Row) -> Cell:
+        if "arm" not in row:
+            return Cell(row["name"], row["note"])
+        notes = [] if run.is_check else [plural(row["seeds"], "seed")]
+        return Cell(row["arm"], " · ".join(notes + ([row["split"]] if several else [])), arm=row["arm"])
+
+    def error(row: Row, key: str, factor: float, digits: int) -> Cell:
+        best = key == "total" and row["total"] == lowest.get(row.get("split"))
+        std = factor * row.get(f"{key}_std", math.nan)
+        note = f"± {number(std, digits)}" if math.isfinite(std) else ""
+        return Cell(number(factor * row[key], digits), note, css="best" if best else "")
+
+    columns = [column("Potential" if run.is_check else "Arm", numeric=False, cell=who)]
+    for title, unit, key, factor, digits in ERRORS:
+        columns.append(column(title, unit, cell=partial(error, key=key, factor=factor, digits=digits)))
+    yardsticks = efs_reference_rows(run)
+    css = [""] * len(table) + ["reference"] * len(yardsticks)
+    return html_table([*table.to_dict("records"), *yardsticks], columns, "efs", row_css=css)
+
+
+def trajectories(table: pd.DataFrame, who: str) -> HtmlTable:
+    """One row per trajectory, failing ones marked."""
+
+    def outcome(row: Row) -> Cell:
+        kind, reason = str(row["outcome"]), _words(row.get("reason"))
+        return Cell(OUTCOMES[kind], "" if reason == kind else reason, css="" if kind == "physical" else "flag")
+
+    def first(row: Row) -> Cell:
+        step = row["first_unphysical_step"]
+        return Cell(DASH, key="") if pd.isna(step) else Cell(f"{int(step)}", key=int(step))
+
+    columns = [name("Structure", "structure_id"), name("Formula", "formula", missing=DASH)]
+    columns += [name("Condition", "condition")] if _condition(table) else []
+    columns += [
+        _arm(who),
+        count("Seed", "seed"),
+        column("Outcome", numeric=False, cell=outcome),
+        column("First at step", cell=first),
+        decimal("Min. distance", "min_distance", 2, "Å"),
+        decimal("Threshold", "overlap_threshold", 2, "Å"),
+        name("Closest pair", "closest_pair", missing=DASH),
+        decimal("Lindemann, local", "lindemann_local", 3),
+        decimal("Lindemann, global", "lindemann_global", 3),
+    ]
+    shown = table.head(MAX_ROWS)
+    css = ["" if outcome == "physical" else "failing" for outcome in shown["outcome"]]
+    return html_table(shown, columns, "trajectories", sortable=True, row_css=css, css="dense")
+
+
+def teacher_pairs(examination: dict[str, Any]) -> HtmlTable | None:
+    """The examination's verdict on every pair."""
+    pairs = [{"pair": "?"} | pair for pair in examination.get("pairs") or [] if isinstance(pair, dict)]
+    if not pairs:
+        return None
+
+    def yes(title: str, key: str) -> Filled:
+        answers = {None: Cell(DASH), True: Cell("yes"), False: Cell("no", css="flag")}
+        return column(title, numeric=False, cell=lambda row: answers[None if row.get(key) is None else bool(row[key])])
+
+    def verdict(row: Row) -> Cell:
+        return Cell("passed", css="good") if row.get("passed") else Cell("failed", css="flag")
+
+    def well(row: Row) -> Cell:
+        position = row.get("well_position")
+        return Cell(number(position, 2), css="flag" if row.get("well") is False else "", key=position or "")
+
+    def bonds(row: Row) -> Cell:
+        return Cell(_words(row.get("n_bonds")) or DASH, key=row.get("n_bonds"))
+
+    columns = [
+        name("Pair", "pair"),
+        column("Verdict", numeric=False, cell=verdict),
+        yes("Core", "core"),
+        decimal("Wall", "wall_energy", 1, "eV"),
+        yes("Smooth", "smooth"),
+        column("Well", "Å", cell=well),
+        decimal("Data", "data_distance", 2, "Å"),
+        column("Bonds", cell=bonds),
+        name("Notes", "notes", css="wrap"),
+    ]
+    return html_table(pairs, columns, "teacher_pairs", sortable=len(pairs) > 6)
+
+
+def filtered(result: dict[str, Any]) -> HtmlTable | None:
+    """What the label filter removed, by reason."""
+    counts, before = result.get("counts"), result.get("n_before")
+    if not isinstance(counts, dict) or not counts:
+        return None
+    rows = [
+        {"reason": str(reason).replace("_", " "), "removed": n, "share": f"{100 * n / before:.1f}%" if before else DASH}
+        for reason, n in counts.items()
+    ]
+    columns = [name("Reason", "reason"), count("Removed", "removed")]
+    return html_table(rows, [*columns, column("Share", cell=lambda row: Cell(row["share"]))], "filter")
+
+
+def timings(rows: list[dict[str, Any]]) -> HtmlTable:
+    """Wall time per stage with a bar."""
+    finite = [row["seconds"] for row in rows if math.isfinite(row["seconds"])]
+    total, longest = sum(finite), max([*finite, 1e-9])
+
+    def share(row: Row) -> Cell:
+        if row is overall:
+            return Cell("")
+        return Cell(f"{100 * row['seconds'] / total:.0f}%" if total and math.isfinite(row["seconds"]) else DASH)
+
+    def bar(row: Row) -> Cell:
+        drawn = row is not overall and math.isfinite(row["seconds"])
+        return Cell(f"{100 * row['seconds'] / longest:.1f}" if drawn else "0", css="bar")
+
+    overall = {"stage": "all stages", "seconds": total, "status": ""}
+    columns = [
+        name("Stage", "stage"),
+        column("Time", cell=lambda row: Cell(duration(row["seconds"]))),
+        column("Share", cell=share),
+        column("", numeric=False, cell=bar),
+        column("Status", numeric=False, cell=lambda row: Cell(row["status"] or ("" if row is overall else DASH))),
+    ]
+    css = [""] * len(rows) + ["total"]
+    return html_table([*rows, overall], columns, "timings", row_css=css)

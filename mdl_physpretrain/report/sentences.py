@@ -1,0 +1,119 @@
+"""Sentences of the verdict: each says what the numbers support and no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from mdl_physpretrain.report.formats import number, p_text, plural, share, spread
+from mdl_physpretrain.statistics.paired import Comparison
+from mdl_physpretrain.statistics.seeds import MIN_SEEDS, PairedDifference
+
+__all__ = ["Sentence", "accuracy_sentence", "physicality_sentence", "teacher_sentence"]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of the verdict with its mood: ``good``, ``bad``, ``caution`` or ``neutral``."""
+
+    mood: str
+    label: str
+    text: Markup
+
+
+def physicality_sentence(comparison: Comparison, counts: pd.DataFrame, *, name_condition: bool) -> Sentence:
+    """What pretraining did to the trajectories, and whether the data support saying so.
+
+    Parameters
+    ----------
+    comparison
+        Of the criterion ``unphysical``.
+    counts
+        The physicality table, with ``unphysical`` counts.
+    name_condition
+        Whether the reader must be told which condition is meant.
+    """
+    c = comparison
+    rows = counts[counts["condition"] == c.condition].set_index("arm").to_dict("index")
+    shares = [
+        Markup("<strong>{}</strong> {}").format(
+            arm, share(*(rows[arm][key] for key in ("unphysical", "total", "unphysical_low", "unphysical_high")))
+        )
+        for arm in (c.arm, c.reference)
+        if arm in rows
+    ]
+    start = Markup("{}Unphysical trajectories: {}. ").format(
+        f"{c.condition}. " if name_condition else "", Markup(", ").join(shares)
+    )
+    if not c.n_pairs:
+        nothing = "No trajectory is shared by the two arms, so nothing is compared."
+        return Sentence("neutral", f"{c.arm}: no comparison", start + nothing)
+    trajectories = "1 paired trajectory" if c.n_pairs == 1 else f"{c.n_pairs} paired trajectories"
+    fails = "1 fails" if c.only_reference == 1 else f"{c.only_reference} fail"
+    start += (
+        f"Of {trajectories} (same structure and seed), {fails} only with {c.reference} and {c.only_arm} only with "
+        f"{c.arm} (exact McNemar {p_text(c.p_value)}); {c.arm} fails less often in {c.seeds_better} of "
+        f"{plural(c.n_seeds, 'seed')}{f', more often in {c.seeds_worse}' if c.seeds_worse else ''}. "
+    )
+    if c.verdict == "supported":
+        mood = "good" if c.direction == "fewer" else "bad"
+        return Sentence(mood, f"{c.arm}: {c.direction} unphysical", start + "The difference is supported.")
+    if c.verdict == "indicated":
+        why = (
+            f"{plural(c.n_seeds, 'seed')} cannot show the spread between trainings"
+            if c.n_seeds < MIN_SEEDS
+            else "the seeds do not all agree"
+        )
+        text = f"This points to {c.direction} failures, but {why}: not established."
+        return Sentence("caution", f"{c.arm}: {c.direction} unphysical?", start + text)
+    return Sentence("neutral", f"{c.arm}: no difference shown", start + "A difference is not supported.")
+
+
+def accuracy_sentence(difference: PairedDifference, errors: pd.DataFrame, *, split: str) -> Sentence:
+    """What pretraining did to the total error.
+
+    Parameters
+    ----------
+    difference
+        Arm minus reference over the seeds.
+    errors
+        ``total`` and ``total_std`` over the seeds, by arm.
+    split
+        Which data the error belongs to.
+    """
+    d = difference
+    start = Markup(
+        "Total error on the {} data: <strong>{}</strong> {} against {} {}, mean ± standard deviation over seeds. "
+    ).format(
+        split,
+        d.arm,
+        spread(errors["total"][d.arm], errors["total_std"][d.arm]),
+        d.reference,
+        spread(errors["total"][d.reference], errors["total_std"][d.reference]),
+    )
+    seeds = plural(d.n_seeds, "seed")
+    if d.n_seeds < MIN_SEEDS:
+        text = f"{seeds} in common: too few to tell a difference from the spread between seeds."
+        return Sentence("neutral", f"{d.arm}: accuracy, too few seeds", start + text)
+    start += f"Difference within a seed: {'+' if d.mean >= 0 else ''}{number(d.mean)} "
+    start += f"(95% interval {number(d.low)} to {number(d.high)}, {seeds}): "
+    if d.verdict == "unsupported":
+        label = f"{d.arm}: accuracy, no difference shown"
+        return Sentence("neutral", label, start + "a difference is not supported.")
+    mood, word = ("good", "more") if d.verdict == "lower" else ("bad", "less")
+    return Sentence(mood, f"{d.arm}: {word} accurate", start + f"{d.verdict}, and supported.")
+
+
+def teacher_sentence(examination: dict[str, Any]) -> Sentence:
+    """Whether the teacher was fit to teach."""
+    pairs = examination.get("pairs") or []
+    if examination.get("passed"):
+        passed = sum(bool(pair.get("passed")) for pair in pairs if isinstance(pair, dict))
+        text = Markup("The teacher passed its examination ({} of {} pairs).").format(passed, len(pairs))
+        return Sentence("good", "teacher passed", text)
+    failures = "; ".join(str(failure) for failure in examination.get("failures") or []) or "no reason was stored"
+    text = Markup("The teacher failed its examination and was used all the same: {}.").format(failures)
+    return Sentence("bad", "teacher failed", text)

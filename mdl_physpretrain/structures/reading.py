@@ -1,0 +1,173 @@
+"""Reading structures from anything: files, patterns, datasets that have a name, and lists of these."""
+
+from __future__ import annotations
+
+import glob as globbing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.datasets import demo_structures, load_public
+from mdl_physpretrain.structures.formats import read_file
+from mdl_physpretrain.structures.identifiers import unique_ids
+from mdl_physpretrain.structures.label_keys import available_keys, normalise_labels
+from mdl_physpretrain.structures.labels import LABEL_NAMES, has_label, stored_results
+from mdl_physpretrain.structures.selection import parse_index, selected_positions
+
+__all__ = ["Source", "read_structures"]
+
+Source: TypeAlias = "str | Path | Atoms | Sequence[Source]"
+_PUBLIC = "load-atoms:"
+
+
+def read_structures(
+    source: Source,
+    *,
+    index: str | int | slice = ":",
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
+    require: Sequence[str] = (),
+    duplicates: Literal["error", "rename"] = "error",
+    datasets_root: str | Path | None = None,
+) -> list[Atoms]:
+    """Structures with their labels on a calculator and a unique identifier.
+
+    Parameters
+    ----------
+    source
+        A file that ASE reads (extxyz, db, traj, vasp, ...), a MatDeepLearn
+        JSON list, a glob pattern, ``"demo"`` (the shipped data),
+        ``"load-atoms:<name>"`` (a public dataset, e.g. ``load-atoms:P-GAP-20``),
+        structures, or a list of all these.
+    index
+        Which structures of each file, as in ``ase.io.read``.
+    energy_key, forces_key, stress_key
+        Names of the labels where they are unusual, see
+        :func:`~mdl_physpretrain.structures.label_keys.normalise_labels`.
+    require
+        Labels ("energy", "forces", "stress") that every structure must have.
+        Otherwise missing labels are simply missing (masked in batches).
+    duplicates
+        "error", or "rename" the later structure of the same identifier.
+    datasets_root
+        Folder of public datasets: a file ``<name>.extxyz`` (or .xyz, .json,
+        .db, .traj) there is read instead of downloading, and load-atoms
+        keeps its files there. Default: ``$PHYSPRETRAIN_DATASETS`` or load-atoms'
+        own (``~/.load-atoms``).
+
+    Returns
+    -------
+    list of ase.Atoms
+        ``info["structure_id"]`` is a unique string; where a file has none it
+        is ``<stem>-<position in the file>``.
+
+    Raises
+    ------
+    StructureError
+        When nothing matches, a file cannot be read or is damaged, a label is
+        malformed or required and missing, or two structures share an
+        identifier.
+    """
+    structures: list[Atoms] = []
+    origins: list[tuple[str, int]] = []
+    generated: list[str] = []
+    stems: set[str] = set()
+    selection = parse_index(index)
+    for item in _items(source):
+        if isinstance(item, Atoms):
+            name, stem, positions, frames = "<memory>", "structure", [len(structures)], [item.copy()]
+            if item.calc is not None:  # its own copy: reading moves labels
+                frames[0].calc = SinglePointCalculator(frames[0], **stored_results(item))
+        elif isinstance(item, Path):
+            name, stem = str(item), _stem(item, stems)
+            positions, frames = read_file(item, selection)
+        else:
+            stem = item.removeprefix(_PUBLIC).strip()
+            name = "demo" if item == "demo" else f"{_PUBLIC}{stem}"
+            dataset = demo_structures() if item == "demo" else load_public(stem, root=datasets_root)
+            positions = selected_positions(len(dataset), selection, name)
+            frames = [dataset[k] for k in positions]
+        for position, atoms in zip(positions, frames, strict=True):
+            try:
+                normalise_labels(atoms, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, file=name)
+            except StructureError as error:
+                raise error.at(structure=position) from error
+            structures.append(atoms)
+            origins.append((name, position))
+            generated.append(f"{stem}-{position}")
+    if not structures:
+        raise StructureError("there is no structure in it", file=_described(source))
+    for name, key in (("energy", energy_key), ("forces", forces_key), ("stress", stress_key)):
+        # a key the user asked for must exist somewhere, or it is a misspelling
+        if key is not None and not any(has_label(atoms, name) for atoms in structures):
+            keys = ", ".join(available_keys(structures[0]))
+            message = f"no structure has it as {name}; the first one has: {keys}"
+            raise StructureError(message, file=_described(source), field=key)
+    unique_ids(structures, origins=origins, generated=generated, duplicates=duplicates)
+    _check_required(structures, origins, require)
+    return structures
+
+
+def _items(source: Source) -> list[Atoms | Path | str]:
+    """Every structure, file and name of a dataset that a source stands for; patterns expanded in sorted order."""
+    if isinstance(source, Atoms):
+        return [source]
+    if not isinstance(source, str | Path):
+        try:
+            parts = list(source)
+        except TypeError:
+            raise StructureError(f"cannot read structures from a {type(source).__name__}") from None
+        if not parts:
+            raise StructureError("an empty list of sources")
+        return [item for part in parts for item in _items(part)]
+    text = str(source)
+    if text == "demo" or text.startswith(_PUBLIC):
+        return [text]
+    path = Path(text).expanduser()
+    if any(c in text for c in "*?[") and not path.exists():
+        matches = sorted(globbing.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns, too
+        files: list[Atoms | Path | str] = [Path(p) for p in matches if not p.endswith(".part") and Path(p).is_file()]
+        if not files:
+            raise StructureError("no file matches this pattern", file=text)
+        return files
+    return [path]
+
+
+def _stem(path: Path, used: set[str]) -> str:
+    """A file's name without suffixes, with its folder's name where that is taken."""
+    base = path.name.split(".")[0] or path.name
+    for candidate in (base, f"{path.resolve().parent.name}-{base}"):
+        if candidate not in used:
+            used.add(candidate)
+            return candidate
+    return f"{path.resolve().parent.name}-{base}"
+
+
+def _described(source: Source) -> str:
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, Atoms):
+        return "<memory>"
+    words = ["<memory>" if isinstance(s, Atoms) else str(s) for s in source]
+    return ", ".join(words[:3]) + (f", ... ({len(words)} sources)" if len(words) > 3 else "")
+
+
+def _check_required(structures: list[Atoms], origins: list[tuple[str, int]], require: Sequence[str]) -> None:
+    for name in require:
+        if name not in LABEL_NAMES:
+            raise StructureError(f"{name!r} is not a label ({', '.join(LABEL_NAMES)})", field="require")
+        missing = [k for k, atoms in enumerate(structures) if not has_label(atoms, name)]
+        if missing:
+            first = missing[0]
+            raise StructureError(
+                f"required, but {len(missing)} of {len(structures)} structures have none "
+                f"(first: position {origins[first][1]}; keys there: {', '.join(available_keys(structures[first]))})",
+                file=origins[first][0],
+                structure=structures[first].info["structure_id"],
+                field=name,
+            )

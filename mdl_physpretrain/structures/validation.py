@@ -1,0 +1,160 @@
+"""Checking structures and labels before hours are spent on them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import complete_cell
+from scipy.spatial import cKDTree
+
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.identifiers import unique_ids
+from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, has_label, label_counts, structure_id
+
+__all__ = ["validate_structures"]
+
+
+def validate_structures(
+    structures: Sequence[Atoms],
+    *,
+    require: Sequence[str] = ("energy", "forces"),
+    partial: Literal["warn", "allow", "error"] = "warn",
+    min_distance: float = 0.01,
+) -> list[Atoms]:
+    """Check structures and their labels; return them as a list.
+
+    Parameters
+    ----------
+    structures
+        Structures without an identifier are given one (in place).
+    require
+        Labels without which the data is of no use: an error when *no*
+        structure has it.
+    partial
+        What to do when only some structures have a required label: "warn"
+        with the counts (they are masked in batches), "allow", or "error".
+    min_distance
+        Closest allowed distance in Å between two atoms, periodic images
+        included; closer ones lie on top of each other.
+
+    Raises
+    ------
+    StructureError
+        With the first problem and how many structures have one: no
+        structures, no atoms, NaN or infinite positions, cell or labels, a
+        label of a wrong shape, an unknown element, a periodic direction
+        without a cell vector, a cell without volume, atoms on top of each
+        other, a duplicate identifier, a missing label.
+    """
+    structures = list(structures)
+    if not structures:
+        raise StructureError("the dataset is empty: there is no structure in it")
+    for k, item in enumerate(structures):
+        if not isinstance(item, Atoms):
+            raise StructureError(f"expected ase.Atoms, found {type(item).__name__}", structure=k)
+    unique_ids(structures)
+    problems = [problem for atoms in structures if (problem := _problem(atoms, min_distance)) is not None]
+    if problems:
+        first = problems[0]
+        if problems[1:]:
+            names = ", ".join(str(p.structure) for p in problems[1:6]) + (", ..." if len(problems) > 6 else "")
+            counted = f"{len(problems) - 1} more of {len(structures)} structures have problems"
+            message = f"{first.message} (and {counted}: {names})"
+            first = StructureError(message, structure=first.structure, field=first.field)
+        raise first
+    _check_labels(structures, require, partial)
+    return structures
+
+
+def _check_labels(structures: list[Atoms], require: Sequence[str], partial: str) -> None:
+    counts = label_counts(structures)
+    for name in require:
+        if name not in LABEL_NAMES:
+            raise StructureError(f"{name!r} is not a label ({', '.join(LABEL_NAMES)})", field="require")
+        missing = len(structures) - counts[name]
+        if missing == 0:
+            continue
+        first = next(structure_id(atoms) for atoms in structures if not has_label(atoms, name))
+        if counts[name] == 0:
+            raise StructureError(
+                f"none of the {len(structures)} structures has this label (name it with {name}_key if it is called "
+                "otherwise)",
+                field=name,
+            )
+        message = f"{missing} of {len(structures)} structures have no {name} (first: {first})"
+        if partial == "error":
+            raise StructureError(message, field=name)
+        if partial == "warn":
+            warnings.warn(f"{message}; they do not count in that part of the loss", stacklevel=3)
+
+
+def _problem(atoms: Atoms, min_distance: float) -> StructureError | None:
+    """The first thing wrong with one structure, or None."""
+
+    def wrong(message: str, field: str) -> StructureError:
+        return StructureError(message, structure=structure_id(atoms), field=field)
+
+    if len(atoms) == 0:
+        return wrong("no atoms", "atomic_numbers")
+    unknown = atoms.numbers[(atoms.numbers < 1) | (atoms.numbers > 118)]
+    if unknown.size:
+        return wrong(f"unknown element: atomic number {unknown[0]}", "atomic_numbers")
+    if not np.isfinite(atoms.positions).all():
+        first = int(np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))[0])
+        return wrong(f"NaN or infinite value (atom {first})", "positions")
+    cell, pbc = atoms.cell.array, atoms.pbc
+    if not np.isfinite(cell).all():
+        return wrong("NaN or infinite value", "cell")
+    try:
+        get_labels(atoms)
+    except StructureError as error:
+        return error.at(structure=structure_id(atoms))
+    except (TypeError, ValueError) as error:
+        return wrong(f"a label is not numeric ({error})", "labels")
+    missing = np.flatnonzero(pbc & (np.linalg.norm(cell, axis=1) < 1e-8))
+    if missing.size:
+        axes = ", ".join("abc"[k] for k in missing)
+        return wrong(f"periodic along {axes} but without a cell vector there (set the cell, or pbc to False)", "cell")
+    full = complete_cell(cell)
+    areas = np.linalg.norm(np.cross(full[[1, 2, 0]], full[[2, 0, 1]]), axis=1)
+    thickness = abs(np.linalg.det(full)) / areas.clip(1e-12)
+    if np.any(thickness[pbc] <= 10 * min_distance):
+        return wrong("cell vectors are linearly dependent or the cell is flat (zero volume)", "cell")
+    pair = _coinciding(atoms.positions, full, pbc, thickness, min_distance)
+    if pair is not None:
+        message = f"atoms {pair[0]} and {pair[1]} lie on top of each other (closer than {min_distance} Å)"
+        return wrong(message, "positions")
+    return None
+
+
+def _coinciding(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, thickness: np.ndarray, distance: float
+) -> tuple[int, int] | None:
+    """A pair of atoms closer than ``distance``, periodic images included, or None.
+
+    A tree over the wrapped atoms and the few images just outside the faces: a
+    neighbour list of such a tiny cutoff would divide the cell into millions of boxes.
+    """
+    index = np.arange(len(positions))
+    points = positions
+    if pbc.any():
+        fractions = positions @ np.linalg.inv(cell)
+        fractions[:, pbc] -= np.floor(fractions[:, pbc])
+        for axis in np.flatnonzero(pbc):
+            margin = 1.001 * distance / thickness[axis]
+            inside, members = fractions, index
+            for near, shift in ((inside[:, axis] < margin, 1.0), (inside[:, axis] > 1 - margin, -1.0)):
+                image = inside[near]
+                image[:, axis] += shift
+                fractions = np.concatenate([fractions, image])
+                index = np.concatenate([index, members[near]])
+        points = fractions @ cell
+    pairs = cKDTree(points).query_pairs(distance, output_type="ndarray")
+    if not len(pairs):
+        return None
+    i, j = sorted(index[pairs[0]].tolist())
+    return i, j

@@ -1,0 +1,174 @@
+"""The whole method in one call: teacher, labels, pretraining, finetuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from pydantic import BaseModel
+
+from mdl_physpretrain.augmentation.filter import FilterResult
+from mdl_physpretrain.option_types import validated
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.recipe import Recipe, over_preset
+from mdl_physpretrain.structures import Split, write_structures
+from mdl_physpretrain.teacher.labelled_set import augmented_labels
+from mdl_physpretrain.teacher.source import obtain_teacher
+from mdl_physpretrain.training import stages
+
+__all__ = ["PretrainedPotential", "pretrain_and_finetune"]
+
+
+@dataclass(frozen=True)
+class PretrainedPotential:
+    """What :func:`pretrain_and_finetune` makes.
+
+    Attributes
+    ----------
+    potential
+        The finetuned network.
+    pretrained
+        The network before finetuning.
+    labelled
+        The structures it was pretrained on, with the teacher's labels.
+    teacher
+        The examined EAM, or whatever labelled.
+    filter
+        What the label filter kept and removed.
+    recipe
+        Every option.
+    """
+
+    potential: EnergyModel
+    pretrained: EnergyModel
+    labelled: list[Atoms]
+    teacher: Any
+    filter: FilterResult
+    recipe: Recipe
+
+
+def pretrain_and_finetune(
+    structures: Split | Sequence[Atoms],
+    *,
+    val: Sequence[Atoms] | None = None,
+    model: str = "cgcnn",
+    model_args: Mapping[str, Any] | None = None,
+    core: str | None = None,
+    preset: str = "default",
+    teacher: Any = None,
+    augment: Mapping[str, Any] | BaseModel | None = None,
+    pretrain: Mapping[str, Any] | BaseModel | None = None,
+    finetune: Mapping[str, Any] | BaseModel | None = None,
+    seed: int = 0,
+    split_seed: int = 0,
+    directory: str | Path | None = None,
+    device: str = "auto",
+    progress: bool = False,
+    **trainer: Any,
+) -> PretrainedPotential:
+    """The whole method: a teacher, its labels, a network pretrained on them and finetuned on the data.
+
+    The result is that of ``physpretrain run`` with the same data, options and seed.
+
+    Parameters
+    ----------
+    structures
+        Labelled training structures, or a split of
+        :func:`mdl_physpretrain.structures.split_structures` (of which the test
+        structures are not looked at).
+    val
+        Labelled; choose the best state of the teacher and of the finetuning.
+    model, model_args, core
+        The network, see :func:`mdl_physpretrain.training.new_network`.
+    preset
+        ``"paper"``: the paper's settings below those that are given.
+    teacher, augment, pretrain, finetune
+        Options, where they are not the defaults of
+        :class:`mdl_physpretrain.recipe.Recipe`. ``teacher`` may also be one
+        that exists: an EAM, any ASE calculator, or a function that makes one.
+    seed
+        Of the network.
+    split_seed
+        Of the choice of the structures that validate the pretraining
+        (``data.seed`` of a run).
+    directory
+        The teacher, the labelled structures and both trainings are written
+        there; after an interruption the same call goes on with the training that
+        was under way. Another call needs another folder.
+    device
+        Of the labelling.
+    progress
+        Show progress bars.
+    **trainer
+        ``accelerator``, ``devices`` and ``strategy`` of the trainings.
+
+    Raises
+    ------
+    ConfigError
+        If an option is unknown or out of range.
+    StructureError
+        If structures cannot be used.
+    TeacherRefused
+        If the teacher fails its examination and is not forced.
+    """
+    if isinstance(structures, Split):
+        val = structures.val if val is None else val
+        structures = structures.train
+    is_options = teacher is None or isinstance(teacher, Mapping | BaseModel)
+    sections = {
+        "teacher": teacher if is_options else None,
+        "augment": augment,
+        "backbone": {"name": model, "args": dict(model_args or {}), **({} if core is None else {"core": core})},
+        "pretrain": pretrain,
+        "finetune": finetune,
+    }
+    content = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in sections.items() if v is not None}
+    merged = over_preset({"preset": preset, **content})
+    recipe = validated(Recipe, {k: v for k, v in merged.items() if k != "md"})  # MD comes after
+    structures, val = list(structures), list(val or ()) or None
+    folder = None if directory is None else Path(directory)
+
+    if is_options:
+        teacher = obtain_teacher(structures, val, recipe.teacher, device=device, directory=folder, progress=progress)
+    elif isinstance(teacher, EnergyModel):
+        teacher = teacher.to(resolve_device(device))
+    journal = None if folder is None else folder / "labels.journal"
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    labels = augmented_labels(
+        structures, teacher, recipe.augment, force=recipe.teacher.force, resume=journal, progress=progress
+    )
+    labelled = labels.filtered.kept
+    if folder is not None and journal is not None:
+        write_structures(folder / "labelled.extxyz", labelled)
+        journal.unlink(missing_ok=True)
+
+    both: dict[str, Any] = {"seed": seed, "progress": progress, **trainer}
+    network = recipe.backbone
+    pretrained = stages.pretrain(
+        network.name,
+        labelled,
+        parents=structures,
+        model_args=network.args,
+        core=network.core,
+        split_seed=split_seed,
+        # another code, another energy scale
+        shift_energies=not isinstance(teacher, EnergyModel) and not recipe.augment.anchor,
+        directory=None if folder is None else folder / "pretrain",
+        **recipe.pretrain.model_dump(),
+        **both,
+    )
+    potential = stages.finetune(
+        pretrained,
+        structures,
+        val=val,
+        replay=labelled if recipe.finetune.replay_fraction > 0 else (),
+        directory=None if folder is None else folder / "finetune",
+        **recipe.finetune.model_dump(),
+        **both,
+    )
+    return PretrainedPotential(potential, pretrained, labelled, teacher, labels.filtered, recipe)

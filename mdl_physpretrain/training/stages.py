@@ -1,0 +1,148 @@
+"""Pretraining on the teacher's labels, finetuning on the reference's: training with the method's defaults and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from mdl_physpretrain.option_types import shows_options, validated
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.recipe import Finetune, Pretrain, Training
+from mdl_physpretrain.structures import split_by_parent
+from mdl_physpretrain.structures.randomness import derived_seed
+from mdl_physpretrain.training.network import is_name, new_network
+from mdl_physpretrain.training.train import train
+
+__all__ = ["finetune", "pretrain"]
+
+#: What :func:`train` takes besides the recipe's options.
+OF_TRAIN = {
+    "eam", "freeze_eam", "references", "model_args", "core", "shift_energies", "directory", "resume", "accelerator",
+    "devices", "strategy", "progress",
+}  # fmt: skip
+
+
+@shows_options(Pretrain)
+def pretrain(
+    model: str | Path | EnergyModel,
+    labelled: Sequence[Atoms],
+    *,
+    parents: Sequence[Atoms] | None = None,
+    model_args: dict[str, Any] | None = None,
+    core: str | None = None,
+    split_seed: int = 0,
+    seed: int = 0,
+    **options: Any,
+) -> EnergyModel:
+    """Train on the teacher's labels, as ``physpretrain run`` does.
+
+    Parameters
+    ----------
+    model
+        Registered name, native checkpoint, or a model.
+    labelled
+        Augmented structures with the teacher's labels. The children of some
+        parents (``val_fraction``) choose the best state.
+    parents
+        Reference structures that a new network is made from, like one without
+        pretraining of the same seed: reference energies, normalisation and the
+        reach of a core are then those of the data, not of compressed structures.
+    model_args, core
+        See :func:`mdl_physpretrain.training.new_network`.
+    split_seed
+        Of the choice of the validation structures.
+    seed
+        Of a run; that of the weights and of the order is derived from it.
+    **options
+        Of :class:`mdl_physpretrain.recipe.Pretrain`, and further ones of
+        :func:`mdl_physpretrain.training.train`.
+
+    Returns
+    -------
+    EnergyModel
+        In its best state.
+
+    Raises
+    ------
+    ConfigError
+        If an option is unknown or out of range.
+    StructureError
+        If there is nothing to learn from.
+    """
+    chosen, others = _divided(Pretrain, options)
+    kept, held = split_by_parent(labelled, chosen.val_fraction, split_seed)
+    seed = derived_seed(seed, "student")
+    if is_name(model) and parents is not None:
+        model = new_network(model, parents, model_args=model_args, core=core, seed=seed)
+        model_args = core = None
+    return train(
+        model, kept, val=held or None, model_args=model_args, core=core, seed=seed, **_of_training(chosen), **others
+    )
+
+
+@shows_options(Finetune)
+def finetune(
+    model: str | Path | EnergyModel,
+    structures: Sequence[Atoms],
+    *,
+    val: Sequence[Atoms] | None = None,
+    replay: Sequence[Atoms] = (),
+    seed: int = 0,
+    **options: Any,
+) -> EnergyModel:
+    """Train on the reference labels, from a pretrained network or afresh, as ``physpretrain run`` does.
+
+    Parameters
+    ----------
+    model
+        A pretrained network or its checkpoint, whose reference energies are
+        fitted to the labels first (``shift_energies``); or a registered name,
+        for a network without pretraining.
+    structures, val
+        With reference labels.
+    replay
+        The labelled structures of the pretraining; ``replay_fraction`` of an
+        epoch are some of these.
+    seed
+        Of a run; that of the weights and of the order is derived from it.
+    **options
+        Of :class:`mdl_physpretrain.recipe.Finetune`, and further ones of
+        :func:`mdl_physpretrain.training.train`.
+
+    Returns
+    -------
+    EnergyModel
+        In its best state.
+
+    Raises
+    ------
+    ConfigError
+        If an option is unknown or out of range.
+    StructureError
+        If there is nothing to learn from.
+    """
+    chosen, others = _divided(Finetune, options)
+    return train(
+        model,
+        structures,
+        val=val,
+        replay=replay,
+        replay_fraction=chosen.replay_fraction,
+        shift_energies=chosen.shift_energies,
+        seed=derived_seed(seed, "student" if is_name(model) else "finetune"),
+        **_of_training(chosen),
+        **others,
+    )
+
+
+def _divided(section: type[Any], options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The options of a section, and those that are further ones of :func:`train`."""
+    others = {k: v for k, v in options.items() if k in OF_TRAIN and k not in section.model_fields}
+    return validated(section, {k: v for k, v in options.items() if k not in others}), others
+
+
+def _of_training(options: Training) -> dict[str, Any]:
+    return options.model_dump(include=set(Training.model_fields))

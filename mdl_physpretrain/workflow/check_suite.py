@@ -1,0 +1,194 @@
+"""Judging potentials that are given: what is asked of them, and on which structures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from mdl_physpretrain.dynamics.settings import MDSettings
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.executors.transfer import SentPotential, receive
+from mdl_physpretrain.probes.base import Probe, Subject
+from mdl_physpretrain.probes.registry import probe_classes
+from mdl_physpretrain.workflow.suite import Cell, Suite
+
+__all__ = ["MD", "CheckPlan", "CheckSettings", "CheckSuite", "probe_names"]
+
+MD = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine", "trajectory_interval")
+CONDITIONS = ("ensemble", "temperature", "timestep", "steps")
+
+
+def probe_names() -> tuple[str, ...]:
+    """Probes that a check can ask or skip, beside the simulation itself."""
+    return tuple(name for name, cls in probe_classes().items() if name != "md" and "eam" not in cls.needs)
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """What is asked of every potential.
+
+    Attributes
+    ----------
+    seeds
+        Of velocities and noise: one simulation of every structure for each.
+    ensemble, temperature, timestep, steps, friction, pressure, engine
+        Of the simulation, see :func:`mdl_physpretrain.dynamics.simulate`.
+    trajectory_interval
+        Steps between two frames on disk; ``None``: no trajectories, and none
+        of the probes that are asked of them.
+    nve_structures, nve_steps
+        How many structures (the first ones) are simulated without thermostat,
+        and for how long, to see whether energy is conserved.
+    compressed
+        How many structures (the first ones) are compressed.
+    r_max
+        Of the RDFs, Å.
+    probe
+        Further options of probes by name, see :attr:`Probe.Options`.
+    skip
+        Names of probes that are not asked.
+
+    Raises
+    ------
+    ConfigError
+        If an option is out of range.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    ensemble: str = "nvt"
+    temperature: float = 300.0
+    timestep: float = 1.0
+    steps: int = 1000
+    friction: float = 0.01
+    pressure: float = 0.0
+    engine: str = "auto"
+    trajectory_interval: int | None = 10
+    nve_structures: int = 3
+    nve_steps: int = 1000
+    compressed: int = 8
+    r_max: float = 6.0
+    probe: Mapping[str, Any] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds must be different numbers, at least one, not {list(self.seeds)}")
+        for seed in self.seeds:
+            MDSettings(self.ensemble, self.temperature, self.timestep, self.steps, self.friction, self.pressure,
+                       seed=seed)  # fmt: skip
+        for name, least in (("nve_structures", 1), ("nve_steps", 20), ("compressed", 1), ("trajectory_interval", 1)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise ConfigError(f"{name} must be an integer of at least {least}, not {value!r}")
+        if not self.r_max > 0:
+            raise ConfigError(f"r_max must be positive (Å), not {self.r_max}")
+        for name in self.skip:
+            if name not in probe_names():
+                raise ConfigError(f"skip must be among {', '.join(probe_names())}, not {name!r}")
+        options = {key for cls in probe_classes().values() for key in cls.Options.model_fields}
+        for name in self.probe:
+            if name not in options:
+                raise ConfigError(f"no probe has an option {name!r}; there are {', '.join(sorted(options))}")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of all probes."""
+        return {"n_compressed": self.compressed, "r_max": self.r_max, **self.probe}
+
+    def asks(self, probe: str) -> bool:
+        """Whether a probe is wanted."""
+        frames = probe_classes()[probe].asked_of == "frames"
+        return probe not in self.skip and not (frames and self.trajectory_interval is None)
+
+    def simulation(self, label: str) -> dict[str, Any]:
+        """Keyword arguments of ``simulate``, but for seed and files."""
+        options = {key: getattr(self, key) for key in MD if key != "trajectory_interval"}
+        if label:
+            options |= {"ensemble": "nve", "steps": self.nve_steps, "trace_interval": max(1, self.nve_steps // 100)}
+        return options
+
+    @property
+    def nve_label(self) -> str:
+        """Label of the NVE simulation's files."""
+        return f"nve-{self.temperature:g}K"
+
+
+@dataclass(frozen=True)
+class CheckPlan:
+    """What a check is about: potentials by name, structures, reference trajectories by structure, settings."""
+
+    potentials: Mapping[str, Any]
+    structures: Sequence[Atoms]
+    references: Mapping[str, Sequence[Atoms]]
+    settings: CheckSettings
+
+
+class CheckSuite(Suite):
+    """See :class:`Suite`; ``config`` is a :class:`CheckPlan`."""
+
+    config: CheckPlan
+    front = ("arm", "seed")
+    flags_failures = False
+
+    def __init__(self, config: CheckPlan, folder: Path) -> None:
+        super().__init__(config, folder)
+        self.settings = config.settings
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self.settings.options
+
+    def asks(self, probe: Probe) -> bool:
+        return "eam" not in probe.needs and self.settings.asks(probe.name)
+
+    def cells(self, probe: Probe) -> list[Cell]:
+        """Every potential with its seeds; the simulation without thermostat comes first."""
+        seeds, nve = self.settings.seeds, self.settings.nve_label
+        cells: list[Cell] = [("", seed, "") for seed in seeds]
+        if probe.asked_of == "potential":
+            cells = [("", 0, "")]
+        elif "nve" in probe.needs:
+            cells = [("", seeds[0], nve)]
+        elif probe.asked_of == "simulation" and self.settings.asks("nve"):
+            cells = [("", seeds[0], nve), *cells]
+        return [(name, seed, label) for name in self.config.potentials for _, seed, label in cells]
+
+    def subject(self, arm: str, seed: int) -> Subject:
+        structures = self.config.structures
+        elements = sorted({s for a in structures for s in a.symbols})
+        return Subject(self.potential(arm, seed), arm, {"test": structures}, elements)
+
+    def potential(self, arm: str, seed: int) -> Any:
+        potential = self.config.potentials[arm]
+        return receive(potential) if isinstance(potential, SentPotential) else potential
+
+    def starts(self, label: str = "") -> list[Atoms]:
+        return list(self.config.structures[: self.settings.nve_structures] if label else self.config.structures)
+
+    def simulation(self, arm: str, seed: int, label: str) -> dict[str, Any]:
+        options = {"seed": seed, **self.settings.simulation(label)}
+        if self.settings.trajectory_interval is not None and not label:
+            frames = self.frames_folder(arm, seed)
+            options |= {"trajectory_dir": frames, "trajectory_interval": self.settings.trajectory_interval}
+        return options
+
+    def conditions(self, label: str) -> dict[str, Any]:
+        options = self.settings.simulation(label)
+        return {key: options[key] for key in CONDITIONS} | {"label": label or None}
+
+    @property
+    def has_references(self) -> bool:
+        return bool(self.config.references)
+
+    def references(self) -> dict[str, list[Atoms]]:
+        return {name: list(frames) for name, frames in self.config.references.items()}
+
+    def table_file(self, probe: Probe, kind: str, cell: Cell) -> str:
+        arm, seed, _ = cell
+        return f"seed-{seed}/evaluate/{arm}.{kind}.csv" if probe.asked_of == "frames" else super().table_file(
+            probe, kind, cell
+        )  # fmt: skip

@@ -1,0 +1,111 @@
+"""Judging the trained potentials of a run: their data, simulations and options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from ase import Atoms
+
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.checkpoint import load_model
+from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.probes.base import Probe, Subject
+from mdl_physpretrain.probes.references import read_references
+from mdl_physpretrain.stability.limits import Limits
+from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.structures.randomness import derived_seed
+from mdl_physpretrain.workflow.data import random_subset, read_part
+from mdl_physpretrain.workflow.layout import TEACHER, arm_folder
+from mdl_physpretrain.workflow.suite import Cell, Suite
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.workflow.config import RunConfig
+
+__all__ = ["RunSuite"]
+
+CONDITIONS = ("ensemble", "temperature", "timestep", "steps")
+
+
+class RunSuite(Suite):
+    """See :class:`Suite`; ``config`` is a :class:`RunConfig`."""
+
+    config: RunConfig
+    front = ("seed", "arm")
+    flags_failures = True
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return dict(self.config.md) | dict(self.config.probe)
+
+    def asks(self, probe: Probe) -> bool:
+        if probe.asked_of == "frames":
+            return self.config.md.trajectory_interval is not None
+        if probe.asked_of == "simulation":
+            return any(probe.wanted(frozenset({c.ensemble})) for c in self.config.md.conditions().values())
+        return probe.wanted(frozenset({"labels"} | ({"eam"} if self.config.uses_eam else set())))
+
+    def cells(self, probe: Probe) -> list[Cell]:
+        labels = [""]
+        if probe.asked_of == "simulation":
+            conditions = self.config.md.conditions()
+            labels = [label for label, md in conditions.items() if probe.wanted(frozenset({md.ensemble}))]
+        return [(arm, seed, label) for seed in self.config.seeds for arm in self.config.arms for label in labels]
+
+    def subject(self, arm: str, seed: int) -> Subject:
+        model = self.potential(arm, seed)
+        splits = {name: read_part(self.folder, name) for name in ("test", "val", "train")}
+        eam = load_model(self.folder / TEACHER, expect="eam").to(model.device) if self.config.uses_eam else None
+        return Subject(
+            model,
+            f"{arm}, seed {seed}",
+            splits,
+            elements=sorted({s for a in splits["train"] for s in a.symbols}),
+            choose=lambda structures, n: random_subset(structures, n, self.config.data.seed),
+            eam=eam,
+            flag_failures=True,
+            decimals=6,
+        )
+
+    def potential(self, arm: str, seed: int) -> EnergyModel:
+        return load_model(self.folder / arm_folder(seed, arm) / "best.pt").to(resolve_device(self.config.device))
+
+    def starts(self, label: str = "") -> list[Atoms]:
+        """The same for all seeds and arms."""
+        md = self.config.md
+        structures: list[Atoms] = []
+        for source in md.source:
+            is_part = source in ("train", "val", "test")
+            structures += read_part(self.folder, source) if is_part else read_structures(source)
+        if md.max_atoms is not None:
+            structures = [a for a in structures if len(a) <= md.max_atoms]
+        if not structures:
+            raise ConfigError(
+                f"md.source: there are no structures in {', '.join(md.source)}"
+                + (f" with at most {md.max_atoms} atoms" if md.max_atoms else "")
+            )
+        return random_subset(structures, md.conditions()[label].n_structures, self.config.data.seed)
+
+    def simulation(self, arm: str, seed: int, label: str) -> dict[str, Any]:
+        md = self.config.md.conditions()[label]
+        return {"seed": derived_seed(seed, "md"), **md.simulation(self.frames_folder(arm, seed, label))}
+
+    def conditions(self, label: str) -> dict[str, Any]:
+        md = self.config.md.conditions()[label]
+        return {name: getattr(md, name) for name in CONDITIONS}
+
+    def limits(self, label: str) -> Limits:
+        return Limits(variant=self.config.md.conditions()[label].lindemann_variant)
+
+    @property
+    def has_references(self) -> bool:
+        return self.config.md.reference is not None
+
+    def references(self) -> dict[str, list[Atoms]]:
+        return read_references(self.config.md.reference, self.starts()) if self.config.md.reference is not None else {}
+
+    def with_names(self, table: pd.DataFrame, probe: Probe, cell: Cell) -> pd.DataFrame:
+        """Tables of simulations get the columns when they are joined."""
+        return super().with_names(table, probe, cell) if probe.asked_of == "potential" else table

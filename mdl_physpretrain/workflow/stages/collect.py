@@ -1,0 +1,57 @@
+"""The tables of all seeds and potentials together, in the folder itself."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.probes.base import Probe
+from mdl_physpretrain.probes.registry import probe_classes
+from mdl_physpretrain.probes.tables import joined, read_table
+from mdl_physpretrain.workflow.suite import Cell, Suite, SuiteMaker
+
+__all__ = ["collect", "collected_kinds", "joint_table"]
+
+
+def collect(config: Any, folder: Path, show: bool, *, suite: SuiteMaker, asked_of: Collection[str]) -> list[str]:
+    """``efs.csv``, ``physicality.csv`` ... of all seeds and arms; those of a run with other options are removed."""
+    judge = suite(config, folder)
+    kinds = collected_kinds(judge, asked_of)
+    for name, cls in probe_classes().items():
+        if cls.asked_of in asked_of:
+            for kind in set(cls.files) - set(kinds):
+                (folder / f"{kind}.csv").unlink(missing_ok=True)
+            for kind in (kind for kind in cls.files if kind in kinds):
+                probe = judge.probe(name)
+                write_atomic(folder / f"{kind}.csv", joined(joint_table(judge, probe, kind, judge.cells(probe))))
+    return [f"{kind}.csv" for kind in kinds]
+
+
+def collected_kinds(judge: Suite, asked_of: Collection[str]) -> list[str]:
+    """Kinds of tables of the probes that are asked."""
+    probes = [judge.probe(name) for name, cls in probe_classes().items() if cls.asked_of in asked_of]
+    return [kind for p in probes if judge.asks(p) for kind in p.kinds(references=judge.has_references)]
+
+
+def joint_table(judge: Suite, probe: Probe, kind: str, cells: Collection[Cell]) -> list[pd.DataFrame]:
+    """Tables of a kind of several potentials, with what says whose they are."""
+    tables = []
+    for cell in cells:
+        table = read_table(judge.folder / judge.table_file(probe, kind, cell))
+        arm, seed, label = cell
+        if "arm" not in table:
+            table = table.assign(seed=seed, arm=arm)
+        tables.append(table.assign(**judge.conditions(label)) if kind == "physicality" else table)
+    if judge.has_references:
+        try:
+            reference = probe.reference_tables(judge.references())
+            tables += [reference[kind]] if kind in reference else []
+        except (ConfigError, StructureError) as error:
+            warnings.warn(f"reference trajectories: no {probe.name}: {error}", stacklevel=2)
+    return tables

@@ -1,0 +1,59 @@
+"""Stage augment: augment the training structures, label them, keep those fit for training."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mdl_physpretrain.augmentation import pair_min_distances
+from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.potentials import load_model
+from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.structures import write_structures
+from mdl_physpretrain.teacher.engines import refuse_failed
+from mdl_physpretrain.teacher.labelled_set import augmented_labels
+from mdl_physpretrain.teacher.source import calculator_factory
+from mdl_physpretrain.workflow.data import read_part, without_nan
+from mdl_physpretrain.workflow.layout import JOURNAL, TEACHER
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.workflow.config import RunConfig
+
+__all__ = ["label_augmented"]
+
+
+def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
+    """Augment the training structures, label them, and keep those fit for training."""
+    options, train = config.augment, read_part(folder, "train")
+    if config.teacher.calculator is not None:
+        teacher: Any = calculator_factory(config.teacher)
+    else:
+        teacher = load_model(folder / TEACHER).to(resolve_device(config.device))
+        refuse_failed(teacher, config.teacher.force, "teacher")
+    augmented, labelled, result = augmented_labels(
+        train, teacher, options, force=config.teacher.force, resume=folder / JOURNAL, progress=show
+    )
+
+    out = folder / "augment"
+    facts = result.to_dict()
+    failed = [{"structure_id": f.structure_id, "reason": f.reason} for f in labelled.failures]
+    facts |= {"n_before": len(augmented), "n_failed_to_label": len(failed), "failed_to_label": failed}
+    facts["skipped_parents"] = augmented.skipped
+    if len(result.kept) < len(augmented) / 2:
+        most = max(result.counts, key=lambda reason: result.counts[reason])
+        warnings.warn(
+            f"the label filter kept only {len(result.kept)} of {len(augmented)} augmented structures "
+            f"(most fell to {most}); "
+            "smaller augment.pull and perturb, augment.min_distance_factor or a wider limit keep more",
+            stacklevel=2,
+        )
+    write_structures(out / "labelled.extxyz", result.kept)
+    write_atomic(out / "filter.json", json.dumps(without_nan(facts), indent=1))
+    distances = [pair_min_distances(s).assign(set=name) for s, name in ((train, "original"), (augmented, "augmented"))]
+    write_atomic(out / "min_distances.csv", pd.concat(distances)[["set", "pair", "distance"]].to_csv(index=False))
+    (folder / JOURNAL).unlink(missing_ok=True)
+    return ["augment/labelled.extxyz", "augment/filter.json", "augment/min_distances.csv"]

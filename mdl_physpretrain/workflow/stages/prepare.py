@@ -1,0 +1,113 @@
+"""Stage prepare: read the structures, check and split them, and say what they are."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ase import Atoms
+
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.potentials.errors import trivial_errors
+from mdl_physpretrain.structures import (
+    label_counts,
+    read_structures,
+    reference_energies,
+    split_structures,
+    validate_structures,
+    write_structures,
+)
+from mdl_physpretrain.workflow.data import random_subset, without_nan
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.workflow.config import Data, RunConfig
+
+__all__ = ["prepare"]
+
+PARTS = ("train", "val", "test")
+
+
+def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
+    """Write ``data/{train,val,test}.extxyz`` and ``data/summary.json``."""
+    data = config.data
+    parts = _read(data)
+    split = partial(split_structures, usage=data.usage, seed=data.seed, stratify=data.stratify)
+    missing = [name for name in ("val", "test") if name not in parts]
+    shares = [data.fractions[0], *(data.fractions[k] if n in missing else 0.0 for k, n in ((1, "val"), (2, "test")))]
+    cut = split(parts["train"], fractions=[s / sum(shares) for s in shares])
+    parts["train"] = cut.train
+    parts.update({name: getattr(cut, name) for name in missing})
+    for name in PARTS:
+        limit = getattr(data, f"n_{name}")
+        if limit is not None:
+            parts[name] = random_subset(parts[name], limit, data.seed)
+    validate_structures(parts["train"], require=("energy",))
+    _warn_of_shared_ids(parts)
+
+    outputs = []
+    for name in PARTS:
+        path = folder / "data" / f"{name}.extxyz"
+        path.unlink(missing_ok=True)
+        if parts[name]:
+            write_structures(path, parts[name])
+            outputs.append(f"data/{name}.extxyz")
+    judged = parts["test"] or parts["val"] or parts["train"]
+    summary = _summary(config, parts)
+    summary["trivial"] = trivial_errors(judged, reference_energies(parts["train"]))
+    write_atomic(folder / "data" / "summary.json", json.dumps(without_nan(summary), indent=1))
+    return [*outputs, "data/summary.json"]
+
+
+def _read(data: Data) -> dict[str, list[Atoms]]:
+    keys: dict[str, Any] = {"energy_key": data.energy_key, "forces_key": data.forces_key, "stress_key": data.stress_key}
+    parts = {}
+    for name in PARTS:
+        source = (data.source or data.train) if name == "train" else getattr(data, name)
+        if source is None:
+            continue
+        structures = read_structures(source, duplicates=data.duplicates, **keys)
+        if data.elements is not None:
+            structures = [a for a in structures if set(a.symbols) <= set(data.elements)]
+            if not structures:
+                wanted = ", ".join(data.elements)
+                raise StructureError(f"no structure is made of {wanted} alone", field="data.elements")
+        if data.max_atoms is not None:
+            structures = [a for a in structures if len(a) <= data.max_atoms]
+            if not structures:
+                raise StructureError(f"no structure has at most {data.max_atoms} atoms", field="data.max_atoms")
+        if name == "train":
+            structures = random_subset(structures, data.max_structures, data.seed)
+        parts[name] = validate_structures(structures, require=("energy",))
+    return parts
+
+
+def _warn_of_shared_ids(parts: dict[str, list[Atoms]]) -> None:
+    known = {a.info["structure_id"] for a in parts["train"]}
+    for name in ("val", "test"):
+        shared = [a.info["structure_id"] for a in parts[name] if a.info["structure_id"] in known]
+        if shared:
+            warnings.warn(
+                f"{len(shared)} structures of {name} have the id of a training structure (first: {shared[0]}): "
+                "if they are the same, the errors are not those of unseen data",
+                stacklevel=2,
+            )
+
+
+def _summary(config: RunConfig, parts: dict[str, list[Atoms]]) -> dict[str, Any]:
+    everything = [a for part in parts.values() for a in part]
+    sizes = [len(a) for a in everything]
+    sources = sorted({str(a.info["label_source"]) for a in everything if "label_source" in a.info})
+    given = config.data.source or config.data.train or []
+    return {
+        **{f"n_{name}": len(part) for name, part in parts.items()},
+        "usage": config.data.usage,
+        "elements": sorted({s for a in everything for s in a.get_chemical_symbols()}),
+        "n_atoms": {"min": min(sizes), "mean": sum(sizes) / len(sizes), "max": max(sizes)},
+        "source": ", ".join(Path(s).name for s in given),
+        "label_note": "; ".join(sources) or None,
+        "labels": {name: label_counts(part) for name, part in parts.items() if part},
+    }

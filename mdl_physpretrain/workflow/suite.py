@@ -1,0 +1,135 @@
+"""What the probes of a run or a check need to know: potentials, structures, simulations, options."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+from ase import Atoms
+
+from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.probes.base import Probe, Subject
+from mdl_physpretrain.probes.registry import make_probe, probe_classes
+from mdl_physpretrain.stability.limits import Limits
+from mdl_physpretrain.workflow.layout import md_file
+
+__all__ = ["Cell", "Suite", "SuiteMaker"]
+
+Cell = tuple[str, int, str]  # arm, seed, label of the simulation
+
+
+class Suite(ABC):
+    """Base of the two: :class:`~mdl_physpretrain.workflow.run_suite.RunSuite` judges the trained potentials of a run,
+    :class:`~mdl_physpretrain.workflow.check_suite.CheckSuite` those that are given.
+
+    Parameters
+    ----------
+    config
+        What is asked.
+    folder
+        Of the run or check.
+    """  # noqa: D205
+
+    #: Columns in front of a probe's table.
+    front: ClassVar[tuple[str, str]]
+    #: Whether a potential that fails at something is told in the tables (else the exception goes on).
+    flags_failures: ClassVar[bool]
+
+    def __init__(self, config: Any, folder: Path) -> None:
+        self.config, self.folder = config, folder
+
+    @property
+    @abstractmethod
+    def options(self) -> Mapping[str, Any]:
+        """Of the probes."""
+
+    @abstractmethod
+    def asks(self, probe: Probe) -> bool:
+        """Whether a probe is wanted at all."""
+
+    @abstractmethod
+    def cells(self, probe: Probe) -> list[Cell]:
+        """Everything that a probe is asked of, in the order of its joint table."""
+
+    @abstractmethod
+    def subject(self, arm: str, seed: int) -> Subject:
+        """A potential, for the probes that need nothing else."""
+
+    @abstractmethod
+    def potential(self, arm: str, seed: int) -> Any:
+        """The potential of an arm and seed."""
+
+    @abstractmethod
+    def starts(self, label: str = "") -> list[Atoms]:
+        """Structures that a simulation begins with."""
+
+    @abstractmethod
+    def simulation(self, arm: str, seed: int, label: str) -> dict[str, Any]:
+        """Keyword arguments of ``simulate``."""
+
+    @abstractmethod
+    def conditions(self, label: str) -> dict[str, Any]:
+        """Columns of ``physicality.csv`` that say what was simulated."""
+
+    @abstractmethod
+    def references(self) -> dict[str, list[Atoms]]:
+        """Reference trajectories; empty: there are none."""
+
+    @property
+    @abstractmethod
+    def has_references(self) -> bool:
+        """Whether reference trajectories are compared with."""
+
+    def limits(self, label: str) -> Limits:
+        """Of what is physical."""
+        return Limits()
+
+    def probes(self, asked_of: str, *given: str) -> list[Probe]:
+        """The probes of a kind that are wanted and can be asked.
+
+        Parameters
+        ----------
+        asked_of
+            See :class:`Probe`.
+        *given
+            What there is for them.
+        """
+        made = [self.probe(name) for name, cls in probe_classes().items() if cls.asked_of == asked_of]
+        return [probe for probe in made if self.asks(probe) and probe.wanted(frozenset(given))]
+
+    def probe(self, name: str) -> Probe:
+        """A probe with its options."""
+        return make_probe(name, self.options)
+
+    def frames_folder(self, arm: str, seed: int, label: str = "") -> Path:
+        """Folder of a simulation's trajectories."""
+        return self.folder / f"{md_file(seed, arm, label)}.trajectories"
+
+    def table_file(self, probe: Probe, kind: str, cell: Cell) -> str:
+        """Where a table of one potential is."""
+        arm, seed, label = cell
+        if probe.asked_of == "potential":
+            return f"seed-{seed}/evaluate/{arm}.{kind}.csv"
+        return f"{md_file(seed, arm, label)}{'' if kind == 'physicality' else f'.{kind}'}.csv"
+
+    def with_names(self, table: pd.DataFrame, probe: Probe, cell: Cell) -> pd.DataFrame:
+        """A table with the potential and the seed in front."""
+        names = dict(zip(("arm", "seed"), cell[:2], strict=True))
+        for place, column in enumerate(self.front):
+            table.insert(place, column, names[column])
+        return table
+
+    def write(self, probe: Probe, tables: Mapping[str, pd.DataFrame], cell: Cell) -> list[str]:
+        """Write the tables of one potential; the names of the files."""
+        outputs = []
+        for kind, table in tables.items():
+            outputs.append(self.table_file(probe, kind, cell))
+            named = table if kind == "physicality" else self.with_names(table, probe, cell)
+            write_atomic(self.folder / outputs[-1], named.to_csv(index=False))
+        return outputs
+
+
+SuiteMaker = Callable[[Any, Path], Suite]

@@ -1,0 +1,141 @@
+"""One set of defaults: functions, commands, YAML files and both plugins have those of the recipe."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import typer
+
+import mdl_physpretrain as pp
+from mdl_physpretrain import recipe
+from mdl_physpretrain.augmentation import augment_iter, filter_labels
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.options import _value
+from mdl_physpretrain.cli.steps import LABELLED
+from mdl_physpretrain.dynamics.settings import MDSettings
+from mdl_physpretrain.option_types import Section, validated
+from mdl_physpretrain.workflow.config import RunConfig
+
+FITTED = tuple(recipe.EAMFit.model_fields)
+AUGMENTED = tuple(recipe.Perturbation.model_fields)
+LIMITS = ("max_force", "max_energy_per_atom", "max_stress", "min_distance", "filter_distance_factor")
+SIMULATED = (
+    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",
+    "trace_interval", "skin", "stop_on",
+)  # fmt: skip
+RENAMED = {"filter_distance_factor": "min_distance_factor"}  # of `filter_labels`, which has but one
+FUNCTIONS: list[tuple[Callable[..., Any], type[Section], tuple[str, ...]]] = [
+    (pp.fit_eam, recipe.Teacher, FITTED),
+    (pp.augment, recipe.Augment, AUGMENTED),
+    (augment_iter, recipe.Augment, AUGMENTED),
+    (pp.label, recipe.Augment, ("batch_size",)),
+    (pp.label, recipe.Teacher, ("force",)),
+    (filter_labels, recipe.Augment, LIMITS),
+    (pp.train, recipe.Training, tuple(recipe.Training.model_fields)),
+    (pp.train, recipe.Finetune, ("replay_fraction",)),
+    (pp.pretrain, recipe.Pretrain, tuple(recipe.Pretrain.model_fields)),
+    (pp.finetune, recipe.Finetune, tuple(recipe.Finetune.model_fields)),
+    (pp.simulate, recipe.MolecularDynamics, SIMULATED),
+    (MDSettings, recipe.MolecularDynamics, tuple(n for n in SIMULATED if n not in ("engine", "skin"))),
+]
+CHECKED = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine")
+#: Fields of a section that a command has as options, and those that it has in other words.
+COMMANDS: list[tuple[str, type[Section], tuple[str, ...]]] = [
+    ("fit-eam", recipe.Teacher, FITTED),
+    ("label", recipe.Teacher, ("force",)),
+    ("augment", recipe.Augment, AUGMENTED),
+    ("label", recipe.Augment, tuple(LABELLED)),
+    ("train", recipe.Training, tuple(recipe.Training.model_fields)),
+    ("train", recipe.Finetune, ("replay_fraction",)),
+    ("pretrain", recipe.Pretrain, tuple(recipe.Pretrain.model_fields)),
+    ("finetune", recipe.Finetune, tuple(recipe.Finetune.model_fields)),
+    ("md", recipe.MolecularDynamics, CHECKED),
+    ("check", recipe.MolecularDynamics, CHECKED),
+]
+OTHER_WORDS = {
+    recipe.Teacher: {"checkpoint", "calculator", "calculator_args"},  # label --teacher and --arg
+    recipe.MolecularDynamics: set(recipe.MolecularDynamics.model_fields) - set(CHECKED),
+}
+
+
+def plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize(("function", "section", "names"), FUNCTIONS, ids=lambda p: getattr(p, "__name__", ""))
+def test_functions(function: Callable[..., Any], section: type[Section], names: tuple[str, ...]) -> None:
+    parameters = inspect.signature(function).parameters
+    for name in names:
+        its_name = RENAMED.get(name, name) if function is filter_labels else name
+        assert plain(parameters[its_name].default) == plain(section.model_fields[name].default), name
+
+
+@pytest.mark.parametrize(("command", "section", "names"), COMMANDS, ids=lambda p: str(getattr(p, "__name__", p))[:20])
+def test_commands(command: str, section: type[Section], names: tuple[str, ...]) -> None:
+    parameters = {p.name: p for p in typer.main.get_command(app).commands[command].params}  # type: ignore[attr-defined]
+    for name in names:
+        assert name in parameters, f"{command} has no option for {name}"
+        default, field = parameters[name].default, section.model_fields[name]
+        if isinstance(default, str) and field.annotation is not str:
+            default = _value(default)
+        values = {name: default}
+        assert getattr(validated(section, values), name) == getattr(section(), name), name
+
+
+@pytest.mark.parametrize("section", [s for _, s, _ in COMMANDS])
+def test_every_option_of_the_recipe_has_one_on_the_command_line(section: type[Section]) -> None:
+    there = {name for _, of, names in COMMANDS if issubclass(section, of) for name in names}
+    assert there | OTHER_WORDS.get(section, set()) >= set(section.model_fields)
+
+
+def test_yaml_files() -> None:
+    config = RunConfig.model_validate({"data": {"source": "demo"}})
+    whole = recipe.Recipe()
+    for name in recipe.Recipe.model_fields:
+        assert getattr(config, name) == getattr(whole, name), name
+    for name, value in recipe.MolecularDynamics():
+        assert getattr(config.md, name) == value, name
+
+
+def test_the_papers_preset_has_options_that_exist() -> None:
+    paper = dict(recipe.PRESETS["paper"])
+    md = paper.pop("md")
+    assert validated(recipe.MolecularDynamics, md).steps == 5000
+    assert validated(recipe.Recipe, paper).augment.pairs == "closest"
+
+
+def test_matdeeplearn() -> None:
+    from mdl_physpretrain.hosts.matdeeplearn.settings import Settings, read_settings
+
+    settings, default = Settings(), recipe.Recipe()
+    assert settings.augment == default.augment
+    for name, value in default.teacher:
+        assert getattr(settings.teacher, name) == value, name
+    assert (settings.epochs, settings.force_scale) == (default.pretrain.epochs, default.pretrain.force_scale)
+    assert settings.val_fraction == default.pretrain.val_fraction
+    assert settings.replay_fraction == default.finetune.replay_fraction
+    paper = read_settings({"physpretrain": {"preset": "paper"}})
+    expected = validated(recipe.Recipe, {k: v for k, v in recipe.PRESETS["paper"].items() if k != "md"})
+    assert paper.augment == expected.augment
+    assert (paper.epochs, paper.force_scale) == (expected.pretrain.epochs, expected.pretrain.force_scale)
+    assert paper.replay_fraction == expected.finetune.replay_fraction
+    for name, value in expected.teacher:
+        assert getattr(paper.teacher, name) == value, name
+
+
+def test_mattertune() -> None:
+    pytest.importorskip("mattertune", reason="MatterTune is not installed here")
+    importlib.import_module("mdl_physpretrain.hosts.mattertune.plugin")
+    data = importlib.import_module("mdl_physpretrain.hosts.mattertune.data")
+    order = importlib.import_module("mdl_physpretrain.hosts.mattertune.recipe_order")
+    sam = importlib.import_module("mdl_physpretrain.hosts.mattertune.recipe_sam")
+    default, fields = recipe.Recipe(), data.EAMLabelledDatasetConfig.model_fields
+    assert fields["teacher"].get_default(call_default_factory=True) == default.teacher
+    assert fields["augment"].get_default(call_default_factory=True) == default.augment
+    assert fields["validation_share"].default == default.pretrain.val_fraction
+    assert order.ReplayRecipeConfig.model_fields["fraction"].default == default.finetune.replay_fraction
+    assert sam.SAMRecipeConfig.model_fields["rho"].default == default.finetune.rho
