@@ -10,8 +10,9 @@ from ase.units import kB
 
 from mdl_physpretrain.augmentation.children import displaced_child
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.structures.identifiers import require_unique_ids
 from mdl_physpretrain.structures.labels import get_labels
-from mdl_physpretrain.structures.randomness import require_unique_ids, structure_rng
+from mdl_physpretrain.structures.randomness import structure_rng
 
 __all__ = ["disorder", "thermal_amplitudes"]
 

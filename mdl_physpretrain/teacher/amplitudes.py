@@ -8,7 +8,7 @@ from ase import Atoms
 
 from mdl_physpretrain.augmentation.thermal import disorder, thermal_amplitudes
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.structures.randomness import require_unique_ids
+from mdl_physpretrain.structures.identifiers import require_unique_ids
 from mdl_physpretrain.teacher.engines import Teacher
 from mdl_physpretrain.teacher.label import label
 

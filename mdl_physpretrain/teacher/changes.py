@@ -17,8 +17,8 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.batch import complete_cell
+from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import Labels, get_labels
-from mdl_physpretrain.structures.randomness import stable_id
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
 
 __all__ = ["FramePair", "Skill", "change_skill", "frame_pairs"]
