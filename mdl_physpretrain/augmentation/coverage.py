@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -214,8 +215,13 @@ def cover(
                 moved = _moved_pair(parent, chosen, target, rng, slack, disorder, inner, clearance)
                 if moved is not None:
                     change = target - float(chosen.distances[0])
-                    facts = {"aug_pair": str(pair), "aug_distance": target, "aug_change": change, "aug_seed": int(seed)}
-                    child = displaced_child(parent, name, f"{pair}-{k}", moved, **facts)
+                    facts: dict[str, Any] = {
+                        "aug_pair": str(pair),
+                        "aug_distance": target,
+                        "aug_change": change,
+                        "aug_seed": int(seed),
+                    }
+                    child = displaced_child(parent, name, f"{pair}-{k}", moved, aug_seed=int(seed), **facts)
                     used[chosen.parent] += 1
                     break
             if child is None:

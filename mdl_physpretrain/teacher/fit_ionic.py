@@ -140,7 +140,7 @@ def _triangle(rows: Sequence[_Rows], pairs: Sequence[FramePair], columns: int) -
         nonlocal triangle
         side = np.zeros((len(matrix), n_elements)) if composition is None else composition
         block = np.concatenate([matrix, side, right[:, None]], axis=1) * np.broadcast_to(weight, len(matrix))[:, None]
-        triangle = np.linalg.qr(np.concatenate([triangle, block]), mode="r")
+        triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, block]), mode="r"))
 
     for row in rows:
         energy, forces, stress = row.labels
