@@ -1,7 +1,7 @@
 """Pairs with charges: damped Coulomb, Born-Mayer repulsion, dispersion. A native teacher for ionic materials.
 
 Its parameters enter linearly but for the charges, so that it is fitted in
-seconds (:func:`mdl_physpretrain.teacher.fit_ionic`), and its signs are those
+seconds (:func:`mdl_physpretrain.teacher.kinds.ionic.fit_ionic`), and its signs are those
 of physics: repulsion repels at every distance, dispersion attracts.
 
 References
@@ -17,10 +17,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.registry import register_model
@@ -31,6 +31,7 @@ __all__ = ["IonicPair", "radial_terms"]
 COULOMB = 14.399645478  # e^2 / (4 pi eps0) in eV Å
 LENGTHS = (0.18, 0.25, 0.34, 0.48)  # Å: decay of the repulsion
 DAMPING = 0.2  # 1/Å, of the Coulomb sum
+UNIT_AT = 2.0  # Å: where repulsion and dispersion of unit strength are 1 eV, about where neighbours are
 SOFTENING = 2.0  # Å: dispersion is finite at contact
 SWITCH_FROM = 0.8  # of the cutoff: repulsion and dispersion go to zero from here
 
@@ -68,18 +69,21 @@ def radial_terms(r: Tensor, cutoff: float, lengths: Sequence[float] = LENGTHS) -
     inner = torch.full_like(r, SWITCH_FROM * cutoff)
     switch, switch_slope = quintic_switch(r, inner, torch.full_like(r, cutoff))
     for length in lengths:
-        decay = torch.exp(-r / length)
+        decay = torch.exp((UNIT_AT - r) / length)
         values.append(decay * switch)
         slopes.append(decay * (switch_slope - switch / length))
     inverse = 1 / (r**6 + SOFTENING**6)
-    values.append(-inverse * switch)
-    slopes.append(6 * r**5 * inverse**2 * switch - inverse * switch_slope)
+    unit = UNIT_AT**6 + SOFTENING**6
+    values.append(-unit * inverse * switch)
+    slopes.append(unit * (6 * r**5 * inverse**2 * switch - inverse * switch_slope))
     return torch.stack(values), torch.stack(slopes)
 
 
 @register_model("ionic")
 class IonicPair(EnergyModel):
-    """``E = sum_{i<j} [q_i q_j C(r) + sum_k A_k exp(-r/l_k) s(r) - D s(r)/(r^6 + d^6)] + sum_i e_i``.
+    """``E = sum_{i<j} [q_i q_j C(r) + (sum_k A_k exp((r_1-r)/l_k) - D (r_1^6+d^6)/(r^6+d^6)) s(r)] + sum_i e_i``.
+
+    ``r_1`` is 2 Å, ``d`` too.
 
     Parameters
     ----------
@@ -95,16 +99,18 @@ class IonicPair(EnergyModel):
     charges, base_energies
         Of every element, in units of e and eV.
     amplitudes
-        Of repulsions (A_k, eV) and dispersion (D, eV Å^6, last) of every pair
-        of elements, shape (P, L + 1), pairs in the order of :attr:`pairs`.
+        Of repulsions (A_k) and dispersion (D, last) of every pair of elements
+        at 2 Å in eV, shape (P, L + 1), pairs in the order of :attr:`pairs`.
     """
 
     pair_of: Tensor
     index_of: Tensor
+    role = "teacher"
 
     def __init__(self, elements: Sequence[str], *, cutoff: float = 8.0, lengths: Sequence[float] = LENGTHS) -> None:
         elements = list(elements)
-        if not elements or len(set(elements)) != len(elements):
+        strange = any(e not in atomic_numbers or e == "X" for e in elements)
+        if strange or not elements or len(set(elements)) != len(elements):
             raise ConfigError(f"elements must be different symbols, not {elements}")
         super().__init__(cutoff, {"elements": elements, "cutoff": cutoff, "lengths": list(lengths)})
         self.elements, self.lengths = elements, tuple(lengths)
@@ -120,13 +126,61 @@ class IonicPair(EnergyModel):
         self.amplitudes = torch.nn.Parameter(torch.zeros(len(self.pairs), len(self.lengths) + 1))
         self.base_energies = torch.nn.Parameter(torch.zeros(len(elements)))
 
+    def known_elements(self) -> set[str]:
+        return set(self.elements)
+
+    def element_index(self, numbers: Tensor) -> Tensor:
+        """Index into :attr:`elements` of atomic numbers, shape (N,).
+
+        Raises
+        ------
+        StructureError
+            If an element was not in the fit.
+        """
+        index = self.index_of[numbers]
+        if (index < 0).any():
+            strange = sorted({chemical_symbols[z] for z in numbers[index < 0].tolist()})
+            raise StructureError(
+                f"element {', '.join(strange)} is unknown to this potential ({', '.join(self.elements)})",
+                field="numbers",
+            )
+        return index
+
     def edge_kinds(self, batch: AtomicBatch) -> Tensor:
         """Pair of elements of every edge, shape (E,)."""
-        i, j = self.index_of[batch.numbers[batch.edge_index]]
+        i, j = self.element_index(batch.numbers)[batch.edge_index]
         return self.pair_of[i, j]
 
+    def pair_curve(self, first: str, second: str, r: Tensor) -> dict[str, Tensor]:
+        """Energy of two atoms alone, its parts and its derivative.
+
+        Parameters
+        ----------
+        first, second
+            Symbols.
+        r
+            Distances in Å, shape (R,), in the model's precision.
+
+        Returns
+        -------
+        dict
+            ``total``, ``coulomb``, ``repulsion``, ``dispersion`` (eV) and ``slope`` (eV/Å), shape (R,).
+        """
+        a, b = self.elements.index(first), self.elements.index(second)
+        values, slopes = radial_terms(r, self.cutoff, self.lengths)
+        with torch.no_grad():
+            strengths = torch.cat([(self.charges[a] * self.charges[b])[None], self.amplitudes[self.pair_of[a, b]]])
+            parts = strengths[:, None] * values
+            return {
+                "total": parts.sum(dim=0),
+                "coulomb": parts[0],
+                "repulsion": parts[1:-1].sum(dim=0),
+                "dispersion": parts[-1],
+                "slope": strengths @ slopes,
+            }
+
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
-        kinds = self.index_of[batch.numbers]
+        kinds = self.element_index(batch.numbers)
         i, j = kinds[batch.edge_index]
         values, _ = radial_terms(torch.linalg.vector_norm(vectors, dim=1), self.cutoff, self.lengths)
         strengths = self.amplitudes[self.pair_of[i, j]].T

@@ -99,7 +99,7 @@ def _teacher(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     if curves is None:
         return None
     verdicts = {str(p.get("pair")): p for p in (run.examination or {}).get("pairs") or [] if isinstance(p, dict)}
-    own = [c for c in curves if c not in ("pair", "r", "total", "slope", *(part[0] for part in PARTS))]
+    own = [str(c) for c in curves if c not in ("pair", "r", "total", "slope", *(part[0] for part in PARTS))]
     parts = [*PARTS, *((c, c.replace("_", " "), colour) for c, colour in zip(own, PALETTE[5:], strict=False))]
     parts = [part for part in parts if part[0] in curves and curves[part[0]].abs().max() > 0]
     panels = []

@@ -27,7 +27,8 @@ def teacher_kinds() -> dict[str, NativeTeacher]:
         If the package of an entry point cannot be imported, or two kinds share
         a name or claim one potential.
     """
-    kinds = [cls() for cls in plugin_classes("mdl_physpretrain.teacher.kinds", GROUP, NativeTeacher, "teacher")]
+    classes = plugin_classes("mdl_physpretrain.teacher.kinds", GROUP, NativeTeacher, "teacher")  # type: ignore[type-abstract]
+    kinds = [cls() for cls in classes]
     for words in ([kind.name for kind in kinds], [kind.potentials[0] for kind in kinds]):
         twice = next((word for word in words if words.count(word) > 1), None)
         if twice is not None:

@@ -53,7 +53,7 @@ def trusted_teacher(
     ----------
     teacher
         With a core of its own (a fitted EAM of the default preset, the result of
-        :func:`mdl_physpretrain.teacher.fit_ionic`).
+        :func:`mdl_physpretrain.teacher.kinds.ionic.fit_ionic`).
     structures
         Reference data, of which the skill is measured where frames of the same
         atoms are among them. Better structures that the teacher was not fitted to.

@@ -13,7 +13,7 @@ from mdl_physpretrain.potentials import predict
 from mdl_physpretrain.potentials.ionic import IonicPair
 from mdl_physpretrain.structures.labels import Labels, set_labels
 from mdl_physpretrain.teacher.changes import change_skill, frame_pairs
-from mdl_physpretrain.teacher.fit_ionic import fit_ionic
+from mdl_physpretrain.teacher.kinds.ionic import fit_ionic
 
 
 def _frames(count: int = 6, rattle: float = 0.08) -> list[Atoms]:
@@ -43,7 +43,7 @@ def _truth() -> IonicPair:
     model = IonicPair(["O", "Mg"]).double()
     with torch.no_grad():
         model.charges.copy_(torch.tensor([-1.3, 1.3]))
-        model.amplitudes[0, 2], model.amplitudes[1, 1], model.amplitudes[0, 4] = 900.0, 20000.0, 30.0
+        model.amplitudes[0, 2], model.amplitudes[1, 1], model.amplitudes[0, 4] = 2.5, 6.7, 0.23
         model.base_energies.copy_(torch.tensor([-3.0, -1.0]))
     return model
 

@@ -22,7 +22,7 @@ from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.registry import kind_of, kind_options, teacher_kind, teacher_kinds
 from mdl_physpretrain.teacher.source import fitted_teacher, native_teacher, obtain_teacher
 
-QUICK: dict[str, dict[str, Any]] = {"eam": {"epochs": 2, "cutoff": 4.5, "n_basis": 2}}
+QUICK: dict[str, dict[str, Any]] = {"eam": {"epochs": 2, "cutoff": 4.5, "n_basis": 2}, "ionic": {"cutoff": 5.0}}
 KINDS = sorted(teacher_kinds())
 
 
@@ -129,7 +129,7 @@ def test_a_kind_of_another_package_teaches_like_ours(
     with pytest.raises(ConfigError, match=r"teacher.pt is of the kind 'core', not 'eam': set 'teacher.kind: core'"):
         native_teacher(rocksalt, None, recipe.Teacher(checkpoint=path))
     network = tmp_path / "method" / "finetune" / "best.pt"
-    with pytest.raises(ConfigError, match=r"holds 'cgcnn', which is no native teacher \(core, eam"):
+    with pytest.raises(ConfigError, match=r"holds 'cgcnn', which is no native teacher \(core, eam, ionic\)"):
         native_teacher(rocksalt, None, recipe.Teacher(checkpoint=str(network)))
 
 
@@ -147,7 +147,10 @@ def test_one_that_fails_its_examination_is_refused(another_package: Any, rocksal
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "cores"}, r"mine.kind: unknown kind of teacher 'cores', did you mean 'core'\?; known: core, eam"),
+        (
+            {"kind": "cores"},
+            r"mine.kind: unknown kind of teacher 'cores', did you mean 'core'\?; known: core, eam, ionic",
+        ),
         (
             {"kind": "core", "args": {"strenth": 1}},
             "unknown key 'mine.args.strenth'; did you mean 'mine.args.strength'",

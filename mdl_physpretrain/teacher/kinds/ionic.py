@@ -1,28 +1,35 @@
-"""Fitting charges, repulsion and dispersion to the changes between frames, and to the data themselves."""
+"""Pairs with charges as a teacher, for ionic materials: fitted to the changes between frames and to the data."""
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
+from pydantic import Field
 from scipy.optimize import minimize, nnls
 
-from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.graphs.bonds import core_ends, nearest_distances
+from mdl_physpretrain.option_types import Section
+from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.ionic import LENGTHS, IonicPair, radial_terms
 from mdl_physpretrain.potentials.sum import Sum
 from mdl_physpretrain.potentials.zbl import ZBL
 from mdl_physpretrain.structures import validate_structures
 from mdl_physpretrain.structures.labels import get_labels
+from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.changes import FramePair, frame_pairs
+from mdl_physpretrain.teacher.examine import Examination, PairCurve, curve_table, examine_curves
 
-__all__ = ["fit_ionic"]
+__all__ = ["IonicTeacher", "fit_ionic"]
 
 FORCE_SCALE = 0.5  # eV/Å: rows of larger forces count less
 STRESS_WEIGHT = 10.0  # of eV/Å³ against eV/Å
@@ -31,6 +38,60 @@ ABSOLUTE_WEIGHT = 0.1  # of the data themselves against the changes between fram
 STARTS = 8
 LARGEST_CHARGE = 3.0
 MOST_STRUCTURES = 300
+
+
+class IonicTeacher(NativeTeacher):
+    """See :func:`fit_ionic`. Bonds are made by the whole crystal here, so that no pair alone needs a well."""
+
+    name = "ionic"
+    potentials = ("ionic", "sum", "zbl")
+
+    class Options(Section):
+        """Of the fit."""
+
+        cutoff: float = Field(default=8.0, gt=0, le=20, description="Å.")
+        core: bool = Field(default=True, description="Add a ZBL core that ends before the data begin.")
+        seed: int = Field(default=0, ge=0, description="Of the starts of the charges.")
+
+    def fit(self, structures: Sequence[Atoms], *, val: Any, options: Options, progress: bool) -> Sum | IonicPair:
+        return fit_ionic(structures, **options.model_dump())
+
+    def examine(self, model: EnergyModel, structures: Sequence[Atoms]) -> Examination:
+        return examine_curves(model, structures, _pair_curve(model), wells=False)
+
+    def curves(self, model: EnergyModel, structures: Sequence[Atoms]) -> pd.DataFrame:
+        return curve_table(model, structures, _pair_curve(model))
+
+
+def _pair_curve(model: EnergyModel) -> PairCurve:
+    """Energy of two atoms alone: that of the pairs with charges and of the core, where there is one."""
+    leaves = [(copy.deepcopy(leaf).double().cpu(), factor) for leaf, factor in _weighted_leaves(model, 1.0)]
+
+    def curve(a: str, b: str, typical: float, r: torch.Tensor) -> dict[str, torch.Tensor]:
+        parts: dict[str, torch.Tensor] = {"total": torch.zeros_like(r)}
+        for leaf, factor in leaves:
+            if isinstance(leaf, IonicPair):
+                own = leaf.pair_curve(a, b, r)
+            elif isinstance(leaf, ZBL):
+                first, second = (torch.full((len(r),), atomic_numbers[s]) for s in (a, b))
+                energy, slope = leaf.pair_terms(first, second, r)
+                own = {"total": energy, "core": energy, "slope": slope}
+            else:
+                raise ConfigError(f"a teacher of pairs with charges has no part {leaf.registry_name!r}")
+            for name, value in own.items():
+                parts[name] = parts.get(name, 0.0) + factor * value
+        return parts
+
+    return curve
+
+
+def _weighted_leaves(model: EnergyModel, factor: float) -> Iterator[tuple[EnergyModel, float]]:
+    if isinstance(model, Sum):
+        part: Any
+        for part, weight in zip(model.parts, model.factors, strict=True):
+            yield from _weighted_leaves(part, factor * weight)
+    else:
+        yield model, factor
 
 
 class _Rows(NamedTuple):
@@ -75,10 +136,14 @@ def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = 
         If no structure has forces.
     """
     structures = validate_structures(list(structures), require=())
-    structures = structures[:: max(1, -(-len(structures) // MOST_STRUCTURES))]
+    elements = sorted({s for a in structures for s in a.symbols}, key=atomic_numbers.__getitem__)
+    step = max(1, -(-len(structures) // MOST_STRUCTURES))
+    others = [a for k, a in enumerate(structures) if k % step]
+    structures = structures[::step]
+    for symbol in set(elements) - {s for a in structures for s in a.symbols}:  # a rare element
+        structures.append(next(a for a in others if symbol in a.symbols))
     if not any(get_labels(a).forces is not None for a in structures):
         raise StructureError("no structure has forces to fit to", field="forces")
-    elements = sorted({s for a in structures for s in a.get_chemical_symbols()}, key=atomic_numbers.__getitem__)
     model = IonicPair(elements, cutoff=cutoff).double()
     zbl = ZBL(ends=core_ends(nearest_distances(structures, min(cutoff, 6.0)))) if core else None
     pairs = [p for p in frame_pairs(structures, seed=seed) if _has_forces(structures, p)]
