@@ -20,6 +20,7 @@ __all__ = [
     "TEACHER",
     "TRAINING",
     "Augment",
+    "Augmentation",
     "Backbone",
     "EAMFit",
     "Finetune",
@@ -85,8 +86,32 @@ class Perturbation(Section):
     seed: int = Field(default=0, ge=0, description="Of the perturbations.")
 
 
-class Augment(Perturbation):
-    """Structures perturbed, labelled and filtered."""
+class Augmentation(Perturbation):
+    """Structures made of the data: those of Algorithm 1, and on request covered distances and thermal disorder."""
+
+    coverage: Count | None = Field(
+        default=None, description="Structures for each 0.1 Å of every pair of elements, from its core to the data."
+    )
+    thermal: Positive | None = Field(
+        default=None,
+        description="Displace all atoms as at this temperature, K, by the teacher's springs; null: do not.",
+    )
+    thermal_amplitude: Positive | None = Field(
+        default=None, description="Instead: largest standard deviation of a coordinate, Å."
+    )
+    thermal_rounds: Count = Field(default=5, description="Thermally disordered structures per structure.")
+    compression: float = Field(default=0.06, ge=0, lt=0.5, description="Of their cells, at most, either way.")
+    shear: float = Field(default=0.03, ge=0, lt=0.5, description="Of their cells, at most.")
+
+    @model_validator(mode="after")
+    def _one_amplitude(self) -> Augmentation:
+        if self.thermal is not None and self.thermal_amplitude is not None:
+            raise ValueError("give 'thermal' or 'thermal_amplitude', not both")
+        return self
+
+
+class Augment(Augmentation):
+    """Structures made of the data, labelled and filtered."""
 
     anchor: bool = Field(default=True, description="Correct the teacher's labels to first order with the parents' own.")
     batch_size: Count = Field(default=64, description="Structures labelled at once.")
@@ -152,6 +177,10 @@ class Finetune(Training):
     """Training on the reference labels, with or without pretraining before it."""
 
     epochs: Count = Field(default=200, description="Passes over the data.")
+    force_scale: Positive | Literal["auto"] | None = Field(
+        default=None,
+        description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not; auto: by the reference forces.",
+    )
     replay_fraction: float = Field(
         default=0.1, ge=0, lt=1, description="Share of teacher-labelled structures in an epoch of pretrained arms."
     )
@@ -222,6 +251,9 @@ PRESETS: dict[str, dict[str, Any]] = {
             "anchor": False,
             "min_distance_factor": None,
             "pairs": "closest",
+            "coverage": None,
+            "thermal": None,
+            "thermal_amplitude": None,
             "max_force": None,
         },
         "backbone": {

@@ -47,7 +47,7 @@ CHECKED = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure
 COMMANDS: list[tuple[str, type[Section], tuple[str, ...]]] = [
     ("fit-eam", recipe.Teacher, FITTED),
     ("label", recipe.Teacher, ("force",)),
-    ("augment", recipe.Augment, AUGMENTED),
+    ("augment", recipe.Augment, tuple(recipe.Augmentation.model_fields)),
     ("label", recipe.Augment, tuple(LABELLED)),
     ("train", recipe.Training, tuple(recipe.Training.model_fields)),
     ("train", recipe.Finetune, ("replay_fraction",)),

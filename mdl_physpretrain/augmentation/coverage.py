@@ -24,7 +24,7 @@ from mdl_physpretrain.graphs.batch import neighbour_list
 from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.randomness import structure_rng
 
-__all__ = ["Covering", "cover", "coverage_table", "uncovered"]
+__all__ = ["Covering", "cover", "coverage_table", "coverage_with", "uncovered"]
 
 DEPTH = 8  # of each structure the closest few pairs of a kind are candidates
 ROUNDS = 40  # of pushing other atoms out of the way
@@ -107,6 +107,30 @@ def coverage_table(
                 first = np.searchsorted(values, low[rows], side="left")
                 counts[rows] += np.searchsorted(values, high[rows], side="left") > first
     return table.assign(count=counts, wanted=int(wanted), covered=counts >= wanted)
+
+
+def coverage_with(structures: Sequence[Atoms], augmented: Sequence[Atoms], *, wanted: int = 5) -> pd.DataFrame:
+    """What data and augmented structures cover together, in the bins of the data.
+
+    Parameters
+    ----------
+    structures, augmented
+        Data, and what was made of them.
+    wanted
+        Structures per bin that count as covered.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As :func:`coverage_table`, with ``data``: the count of the data alone.
+    """
+    table = coverage_table(structures, wanted=wanted)
+    table.insert(3, "data", table["count"])
+    if augmented and len(table):
+        reach = float(table["high"].max())
+        table["count"] += coverage_table(augmented, table, wanted=wanted, reach=reach)["count"]
+        table["covered"] = table["count"] >= wanted
+    return table
 
 
 def uncovered(table: pd.DataFrame) -> list[str]:

@@ -12,12 +12,22 @@ from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import Device, Preset, Seed, Structures, Workers, recipe_options
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.option_types import Section
-from mdl_physpretrain.recipe import FINETUNE, Augment, EAMFit, Finetune, Perturbation, Pretrain, Training, over_preset
+from mdl_physpretrain.recipe import (
+    FINETUNE,
+    Augment,
+    Augmentation,
+    EAMFit,
+    Finetune,
+    Perturbation,
+    Pretrain,
+    Training,
+    over_preset,
+)
 
 if TYPE_CHECKING:
     from mdl_physpretrain.teacher.base import NativeTeacher
 
-LABELLED = [name for name in Augment.model_fields if name not in Perturbation.model_fields]
+LABELLED = [name for name in Augment.model_fields if name not in Augmentation.model_fields]
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")]
@@ -82,22 +92,31 @@ def examine(checkpoint: Annotated[Path, typer.Argument(help="A teacher (.pt).")]
 
 
 @app.command()
-@recipe_options(Perturbation, "augment")
-def augment(structures: Structures, output: Output, options: Perturbation) -> None:
+@recipe_options(Augmentation, "augment")
+def augment(
+    structures: Structures,
+    output: Output,
+    options: Augmentation,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="Whose springs --thermal means.")] = None,
+) -> None:
     """Perturb structures by Algorithm 1; written as they are made, so any number fits into memory."""
     import warnings
+    from itertools import chain
 
     from mdl_physpretrain.augmentation import augment_iter
     from mdl_physpretrain.progress import track
     from mdl_physpretrain.structures import write_structures
+    from mdl_physpretrain.teacher.labelled_set import further_structures
 
     parents = _read(structures)
-    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **options.model_dump())
-    write_structures(output, perturbed)
+    further = further_structures(parents, options, None if teacher is None else _potential(teacher, "auto"))
+    algorithm = options.model_dump(include=set(Perturbation.model_fields))
+    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **algorithm)
+    write_structures(output, chain(perturbed, further))
     small = sum(len(atoms) < 2 for atoms in parents)
     if small:
         warnings.warn(f"{small} structures have fewer than two atoms and were not augmented", stacklevel=1)
-    typer.echo(f"Wrote {(len(parents) - small) * options.n_aug} structures to {output}")
+    typer.echo(f"Wrote {(len(parents) - small) * options.n_aug + len(further)} structures to {output}")
 
 
 @app.command()

@@ -69,6 +69,7 @@ class RunData:
     decomposition: pd.DataFrame | None = None
     filter: dict[str, Any] | None = None
     distances: pd.DataFrame | None = None
+    coverage: pd.DataFrame | None = None
     verdicts: pd.DataFrame | None = None
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     physicality: pd.DataFrame | None = None
@@ -167,6 +168,7 @@ def read_run(run_dir: Path) -> RunData:
     run.curves = take("curves", "teacher/curves.csv", table_reader("curves"), quiet=some)
     run.filter = take("filter", "augment/filter.json", read_filter)
     run.distances = take("distances", "augment/min_distances.csv", table_reader("distances"))
+    run.coverage = take("coverage", "augment/coverage.csv", table_reader("coverage"), quiet=True)
     run.decomposition = take("decomposition", "teacher/decomposition.csv", table_reader("decomposition"), quiet=True)
     run.verdicts = take("verdicts", "verdicts.csv", table_reader("verdicts"), quiet=True)
     for kind, probe in table_kinds().items():

@@ -155,6 +155,7 @@ MD: {simulations}.
 | `augment/labelled.extxyz` | augmented structures with the teacher's labels, after the filter |
 | `augment/filter.json` | what the filter removed, and why |
 | `augment/min_distances.csv` | smallest distances before and after augmentation (Å) |
+| `augment/coverage.csv` | how many structures hold each pair of elements at each distance (Å) |
 | `seed-*/<training>/best.pt` | the network with the lowest validation error; `last.ckpt` its last state |
 | `seed-*/<training>/history.csv` | learning curve |
 | `seed-*/md/<arm>.csv` | verdict on every trajectory (`<arm>@<label>`: further conditions) |

@@ -253,7 +253,7 @@ def _report(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> Task:
     inputs = [f"{kind}.csv" for kind in kinds]
     inputs += ["data/summary.json", "teacher/decomposition.csv"]
     inputs += ["teacher/errors.json", "teacher/examination.json", "teacher/curves.csv", "teacher/history.csv"]
-    inputs += ["augment/filter.json", "augment/min_distances.csv"]
+    inputs += ["augment/filter.json", "augment/min_distances.csv", "augment/coverage.csv"]
     inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]
     needs = tuple(t.name for t in tasks)
     section = hashlib.sha256(config.model_dump_json(exclude={"output"}).encode()).hexdigest()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from ase import Atoms
 
@@ -19,6 +20,7 @@ from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import load_config
 from mdl_physpretrain.workflow.folder import preflight
 from mdl_physpretrain.workflow.plan import plan
+from mdl_physpretrain.workflow.stages.labels import label_augmented
 from mdl_physpretrain.workflow.stages.teacher import teach
 
 
@@ -85,3 +87,20 @@ def test_errors(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as told:
             preflight(load_config(path))
         assert message in str(told.value)
+
+
+def test_coverage_is_written_and_holes_are_named(rocksalt: list[Atoms], tmp_path: Path) -> None:
+    for part, structures in (("train", rocksalt[:4]), ("val", rocksalt[4:6]), ("test", rocksalt[6:])):
+        write_structures(tmp_path / "data" / f"{part}.extxyz", structures)
+    teacher = {"kind": "ionic", "args": {"cutoff": 5.0}, "force": True}
+    teach(config(teacher=teacher), tmp_path, False)
+    with pytest.warns(UserWarning, match=r"neither data nor augmented structures cover: .*O-O .* Å"):
+        written = label_augmented(config(teacher=teacher, augment={"n_aug": 1}), tmp_path, False)
+    assert "augment/coverage.csv" in written
+    before = pd.read_csv(tmp_path / "augment" / "coverage.csv")
+    assert list(before) == ["pair", "low", "high", "data", "count", "wanted", "covered"]
+    augment = {"n_aug": 1, "coverage": 3, "max_force": None}
+    label_augmented(config(teacher=teacher, augment=augment), tmp_path, False)
+    after = pd.read_csv(tmp_path / "augment" / "coverage.csv")
+    assert (after["data"] == before["data"]).all()
+    assert after["covered"].mean() > 0.9 > before["covered"].mean()
