@@ -10,9 +10,10 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Section, validated
 from mdl_physpretrain.plugin_classes import plugin_classes
 from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.teacher.base import NativeTeacher
 
-__all__ = ["kind_of", "kind_options", "teacher_kind", "teacher_kinds"]
+__all__ = ["kind_modules", "kind_of", "kind_options", "teacher_kind", "teacher_kinds"]
 
 GROUP = "mdl_physpretrain.teachers"
 
@@ -66,6 +67,12 @@ def kind_of(model: EnergyModel) -> NativeTeacher | None:
     if name in kinds:
         return kinds[name]
     return next((kind for kind in kinds.values() if kind.potentials[0] == model.registry_name), None)
+
+
+def kind_modules(name: str) -> tuple[str, ...]:
+    """Modules of a kind and of its potentials, which are looked up by name: what a cache has to count."""
+    kind = teacher_kind(name)
+    return (type(kind).__module__, *(model_class(part).__module__ for part in kind.potentials))
 
 
 def kind_options(options: recipe.Teacher, section: str = "teacher") -> Section:

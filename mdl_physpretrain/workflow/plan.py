@@ -12,7 +12,7 @@ from mdl_physpretrain.files import file_hash
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
-from mdl_physpretrain.teacher.registry import kind_options, teacher_kind
+from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teacher_kind
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, TEACHER, arm_folder, md_file, pretrain_folder
 from mdl_physpretrain.workflow.run_suite import RunSuite
@@ -91,12 +91,11 @@ def _teaching(config: RunConfig) -> list[Task]:
     section: Any = config.augment.model_dump()
     inputs: tuple[str, ...] = (train,)
     if config.uses_native_teacher:
-        kind = teacher_kind(teacher.kind)
         fit: Any = [teacher.kind, kind_options(teacher).model_dump()]
         files = _DATA
         if teacher.checkpoint:
             fit, files = [teacher.kind, "checkpoint"], (*_DATA, str(Path(teacher.checkpoint).resolve()))
-        modules = (type(kind).__module__, *_model_modules(*kind.potentials))
+        modules = kind_modules(teacher.kind)
         tasks.append(Task("teacher", "teacher", teach, fit, files, ("prepare",), modules=modules))
         inputs = (train, TEACHER)
     else:

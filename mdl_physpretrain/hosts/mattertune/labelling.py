@@ -16,12 +16,13 @@ from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.files import file_hash, write_atomic
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.recipe import Augment, Teacher
-from mdl_physpretrain.source_graph import dependencies, source_hash
+from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.structures import get_labels, read_structures, set_labels, split_by_parent, write_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.identifiers import stable_id, unique_ids
 from mdl_physpretrain.structures.labels import Labels, structure_id
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
+from mdl_physpretrain.teacher.registry import kind_modules
 from mdl_physpretrain.teacher.source import obtain_teacher
 from mdl_physpretrain.workflow.data import without_nan
 
@@ -173,9 +174,8 @@ def _fingerprint(parents: Sequence[Atoms], teacher: Teacher, augment: Augment) -
         if not path.is_file():
             raise ConfigError(f"teacher.checkpoint: {path} does not exist")
         options["teacher"]["checkpoint"] = file_hash(path)
-    digest = blake2b(
-        json.dumps([options, source_hash(dependencies([__name__]))], sort_keys=True).encode(), digest_size=10
-    )
+    modules = [__name__, *(kind_modules(teacher.kind) if teacher.calculator is None else ())]
+    digest = blake2b(json.dumps([options, code_hash(modules)], sort_keys=True).encode(), digest_size=10)
     for atoms in parents:
         digest.update(f"{structure_id(atoms)}\0{structure_hash(atoms, labels=True)}\0".encode())
     return digest.hexdigest()
