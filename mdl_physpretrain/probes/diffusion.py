@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +214,7 @@ class Diffusion(Probe):
         interval = (settled[1].info["time_fs"] - settled[0].info["time_fs"]) / 1000
         blocks = max(1, min(self.options.diffusion_blocks, len(settled) // MIN_FRAMES))
         msd = mean_squared_displacement(settled[: _even(settled)], interval=interval, blocks=blocks)
-        mean = msd.groupby(["element", "t"], as_index=False, sort=False)["msd"].mean()
+        mean = msd.groupby(["element", "t"], as_index=False, sort=False)[["msd"]].mean()
         return mean, diffusion_coefficients(msd)
 
     def answer(self, tables: Tables) -> Answer | None:
@@ -268,7 +268,7 @@ def _mean_row(element: str, group: pd.DataFrame) -> dict[str, Any]:
     """Mean of one element over structures; its error is that between them where there are several."""
     several = group["diffusion"].count() > 1
     error = group["diffusion"].sem() if several else group["diffusion_error"].mean()
-    means = group[["diffusion", "diffusion_cm2_s", "exponent"]].mean().to_dict()
+    means: dict[Any, Any] = group[["diffusion", "diffusion_cm2_s", "exponent"]].mean().to_dict()
     return {
         "structure_id": ALL,
         "element": element,
@@ -283,8 +283,8 @@ def _summary(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     rows = []
     for arm, of_arm in by_arm(table, arms):
         for element, group in of_arm.groupby("element", sort=False):
-            value: Mapping[str, float] = group[["diffusion", "diffusion_cm2_s", "exponent", "diffusion_error"]].mean()
-            row = {"arm": arm, "element": element, "seeds": group["seed"].nunique(), **dict(value)}
+            means = group[["diffusion", "diffusion_cm2_s", "exponent", "diffusion_error"]].mean().to_dict()
+            row: dict[Any, Any] = {"arm": arm, "element": element, "seeds": group["seed"].nunique(), **means}
             rows.append(row | {"seed_std": group["diffusion"].std() if len(group) > 1 else np.nan})
     return pd.DataFrame(rows)
 

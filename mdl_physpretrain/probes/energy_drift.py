@@ -121,7 +121,7 @@ class EnergyDrift(Probe):
         size = table["drift"].abs()
         if size.isna().all():
             return "no", "no trajectory lasted long enough to measure a drift"
-        worst = table.loc[size.idxmax()]
+        worst = table.iloc[int(np.nanargmax(size))]
         over = int(((size > MAX_DRIFT) & (size * table["ps"] > 2 * table["fluctuation"])).sum())
         lost = int(size.isna().sum())
         words = f"largest drift {worst['drift']:.3g} meV/atom/ps ({worst['structure_id']}, {worst['ps']:.3g} ps)"

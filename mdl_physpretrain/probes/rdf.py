@@ -324,7 +324,7 @@ def mean_rdf(table: pd.DataFrame) -> pd.DataFrame:
     """``arm, seed, pair, r, g`` as means over structures, taken from the rows that hold them where there are any."""
     if "structure_id" in table and (table["structure_id"] == ALL).any():
         table = table[table["structure_id"] == ALL]
-    return table.groupby(["arm", "seed", "pair", "r"], sort=False, as_index=False)["g"].mean()
+    return table.groupby(["arm", "seed", "pair", "r"], sort=False, as_index=False)[["g"]].mean()
 
 
 def _with_mean(curves: Sequence[pd.DataFrame]) -> pd.DataFrame:

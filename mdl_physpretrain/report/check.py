@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -72,7 +73,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
     return found
 
 
-def _trajectories(row: dict[str, Any], *, several: bool) -> str:
+def _trajectories(row: Mapping[Any, Any], *, several: bool) -> str:
     start = f"{row['condition']}: " if several else ""
     kinds = [(row["overlap"], "atom overlap"), (row["lindemann"], "Lindemann"), (row["broken"], "NaN or explosion")]
     what = ", ".join(f"{n} {kind}" for n, kind in kinds if n)

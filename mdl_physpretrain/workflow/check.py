@@ -189,7 +189,8 @@ class _Check:
             self._add_tasks(name, potential)
 
     def _add_tasks(self, name: str, potential: Any) -> None:
-        judge, settings, suite = self.judge, self.settings, {"suite": CheckSuite, "arm": name}
+        judge, settings = self.judge, self.settings
+        suite: dict[str, Any] = {"suite": CheckSuite, "arm": name}
         identity, models = potential_fingerprint(potential), _potential_modules(potential)
         structures = judge.config.structures
         given = ("labels",) if labelled(structures) else ()

@@ -147,7 +147,7 @@ def _kind(annotation: Any) -> str:
     if annotation is dict or origin is dict:
         return "keys and values"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "{" + ", ".join(annotation.model_fields) + "}"
+        return "{" + ", ".join(annotation.model_fields) + "}"  # type: ignore[attr-defined]
     return {int: "integer", float: "number", str: "text", bool: "true | false"}.get(annotation, str(annotation))
 
 

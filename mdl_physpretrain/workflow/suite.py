@@ -117,7 +117,7 @@ class Suite(ABC):
 
     def with_names(self, table: pd.DataFrame, probe: Probe, cell: Cell) -> pd.DataFrame:
         """A table with the potential and the seed in front."""
-        names = dict(zip(("arm", "seed"), cell[:2], strict=True))
+        names: dict[str, Any] = dict(zip(("arm", "seed"), cell[:2], strict=True))
         for place, column in enumerate(self.front):
             table.insert(place, column, names[column])
         return table
