@@ -21,6 +21,7 @@ __all__ = [
     "TRAINING",
     "Augment",
     "Backbone",
+    "Coverage",
     "EAMFit",
     "Finetune",
     "MolecularDynamics",
@@ -83,9 +84,26 @@ class Perturbation(Section):
     seed: int = Field(default=0, ge=0, description="Of the perturbations.")
 
 
+class Coverage(Section):
+    """Distances of every pair of elements, and thermal disorder of all atoms."""
+
+    per_bin: Count = Field(default=4, description="Structures per pair of elements and bin of distances.")
+    core_end: Positive = Field(default=0.55, description="Bins begin at this multiple of the sum of covalent radii.")
+    bin_width: Positive = Field(default=0.1, description="Of a bin, Å.")
+    disorder: int = Field(default=2, ge=0, description="Rounds of thermal disorder per structure.")
+    disorder_temperature: Positive = Field(default=1000.0, description="K, of the disorder's amplitudes.")
+    amplitude_factor: Positive = Field(default=1.5, description="Multiplies the teacher's harmonic amplitudes.")
+    compression: float = Field(default=0.04, ge=0, lt=0.5, description="Largest linear strain of disordered cells.")
+    shear: float = Field(default=0.03, ge=0, lt=0.5, description="Largest shear of disordered cells.")
+
+
 class Augment(Perturbation):
     """Structures perturbed, labelled and filtered."""
 
+    method: Literal["algorithm-1", "coverage"] = Field(
+        default="algorithm-1", description="Pulls and random displacements (the paper), or section 'coverage'."
+    )
+    coverage: Coverage = Field(default_factory=Coverage, description="For method 'coverage'.")
     anchor: bool = Field(default=True, description="Correct the teacher's labels to first order with the parents' own.")
     batch_size: Count = Field(default=64, description="Structures labelled at once.")
     max_force: Positive | None = Field(default=100.0, description="Filter: largest force on an atom, eV/Å.")
@@ -210,6 +228,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "teacher": {"preset": "paper", "cutoff": 8.0, "n_basis": 10, "epochs": 200, "force": True},
         "augment": {
+            "method": "algorithm-1",
             "n_aug": 5,
             "n_pairs": 4,
             "pull": 1.0,

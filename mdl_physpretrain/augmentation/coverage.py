@@ -221,7 +221,7 @@ def cover(
                         "aug_change": change,
                         "aug_seed": int(seed),
                     }
-                    child = displaced_child(parent, name, f"{pair}-{k}", moved, aug_seed=int(seed), **facts)
+                    child = displaced_child(parent, name, f"{pair}-{k}", moved, **facts)
                     used[chosen.parent] += 1
                     break
             if child is None:

@@ -13,7 +13,8 @@ from mdl_physpretrain.cli.options import Device, Preset, Seed, Structures, Worke
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.recipe import FINETUNE, Augment, EAMFit, Finetune, Perturbation, Pretrain, Training, over_preset
 
-LABELLED = [name for name in Augment.model_fields if name not in Perturbation.model_fields]
+OF_RUNS = {"method", "coverage"}  # need the teacher before there are structures
+LABELLED = [name for name in Augment.model_fields if name not in Perturbation.model_fields and name not in OF_RUNS]
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")]

@@ -11,10 +11,14 @@ from typing import Any, NamedTuple
 from ase import Atoms
 
 from mdl_physpretrain.augmentation.algorithm import Augmented, augment
+from mdl_physpretrain.augmentation.coverage import cover
 from mdl_physpretrain.augmentation.filter import FilterResult, filter_labels
+from mdl_physpretrain.augmentation.thermal import disorder
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.recipe import Augment, Perturbation
 from mdl_physpretrain.structures import get_labels
+from mdl_physpretrain.structures.identifiers import stable_id
+from mdl_physpretrain.teacher.amplitudes import amplitudes_at
 from mdl_physpretrain.teacher.label import Labelled, label
 
 __all__ = ["LabelledSet", "anchors", "augmented_labels", "filtered"]
@@ -61,7 +65,10 @@ def augmented_labels(
         if the filter leaves nothing.
     """
     parents = anchors(structures) if options.anchor else list(structures)
-    augmented = augment(parents, **options.model_dump(include=set(Perturbation.model_fields)), progress=progress)
+    if options.method == "coverage":
+        augmented = _covering(parents, teacher, options)
+    else:
+        augmented = augment(parents, **options.model_dump(include=set(Perturbation.model_fields)), progress=progress)
     labelled = label(
         augmented,
         teacher,
@@ -73,6 +80,28 @@ def augmented_labels(
         progress=progress,
     )
     return LabelledSet(augmented, labelled, filtered(labelled, options, structures, teacher, force=force))
+
+
+def _covering(parents: Sequence[Atoms], teacher: Any, options: Augment) -> Augmented:
+    """Structures of method "coverage": every pair at every distance, then disorder of all atoms."""
+    chosen = options.coverage
+    covering = cover(parents, per_bin=chosen.per_bin, inner=chosen.core_end, width=chosen.bin_width, seed=options.seed)
+    disordered: list[Atoms] = []
+    if chosen.disorder:
+        many = [a for a in parents if len(a) > 1]
+        # the energy of a strain is anchored by the stress
+        strained = not options.anchor or all(get_labels(a).stress is not None for a in many)
+        disordered = disorder(
+            many,
+            n_aug=chosen.disorder,
+            amplitude=amplitudes_at(
+                teacher, many, chosen.disorder_temperature, factor=chosen.amplitude_factor, seed=options.seed
+            ),
+            compression=chosen.compression if strained else 0.0,
+            shear=chosen.shear if strained else 0.0,
+            seed=options.seed,
+        )
+    return Augmented([*covering, *disordered], skipped=[stable_id(a) for a in parents if len(a) < 2])
 
 
 def anchors(structures: Sequence[Atoms]) -> list[Atoms]:
