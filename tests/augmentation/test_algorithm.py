@@ -215,7 +215,7 @@ def test_real_structures(shared_data):
     assert len(made) == 40
     for k, parent in enumerate(structures):
         pairs = close_pairs(parent, 2)
-        pulled = augment([parent], n_aug=1, n_pairs=2, pull=0.4, n_sites=0)[0]
+        pulled = augment([parent], n_aug=1, n_pairs=2, pull=0.4, n_sites=0, pairs="closest")[0]
         for i, j, d in zip(pairs.i, pairs.j, pairs.distances, strict=True):
             closing = 2 * np.linalg.norm(pulled.arrays["aug_displacement"][i])
             assert pulled.get_distance(i, j, mic=True) == pytest.approx(abs(d - closing), abs=1e-9)
