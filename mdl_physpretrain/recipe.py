@@ -49,6 +49,9 @@ class EAMFit(Section):
 class Teacher(EAMFit):
     """The potential that labels the augmented structures: a fitted EAM, one that exists, or an ASE calculator."""
 
+    kind: Literal["eam", "ionic"] = Field(
+        default="eam", description="What is fitted: an EAM, or pairs with charges fitted to the changes between frames."
+    )
     checkpoint: str | None = Field(default=None, description="Use this EAM (.pt) instead of fitting one.")
     calculator: str | None = Field(
         default=None, pattern=r"^[\w.]+:\w+$", description="'module:factory' of an ASE calculator that teaches instead."
@@ -226,7 +229,7 @@ TEACHER, AUGMENT, TRAINING, FINETUNE, MD = Teacher(), Augment(), Training(), Fin
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
-        "teacher": {"preset": "paper", "cutoff": 8.0, "n_basis": 10, "epochs": 200, "force": True},
+        "teacher": {"kind": "eam", "preset": "paper", "cutoff": 8.0, "n_basis": 10, "epochs": 200, "force": True},
         "augment": {
             "method": "algorithm-1",
             "n_aug": 5,

@@ -58,7 +58,7 @@ COMMANDS: list[tuple[str, type[Section], tuple[str, ...]]] = [
 ]
 OTHER_WORDS = {
     recipe.Augment: {"method", "coverage"},  # only in runs: amplitudes need the teacher
-    recipe.Teacher: {"checkpoint", "calculator", "calculator_args"},  # label --teacher and --arg
+    recipe.Teacher: {"kind", "checkpoint", "calculator", "calculator_args"},  # label --teacher and --arg
     recipe.MolecularDynamics: set(recipe.MolecularDynamics.model_fields) - set(CHECKED),
 }
 

@@ -25,6 +25,7 @@ from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.registry import register_model
 from mdl_physpretrain.potentials.switch import quintic_switch
+from mdl_physpretrain.potentials.zbl import ZBL
 
 __all__ = ["IonicPair", "radial_terms"]
 
@@ -89,6 +90,8 @@ class IonicPair(EnergyModel):
         In Å.
     lengths
         Decay lengths of the repulsion, Å.
+    core
+        Where a ZBL core of each pair, such as ``"Li-O"``, ends, Å; ``None``: no core.
 
     Attributes
     ----------
@@ -102,12 +105,20 @@ class IonicPair(EnergyModel):
     pair_of: Tensor
     index_of: Tensor
 
-    def __init__(self, elements: Sequence[str], *, cutoff: float = 8.0, lengths: Sequence[float] = LENGTHS) -> None:
+    def __init__(
+        self,
+        elements: Sequence[str],
+        *,
+        cutoff: float = 8.0,
+        lengths: Sequence[float] = LENGTHS,
+        core: dict[str, float] | None = None,
+    ) -> None:
         elements = list(elements)
         if not elements or len(set(elements)) != len(elements):
             raise ConfigError(f"elements must be different symbols, not {elements}")
-        super().__init__(cutoff, {"elements": elements, "cutoff": cutoff, "lengths": list(lengths)})
+        super().__init__(cutoff, {"elements": elements, "cutoff": cutoff, "lengths": list(lengths), "core": core})
         self.elements, self.lengths = elements, tuple(lengths)
+        self.core = None if core is None else ZBL(ends=core)
         self.pairs = list(itertools.combinations_with_replacement(elements, 2))
         index_of = torch.full((119,), -1, dtype=torch.long)
         index_of[[atomic_numbers[e] for e in elements]] = torch.arange(len(elements))
@@ -125,11 +136,17 @@ class IonicPair(EnergyModel):
         i, j = self.index_of[batch.numbers[batch.edge_index]]
         return self.pair_of[i, j]
 
+    def pair_function(self, r: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy (eV) and slope (eV/Å) of pairs of kind ``pair`` at ``r``, without the core."""
+        values, slopes = radial_terms(r, self.cutoff, self.lengths)
+        first, second = torch.triu_indices(len(self.elements), len(self.elements), device=r.device)[:, pair]
+        strengths = torch.cat([(self.charges[first] * self.charges[second])[None], self.amplitudes[pair].T])
+        return (strengths * values).sum(dim=0), (strengths * slopes).sum(dim=0)
+
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         kinds = self.index_of[batch.numbers]
         i, j = kinds[batch.edge_index]
-        values, _ = radial_terms(torch.linalg.vector_norm(vectors, dim=1), self.cutoff, self.lengths)
-        strengths = self.amplitudes[self.pair_of[i, j]].T
-        energy = self.charges[i] * self.charges[j] * values[0] + (strengths * values[1:]).sum(dim=0)
+        energy, _ = self.pair_function(torch.linalg.vector_norm(vectors, dim=1), self.pair_of[i, j])
         total = self.base_energies.new_zeros(len(batch)).index_add(0, batch.structure, self.base_energies[kinds])
-        return total.index_add(0, batch.edge_structure, 0.5 * energy)
+        total = total.index_add(0, batch.edge_structure, 0.5 * energy)
+        return total if self.core is None else total + self.core.energies(batch, vectors)

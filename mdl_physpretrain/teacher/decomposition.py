@@ -15,7 +15,7 @@ from mdl_physpretrain.potentials.errors import batches_of, evaluate, trivial_err
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 from mdl_physpretrain.structures.reference_energies import reference_energies
 
-__all__ = ["eam_decomposition"]
+__all__ = ["COLUMNS", "eam_decomposition"]
 
 COLUMNS = ["part", "energy_mae", "forces_mae", "stress_mae", "total"]
 

@@ -30,6 +30,7 @@ from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
 from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances
 from mdl_physpretrain.potentials.base import predict
 from mdl_physpretrain.potentials.eam.model import EAM
+from mdl_physpretrain.potentials.ionic import IonicPair
 
 __all__ = ["Examination", "PairVerdict", "examine", "teacher_curves"]
 
@@ -99,7 +100,7 @@ class Examination:
         return table
 
 
-def teacher_curves(model: EAM, structures: Sequence[Atoms], *, points: int = 400) -> pd.DataFrame:
+def teacher_curves(model: EAM | IonicPair, structures: Sequence[Atoms], *, points: int = 400) -> pd.DataFrame:
     """In-situ pair energies of an EAM and their parts, for every pair in the data.
 
     Parameters
@@ -127,8 +128,10 @@ def teacher_curves(model: EAM, structures: Sequence[Atoms], *, points: int = 400
     return pd.concat(frames, ignore_index=True)
 
 
-def _mean_densities(model: EAM, structures: Sequence[Atoms], limit: int = 100) -> dict[str, float]:
+def _mean_densities(model: EAM | IonicPair, structures: Sequence[Atoms], limit: int = 100) -> dict[str, float]:
     """Mean density at the atoms of each element."""
+    if isinstance(model, IonicPair):
+        return {}
     collected: dict[int, list[np.ndarray]] = {}
     step = max(1, len(structures) // limit)
     with torch.no_grad():
@@ -145,17 +148,18 @@ def _mean_densities(model: EAM, structures: Sequence[Atoms], limit: int = 100) -
 
 
 def _in_situ(
-    model: EAM, a: str, b: str, typical: float, densities: dict[str, float], r: torch.Tensor
+    model: EAM | IonicPair, a: str, b: str, typical: float, densities: dict[str, float], r: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     model = model.double() if model.dtype != torch.float64 else model
     index = {e: k for k, e in enumerate(model.elements)}
     pair = model.pair_of[index[a], index[b]].expand(len(r))
     with torch.no_grad():
         pair_term, slope = model.pair_function(r, pair)
-        density, density_slope = model.density_function(r, pair)
-        at_typical, _ = model.density_function(torch.tensor([typical], dtype=r.dtype), pair[:1])
         embedding = torch.zeros_like(r)
-        for symbol in (a, b):
+        if isinstance(model, EAM):
+            density, density_slope = model.density_function(r, pair)
+            at_typical, _ = model.density_function(torch.tensor([typical], dtype=r.dtype), pair[:1])
+        for symbol in (a, b) if isinstance(model, EAM) else ():
             element = torch.full((len(r),), index[symbol])
             surroundings = densities.get(symbol, float(at_typical)) - at_typical
             with_pair, with_slope = model.embedding(surroundings + density, element)
@@ -176,8 +180,8 @@ def _in_situ(
     }
 
 
-def examine(model: EAM, structures: Sequence[Atoms]) -> Examination:
-    """Ask an EAM the four questions, for every pair of elements in the data.
+def examine(model: EAM | IonicPair, structures: Sequence[Atoms]) -> Examination:
+    """Ask an EAM the four questions, for every pair of elements in the data; pairs with charges all but the well.
 
     Parameters
     ----------
@@ -201,7 +205,7 @@ def examine(model: EAM, structures: Sequence[Atoms]) -> Examination:
 
 
 def _examine_pair(
-    model: EAM, pair: tuple[str, str], measured: PairDistances, densities: dict[str, float]
+    model: EAM | IonicPair, pair: tuple[str, str], measured: PairDistances, densities: dict[str, float]
 ) -> PairVerdict:
     r = torch.linspace(INNERMOST, model.cutoff, 1500, dtype=torch.float64)
     parts = _in_situ(model, *pair, measured.typical, densities, r)
@@ -222,7 +226,7 @@ def _examine_pair(
         notes.append("not finite" if not finite else "not smooth")
     core = not len(attractive) and wall > WALL_ENERGY
     well, position = None, None
-    if measured.bonded and finite:
+    if measured.bonded and finite and isinstance(model, EAM):  # pairs fitted to changes owe nobody a well
         outside = grid >= 0.5 * measured.typical
         position = float(grid[outside][np.argmin(energy[outside])])
         well = abs(position / measured.typical - 1) < WELL_TOLERANCE
@@ -242,7 +246,7 @@ def _examine_pair(
     )
 
 
-def _pushed_back(model: EAM, structures: Sequence[Atoms], limit: int = 60) -> float:
+def _pushed_back(model: EAM | IonicPair, structures: Sequence[Atoms], limit: int = 60) -> float:
     """Share of real close pairs that are repelled after being pulled together."""
     repelled = []
     step = max(1, len(structures) // limit)

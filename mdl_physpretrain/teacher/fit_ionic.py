@@ -16,11 +16,10 @@ from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.graphs.bonds import core_ends, nearest_distances
 from mdl_physpretrain.potentials.ionic import LENGTHS, IonicPair, radial_terms
-from mdl_physpretrain.potentials.sum import Sum
-from mdl_physpretrain.potentials.zbl import ZBL
 from mdl_physpretrain.structures import validate_structures
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.changes import FramePair, frame_pairs
+from mdl_physpretrain.teacher.examine import examine
 
 __all__ = ["fit_ionic"]
 
@@ -43,7 +42,7 @@ class _Rows(NamedTuple):
     labels: tuple[float | None, np.ndarray | None, np.ndarray | None]  # energy, (3n,), (6,)
 
 
-def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = True, seed: int = 0) -> Sum | IonicPair:
+def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = True, seed: int = 0) -> IonicPair:
     """Fit an :class:`IonicPair` by non-negative least squares.
 
     Rows are the changes of forces and stress between frames of the same atoms
@@ -65,9 +64,9 @@ def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = 
 
     Returns
     -------
-    Sum or IonicPair
+    IonicPair
         In float64, with ``metadata["fit"]``: the charges, and how many pairs
-        of frames were used.
+        of frames were used; and ``metadata["examination"]``.
 
     Raises
     ------
@@ -79,8 +78,8 @@ def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = 
     if not any(get_labels(a).forces is not None for a in structures):
         raise StructureError("no structure has forces to fit to", field="forces")
     elements = sorted({s for a in structures for s in a.get_chemical_symbols()}, key=atomic_numbers.__getitem__)
-    model = IonicPair(elements, cutoff=cutoff).double()
-    zbl = ZBL(ends=core_ends(nearest_distances(structures, min(cutoff, 6.0)))) if core else None
+    ends = core_ends(nearest_distances(structures, min(cutoff, 6.0))) if core else None
+    model = IonicPair(elements, cutoff=cutoff, core=ends).double()
     pairs = [p for p in frame_pairs(structures, seed=seed) if _has_forces(structures, p)]
     rows = [_rows(model, atoms) for atoms in structures]
     triangle = _triangle(rows, pairs, len(model.pairs) * (len(LENGTHS) + 2))
@@ -90,10 +89,9 @@ def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = 
         count = len(model.pairs)
         model.amplitudes.copy_(torch.as_tensor(strengths[: count * (len(LENGTHS) + 1)].reshape(-1, count).T.copy()))
         model.base_energies.copy_(torch.as_tensor(strengths[count * (len(LENGTHS) + 1) :]))
-    result: Sum | IonicPair = model if zbl is None else Sum([model, zbl.double()])
     fit = {"charges": dict(zip(elements, charges.tolist(), strict=True)), "frame_pairs": len(pairs)}
-    result.metadata = {"elements": elements, "fit": fit}
-    return result.eval()
+    model.metadata = {"elements": elements, "fit": fit, "examination": examine(model, structures).to_dict()}
+    return model.eval()
 
 
 def _has_forces(structures: Sequence[Atoms], pair: FramePair) -> bool:

@@ -17,6 +17,7 @@ from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.teacher.engines import refuse_failed
 from mdl_physpretrain.teacher.examine import examine
 from mdl_physpretrain.teacher.fit import fit_eam
+from mdl_physpretrain.teacher.fit_ionic import fit_ionic
 
 __all__ = ["calculator_factory", "examined_eam", "obtain_teacher"]
 
@@ -83,10 +84,12 @@ def examined_eam(
     read_checkpoint: Callable[[str], EnergyModel] | None = None,
     progress: bool = False,
 ) -> Any:
-    """The EAM that is fitted, or read, with its examination by the structures in the metadata.
+    """The EAM (or pairs with charges) that is fitted, or read, with its examination by the structures in the metadata.
 
     Parameters are those of :func:`obtain_teacher`. One that fails is returned as well.
     """
+    if options.checkpoint is None and options.kind == "ionic":
+        return fit_ionic(structures, cutoff=options.cutoff, seed=options.seed)
     if options.checkpoint is None:
         return fit_eam(
             structures,

@@ -95,7 +95,7 @@ def _teaching(config: RunConfig) -> list[Task]:
         if teacher.checkpoint:
             own = {"checkpoint": True}
         tasks.append(
-            Task("teacher", "teacher", teach, own, (*_DATA, *more), ("prepare",), modules=_model_modules("eam"))
+            Task("teacher", "teacher", teach, own, (*_DATA, *more), ("prepare",), modules=_model_modules(teacher.kind))
         )
         inputs = (train, TEACHER)
     else:
@@ -103,7 +103,7 @@ def _teaching(config: RunConfig) -> list[Task]:
     if config.uses_labels:
         needs = ("prepare", *(t.name for t in tasks))
         modules = (
-            _model_modules("eam") if teacher.calculator is None else (teacher.calculator.partition(":")[0],)
+            _model_modules(teacher.kind) if teacher.calculator is None else (teacher.calculator.partition(":")[0],)
         )  # fmt: skip
         tasks.append(
             Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), modules=modules)
@@ -182,7 +182,11 @@ def _judgements(config: RunConfig, judge: RunSuite, seed: int) -> list[Task]:
                 work=partial(evaluate_potential, **suite, probes=tuple(probe.name for probe in probes)),
                 section=[seed, name, config.data.seed, _asked(probes)],
                 inputs=(*_DATA, best, *((TEACHER,) if config.uses_eam else ())),
-                modules=(*models, *probe_modules(probes), *(_model_modules("eam") if config.uses_eam else ())),
+                modules=(
+                    *models,
+                    *probe_modules(probes),
+                    *(_model_modules(config.teacher.kind) if config.uses_eam else ()),
+                ),
                 **common,
             )
         )

@@ -57,7 +57,7 @@ class RunSuite(Suite):
     def subject(self, arm: str, seed: int) -> Subject:
         model = self.potential(arm, seed)
         splits = {name: read_part(self.folder, name) for name in ("test", "val", "train")}
-        eam = load_model(self.folder / TEACHER, expect="eam").to(model.device) if self.config.uses_eam else None
+        eam = load_model(self.folder / TEACHER).to(model.device) if self.config.uses_eam else None
         return Subject(
             model,
             f"{arm}, seed {seed}",

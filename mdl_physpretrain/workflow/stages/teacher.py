@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.errors import evaluate, trivial_errors
 from mdl_physpretrain.structures import reference_energies
 from mdl_physpretrain.teacher import teacher_curves
-from mdl_physpretrain.teacher.decomposition import eam_decomposition
+from mdl_physpretrain.teacher.decomposition import COLUMNS, eam_decomposition
 from mdl_physpretrain.teacher.source import examined_eam
 from mdl_physpretrain.workflow.data import read_part, without_nan
 from mdl_physpretrain.workflow.layout import TEACHER
@@ -45,7 +46,8 @@ def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
     write_atomic(out / "errors.json", json.dumps(without_nan(errors), indent=1))
     write_atomic(out / "examination.json", json.dumps(without_nan(metadata["examination"]), indent=1))
     write_atomic(out / "curves.csv", teacher_curves(eam, train).to_csv(index=False))
-    write_atomic(out / "decomposition.csv", eam_decomposition(eam, test or val or train).to_csv(index=False))
+    parts = eam_decomposition(eam, test or val or train) if isinstance(eam, EAM) else pd.DataFrame(columns=COLUMNS)
+    write_atomic(out / "decomposition.csv", parts.to_csv(index=False))
     outputs = [TEACHER, *(f"teacher/{name}" for name in WRITTEN)]
     if fit.get("history"):
         write_atomic(out / "history.csv", pd.DataFrame(fit["history"]).to_csv(index=False))
