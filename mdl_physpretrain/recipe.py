@@ -99,6 +99,7 @@ class Augmentation(Perturbation):
     thermal_amplitude: Positive | None = Field(
         default=None, description="Instead: largest standard deviation of a coordinate, Å."
     )
+    thermal_factor: Positive = Field(default=1.5, description="Multiplies what the springs say: MD goes beyond it.")
     thermal_rounds: Count = Field(default=5, description="Thermally disordered structures per structure.")
     compression: float = Field(default=0.06, ge=0, lt=0.5, description="Of their cells, at most, either way.")
     shear: float = Field(default=0.03, ge=0, lt=0.5, description="Of their cells, at most.")
@@ -177,7 +178,7 @@ class Finetune(Training):
     """Training on the reference labels, with or without pretraining before it."""
 
     epochs: Count = Field(default=200, description="Passes over the data.")
-    force_scale: Positive | Literal["auto"] | None = Field(
+    force_scale: Positive | Literal["auto"] | None = Field(  # type: ignore[assignment]
         default=None,
         description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not; auto: by the reference forces.",
     )

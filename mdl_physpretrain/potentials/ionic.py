@@ -25,6 +25,7 @@ from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.registry import register_model
 from mdl_physpretrain.potentials.switch import quintic_switch
+from mdl_physpretrain.potentials.zbl import ZBL
 
 __all__ = ["IonicPair", "radial_terms"]
 
@@ -93,12 +94,14 @@ class IonicPair(EnergyModel):
         In Å.
     lengths
         Decay lengths of the repulsion, Å.
+    core
+        Where a ZBL core of each pair, such as ``"O-Mg"``, ends, Å; ``None``: no core.
 
     Attributes
     ----------
     charges, base_energies
         Of every element, in units of e and eV.
-    amplitudes
+    strengths
         Of repulsions (A_k) and dispersion (D, last) of every pair of elements
         at 2 Å in eV, shape (P, L + 1), pairs in the order of :attr:`pairs`.
     """
@@ -107,13 +110,21 @@ class IonicPair(EnergyModel):
     index_of: Tensor
     role = "teacher"
 
-    def __init__(self, elements: Sequence[str], *, cutoff: float = 8.0, lengths: Sequence[float] = LENGTHS) -> None:
+    def __init__(
+        self,
+        elements: Sequence[str],
+        *,
+        cutoff: float = 8.0,
+        lengths: Sequence[float] = LENGTHS,
+        core: dict[str, float] | None = None,
+    ) -> None:
         elements = list(elements)
         strange = any(e not in atomic_numbers or e == "X" for e in elements)
         if strange or not elements or len(set(elements)) != len(elements):
             raise ConfigError(f"elements must be different symbols, not {elements}")
-        super().__init__(cutoff, {"elements": elements, "cutoff": cutoff, "lengths": list(lengths)})
+        super().__init__(cutoff, {"elements": elements, "cutoff": cutoff, "lengths": list(lengths), "core": core})
         self.elements, self.lengths = elements, tuple(lengths)
+        self.core = None if core is None else ZBL(ends=core)
         self.pairs = list(itertools.combinations_with_replacement(elements, 2))
         index_of = torch.full((119,), -1, dtype=torch.long)
         index_of[[atomic_numbers[e] for e in elements]] = torch.arange(len(elements))
@@ -123,7 +134,7 @@ class IonicPair(EnergyModel):
         self.register_buffer("index_of", index_of, persistent=False)
         self.register_buffer("pair_of", pair_of, persistent=False)
         self.charges = torch.nn.Parameter(torch.zeros(len(elements)))
-        self.amplitudes = torch.nn.Parameter(torch.zeros(len(self.pairs), len(self.lengths) + 1))
+        self.strengths = torch.nn.Parameter(torch.zeros(len(self.pairs), len(self.lengths) + 1))
         self.base_energies = torch.nn.Parameter(torch.zeros(len(elements)))
 
     def known_elements(self) -> set[str]:
@@ -164,26 +175,32 @@ class IonicPair(EnergyModel):
         Returns
         -------
         dict
-            ``total``, ``coulomb``, ``repulsion``, ``dispersion`` (eV) and ``slope`` (eV/Å), shape (R,).
+            ``total``, ``coulomb``, ``repulsion``, ``dispersion``, ``core`` (eV) and ``slope`` (eV/Å), shape (R,).
         """
         a, b = self.elements.index(first), self.elements.index(second)
         values, slopes = radial_terms(r, self.cutoff, self.lengths)
+        core = core_slope = torch.zeros_like(r)
+        if self.core is not None:
+            numbers = [torch.full((len(r),), atomic_numbers[s]) for s in (first, second)]
+            core, core_slope = self.core.pair_terms(numbers[0], numbers[1], r)
         with torch.no_grad():
-            strengths = torch.cat([(self.charges[a] * self.charges[b])[None], self.amplitudes[self.pair_of[a, b]]])
+            strengths = torch.cat([(self.charges[a] * self.charges[b])[None], self.strengths[self.pair_of[a, b]]])
             parts = strengths[:, None] * values
             return {
-                "total": parts.sum(dim=0),
+                "total": parts.sum(dim=0) + core,
                 "coulomb": parts[0],
                 "repulsion": parts[1:-1].sum(dim=0),
                 "dispersion": parts[-1],
-                "slope": strengths @ slopes,
+                "core": core,
+                "slope": strengths @ slopes + core_slope,
             }
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         kinds = self.element_index(batch.numbers)
         i, j = kinds[batch.edge_index]
         values, _ = radial_terms(torch.linalg.vector_norm(vectors, dim=1), self.cutoff, self.lengths)
-        strengths = self.amplitudes[self.pair_of[i, j]].T
+        strengths = self.strengths[self.pair_of[i, j]].T
         energy = self.charges[i] * self.charges[j] * values[0] + (strengths * values[1:]).sum(dim=0)
         total = self.base_energies.new_zeros(len(batch)).index_add(0, batch.structure, self.base_energies[kinds])
-        return total.index_add(0, batch.edge_structure, 0.5 * energy)
+        total = total.index_add(0, batch.edge_structure, 0.5 * energy)
+        return total if self.core is None else total + self.core.energies(batch, vectors)

@@ -24,6 +24,7 @@ from mdl_physpretrain.teacher.engines import Teacher, make_engine
 __all__ = ["FramePair", "Skill", "change_skill", "frame_pairs"]
 
 MOST_PARTNERS = 6  # pairs per structure: frames of one long trajectory say the same again and again
+MOST_TRIES = 60  # of a structure's possible partners, so that large sets do not cost the square of their size
 STILL = 1e-3  # Å: below, nothing has changed
 
 
@@ -89,7 +90,8 @@ def frame_pairs(
     strain
         Largest element of the strain between the cells.
     seed
-        Of the choice where a structure has more than six partners.
+        Of the choice where a structure has more than six partners, or more
+        than 60 to try.
 
     Returns
     -------
@@ -105,7 +107,7 @@ def frame_pairs(
         for position, first in enumerate(members[:-1]):
             partners = members[position + 1 :]
             taken = 0
-            for second in rng.permutation(partners).tolist():
+            for second in rng.permutation(partners)[:MOST_TRIES].tolist():
                 size = _displacement(structures[first], structures[second], strain)
                 if size is not None and size < largest:
                     pairs.append(FramePair(first, second, size))

@@ -109,14 +109,17 @@ def further_structures(parents: Sequence[Atoms], options: Augmentation, teacher:
             raise ConfigError(
                 "thermal displaces atoms by the springs of a teacher: name one, or give thermal_amplitude"
             )
-        amplitude = amplitudes_at(teacher, parents, options.thermal, seed=options.seed)
+        amplitude = amplitudes_at(teacher, parents, options.thermal, factor=options.thermal_factor, seed=options.seed)
     if amplitude is not None:
+        # anchored labels know the energy of a strain by the parent's stress
+        anchored = options.anchor if isinstance(options, Augment) else True
+        strained = not anchored or all(get_labels(a).stress is not None for a in parents)
         structures += disorder(
             parents,
             n_aug=options.thermal_rounds,
             amplitude=amplitude,
-            compression=options.compression,
-            shear=options.shear,
+            compression=options.compression if strained else 0.0,
+            shear=options.shear if strained else 0.0,
             seed=options.seed,
         )
     return structures

@@ -64,7 +64,7 @@ def kind_of(model: EnergyModel) -> NativeTeacher | None:
     """The kind that a potential is of: the one that fitted it, else the one whose own potential it is."""
     kinds = teacher_kinds()
     name = model.metadata.get("teacher")
-    if name in kinds:
+    if name in kinds and model.registry_name in kinds[name].potentials:
         return kinds[name]
     return next((kind for kind in kinds.values() if kind.potentials[0] == model.registry_name), None)
 

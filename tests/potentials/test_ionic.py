@@ -19,7 +19,7 @@ def _model(seed: int = 0) -> IonicPair:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         model.charges.copy_(torch.tensor([1.2, -1.1], dtype=torch.float64))
-        model.amplitudes.copy_(torch.rand(model.amplitudes.shape, generator=generator))
+        model.strengths.copy_(torch.rand(model.strengths.shape, generator=generator))
         model.base_energies.copy_(torch.tensor([-1.0, 2.0]))
     return model
 
@@ -46,7 +46,7 @@ def test_energy_of_a_pair_is_the_formula():
         screened[k] = float(torch.erfc(torch.tensor(0.2 * x, dtype=torch.float64))) / x
     slope_at_end = -(screened[1] + 0.4 / np.sqrt(np.pi) * np.exp(-1.0)) / 5.0
     expected = 1.2 * -1.1 * COULOMB * (screened[0] - screened[1] - slope_at_end * (r - 5.0)) + 1.0
-    strengths = model.amplitudes.detach().numpy()[model.pairs.index(("Mg", "O"))]
+    strengths = model.strengths.detach().numpy()[model.pairs.index(("Mg", "O"))]
     expected += sum(a * np.exp((2.0 - r) / length) for a, length in zip(strengths, model.lengths, strict=False))
     expected -= strengths[-1] * 2 * 2.0**6 / (r**6 + 2.0**6)
     assert energy == pytest.approx(expected, rel=1e-12)

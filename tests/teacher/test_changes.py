@@ -43,7 +43,7 @@ def _truth() -> IonicPair:
     model = IonicPair(["O", "Mg"]).double()
     with torch.no_grad():
         model.charges.copy_(torch.tensor([-1.3, 1.3]))
-        model.amplitudes[0, 2], model.amplitudes[1, 1], model.amplitudes[0, 4] = 2.5, 6.7, 0.23
+        model.strengths[0, 2], model.strengths[1, 1], model.strengths[0, 4] = 2.5, 6.7, 0.23
         model.base_energies.copy_(torch.tensor([-3.0, -1.0]))
     return model
 
@@ -75,9 +75,9 @@ def test_skill_of_right_weak_and_wrong_teachers():
     double, wrong = _truth(), _truth()
     with torch.no_grad():
         double.charges *= 2**0.5
-        double.amplitudes *= 2
+        double.strengths *= 2
         wrong.charges.zero_()
-        wrong.amplitudes *= -1
+        wrong.strengths *= -1
     assert change_skill(double, frames).trust == pytest.approx(0.5)
     useless = change_skill(wrong, frames)
     assert useless.trust == 0
@@ -103,7 +103,7 @@ def test_fit_recovers_a_potential_of_its_own_form():
     skill = change_skill(fitted, frames[8:])
     assert skill.error < 0.05 * skill.trivial
     assert pp.evaluate(fitted, frames[8:])["forces_mae"] < 0.05
-    assert (fitted.amplitudes >= 0).all()
+    assert (fitted.strengths >= 0).all()
     again = fit_ionic(frames[:8], core=False)
     assert np.array_equal(again.charges.detach().numpy(), fitted.charges.detach().numpy())
 

@@ -15,7 +15,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import validated
 from mdl_physpretrain.potentials.ionic import IonicPair
 from mdl_physpretrain.recipe import Augment
-from mdl_physpretrain.structures import get_labels, read_structures, write_structures
+from mdl_physpretrain.structures import Labels, get_labels, read_structures, set_labels, write_structures
 from mdl_physpretrain.teacher.amplitudes import amplitudes_at
 from mdl_physpretrain.teacher.labelled_set import augmented_labels, further_structures
 
@@ -25,7 +25,7 @@ def truth() -> IonicPair:
     model = IonicPair(["O", "Mg"], cutoff=5.0).double()
     with torch.no_grad():
         model.charges.copy_(torch.tensor([-1.0, 1.0]))
-        model.amplitudes.fill_(0.4)
+        model.strengths.fill_(0.4)
     return model
 
 
@@ -66,10 +66,17 @@ def test_labels_of_all_are_anchored_and_survive_a_file(parents: list[Atoms], tru
 
 def test_a_temperature_means_the_teachers_springs(parents: list[Atoms], truth: IonicPair) -> None:
     made = further_structures(parents, Augment(thermal=300.0, thermal_rounds=1, compression=0.0, shear=0.0), truth)
-    largest = max(amplitudes_at(truth, parents, 300.0).values())
+    largest = max(amplitudes_at(truth, parents, 300.0, factor=1.5).values())
     assert [a.info["aug_amplitude"] for a in made] == [pytest.approx(largest)] * 4
     hotter = further_structures(parents, Augment(thermal=900.0, thermal_rounds=1), truth)
     assert hotter[0].info["aug_amplitude"] > largest
+
+
+def test_cells_are_strained_where_labels_can_say_what_it_costs(parents: list[Atoms]) -> None:
+    bare = [set_labels(a.copy(), Labels(get_labels(a).energy, get_labels(a).forces, None)) for a in parents[:1]]
+    for anchor, of, strained in ((True, parents, True), (True, bare, False), (False, bare, True)):
+        (one, *_) = further_structures(of, Augment(thermal_amplitude=0.1, anchor=anchor))
+        assert ("aug_strain" in one.info) is strained
 
 
 def test_errors(parents: list[Atoms]) -> None:

@@ -18,7 +18,7 @@ def _teacher() -> pp.EnergyModel:
     model = IonicPair(["Mg", "O"]).double()
     with torch.no_grad():
         model.charges.copy_(torch.tensor([1.0, -1.0]))
-        model.amplitudes.fill_(0.02)
+        model.strengths.fill_(0.02)
     return pp.Sum([model, pp.ZBL().double()])
 
 

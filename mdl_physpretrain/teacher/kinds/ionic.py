@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,14 +15,11 @@ from ase.data import atomic_numbers
 from pydantic import Field
 from scipy.optimize import minimize, nnls
 
-from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.graphs.bonds import core_ends, nearest_distances
 from mdl_physpretrain.option_types import Section
-from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.ionic import LENGTHS, IonicPair, radial_terms
-from mdl_physpretrain.potentials.sum import Sum
-from mdl_physpretrain.potentials.zbl import ZBL
 from mdl_physpretrain.structures import validate_structures
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.base import NativeTeacher
@@ -44,7 +41,7 @@ class IonicTeacher(NativeTeacher):
     """See :func:`fit_ionic`. Bonds are made by the whole crystal here, so that no pair alone needs a well."""
 
     name = "ionic"
-    potentials = ("ionic", "sum", "zbl")
+    potentials = ("ionic",)
 
     class Options(Section):
         """Of the fit."""
@@ -53,45 +50,21 @@ class IonicTeacher(NativeTeacher):
         core: bool = Field(default=True, description="Add a ZBL core that ends before the data begin.")
         seed: int = Field(default=0, ge=0, description="Of the starts of the charges.")
 
-    def fit(self, structures: Sequence[Atoms], *, val: Any, options: Options, progress: bool) -> Sum | IonicPair:
+    def fit(
+        self, structures: Sequence[Atoms], *, val: Sequence[Atoms] | None, options: Options, progress: bool
+    ) -> IonicPair:
         return fit_ionic(structures, **options.model_dump())
 
-    def examine(self, model: EnergyModel, structures: Sequence[Atoms]) -> Examination:
+    def examine(self, model: IonicPair, structures: Sequence[Atoms]) -> Examination:
         return examine_curves(model, structures, _pair_curve(model), wells=False)
 
-    def curves(self, model: EnergyModel, structures: Sequence[Atoms]) -> pd.DataFrame:
+    def curves(self, model: IonicPair, structures: Sequence[Atoms]) -> pd.DataFrame:
         return curve_table(model, structures, _pair_curve(model))
 
 
-def _pair_curve(model: EnergyModel) -> PairCurve:
-    """Energy of two atoms alone: that of the pairs with charges and of the core, where there is one."""
-    leaves = [(copy.deepcopy(leaf).double().cpu(), factor) for leaf, factor in _weighted_leaves(model, 1.0)]
-
-    def curve(a: str, b: str, typical: float, r: torch.Tensor) -> dict[str, torch.Tensor]:
-        parts: dict[str, torch.Tensor] = {"total": torch.zeros_like(r)}
-        for leaf, factor in leaves:
-            if isinstance(leaf, IonicPair):
-                own = leaf.pair_curve(a, b, r)
-            elif isinstance(leaf, ZBL):
-                first, second = (torch.full((len(r),), atomic_numbers[s]) for s in (a, b))
-                energy, slope = leaf.pair_terms(first, second, r)
-                own = {"total": energy, "core": energy, "slope": slope}
-            else:
-                raise ConfigError(f"a teacher of pairs with charges has no part {leaf.registry_name!r}")
-            for name, value in own.items():
-                parts[name] = parts.get(name, 0.0) + factor * value
-        return parts
-
-    return curve
-
-
-def _weighted_leaves(model: EnergyModel, factor: float) -> Iterator[tuple[EnergyModel, float]]:
-    if isinstance(model, Sum):
-        part: Any
-        for part, weight in zip(model.parts, model.factors, strict=True):
-            yield from _weighted_leaves(part, factor * weight)
-    else:
-        yield model, factor
+def _pair_curve(model: IonicPair) -> PairCurve:
+    double = copy.deepcopy(model).double().cpu()
+    return lambda a, b, typical, r: double.pair_curve(a, b, r)
 
 
 class _Rows(NamedTuple):
@@ -104,7 +77,7 @@ class _Rows(NamedTuple):
     labels: tuple[float | None, np.ndarray | None, np.ndarray | None]  # energy, (3n,), (6,)
 
 
-def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = True, seed: int = 0) -> Sum | IonicPair:
+def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = True, seed: int = 0) -> IonicPair:
     """Fit an :class:`IonicPair` by non-negative least squares.
 
     Rows are the changes of forces and stress between frames of the same atoms
@@ -126,7 +99,7 @@ def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = 
 
     Returns
     -------
-    Sum or IonicPair
+    IonicPair
         In float64, with ``metadata["fit"]``: the charges, and how many pairs
         of frames were used.
 
@@ -144,8 +117,8 @@ def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = 
         structures.append(next(a for a in others if symbol in a.symbols))
     if not any(get_labels(a).forces is not None for a in structures):
         raise StructureError("no structure has forces to fit to", field="forces")
-    model = IonicPair(elements, cutoff=cutoff).double()
-    zbl = ZBL(ends=core_ends(nearest_distances(structures, min(cutoff, 6.0)))) if core else None
+    ends = core_ends(nearest_distances(structures, min(cutoff, 6.0))) if core else None
+    model = IonicPair(elements, cutoff=cutoff, core=ends).double()
     pairs = [p for p in frame_pairs(structures, seed=seed) if _has_forces(structures, p)]
     rows = [_rows(model, atoms) for atoms in structures]
     triangle = _triangle(rows, pairs, len(model.pairs) * (len(LENGTHS) + 2))
@@ -153,12 +126,11 @@ def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = 
     with torch.no_grad():
         model.charges.copy_(torch.as_tensor(charges))
         count = len(model.pairs)
-        model.amplitudes.copy_(torch.as_tensor(strengths[: count * (len(LENGTHS) + 1)].reshape(-1, count).T.copy()))
+        model.strengths.copy_(torch.as_tensor(strengths[: count * (len(LENGTHS) + 1)].reshape(-1, count).T.copy()))
         model.base_energies.copy_(torch.as_tensor(strengths[count * (len(LENGTHS) + 1) :]))
-    result: Sum | IonicPair = model if zbl is None else Sum([model, zbl.double()])
     fit = {"charges": dict(zip(elements, charges.tolist(), strict=True)), "frame_pairs": len(pairs)}
-    result.metadata = {"elements": elements, "fit": fit}
-    return result.eval()
+    model.metadata = {"elements": elements, "fit": fit}
+    return model.eval()
 
 
 def _has_forces(structures: Sequence[Atoms], pair: FramePair) -> bool:
