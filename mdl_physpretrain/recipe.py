@@ -20,6 +20,7 @@ __all__ = [
     "TEACHER",
     "TRAINING",
     "Augment",
+    "Augmentation",
     "Backbone",
     "EAMFit",
     "Finetune",
@@ -46,9 +47,11 @@ class EAMFit(Section):
 
 
 class Teacher(EAMFit):
-    """The potential that labels the augmented structures: a fitted EAM, one that exists, or an ASE calculator."""
+    """The potential that labels the augmented structures: one that is fitted, one that exists, or an ASE calculator."""
 
-    checkpoint: str | None = Field(default=None, description="Use this EAM (.pt) instead of fitting one.")
+    kind: str = Field(default="eam", description="Of potential that is fitted; the options above are the EAM's.")
+    args: dict[str, Any] = Field(default_factory=dict, description="Options of the fit of another kind.")
+    checkpoint: str | None = Field(default=None, description="Use this teacher (.pt) of the kind instead of a fit.")
     calculator: str | None = Field(
         default=None, pattern=r"^[\w.]+:\w+$", description="'module:factory' of an ASE calculator that teaches instead."
     )
@@ -83,8 +86,33 @@ class Perturbation(Section):
     seed: int = Field(default=0, ge=0, description="Of the perturbations.")
 
 
-class Augment(Perturbation):
-    """Structures perturbed, labelled and filtered."""
+class Augmentation(Perturbation):
+    """Structures made of the data: those of Algorithm 1, and on request covered distances and thermal disorder."""
+
+    coverage: Count | None = Field(
+        default=None, description="Structures for each 0.1 Å of every pair of elements, from its core to the data."
+    )
+    thermal: Positive | None = Field(
+        default=None,
+        description="Displace all atoms as at this temperature, K, by the teacher's springs; null: do not.",
+    )
+    thermal_amplitude: Positive | None = Field(
+        default=None, description="Instead: largest standard deviation of a coordinate, Å."
+    )
+    thermal_factor: Positive = Field(default=1.5, description="Multiplies what the springs say: MD goes beyond it.")
+    thermal_rounds: Count = Field(default=5, description="Thermally disordered structures per structure.")
+    compression: float = Field(default=0.06, ge=0, lt=0.5, description="Of their cells, at most, either way.")
+    shear: float = Field(default=0.03, ge=0, lt=0.5, description="Of their cells, at most.")
+
+    @model_validator(mode="after")
+    def _one_amplitude(self) -> Augmentation:
+        if self.thermal is not None and self.thermal_amplitude is not None:
+            raise ValueError("give 'thermal' or 'thermal_amplitude', not both")
+        return self
+
+
+class Augment(Augmentation):
+    """Structures made of the data, labelled and filtered."""
 
     anchor: bool = Field(default=True, description="Correct the teacher's labels to first order with the parents' own.")
     batch_size: Count = Field(default=64, description="Structures labelled at once.")
@@ -150,6 +178,10 @@ class Finetune(Training):
     """Training on the reference labels, with or without pretraining before it."""
 
     epochs: Count = Field(default=200, description="Passes over the data.")
+    force_scale: Positive | Literal["auto"] | None = Field(  # type: ignore[assignment]
+        default=None,
+        description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not; auto: by the reference forces.",
+    )
     replay_fraction: float = Field(
         default=0.1, ge=0, lt=1, description="Share of teacher-labelled structures in an epoch of pretrained arms."
     )
@@ -231,6 +263,9 @@ PRESETS: dict[str, dict[str, Any]] = {
             "anchor": False,
             "min_distance_factor": None,
             "pairs": "closest",
+            "coverage": None,
+            "thermal": None,
+            "thermal_amplitude": None,
             "max_force": None,
         },
         "backbone": {
@@ -245,13 +280,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def over_preset(content: Mapping[str, Any]) -> dict[str, Any]:
+def over_preset(content: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """Sections over those of the preset that ``content["preset"]`` names.
 
-    The preset's arguments of its network are no other network's.
+    The preset's arguments of its network are no other network's, those of its
+    EAM no other teacher's.
     """
     name = content.get("preset", "default")
-    preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
+    preset = (presets or PRESETS).get(name, {}) if isinstance(name, str) else {}
+    teacher = content.get("teacher")
+    if isinstance(teacher, Mapping) and teacher.get("kind", "eam") != "eam":
+        kept = {k: v for k, v in preset.get("teacher", {}).items() if k not in EAMFit.model_fields}
+        preset = {**preset, "teacher": kept}
     backbone, chosen = preset.get("backbone", {}), content.get("backbone")
     if isinstance(chosen, Mapping) and chosen.get("name") not in (None, backbone.get("name")):
         preset = {**preset, "backbone": {k: v for k, v in backbone.items() if k not in ("name", "args")}}

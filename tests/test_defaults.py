@@ -54,7 +54,7 @@ FUNCTIONS: list[tuple[Callable[..., Any], type[Section], tuple[str, ...]]] = [
 COMMANDS: list[tuple[str, type[Section], tuple[str, ...]]] = [
     ("fit-eam", recipe.Teacher, FITTED),
     ("label", recipe.Teacher, ("force",)),
-    ("augment", recipe.Augment, AUGMENTED),
+    ("augment", recipe.Augment, tuple(recipe.Augmentation.model_fields)),
     ("label", recipe.Augment, tuple(LABELLED)),
     ("train", recipe.Training, tuple(recipe.Training.model_fields)),
     ("train", recipe.Finetune, ("replay_fraction",)),
@@ -65,7 +65,8 @@ COMMANDS: list[tuple[str, type[Section], tuple[str, ...]]] = [
     ("check", recipe.Check, JUDGED),
 ]
 OTHER_WORDS = {
-    recipe.Teacher: {"checkpoint", "calculator", "calculator_args"},  # label --teacher and --arg
+    # fit-teacher --kind and --arg, label --teacher and --arg
+    recipe.Teacher: {"kind", "args", "checkpoint", "calculator", "calculator_args"},
     recipe.MolecularDynamics: set(recipe.MolecularDynamics.model_fields) - set(CHECKED),
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
+from mdl_physpretrain.augmentation.children import displaced_child
 from mdl_physpretrain.augmentation.ladder import Ladder, strength_ladder
 from mdl_physpretrain.augmentation.pairs import close_pairs, kinds_of_pairs
 from mdl_physpretrain.errors import ConfigError, StructureError
@@ -28,10 +29,6 @@ __all__ = ["Augmented", "Convention", "augment", "augment_iter"]
 
 Convention = Literal["paper", "authors"]
 Pairs = Literal["closest", "every-kind"]
-
-# Of the parent's other data only what cannot be a label of the parent's positions is inherited.
-INHERITED_ARRAYS = ("tags", "initial_magmoms", "initial_charges", "masses")
-INHERITED_NUMBERS = ("charge", "spin")
 
 
 class Augmented(list[Atoms]):
@@ -261,20 +258,13 @@ def _displacements(atoms: Atoms, rng: np.random.Generator, options: _Options) ->
 
 def _child(parent: Atoms, name: str, k: int, move: np.ndarray, options: _Options) -> Atoms:
     """Round ``k`` of a parent, with its provenance and without labels."""
-    child = Atoms(parent.numbers, parent.positions + move, cell=parent.cell, pbc=parent.pbc)
-    for key in INHERITED_ARRAYS:
-        if key in parent.arrays:
-            child.set_array(key, parent.arrays[key])
-    child.info = {key: value for key, value in parent.info.items() if isinstance(value, str)}
-    child.info.update({key: parent.info[key] for key in INHERITED_NUMBERS if key in parent.info})
-    child.info.update(
-        structure_id=f"{name}-aug{k}",
-        parent_id=name,
+    return displaced_child(
+        parent,
+        name,
+        f"aug{k}",
+        move,
         aug_round=k,
         aug_pull=float(options.pulls[k]),
         aug_perturb=float(options.perturbs[k]),
         aug_seed=options.seed,
     )
-    child.info.pop("label_source", None)
-    child.set_array("aug_displacement", child.positions - parent.positions)
-    return child

@@ -180,8 +180,11 @@ def _verdict(console: Console, folder: Path) -> None:
 
     from mdl_physpretrain.teacher.examine import Examination, PairVerdict
 
+    file = folder / "teacher" / "examination.json"
+    if not file.exists():  # not every kind of teacher has one
+        return
     try:
-        stored = json.loads((folder / "teacher" / "examination.json").read_text())
+        stored = json.loads(file.read_text())
         stored["pairs"] = [PairVerdict(**pair) for pair in stored["pairs"]]
         console.print(Examination(**stored).table())
     except (OSError, ValueError, TypeError, KeyError):

@@ -1,21 +1,23 @@
-"""Commands for single steps: fit-eam, examine, augment, label, pretrain, finetune, train, evaluate."""
+"""Commands for single steps: fit-eam, fit-teacher, examine, augment, label, pretrain, finetune, train, evaluate."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import Device, Preset, Seed, Structures, Workers, recipe_options
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import CheckpointError, ConfigError
+from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.recipe import (
     BACKBONE,
     FINETUNE,
     TEACHER,
     Augment,
+    Augmentation,
     EAMFit,
     Finetune,
     Perturbation,
@@ -24,7 +26,10 @@ from mdl_physpretrain.recipe import (
     over_preset,
 )
 
-LABELLED = [name for name in Augment.model_fields if name not in Perturbation.model_fields]
+if TYPE_CHECKING:
+    from mdl_physpretrain.teacher.base import NativeTeacher
+
+LABELLED = [name for name in Augment.model_fields if name not in Augmentation.model_fields]
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")]
@@ -63,44 +68,67 @@ def fit_eam(
     val: Val = None,
 ) -> None:
     """Fit an EAM teacher and examine it (exit code 1 when it fails)."""
-    from mdl_physpretrain.teacher import fit_eam as fitted
+    _fit("eam", structures, val, options, output)
 
-    data = _read(structures)
-    eam: Any = fitted(data, val=_read(val) or None, **options.model_dump(), progress=_bars())
-    eam.save(output)
-    _errors_table({"teacher": eam.metadata["fit"]["errors"], "trivial": eam.metadata["fit"]["trivial"]})
-    passed = _examine(eam, data)
-    typer.echo(f"Wrote {output}")
-    if not passed:
-        raise typer.Exit(1)
+
+@app.command("fit-teacher")
+def fit_teacher(
+    structures: Structures,
+    kind: Annotated[str, typer.Option("--kind", help="Of potential, as teacher.kind of a run.")] = "eam",
+    arg: Annotated[list[str] | None, typer.Option("--arg", help="Option of the fit, e.g. cutoff=8.0.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write.")] = Path("teacher.pt"),
+    val: Val = None,
+) -> None:
+    """Fit a native teacher of any kind and examine it (exit code 1 when it fails)."""
+    from mdl_physpretrain.option_types import validated
+    from mdl_physpretrain.teacher.registry import teacher_kind
+
+    options = validated(teacher_kind(kind, "--kind").Options, _arguments(arg), prefix="--arg ")
+    _fit(kind, structures, val, options, output)
 
 
 @app.command()
-def examine(checkpoint: Annotated[Path, typer.Argument(help="An EAM (.pt).")], structures: Structures) -> None:
-    """Ask an EAM whether it may teach (exit code 1 when it may not)."""
+def examine(checkpoint: Annotated[Path, typer.Argument(help="A teacher (.pt).")], structures: Structures) -> None:
+    """Ask a native teacher whether it may teach (exit code 1 when it may not)."""
     from mdl_physpretrain.potentials import load_model
+    from mdl_physpretrain.teacher.registry import kind_of, teacher_kinds
 
-    if not _examine(load_model(checkpoint, expect="eam"), _read(structures)):
+    model = load_model(checkpoint)
+    kind = kind_of(model)
+    if kind is None:
+        raise CheckpointError(
+            f"{checkpoint} holds {model.registry_name!r}, which is no native teacher ({', '.join(teacher_kinds())})"
+        )
+    if not _examine(kind, model, _read(structures)):
         raise typer.Exit(1)
 
 
 @app.command()
-@recipe_options(Perturbation, "augment")
-def augment(structures: Structures, output: Output, options: Perturbation) -> None:
+@recipe_options(Augmentation, "augment")
+def augment(
+    structures: Structures,
+    output: Output,
+    options: Augmentation,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="Whose springs --thermal means.")] = None,
+) -> None:
     """Perturb structures by Algorithm 1; written as they are made, so any number fits into memory."""
     import warnings
+    from itertools import chain
 
     from mdl_physpretrain.augmentation import augment_iter
     from mdl_physpretrain.progress import track
     from mdl_physpretrain.structures import write_structures
+    from mdl_physpretrain.teacher.labelled_set import further_structures
 
     parents = _read(structures)
-    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **options.model_dump())
-    write_structures(output, perturbed)
+    further = further_structures(parents, options, None if teacher is None else _potential(teacher, "auto"))
+    algorithm = options.model_dump(include=set(Perturbation.model_fields))
+    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **algorithm)
+    write_structures(output, chain(perturbed, further))
     small = sum(len(atoms) < 2 for atoms in parents)
     if small:
         warnings.warn(f"{small} structures have fewer than two atoms and were not augmented", stacklevel=1)
-    typer.echo(f"Wrote {(len(parents) - small) * options.n_aug} structures to {output}")
+    typer.echo(f"Wrote {(len(parents) - small) * options.n_aug + len(further)} structures to {output}")
 
 
 @app.command()
@@ -122,7 +150,7 @@ def label(
     device: Device = "auto",
     anchor_file: OldAnchor = None,
 ) -> None:
-    """Label structures with an EAM or any ASE calculator, and keep those fit for training."""
+    """Label structures with a native teacher or any ASE calculator, and keep those fit for training."""
     from mdl_physpretrain.executors import open_executor
     from mdl_physpretrain.potentials.factories import calculator_factory
     from mdl_physpretrain.structures import write_structures
@@ -315,12 +343,32 @@ def _arguments(words: list[str] | None) -> dict[str, Any]:
     return values
 
 
-def _examine(eam: Any, structures: list[Any]) -> bool:
+def _fit(kind: str, structures: list[str], val: list[str] | None, options: Section, output: Path) -> None:
+    from mdl_physpretrain.potentials.errors import evaluate as errors_of
+    from mdl_physpretrain.potentials.errors import trivial_errors
+    from mdl_physpretrain.structures import reference_energies
+    from mdl_physpretrain.teacher.registry import teacher_kind
+    from mdl_physpretrain.teacher.source import fitted_teacher
+
+    data = _read(structures)
+    teacher = fitted_teacher(teacher_kind(kind), data, _read(val), options, progress=_bars())
+    teacher.save(output)
+    fit = teacher.metadata.get("fit", {})
+    trivial = fit.get("trivial") or trivial_errors(data, reference_energies(data))
+    _errors_table({"teacher": fit.get("errors") or errors_of(teacher, data), "trivial": trivial})
+    passed = _examine(teacher_kind(kind), teacher, data)
+    typer.echo(f"Wrote {output}")
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _examine(kind: NativeTeacher, model: Any, structures: list[Any]) -> bool:
     from rich.console import Console
 
-    from mdl_physpretrain.teacher import examine as examined
-
-    verdict = examined(eam, structures)
+    verdict = kind.examine(model, structures)
+    if verdict is None:
+        typer.echo(f"A teacher of the kind {kind.name!r} is not examined")
+        return True
     Console().print(verdict.table())
     return verdict.passed
 

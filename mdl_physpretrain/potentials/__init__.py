@@ -6,6 +6,7 @@ from mdl_physpretrain.potentials.cgcnn.model import CGCNN
 from mdl_physpretrain.potentials.checkpoint import load_model, save_model
 from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.errors import evaluate, trivial_errors
+from mdl_physpretrain.potentials.ionic import IonicPair
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.registry import register_model, registered_models
 from mdl_physpretrain.potentials.sum import Sum
@@ -18,6 +19,7 @@ __all__ = [
     "ZBL",
     "ASECalculator",
     "EnergyModel",
+    "IonicPair",
     "M3GNet",
     "Prediction",
     "Sum",

@@ -27,16 +27,30 @@ class Sum(EnergyModel):
         from a checkpoint.
     frozen
         Indices of parts whose parameters are not trained.
+    factors
+        What the energy of each part is multiplied by; 1 by default.
     """
 
-    def __init__(self, parts: Sequence[EnergyModel | dict], *, frozen: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        parts: Sequence[EnergyModel | dict],
+        *,
+        frozen: Sequence[int] = (),
+        factors: Sequence[float] | None = None,
+    ) -> None:
         if not parts:
             raise ConfigError("a sum of models needs at least one part")
         models = [p if isinstance(p, EnergyModel) else model_class(p["model"])(**p["hparams"]) for p in parts]
         # A short-ranged part must not lengthen the neighbour list: ZBL's range is
         # that of the largest element, far more than most pairs need.
         described = [{"model": m.registry_name, "hparams": m.hparams} for m in models]
-        super().__init__(cutoff=max(m.cutoff for m in models), hparams={"parts": described, "frozen": list(frozen)})
+        hparams: dict[str, Any] = {"parts": described, "frozen": list(frozen)}
+        if factors is not None:
+            if len(factors) != len(models):
+                raise ConfigError(f"{len(factors)} factors for a sum of {len(models)} parts")
+            hparams["factors"] = [float(factor) for factor in factors]
+        super().__init__(cutoff=max(m.cutoff for m in models), hparams=hparams)
+        self.factors = [1.0] * len(models) if factors is None else hparams["factors"]
         self.parts = torch.nn.ModuleList(models)
         for k in frozen:
             if not 0 <= k < len(models):
@@ -55,9 +69,9 @@ class Sum(EnergyModel):
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         total = vectors.new_zeros(len(batch))
         part: Any
-        for part in self.parts:
+        for part, factor in zip(self.parts, self.factors, strict=True):
             inner, inner_vectors, _ = within_cutoff(batch, vectors, part.cutoff)
-            total = total + part.energies(inner, inner_vectors)
+            total = total + factor * part.energies(inner, inner_vectors)
         return total
 
     def energy_and_gradient(
@@ -65,11 +79,11 @@ class Sum(EnergyModel):
     ) -> tuple[Tensor, Tensor]:
         energy, gradient = vectors.new_zeros(len(batch)), torch.zeros_like(vectors)
         part: Any
-        for part in self.parts:
+        for part, factor in zip(self.parts, self.factors, strict=True):
             inner, inner_vectors, keep = within_cutoff(batch, vectors, part.cutoff)
             part_energy, part_gradient = part.energy_and_gradient(inner, inner_vectors, create_graph=create_graph)
-            energy = energy + part_energy
+            energy = energy + factor * part_energy
             if keep is not None:
                 part_gradient = torch.zeros_like(vectors).index_put((keep,), part_gradient)
-            gradient = gradient + part_gradient
+            gradient = gradient + factor * part_gradient
         return energy, gradient

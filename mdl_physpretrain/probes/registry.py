@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Collection, Mapping
 from functools import cache
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,6 +11,7 @@ from pydantic import ValidationError, create_model
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Section
+from mdl_physpretrain.plugin_classes import plugin_classes
 from mdl_physpretrain.probes.base import Probe
 
 __all__ = ["make_probe", "option_fields", "probe_classes", "table_kinds", "verdict_table"]
@@ -33,23 +29,7 @@ def probe_classes() -> dict[str, type[Probe]]:
         If the package of an entry point cannot be imported, or two probes
         have one name, fill one table or have one option.
     """
-    package = __name__.rpartition(".")[0]
-    classes: list[type[Probe]] = []
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        loaded = importlib.import_module(f"{package}.{module.name}")
-        classes += [
-            cls
-            for cls in vars(loaded).values()
-            if inspect.isclass(cls)
-            and issubclass(cls, Probe)
-            and not inspect.isabstract(cls)
-            and cls.__module__ == loaded.__name__
-        ]
-    for entry in entry_points(group=GROUP):
-        try:
-            classes.append(entry.load())
-        except Exception as error:  # another package may fail in any way while it is imported
-            raise ConfigError(f"probe {entry.name!r} ({entry.value}) cannot be imported: {error}") from error
+    classes = plugin_classes(__name__.rpartition(".")[0], GROUP, Probe, "probe")  # type: ignore[type-abstract]
     classes.sort(key=lambda cls: (cls.answer_place, cls.name))
     names = [word for cls in classes for word in (cls.name, *(f"{kind}.csv" for kind in cls.files))]
     twice = next((name for name in names if names.count(name) > 1), None)

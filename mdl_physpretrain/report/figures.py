@@ -99,7 +99,9 @@ def _teacher(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     if curves is None:
         return None
     verdicts = {str(p.get("pair")): p for p in (run.examination or {}).get("pairs") or [] if isinstance(p, dict)}
-    parts = [part for part in PARTS if part[0] in curves and curves[part[0]].abs().max() > 0]
+    own = [str(c) for c in curves if c not in ("pair", "r", "total", "slope", *(part[0] for part in PARTS))]
+    parts = [*PARTS, *((c, c.replace("_", " "), colour) for c, colour in zip(own, PALETTE[5:], strict=False))]
+    parts = [part for part in parts if part[0] in curves and curves[part[0]].abs().max() > 0]
     panels = []
     for pair, curve in _first_pairs(curves):
         verdict = verdicts.get(pair)

@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from mdl_physpretrain.augmentation.coverage import uncovered
 from mdl_physpretrain.probes.page import Cell, Column, HtmlTable
 from mdl_physpretrain.report.formats import DASH, duration, number, percent_range, plural, spread
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.tables import efs_reference_rows
 
-__all__ = ["Cell", "Column", "HtmlTable", "alignment", "column", "count", "decimal", "efs", "filtered", "html_table",
-           "name", "per_seed", "physicality", "teacher_pairs", "timings", "trajectories"]  # fmt: skip
+__all__ = ["Cell", "Column", "HtmlTable", "alignment", "column", "count", "coverage", "decimal", "efs", "filtered",
+           "html_table", "name", "per_seed", "physicality", "teacher_pairs", "timings", "trajectories"]  # fmt: skip
 
 Row = dict[Any, Any]
 MAX_ROWS = 1000  # trajectories on the page; the CSV has all of them
@@ -254,6 +255,24 @@ def filtered(result: dict[str, Any]) -> HtmlTable | None:
     ]
     columns = [name("Reason", "reason"), count("Removed", "removed")]
     return html_table(rows, [*columns, column("Share", cell=lambda row: Cell(row["share"]))], "filter")
+
+
+def coverage(table: pd.DataFrame) -> HtmlTable:
+    """How much of the distances of each pair of elements the data cover, alone and with augmented structures."""
+    rows = []
+    for pair, bins in table.groupby("pair", sort=False):
+        shares = (bins["data"] >= bins["wanted"]).mean(), (bins["count"] >= bins["wanted"]).mean()
+        holes = [stretch.removeprefix(f"{pair} ") for stretch in uncovered(bins)]
+        reach = f"{bins['low'].min():.2f}–{bins['high'].max():.2f}"
+        rows.append({"pair": pair, "reach": reach, "before": shares[0], "after": shares[1], "holes": ", ".join(holes)})
+    columns = [
+        name("Pair", "pair"),
+        column("Core to data", "Å", cell=lambda row: Cell(row["reach"])),
+        decimal("Covered by the data", "before", 0, "%", 100),
+        decimal("With augmentation", "after", 0, "%", 100),
+        name("Not covered", "holes", missing=DASH, css="wrap"),
+    ]
+    return html_table(rows, columns, "coverage", sortable=len(rows) > 6)
 
 
 def timings(rows: list[dict[str, Any]]) -> HtmlTable:

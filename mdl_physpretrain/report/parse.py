@@ -18,6 +18,7 @@ __all__ = ["attempt", "pair_name", "read_check", "read_examination", "read_filte
 COLUMNS = {  # columns without which a file says nothing; those of the probes are theirs to tell
     "curves": ("pair", "r", "total"),
     "distances": ("set", "pair", "distance"),
+    "coverage": ("pair", "low", "high", "data", "count", "wanted", "covered"),
     "decomposition": ("part", "total"),
     "verdicts": ("arm", "question", "verdict", "finding"),
     "teacher_history": ("loss",),

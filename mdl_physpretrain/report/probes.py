@@ -18,7 +18,7 @@ __all__ = ["decomposition", "probe_notes", "probe_parts", "probe_sections", "sav
 PARTS = {
     "morse": "pair part alone (Morse and core)",
     "embedding": "embedding alone",
-    "full": "whole EAM",
+    "full": "whole teacher",
     "trivial": "trivial predictor",
 }
 
@@ -61,7 +61,7 @@ def save_parts(parts: Mapping[str, PagePart], downloads: Downloads) -> None:
 
 
 def decomposition(table: pd.DataFrame) -> HtmlTable:
-    """Fig. 2 of the paper as a table: what each part of the EAM explains."""
+    """Fig. 2 of the paper as a table: what each part of the teacher explains."""
     columns = [Column("Part", numeric=False), Column("Energy", "eV / structure"), Column("Forces", "eV/Å")]
     columns += [Column("Stress", "eV/Å³"), Column("Total")]
     form = (("energy_mae", 3), ("forces_mae", 4), ("stress_mae", 5), ("total", 3))

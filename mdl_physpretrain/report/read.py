@@ -69,6 +69,7 @@ class RunData:
     decomposition: pd.DataFrame | None = None
     filter: dict[str, Any] | None = None
     distances: pd.DataFrame | None = None
+    coverage: pd.DataFrame | None = None
     verdicts: pd.DataFrame | None = None
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     physicality: pd.DataFrame | None = None
@@ -170,12 +171,16 @@ def read_run(run_dir: Path) -> RunData:
     run.environment = take("environment", "environment.json", read_json)
     run.timings = take("timings", "timings.json", read_timings)
     run.summary = take("summary", "data/summary.json", read_mapping(read_json))
-    run.examination = take("examination", "teacher/examination.json", read_examination)
+    # what belongs to every EAM, other kinds of teachers may have or not
+    teacher = (run.config or {}).get("teacher")
+    some = isinstance(teacher, dict) and teacher.get("kind", "eam") != "eam"
+    run.examination = take("examination", "teacher/examination.json", read_examination, quiet=some)
     run.teacher_errors = take("teacher_errors", "teacher/errors.json", read_mapping(read_json))
-    run.teacher_history = take("teacher_history", "teacher/history.csv", table_reader("teacher_history"))
-    run.curves = take("curves", "teacher/curves.csv", table_reader("curves"))
+    run.teacher_history = take("teacher_history", "teacher/history.csv", table_reader("teacher_history"), quiet=some)
+    run.curves = take("curves", "teacher/curves.csv", table_reader("curves"), quiet=some)
     run.filter = take("filter", "augment/filter.json", read_filter)
     run.distances = take("distances", "augment/min_distances.csv", table_reader("distances"))
+    run.coverage = take("coverage", "augment/coverage.csv", table_reader("coverage"), quiet=True)
     run.decomposition = take("decomposition", "teacher/decomposition.csv", table_reader("decomposition"), quiet=True)
     run.verdicts = take("verdicts", "verdicts.csv", table_reader("verdicts"), quiet=True)
     for kind, probe in table_kinds().items():

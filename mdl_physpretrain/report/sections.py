@@ -95,7 +95,7 @@ def _survival(run: RunData, downloads: Downloads) -> tuple[pd.DataFrame, pd.Data
 def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
     """Teacher, label filter, force alignment, stages and environment."""
     values: dict[str, Any] = dict.fromkeys(
-        ("alignment", "decomposition", "teacher_pairs", "filtered", "timings", "overhead")
+        ("alignment", "decomposition", "teacher_pairs", "filtered", "coverage", "timings", "overhead")
     )
     if run.examination:
         downloads.save(pd.DataFrame(run.examination["pairs"]), "teacher_pairs")
@@ -103,6 +103,8 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
     if run.filter:
         downloads.save(pd.DataFrame(run.filter["counts"].items(), columns=["reason", "removed"]), "filter")
         values["filtered"] = html_tables.filtered(run.filter)
+    if run.coverage is not None:
+        values["coverage"] = html_tables.coverage(downloads.save(run.coverage, "coverage"))
     if run.timings:
         downloads.save(pd.DataFrame(run.timings), "timings")
         values |= {"timings": html_tables.timings(run.timings), "overhead": _overhead(run.timings)}

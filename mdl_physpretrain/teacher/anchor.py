@@ -60,16 +60,23 @@ def parents_of(structures: Sequence[Atoms], parents: Sequence[Atoms] | None) -> 
     return needed
 
 
+def _strain(atoms: Atoms) -> np.ndarray:
+    """Strain of the cell after the displacement, shape (3, 3); zero where there is none."""
+    return np.asarray(atoms.info.get("aug_strain", np.zeros((3, 3))), dtype=np.float64).reshape(3, 3)
+
+
 def _fits(atoms: Atoms, parent: Atoms) -> bool:
-    """Whether ``x = x0 + u`` in the parent's cell, up to lattice vectors."""
+    """Whether ``x = (x0 + u)(1 + strain)`` in the parent's strained cell, up to lattice vectors."""
+    deformation = np.eye(3) + _strain(atoms)
     if (
         not np.array_equal(atoms.numbers, parent.numbers)
-        or not np.allclose(atoms.cell.array, parent.cell.array, atol=1e-6)
+        or not np.allclose(atoms.cell.array, parent.cell.array @ deformation, atol=1e-6)
         or not np.array_equal(atoms.pbc, parent.pbc)
     ):
         return False
     cell = complete_cell(atoms.cell.array, atoms.pbc)
-    away = (atoms.positions - parent.positions - atoms.arrays["aug_displacement"]) @ np.linalg.inv(cell)
+    moved = (parent.positions + atoms.arrays["aug_displacement"]) @ deformation
+    away = (atoms.positions - moved) @ np.linalg.inv(cell)
     away -= np.round(away) * atoms.pbc
     return bool(np.abs(away @ cell).max(initial=0.0) < TOLERANCE)
 
@@ -80,7 +87,9 @@ def anchored_labels(atoms: Atoms, labels: Labels, parent: Atoms, at_parent: Labe
     Parameters
     ----------
     atoms
-        With ``arrays["aug_displacement"]``, shape (n, 3), Å.
+        With ``arrays["aug_displacement"]``, shape (n, 3), Å; a strain of the
+        cell in ``info["aug_strain"]`` adds ``V (S_ref - S_T)(x0) : strain`` to
+        the energy where both stresses are known.
     labels, at_parent
         The teacher's labels of the structure and of its parent; for the
         latter also the reason why there are none.
@@ -97,12 +106,17 @@ def anchored_labels(atoms: Atoms, labels: Labels, parent: Atoms, at_parent: Labe
     reference = get_labels(parent)
     energies, forces = zip(*(_required(source, atoms) for source in (labels, at_parent, reference)), strict=True)
     correction = forces[2] - forces[1]
-    u = atoms.arrays["aug_displacement"]
+    u, strain = atoms.arrays["aug_displacement"], _strain(atoms)
     energy = energies[0] - energies[1] + energies[2] - float(np.sum(correction * u))
     stress = None
-    if labels.stress is not None and at_parent.stress is not None and reference.stress is not None:
-        stress = labels.stress - at_parent.stress + reference.stress
-    return Labels(energy, forces[0] + correction, stress)
+    if at_parent.stress is not None and reference.stress is not None:
+        if labels.stress is not None:
+            stress = labels.stress - at_parent.stress + reference.stress
+        if strain.any():
+            energy += parent.get_volume() * float(np.sum((reference.stress - at_parent.stress) * strain))
+    # the energy is linear in u, and u = x (1 + strain)^-1 - x0
+    moved = correction @ np.linalg.inv(np.eye(3) + strain).T if strain.any() else correction
+    return Labels(energy, forces[0] + moved, stress)
 
 
 def _required(labels: Labels, atoms: Atoms) -> tuple[float, np.ndarray]:

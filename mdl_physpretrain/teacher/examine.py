@@ -2,7 +2,8 @@
 
 For every pair of elements that meet in the data the *in-situ* pair energy is
 looked at: the energy of one pair as a function of its distance while both
-atoms keep the density that all their other neighbours give them in the data::
+atoms keep what all their other neighbours give them in the data. For an EAM,
+that is the density::
 
     U(r) = V(r) + core(r) + sum_{a in pair} [F_a(rho_a - rho(r0) + rho(r)) - F_a(rho_a - rho(r0))]
 
@@ -15,9 +16,9 @@ pushed back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -28,10 +29,14 @@ from rich.table import Table
 
 from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
 from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances
-from mdl_physpretrain.potentials.base import predict
+from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.eam.model import EAM
 
-__all__ = ["Examination", "PairVerdict", "examine", "teacher_curves"]
+__all__ = ["Examination", "PairCurve", "PairVerdict", "curve_table", "examine", "examine_curves", "teacher_curves"]
+
+#: Energy of a pair of elements with its parts and ``slope`` (eV, eV/Å), shape (R,) each: of two
+#: symbols, their typical distance in the data (Å) and distances of shape (R,).
+PairCurve: TypeAlias = Callable[[str, str, float, torch.Tensor], dict[str, torch.Tensor]]
 
 INNERMOST = 0.3  # Å, where curves begin
 REPULSIVE_BELOW = 0.75  # of the typical distance: the curve must fall from INNERMOST to here
@@ -117,14 +122,34 @@ def teacher_curves(model: EAM, structures: Sequence[Atoms], *, points: int = 400
         Columns ``pair, r, total, pair_term, embedding, core`` (Å, eV; zero at
         the cutoff) and ``slope`` (eV/Å).
     """
-    distances = nearest_distances(structures, model.cutoff)
-    densities = _mean_densities(model, structures)
+    return curve_table(model, structures, _in_situ_curve(model, structures), points)
+
+
+def curve_table(model: EnergyModel, structures: Sequence[Atoms], curve: PairCurve, points: int = 400) -> pd.DataFrame:
+    """Pair energies and their parts as a table, for every pair of elements in the data.
+
+    Parameters
+    ----------
+    model
+        Of which the cutoff counts.
+    structures
+        Give typical distances.
+    curve
+        Energy of a pair.
+    points
+        Distances per pair, from 0.3 Å to the cutoff.
+    """
     r = torch.linspace(INNERMOST, model.cutoff, points, dtype=torch.float64)
     frames = []
-    for (a, b), measured in distances.items():
-        parts = _in_situ(model, a, b, measured.typical, densities, r)
+    for (a, b), measured in nearest_distances(structures, model.cutoff).items():
+        parts = curve(a, b, measured.typical, r)
         frames.append(pd.DataFrame({"pair": f"{a}-{b}", "r": r.numpy(), **{k: v.numpy() for k, v in parts.items()}}))
     return pd.concat(frames, ignore_index=True)
+
+
+def _in_situ_curve(model: EAM, structures: Sequence[Atoms]) -> PairCurve:
+    densities = _mean_densities(model, structures)
+    return lambda a, b, typical, r: _in_situ(model, a, b, typical, densities, r)
 
 
 def _mean_densities(model: EAM, structures: Sequence[Atoms], limit: int = 100) -> dict[str, float]:
@@ -190,9 +215,28 @@ def examine(model: EAM, structures: Sequence[Atoms]) -> Examination:
     -------
     Examination
     """
+    return examine_curves(model, structures, _in_situ_curve(model, structures))
+
+
+def examine_curves(
+    model: EnergyModel, structures: Sequence[Atoms], curve: PairCurve, *, wells: bool = True
+) -> Examination:
+    """Ask any potential the four questions, for every pair of elements in the data.
+
+    Parameters
+    ----------
+    model
+        The teacher.
+    structures
+        The data it was fitted to.
+    curve
+        Energy of a pair.
+    wells
+        Whether a bonded pair must have its well where the data have the bond;
+        not so where bonds are made by the rest of the crystal, as by charges.
+    """
     distances = nearest_distances(structures, model.cutoff)
-    densities = _mean_densities(model, structures)
-    verdicts = [_examine_pair(model, pair, measured, densities) for pair, measured in distances.items()]
+    verdicts = [_examine_pair(model.cutoff, curve, pair, measured, wells) for pair, measured in distances.items()]
     pushed = _pushed_back(model, structures)
     failures = [f"{v.pair}: {v.notes}" for v in verdicts if not v.passed]
     if pushed < PUSHED_BACK:
@@ -201,10 +245,10 @@ def examine(model: EAM, structures: Sequence[Atoms]) -> Examination:
 
 
 def _examine_pair(
-    model: EAM, pair: tuple[str, str], measured: PairDistances, densities: dict[str, float]
+    cutoff: float, curve: PairCurve, pair: tuple[str, str], measured: PairDistances, wells: bool
 ) -> PairVerdict:
-    r = torch.linspace(INNERMOST, model.cutoff, 1500, dtype=torch.float64)
-    parts = _in_situ(model, *pair, measured.typical, densities, r)
+    r = torch.linspace(INNERMOST, cutoff, 1500, dtype=torch.float64)
+    parts = curve(*pair, measured.typical, r)
     energy, slope, grid = parts["total"].numpy(), parts["slope"].numpy(), r.numpy()
     notes = []
     finite = bool(np.isfinite(energy).all() and np.isfinite(slope).all())
@@ -222,7 +266,7 @@ def _examine_pair(
         notes.append("not finite" if not finite else "not smooth")
     core = not len(attractive) and wall > WALL_ENERGY
     well, position = None, None
-    if measured.bonded and finite:
+    if wells and measured.bonded and finite:
         outside = grid >= 0.5 * measured.typical
         position = float(grid[outside][np.argmin(energy[outside])])
         well = abs(position / measured.typical - 1) < WELL_TOLERANCE
@@ -242,7 +286,7 @@ def _examine_pair(
     )
 
 
-def _pushed_back(model: EAM, structures: Sequence[Atoms], limit: int = 60) -> float:
+def _pushed_back(model: EnergyModel, structures: Sequence[Atoms], limit: int = 60) -> float:
     """Share of real close pairs that are repelled after being pulled together."""
     repelled = []
     step = max(1, len(structures) // limit)

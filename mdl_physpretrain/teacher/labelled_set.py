@@ -11,13 +11,16 @@ from typing import Any, NamedTuple
 from ase import Atoms
 
 from mdl_physpretrain.augmentation.algorithm import Augmented, augment
+from mdl_physpretrain.augmentation.coverage import cover
 from mdl_physpretrain.augmentation.filter import FilterResult, filter_labels
+from mdl_physpretrain.augmentation.thermal import disorder
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.recipe import Augment, Perturbation
+from mdl_physpretrain.recipe import Augment, Augmentation, Perturbation
 from mdl_physpretrain.structures import get_labels
+from mdl_physpretrain.teacher.amplitudes import amplitudes_at
 from mdl_physpretrain.teacher.label import Labelled, label
 
-__all__ = ["LabelledSet", "anchors", "augmented_labels", "filtered"]
+__all__ = ["LabelledSet", "anchors", "augmented_labels", "filtered", "further_structures"]
 
 
 class LabelledSet(NamedTuple):
@@ -62,6 +65,7 @@ def augmented_labels(
     """
     parents = anchors(structures) if options.anchor else list(structures)
     augmented = augment(parents, **options.model_dump(include=set(Perturbation.model_fields)), progress=progress)
+    augmented += further_structures(parents, options, teacher)
     labelled = label(
         augmented,
         teacher,
@@ -73,6 +77,52 @@ def augmented_labels(
         progress=progress,
     )
     return LabelledSet(augmented, labelled, filtered(labelled, options, structures, teacher, force=force))
+
+
+def further_structures(parents: Sequence[Atoms], options: Augmentation, teacher: Any = None) -> list[Atoms]:
+    """Structures beside those of Algorithm 1: covered distances, thermal disorder; none by default.
+
+    Parameters
+    ----------
+    parents
+        With unique ids.
+    options
+        Section ``augment``.
+    teacher
+        What :func:`mdl_physpretrain.teacher.label` takes; for ``options.thermal`` only.
+
+    Raises
+    ------
+    ConfigError
+        If ``options.thermal`` needs a teacher and there is none.
+    """
+    structures: list[Atoms] = []
+    if options.coverage is not None:
+        covering = cover(parents, per_bin=options.coverage, seed=options.seed)
+        if covering.missing:
+            pairs = ", ".join(f"{count} of {pair}" for pair, count in covering.missing.items())
+            warnings.warn(f"augment.coverage: structures that could not be made: {pairs}", stacklevel=2)
+        structures += covering
+    amplitude: float | dict[str, float] | None = options.thermal_amplitude
+    if options.thermal is not None:
+        if teacher is None:
+            raise ConfigError(
+                "thermal displaces atoms by the springs of a teacher: name one, or give thermal_amplitude"
+            )
+        amplitude = amplitudes_at(teacher, parents, options.thermal, factor=options.thermal_factor, seed=options.seed)
+    if amplitude is not None:
+        # anchored labels know the energy of a strain by the parent's stress
+        anchored = options.anchor if isinstance(options, Augment) else True
+        strained = not anchored or all(get_labels(a).stress is not None for a in parents)
+        structures += disorder(
+            parents,
+            n_aug=options.thermal_rounds,
+            amplitude=amplitude,
+            compression=options.compression if strained else 0.0,
+            shear=options.shear if strained else 0.0,
+            seed=options.seed,
+        )
+    return structures
 
 
 def anchors(structures: Sequence[Atoms]) -> list[Atoms]:

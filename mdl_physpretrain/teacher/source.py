@@ -10,15 +10,16 @@ from ase import Atoms
 
 from mdl_physpretrain import recipe
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.potentials import factories
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.engines import refuse_failed
-from mdl_physpretrain.teacher.examine import examine
-from mdl_physpretrain.teacher.fit import fit_eam
+from mdl_physpretrain.teacher.registry import kind_of, kind_options, teacher_kind, teacher_kinds
 
-__all__ = ["calculator_factory", "examined_eam", "obtain_teacher"]
+__all__ = ["calculator_factory", "fitted_teacher", "native_teacher", "obtain_teacher", "read_teacher"]
 
 
 def obtain_teacher(
@@ -37,13 +38,13 @@ def obtain_teacher(
     Parameters
     ----------
     structures, val
-        Labelled; an EAM is fitted to the first, its best state chosen on the
-        second (on the first without).
+        Labelled; a native teacher is fitted to the first, its best state chosen
+        on the second (on the first without).
     options
         Section ``teacher``.
     read_checkpoint
-        Reader of ``options.checkpoint``; by default of an EAM of this package.
-        A potential that is no EAM is not examined.
+        Reader of ``options.checkpoint``; by default of native teachers of the
+        kind that the options name. A potential of no kind is not examined.
     device
         Where a potential goes: ``auto``, ``cpu``, ``cuda``, ...
     section
@@ -63,11 +64,14 @@ def obtain_teacher(
     TeacherRefused
         If it fails its examination and ``options.force`` is not set.
     ConfigError
-        If the calculator cannot be imported.
+        If the calculator cannot be imported, or the kind or one of its options
+        does not exist.
     """
     if options.calculator is not None:
         return calculator_factory(options, section)
-    teacher = examined_eam(structures, val, options, read_checkpoint=read_checkpoint, progress=progress)
+    teacher = native_teacher(
+        structures, val, options, read_checkpoint=read_checkpoint, section=section, progress=progress
+    )
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
         teacher.save(directory / "teacher.pt")
@@ -75,29 +79,93 @@ def obtain_teacher(
     return teacher.to(resolve_device(device))
 
 
-def examined_eam(
+def native_teacher(
     structures: Sequence[Atoms],
     val: Sequence[Atoms] | None,
     options: recipe.Teacher,
     *,
     read_checkpoint: Callable[[str], EnergyModel] | None = None,
+    section: str = "teacher",
     progress: bool = False,
 ) -> Any:
-    """The EAM that is fitted, or read, with its examination by the structures in the metadata.
+    """The potential that is fitted, or read, with its examination by the structures in the metadata.
 
     Parameters are those of :func:`obtain_teacher`. One that fails is returned as well.
     """
+    fit_options = kind_options(options, section)
     if options.checkpoint is None:
-        return fit_eam(
-            structures,
-            val=val or None,
-            **options.model_dump(include=set(recipe.EAMFit.model_fields)),
-            progress=progress,
+        return fitted_teacher(teacher_kind(options.kind), structures, val, fit_options, progress)
+    if read_checkpoint is None:
+        teacher = read_teacher(options.checkpoint, options.kind, section)
+    else:
+        teacher = read_checkpoint(options.checkpoint)
+    kind = kind_of(teacher)
+    verdict = None if kind is None else kind.examine(teacher, list(structures))
+    if verdict is not None:  # what passed on other elements need not pass here
+        teacher.metadata = {**teacher.metadata, "examination": verdict.to_dict()}
+    return teacher
+
+
+def fitted_teacher(
+    kind: NativeTeacher,
+    structures: Sequence[Atoms],
+    val: Sequence[Atoms] | None,
+    options: Section,
+    progress: bool = False,
+) -> EnergyModel:
+    """A native teacher fitted and examined, with its kind and the verdict in the metadata.
+
+    Parameters
+    ----------
+    kind
+        Of :func:`mdl_physpretrain.teacher.registry.teacher_kind`.
+    structures, val
+        Labelled; the second may choose the best state.
+    options
+        Of the kind.
+    progress
+        Show a progress bar.
+    """
+    teacher = kind.fit(structures, val=val or None, options=options, progress=progress)
+    metadata: dict[str, Any] = {**teacher.metadata, "teacher": kind.name}
+    if "examination" not in metadata:
+        verdict = kind.examine(teacher, list(structures))
+        metadata |= {} if verdict is None else {"examination": verdict.to_dict()}
+    teacher.metadata = metadata
+    return teacher
+
+
+def read_teacher(path: str, kind: str, section: str = "teacher") -> EnergyModel:
+    """A checkpoint of a native teacher of one kind.
+
+    Parameters
+    ----------
+    path
+        The checkpoint.
+    kind
+        Name of the kind it must be of.
+    section
+        Dotted name of the section, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If it is of another kind.
+    CheckpointError
+        If it cannot be read.
+    """
+    teacher = load_model(path)
+    its_kind = kind_of(teacher)
+    if its_kind is None:
+        raise ConfigError(
+            f"{section}.checkpoint: {path} holds {teacher.registry_name!r}, which is no native teacher "
+            f"({', '.join(teacher_kinds())}). Any other potential can teach as a calculator: {section}.calculator"
         )
-    read = read_checkpoint or (lambda path: load_model(path, expect="eam"))
-    teacher: Any = read(options.checkpoint)
-    if teacher.registry_name == "eam":  # what passed on other elements need not pass here
-        teacher.metadata = {**teacher.metadata, "examination": examine(teacher, list(structures)).to_dict()}
+    if its_kind.name != kind:
+        raise ConfigError(
+            f"{section}.checkpoint: {path} is of the kind {its_kind.name!r}, not {kind!r}: "
+            f"set '{section}.kind: {its_kind.name}'"
+        )
     return teacher
 
 

@@ -13,6 +13,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.recipe import Finetune, Pretrain, Training
 from mdl_physpretrain.structures import split_by_parent
 from mdl_physpretrain.structures.randomness import derived_seed
+from mdl_physpretrain.training.force_scales import force_scale_of
 from mdl_physpretrain.training.network import is_name
 from mdl_physpretrain.training.train import train
 
@@ -129,6 +130,9 @@ def finetune(
         If there is nothing to learn from.
     """
     chosen, others = _divided(Finetune, options)
+    of_training = _of_training(chosen)
+    if chosen.force_scale == "auto":
+        of_training["force_scale"] = force_scale_of(structures)
     return train(
         model,
         structures,
@@ -137,7 +141,7 @@ def finetune(
         replay_fraction=chosen.replay_fraction,
         shift_energies=chosen.shift_energies,
         seed=derived_seed(seed, "student" if is_name(model) else "finetune"),
-        **_of_training(chosen),
+        **of_training,
         **others,
     )
 

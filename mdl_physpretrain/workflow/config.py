@@ -154,10 +154,14 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _hybrids_need_an_eam(self) -> RunConfig:
-        if self.teacher.calculator is not None:
+        teacher = self.teacher
+        if teacher.calculator is not None or teacher.kind != "eam":
+            other = (
+                "teacher.calculator is another potential" if teacher.calculator else f"teacher.kind is {teacher.kind!r}"
+            )
             for name, arm in self.arms.items():
                 if arm.hybrid != "none":
-                    raise ValueError(f"arms.{name}.hybrid adds an EAM, but teacher.calculator is another potential")
+                    raise ValueError(f"arms.{name}.hybrid adds an EAM, but {other}")
         return self
 
     @property
@@ -166,10 +170,15 @@ class RunConfig(Section):
         return any(arm.pretrain or self.replay_of(name) > 0 for name, arm in self.arms.items())
 
     @property
-    def uses_eam(self) -> bool:
-        """Whether there is an EAM: as the teacher of an arm, or as a part of one."""
+    def uses_native_teacher(self) -> bool:
+        """Whether a potential of this package is fitted or read: to teach an arm, or as a part of one."""
         hybrids = any(arm.hybrid != "none" for arm in self.arms.values())
         return self.teacher.calculator is None and (self.uses_labels or hybrids)
+
+    @property
+    def uses_eam(self) -> bool:
+        """Whether that is an EAM."""
+        return self.uses_native_teacher and self.teacher.kind == "eam"
 
     def core_of(self, arm: str) -> Core:
         """The core of an arm's network."""

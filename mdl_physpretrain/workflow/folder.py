@@ -20,6 +20,7 @@ from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.teacher.registry import kind_options
 from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import dump_config
@@ -39,8 +40,8 @@ def preflight(config: RunConfig) -> None:
     Raises
     ------
     ConfigError, StructureError
-        If the backbone or one of its arguments, the device, the teacher's
-        calculator or a file does not exist.
+        If the backbone or one of its arguments, the device, the teacher's kind,
+        one of its options, its calculator or a file does not exist.
     """
     try:
         cls = model_class(config.backbone.name)
@@ -59,6 +60,8 @@ def preflight(config: RunConfig) -> None:
     resolve_device(config.device)
     if config.teacher.calculator is not None:
         calculator_factory(config.teacher)
+    else:
+        kind_options(config.teacher)
     files = {}
     for key, sources in (
         *((f"data.{part}", getattr(config.data, part)) for part in ("source", "train", "val", "test")),
@@ -147,11 +150,12 @@ MD: {simulations}.
 | `timings.json` | seconds per stage, and whether it was done or skipped in the last call |
 | `data/{{train,val,test}}.extxyz` | the structures used (eV, eV/Å, eV/Å³) |
 | `data/summary.json` | what they are, and the errors of the trivial predictor |
-| `teacher/teacher.pt` | the EAM; `examination.json` the verdict on it, `errors.json`, `history.csv` |
+| `teacher/teacher.pt` | the fitted teacher; `examination.json` the verdict on it, `errors.json`, `history.csv` |
 | `teacher/curves.csv` | its energy per pair of elements (Å, eV); `decomposition.csv` errors of its parts |
 | `augment/labelled.extxyz` | augmented structures with the teacher's labels, after the filter |
 | `augment/filter.json` | what the filter removed, and why |
 | `augment/min_distances.csv` | smallest distances before and after augmentation (Å) |
+| `augment/coverage.csv` | how many structures hold each pair of elements at each distance (Å) |
 | `seed-*/<training>/best.pt` | the network with the lowest validation error; `last.ckpt` its last state |
 | `seed-*/<training>/history.csv` | learning curve |
 | `seed-*/md/<arm>.csv` | verdict on every trajectory (`<arm>@<label>`: further conditions) |

@@ -12,6 +12,7 @@ from mdl_physpretrain.files import file_hash
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
+from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teacher_kind
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, TEACHER, arm_folder, md_file, pretrain_folder
 from mdl_physpretrain.workflow.run_suite import RunSuite
@@ -89,25 +90,23 @@ def _teaching(config: RunConfig) -> list[Task]:
     tasks = []
     section: Any = config.augment.model_dump()
     inputs: tuple[str, ...] = (train,)
-    if config.uses_eam:
-        own = teacher.model_dump(exclude={"force", "checkpoint", "calculator", "calculator_args"})
-        more = (str(Path(teacher.checkpoint).resolve()),) if teacher.checkpoint else ()
+    if config.uses_native_teacher:
+        fit: Any = [teacher.kind, kind_options(teacher).model_dump()]
+        files = _DATA
         if teacher.checkpoint:
-            own = {"checkpoint": True}
-        tasks.append(
-            Task("teacher", "teacher", teach, own, (*_DATA, *more), ("prepare",), modules=_model_modules("eam"))
-        )
+            fit, files = [teacher.kind, "checkpoint"], (*_DATA, str(Path(teacher.checkpoint).resolve()))
+        modules = kind_modules(teacher.kind)
+        tasks.append(Task("teacher", "teacher", teach, fit, files, ("prepare",), modules=modules))
         inputs = (train, TEACHER)
     else:
         section = [section, teacher.calculator, teacher.calculator_args]
     if config.uses_labels:
         needs = ("prepare", *(t.name for t in tasks))
-        modules = (
-            _model_modules("eam") if teacher.calculator is None else (teacher.calculator.partition(":")[0],)
-        )  # fmt: skip
-        tasks.append(
-            Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), modules=modules)
-        )  # fmt: skip
+        if teacher.calculator is None:
+            modules = _model_modules(*teacher_kind(teacher.kind).potentials)
+        else:
+            modules = (teacher.calculator.partition(":")[0],)
+        tasks.append(Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), modules=modules))
     return tasks
 
 
@@ -253,7 +252,7 @@ def _report(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> Task:
     inputs = [f"{kind}.csv" for kind in kinds]
     inputs += ["data/summary.json", "teacher/decomposition.csv"]
     inputs += ["teacher/errors.json", "teacher/examination.json", "teacher/curves.csv", "teacher/history.csv"]
-    inputs += ["augment/filter.json", "augment/min_distances.csv"]
+    inputs += ["augment/filter.json", "augment/min_distances.csv", "augment/coverage.csv"]
     inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]
     needs = tuple(t.name for t in tasks)
     section = hashlib.sha256(config.model_dump_json(exclude={"output"}).encode()).hexdigest()

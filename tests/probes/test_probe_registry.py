@@ -11,6 +11,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from pydantic import Field
 
+from mdl_physpretrain import plugin_classes
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.probes import registry
@@ -65,7 +66,7 @@ class Entry:
 @pytest.fixture
 def entry(monkeypatch):
     def declare(*entries):
-        monkeypatch.setattr(registry, "entry_points", lambda group: [Entry(name, load) for name, load in entries])
+        monkeypatch.setattr(plugin_classes, "entry_points", lambda group: [Entry(name, load) for name, load in entries])
         registry.probe_classes.cache_clear()
 
     yield declare

@@ -96,6 +96,13 @@ def add_decomposition(folder: Path) -> None:
     pd.DataFrame(rows, columns=columns).to_csv(folder / "teacher" / "decomposition.csv", index=False)
 
 
+def add_coverage(folder: Path) -> None:
+    """Of two pairs one with a hole."""
+    rows = [("Li-O", 1.2, 1.3, 0, 7), ("Li-O", 1.3, 1.4, 6, 9), ("P-P", 1.2, 1.3, 0, 0), ("P-P", 1.3, 1.4, 0, 5)]
+    table = pd.DataFrame(rows, columns=["pair", "low", "high", "data", "count"]).assign(wanted=5)
+    table.assign(covered=table["count"] >= 5).to_csv(folder / "augment" / "coverage.csv", index=False)
+
+
 def add_frames(folder: Path) -> None:
     """``seed-*/md/<arm>.runs.npz`` for every trajectory of ``physicality.csv``; atoms of failed ones touch."""
     table = pd.read_csv(folder / "physicality.csv", dtype={"structure_id": str}, keep_default_na=False)

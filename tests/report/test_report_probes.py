@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from report_page import Page
-from report_probe_files import PAIRS, add_decomposition, add_frames, make_check
+from report_probe_files import PAIRS, add_coverage, add_decomposition, add_frames, make_check
 from report_run_folder import make_run
 
 from mdl_physpretrain.report import build, write_report
@@ -37,6 +37,7 @@ def without_figures(folder: Path) -> Path:
 def run(tmp_path_factory) -> Path:
     folder = make_run(tmp_path_factory.mktemp("run") / "a", seeds=3, structures=6, pairs=2, probes=True)
     add_decomposition(folder)
+    add_coverage(folder)
     without_figures(folder)
     return folder
 
@@ -215,8 +216,14 @@ def test_diffusion_is_the_mean_over_seeds(page):
 
 def test_decomposition_stands_beside_the_teacher(page):
     rows = {row[0]: row[1:] for row in page.tables["Parts of the teacher"]}
-    assert rows["whole EAM"] == ["9.100", "0.0980", "0.00510", "5.100"]
+    assert rows["whole teacher"] == ["9.100", "0.0980", "0.00510", "5.100"]
     assert "trivial predictor" in rows
+
+
+def test_distances_that_nothing_covers_are_named(page):
+    rows = {row[0]: row[1:] for row in page.tables["Coverage of distances"]}
+    assert rows["Li-O"] == ["1.20–1.40", "50", "100", "–"]
+    assert rows["P-P"] == ["1.20–1.40", "0", "50", "1.20-1.30 Å"]
 
 
 def test_downloads_in_the_page_are_the_saved_tables(run, html, page):

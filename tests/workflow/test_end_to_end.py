@@ -38,7 +38,7 @@ FILES = """config.yaml README.md environment.json timings.json efs.csv physicali
 diatomic_flags.csv compression.csv compression_flags.csv rdf.csv rdf_errors.csv nve.csv
 data/train.extxyz data/val.extxyz data/test.extxyz data/summary.json
 teacher/teacher.pt teacher/examination.json teacher/history.csv teacher/errors.json teacher/curves.csv
-teacher/decomposition.csv
+teacher/decomposition.csv augment/coverage.csv
 augment/labelled.extxyz augment/filter.json augment/min_distances.csv
 seed-0/pretrain/best.pt seed-0/pretrain/last.ckpt seed-0/pretrain/history.csv
 seed-1/baseline/best.pt seed-1/pretrained/best.pt seed-1/pretrained/history.csv

@@ -45,7 +45,9 @@ def labelled_structures(
         structures,
         val,
         options,
-        read_checkpoint=lambda path: read_eam(path, options.atom_types, options.cutoff),
+        read_checkpoint=(lambda path: read_eam(path, options.atom_types, options.cutoff))
+        if options.kind == "eam"
+        else None,
         section="physpretrain.teacher",
         directory=folder,
     )

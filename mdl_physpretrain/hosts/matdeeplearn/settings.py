@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, validated
-from mdl_physpretrain.recipe import PRESETS, Augment, Finetune, Pretrain, Teacher, merge
+from mdl_physpretrain.recipe import PRESETS, Augment, Finetune, Pretrain, Teacher, over_preset
 from mdl_physpretrain.workflow.md_options import Simulation
 
 __all__ = ["Examination", "Settings", "read_settings"]
@@ -32,7 +32,7 @@ class Examination(Simulation):
 
 
 class HostTeacher(Teacher):
-    """The EAM that labels; its checkpoint may be one of ``EAM_Interaction``."""
+    """The potential that labels; a checkpoint of an EAM may be one of ``EAM_Interaction``."""
 
     atom_types: list[Any] | None = Field(
         default=None, description="Of a checkpoint of EAM_Interaction, in the order of its configuration."
@@ -54,7 +54,7 @@ class Settings(Section):
         default=PRETRAIN.val_fraction, ge=0, lt=1, description="Share of parents kept to validate pretraining."
     )
     teacher: HostTeacher = Field(
-        default_factory=HostTeacher, description="The EAM: how to fit it; or a checkpoint, whose name alone will do."
+        default_factory=HostTeacher, description="How to fit it; or a checkpoint, whose name alone will do."
     )
     augment: Augment = Field(default_factory=Augment, description="Algorithm 1 and the label filter.")
     labelled: str | None = Field(default=None, description="Take these labelled structures instead of making some.")
@@ -91,5 +91,4 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         raise ConfigError(f"{SECTION}: expected keys and values, not {section!r}")
     if isinstance(section.get("teacher"), str):
         section = {**section, "teacher": {"checkpoint": section["teacher"]}}
-    below = _PAPER if section.get("preset") == "paper" else {}
-    return validated(Settings, merge(below, section), prefix=f"{SECTION}.")
+    return validated(Settings, over_preset(section, {"paper": _PAPER}), prefix=f"{SECTION}.")

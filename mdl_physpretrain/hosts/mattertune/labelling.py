@@ -22,6 +22,7 @@ from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.identifiers import stable_id, unique_ids
 from mdl_physpretrain.structures.labels import Labels, structure_id
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
+from mdl_physpretrain.teacher.registry import kind_modules
 from mdl_physpretrain.teacher.source import obtain_teacher
 from mdl_physpretrain.workflow.data import without_nan
 
@@ -173,12 +174,14 @@ def _fingerprint(parents: Sequence[Atoms], teacher: Teacher, augment: Augment) -
         if not path.is_file():
             raise ConfigError(f"teacher.checkpoint: {path} does not exist")
         options["teacher"]["checkpoint"] = file_hash(path)
-    code = [__name__]  # and what the teacher is looked up by
-    if teacher.checkpoint is not None:
-        code += {type(part).__module__ for part in load_model(teacher.checkpoint).leaves()}
+    modules = [__name__]  # and what the teacher is looked up by
     if teacher.calculator is not None:
-        code.append(teacher.calculator.partition(":")[0])
-    digest = blake2b(json.dumps([options, code_hash(code)], sort_keys=True).encode(), digest_size=10)
+        modules.append(teacher.calculator.partition(":")[0])
+    elif teacher.checkpoint is not None:
+        modules += {type(part).__module__ for part in load_model(teacher.checkpoint).leaves()}
+    else:
+        modules += kind_modules(teacher.kind)
+    digest = blake2b(json.dumps([options, code_hash(modules)], sort_keys=True).encode(), digest_size=10)
     for atoms in parents:
         digest.update(f"{structure_id(atoms)}\0{structure_hash(atoms, labels=True)}\0".encode())
     return digest.hexdigest()

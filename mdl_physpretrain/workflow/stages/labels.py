@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mdl_physpretrain.augmentation import pair_min_distances
+from mdl_physpretrain.augmentation.coverage import coverage_with, uncovered
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
 
 __all__ = ["label_augmented"]
+
+WANTED = 5  # structures in which a distance of two elements counts as covered
+MOST_HOLES = 6  # named in the warning
 
 
 def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
@@ -55,5 +59,15 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     write_atomic(out / "filter.json", json.dumps(without_nan(facts), indent=1))
     distances = [pair_min_distances(s).assign(set=name) for s, name in ((train, "original"), (augmented, "augmented"))]
     write_atomic(out / "min_distances.csv", pd.concat(distances)[["set", "pair", "distance"]].to_csv(index=False))
+    coverage = coverage_with(train, result.kept, wanted=options.coverage or WANTED)
+    write_atomic(out / "coverage.csv", coverage.to_csv(index=False))
+    holes = uncovered(coverage)
+    if holes:
+        more = f" and {len(holes) - MOST_HOLES} more" if len(holes) > MOST_HOLES else ""
+        warnings.warn(
+            f"distances that neither data nor augmented structures cover: {', '.join(holes[:MOST_HOLES])}{more} "
+            "(augment/coverage.csv); augment.coverage makes structures there",
+            stacklevel=2,
+        )
     (folder / JOURNAL).unlink(missing_ok=True)
-    return ["augment/labelled.extxyz", "augment/filter.json", "augment/min_distances.csv"]
+    return [f"augment/{name}" for name in ("labelled.extxyz", "filter.json", "min_distances.csv", "coverage.csv")]

@@ -1,19 +1,18 @@
-"""Stage teacher: fit or take over the EAM, examine it, write what there is to know about it."""
+"""Stage teacher: fit or take over the native teacher, examine it, write what there is to know about it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.errors import evaluate, trivial_errors
 from mdl_physpretrain.structures import reference_energies
-from mdl_physpretrain.teacher import teacher_curves
-from mdl_physpretrain.teacher.decomposition import eam_decomposition
-from mdl_physpretrain.teacher.source import examined_eam
+from mdl_physpretrain.teacher.registry import teacher_kind
+from mdl_physpretrain.teacher.source import native_teacher
 from mdl_physpretrain.workflow.data import read_part, without_nan
 from mdl_physpretrain.workflow.layout import TEACHER
 
@@ -22,32 +21,40 @@ if TYPE_CHECKING:
 
 __all__ = ["teach"]
 
-WRITTEN = ("errors.json", "examination.json", "curves.csv", "decomposition.csv")
+#: Files that some kinds of teachers have and others have not.
+OPTIONAL = ("examination.json", "curves.csv", "decomposition.csv", "history.csv")
 
 
 def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
-    """Fit (or take over) the EAM, examine it, and write what there is to know about it."""
+    """Fit (or take over) the native teacher, examine it, and write what there is to know about it."""
     options, train, val = config.teacher, read_part(folder, "train"), read_part(folder, "val")
+    test = read_part(folder, "test")
     out = folder / "teacher"
     out.mkdir(parents=True, exist_ok=True)
-    eam = examined_eam(train, val, options, progress=show)
-    eam.save(folder / TEACHER)
-    metadata: dict[str, Any] = eam.metadata
-    fit = metadata.get("fit", {})
+    kind = teacher_kind(options.kind)
+    model = native_teacher(train, val, options, progress=show)
+    model.save(folder / TEACHER)
+    fit = model.metadata.get("fit", {})
 
     errors = {
-        "train": fit.get("errors") or evaluate(eam, train),
-        "val": fit.get("val_errors") or (evaluate(eam, val) if val else None),
+        "train": fit.get("errors") or evaluate(model, train),
+        "val": fit.get("val_errors") or (evaluate(model, val) if val else None),
         "trivial": fit.get("trivial") or trivial_errors(train, reference_energies(train)),
+        "test": evaluate(model, test) if test else None,
     }
-    test = read_part(folder, "test")
-    errors["test"] = evaluate(eam, test) if test else None
-    write_atomic(out / "errors.json", json.dumps(without_nan(errors), indent=1))
-    write_atomic(out / "examination.json", json.dumps(without_nan(metadata["examination"]), indent=1))
-    write_atomic(out / "curves.csv", teacher_curves(eam, train).to_csv(index=False))
-    write_atomic(out / "decomposition.csv", eam_decomposition(eam, test or val or train).to_csv(index=False))
-    outputs = [TEACHER, *(f"teacher/{name}" for name in WRITTEN)]
-    if fit.get("history"):
-        write_atomic(out / "history.csv", pd.DataFrame(fit["history"]).to_csv(index=False))
-        outputs.append("teacher/history.csv")
-    return outputs
+    examination = model.metadata.get("examination")
+    tables = {
+        "curves.csv": kind.curves(model, train),
+        "decomposition.csv": kind.decomposition(model, test or val or train),
+        "history.csv": pd.DataFrame(fit["history"]) if fit.get("history") else None,
+    }
+    contents = {"errors.json": json.dumps(without_nan(errors), indent=1)}
+    if examination is not None:
+        contents["examination.json"] = json.dumps(without_nan(examination), indent=1)
+    contents |= {name: table.to_csv(index=False) for name, table in tables.items() if table is not None}
+    for name, content in contents.items():
+        write_atomic(out / name, content)
+    for name in OPTIONAL:  # of another kind, in the same folder before
+        if name not in contents:
+            (out / name).unlink(missing_ok=True)
+    return [TEACHER, *(f"teacher/{name}" for name in contents)]

@@ -1,0 +1,66 @@
+"""How far atoms move at a temperature, by the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ase import Atoms
+
+from mdl_physpretrain.augmentation.thermal import disorder, thermal_amplitudes
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.structures.identifiers import require_unique_ids
+from mdl_physpretrain.teacher.engines import Teacher
+from mdl_physpretrain.teacher.label import label
+
+__all__ = ["amplitudes_at"]
+
+PROBE = 0.05  # Å: small enough for a harmonic answer
+MOST_STRUCTURES = 50
+
+
+def amplitudes_at(
+    teacher: Teacher, structures: Sequence[Atoms], temperature: float, *, factor: float = 1.0, seed: int = 0
+) -> dict[str, float]:
+    """Amplitudes for :func:`mdl_physpretrain.augmentation.thermal.disorder`, from the teacher's springs.
+
+    All atoms of up to 50 structures are displaced by 0.05 Å in every
+    direction; the teacher's change of force gives a spring per element
+    (:func:`mdl_physpretrain.augmentation.thermal.thermal_amplitudes`).
+
+    Parameters
+    ----------
+    teacher
+        What :func:`mdl_physpretrain.teacher.label` takes.
+    structures
+        With unique ids; spread evenly where there are more than 50.
+    temperature
+        In K.
+    factor
+        Multiplies the amplitudes: MD goes beyond the standard deviation, and
+        real springs soften.
+    seed
+        Of the displacements.
+
+    Returns
+    -------
+    dict
+        Standard deviation of a coordinate in Å by symbol, at most 0.5 Å times
+        the factor.
+
+    Raises
+    ------
+    ConfigError
+        If temperature or factor are not positive.
+    """
+    if not (temperature > 0 and factor > 0):
+        raise ConfigError(f"temperature and factor must be positive, not {temperature} and {factor}")
+    structures = list(structures)
+    require_unique_ids(structures, "structures")
+    step = max(1, -(-len(structures) // MOST_STRUCTURES))
+    chosen = structures[::step]
+    for k, atoms in enumerate(structures):  # no element may be missed
+        if k % step and not set(atoms.symbols) <= {s for a in chosen for s in a.symbols}:
+            chosen.append(atoms)
+    parents = label(chosen, teacher, stress=False, force=True)
+    probes = label(disorder(chosen, n_aug=1, amplitude=PROBE, compression=0, shear=0, seed=seed), teacher, force=True)
+    return {s: factor * a for s, a in thermal_amplitudes(probes, parents, temperature).items()}

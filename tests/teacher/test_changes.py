@@ -1,0 +1,123 @@
+"""Changes between frames: which frames belong together, and what a teacher knows of their changes."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+
+import mdl_physpretrain as pp
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.potentials import predict
+from mdl_physpretrain.potentials.ionic import IonicPair
+from mdl_physpretrain.structures.labels import Labels, set_labels
+from mdl_physpretrain.teacher.changes import change_skill, frame_pairs
+from mdl_physpretrain.teacher.kinds.ionic import fit_ionic
+
+
+def _frames(count: int = 6, rattle: float = 0.08) -> list[Atoms]:
+    rng = np.random.default_rng(4)
+    frames = []
+    for k in range(count):
+        atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+        strain = rng.uniform(-0.03, 0.03, (3, 3))
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+        atoms.positions += rng.normal(0, rattle, (8, 3))
+        atoms.info["structure_id"] = f"mgo-{k}"
+        frames.append(atoms)
+    return frames
+
+
+def _labelled(model, frames, shift: float = 0.0):
+    made = []
+    for atoms in frames:
+        out = predict(model, build_batch(atoms, model.cutoff, model.dtype))
+        forces = out.forces.detach().double().numpy() + shift
+        labels = Labels(float(out.energy), forces, out.stress[0].detach().double().numpy())
+        made.append(set_labels(atoms.copy(), labels))
+    return made
+
+
+def _truth() -> IonicPair:
+    model = IonicPair(["O", "Mg"]).double()
+    with torch.no_grad():
+        model.charges.copy_(torch.tensor([-1.3, 1.3]))
+        model.strengths[0, 2], model.strengths[1, 1], model.strengths[0, 4] = 2.5, 6.7, 0.23
+        model.base_energies.copy_(torch.tensor([-3.0, -1.0]))
+    return model
+
+
+def test_frames_of_the_same_atoms_are_found():
+    frames = _frames(3)
+    frames[1].positions += [0.7, 0.0, 0.0]  # as a whole: not a displacement
+    frames[2].positions[0] += frames[2].cell[1]  # across the boundary: none either
+    frames.append(frames[0].copy())  # nothing changes
+    frames.append(frames[0][[1, 0, *range(2, 8)]])  # other order
+    frames.append(bulk("MgO", "rocksalt", a=5.2, cubic=True))  # another cell
+    frames.append(_frames(4)[3])
+    frames[-1].positions[2] += [0.0, 1.1, 0.0]  # too far
+    assert [(p.first, p.second) for p in frame_pairs(frames)] == [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)]
+    assert all(0 < p.displacement < 0.6 for p in frame_pairs(frames))
+    assert len(frame_pairs(_frames(20))) <= 6 * 19
+    assert frame_pairs([]) == []
+
+
+def test_skill_of_right_weak_and_wrong_teachers():
+    truth = _truth()
+    frames = _labelled(truth, _frames(), shift=0.4)  # a constant error of the teacher does not count
+    right = change_skill(truth, frames)
+    assert right.error < 1e-9 < right.trivial
+    assert right.trust == pytest.approx(1)
+    assert right.correlation == pytest.approx(1)
+    assert right.pairs == 15
+
+    double, wrong = _truth(), _truth()
+    with torch.no_grad():
+        double.charges *= 2**0.5
+        double.strengths *= 2
+        wrong.charges.zero_()
+        wrong.strengths *= -1
+    assert change_skill(double, frames).trust == pytest.approx(0.5)
+    useless = change_skill(wrong, frames)
+    assert useless.trust == 0
+    assert useless.error > useless.trivial
+    assert set(right.to_dict()) == {"error", "trivial", "trust", "correlation", "pairs"}
+
+
+def test_no_two_frames_means_no_trust():
+    (alone,) = _labelled(_truth(), _frames(1))
+    skill = change_skill(_truth(), [alone])
+    assert (skill.pairs, skill.trust) == (0, 0.0)
+    assert np.isnan(skill.error)
+    bare = _frames(2)
+    with pytest.raises(StructureError, match="forces"):
+        change_skill(_truth(), bare)
+
+
+def test_fit_recovers_a_potential_of_its_own_form():
+    truth = _truth()
+    frames = _labelled(truth, _frames(12))
+    fitted = fit_ionic(frames[:8], core=False)
+    assert fitted.metadata["fit"]["frame_pairs"] > 10
+    skill = change_skill(fitted, frames[8:])
+    assert skill.error < 0.05 * skill.trivial
+    assert pp.evaluate(fitted, frames[8:])["forces_mae"] < 0.05
+    assert (fitted.strengths >= 0).all()
+    again = fit_ionic(frames[:8], core=False)
+    assert np.array_equal(again.charges.detach().numpy(), fitted.charges.detach().numpy())
+
+
+def test_fit_with_core_repels_inside_and_labels(tmp_path):
+    frames = _labelled(_truth(), _frames(5))
+    teacher = fit_ionic(frames)
+    pp.save_model(teacher, tmp_path / "teacher.pt")
+    labelled = pp.label(
+        pp.augment(frames, n_aug=1), pp.load_model(tmp_path / "teacher.pt"), anchor=True, parents=frames
+    )
+    assert len(labelled) == len(frames)
+    close = Atoms("MgO", [[0, 0, 0], [0.7, 0, 0]])
+    forces = predict(teacher, build_batch(close, teacher.cutoff, teacher.dtype)).forces
+    assert float(forces[1, 0]) > 50
+    with pytest.raises(StructureError):
+        fit_ionic(_frames(3))

@@ -1,0 +1,75 @@
+"""The kind "ionic": its options, its examination, its curves, and a run of it."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.potentials import predict
+from mdl_physpretrain.potentials.ionic import IonicPair
+from mdl_physpretrain.structures.labels import Labels, set_labels
+from mdl_physpretrain.teacher.kinds.ionic import IonicTeacher, fit_ionic
+
+
+@pytest.fixture(scope="module")
+def truth() -> IonicPair:
+    model = IonicPair(["O", "Mg"], cutoff=6.0).double()
+    with torch.no_grad():
+        model.charges.copy_(torch.tensor([-1.2, 1.2]))
+        model.strengths.fill_(0.004)
+        model.strengths[:, 1] = torch.tensor([0.1, 0.3, 0.03])
+    return model
+
+
+@pytest.fixture
+def ionic_data(truth: IonicPair, rocksalt: list[Atoms]) -> list[Atoms]:
+    for atoms in rocksalt:
+        out = predict(truth, build_batch(atoms, truth.cutoff, torch.float64))
+        labels = (float(out.energy), out.forces.detach().numpy(), out.stress[0].detach().numpy())
+        set_labels(atoms, Labels(*labels))
+    return rocksalt
+
+
+def test_a_fit_to_its_own_form_passes(ionic_data: list[Atoms]) -> None:
+    kind = IonicTeacher()
+    model = kind.fit(ionic_data, val=None, options=kind.Options(cutoff=6.0), progress=False)
+    verdict = kind.examine(model, ionic_data)
+    assert verdict.passed, verdict.failures
+    assert verdict.pushed_back == 1
+    assert {pair.pair for pair in verdict.pairs} == {"O-Mg", "Mg-Mg", "O-O"}
+    assert all(pair.well is None for pair in verdict.pairs), "bonds are made by the crystal"
+
+
+def test_attraction_without_a_core_is_seen(truth: IonicPair, ionic_data: list[Atoms]) -> None:
+    strong = copy.deepcopy(truth)
+    with torch.no_grad():
+        strong.charges *= 3
+    verdict = IonicTeacher().examine(strong, ionic_data)
+    assert not verdict.passed
+    assert any(reason.startswith("O-Mg: attractive between 0.30") for reason in verdict.failures)
+
+
+def test_curves_are_those_of_two_atoms(ionic_data: list[Atoms]) -> None:
+    model = fit_ionic(ionic_data, cutoff=6.0)
+    parts = ["coulomb", "repulsion", "dispersion", "core"]
+    for potential in (model, fit_ionic(ionic_data, cutoff=6.0, core=False)):
+        table = IonicTeacher().curves(potential, ionic_data)
+        np.testing.assert_allclose(table[parts].sum(axis=1), table["total"], rtol=1e-12, atol=1e-12)
+        curve = table[table["pair"] == "O-Mg"].iloc[[40, 120, 200]]
+        for row in curve.to_dict("records"):
+            two, far = (Atoms("OMg", [[0, 0, 0], [0, 0, z]]) for z in (row["r"], 9.0))
+            near = predict(potential, build_batch(two, potential.cutoff, torch.float64))
+            alone = predict(potential, build_batch(far, potential.cutoff, torch.float64))
+            assert float(near.energy - alone.energy) == pytest.approx(row["total"], rel=1e-9)
+            assert float(near.forces[0, 2]) == pytest.approx(row["slope"], rel=1e-9)
+
+
+def test_a_rare_element_is_fitted_too(ionic_data: list[Atoms], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mdl_physpretrain.teacher.kinds.ionic.MOST_STRUCTURES", 3)
+    ionic_data[4].symbols[0] = "Ca"
+    assert fit_ionic(ionic_data, cutoff=6.0).known_elements() == {"O", "Mg", "Ca"}

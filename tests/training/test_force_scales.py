@@ -1,0 +1,35 @@
+"""The scale of forces from which replayed structures are scaled down."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.labels import Labels, set_labels
+from mdl_physpretrain.training.force_scales import force_scale_of
+from mdl_physpretrain.training.stages import finetune
+
+
+def _atoms(sizes) -> Atoms:
+    forces = np.zeros((len(sizes), 3))
+    forces[:, 1] = sizes
+    return set_labels(Atoms(f"H{len(sizes)}", np.zeros((len(sizes), 3))), Labels(0.0, forces, None))
+
+
+def test_scale_is_a_percentile_of_all_atoms_and_not_too_small():
+    sizes = np.linspace(0, 10, 101)
+    assert force_scale_of([_atoms(sizes[:50]), _atoms(sizes[50:])]) == pytest.approx(9.5)
+    assert force_scale_of([_atoms(np.zeros(4))]) == 0.5
+    energies_only = set_labels(Atoms("H"), Labels(1.0, None, None))
+    assert force_scale_of([energies_only, _atoms([2.0])]) == pytest.approx(2.0)
+    with pytest.raises(StructureError, match="forces"):
+        force_scale_of([energies_only])
+
+
+def test_finetuning_takes_it_from_its_structures(rocksalt, monkeypatch):
+    seen = []
+    monkeypatch.setattr("mdl_physpretrain.training.stages.train", lambda *a, **options: seen.append(options))
+    finetune("cgcnn", rocksalt, force_scale="auto")
+    finetune("cgcnn", rocksalt, force_scale=2.0)
+    finetune("cgcnn", rocksalt)
+    assert [options["force_scale"] for options in seen] == [force_scale_of(rocksalt), 2.0, None]
