@@ -95,8 +95,9 @@ def _teaching(config: RunConfig) -> list[Task]:
         if teacher.checkpoint:
             own = {"checkpoint": True}
         tasks.append(
-            Task("teacher", "teacher", teach, own, (*_DATA, *more), ("prepare",), modules=_model_modules("eam"))
-        )
+            Task("teacher", "teacher", teach, own, (*_DATA, *more), ("prepare",), dear=(TEACHER,),
+                 modules=_model_modules("eam"))
+        )  # fmt: skip
         inputs = (train, TEACHER)
     else:
         section = [section, teacher.calculator, teacher.calculator_args]
@@ -106,7 +107,8 @@ def _teaching(config: RunConfig) -> list[Task]:
             _model_modules("eam") if teacher.calculator is None else (teacher.calculator.partition(":")[0],)
         )  # fmt: skip
         tasks.append(
-            Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), modules=modules)
+            Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), (LABELLED,),
+                 modules=modules)
         )  # fmt: skip
     return tasks
 
