@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.errors import ConfigError
@@ -16,7 +17,18 @@ from mdl_physpretrain.recipe import CHECK, MD
 __all__ = ["potentials_of", "seeds_of", "tell"]
 
 
-@app.command()
+class _NamesProbes(TyperCommand):
+    """Its help names the probes that can be left out; only then they are looked up, as that takes seconds."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from mdl_physpretrain.workflow.check_suite import probe_names
+
+        skip = next(option for option in self.params if option.name == "skip")
+        skip.help = f"Question that is not asked: {', '.join(probe_names())}."  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_NamesProbes)
 def check(
     potentials: Annotated[
         list[str],
@@ -57,9 +69,7 @@ def check(
         list[str] | None,
         typer.Option("--probe", metavar="OPTION=VALUE", help="Further option, as in 'probe:' of YAML."),
     ] = None,
-    skip: Annotated[
-        list[str] | None, typer.Option("--skip", help="errors, diatomics, compression, nve, rdf or diffusion.")
-    ] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="Question that is not asked.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Tasks at a time, with one thread each.")] = 1,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")] = "auto",
 ) -> None:

@@ -118,6 +118,8 @@ class Probe(ABC):
     needs
         What there has to be: ``"labels"``, ``"eam"``, or an ensemble such as
         ``"nve"``.
+    compares
+        Whether it compares with reference trajectories, where there are any.
     files
         The tables that it fills (``<name>.csv`` of a run folder), each with
         the columns without which it says nothing, beside ``arm`` and ``seed``.
@@ -143,6 +145,7 @@ class Probe(ABC):
     question: ClassVar[str]
     asked_of: ClassVar[Literal["potential", "simulation", "frames"]]
     needs: ClassVar[frozenset[str]] = frozenset()
+    compares: ClassVar[bool] = False
     files: ClassVar[Mapping[str, tuple[str, ...]]]
     numbers: ClassVar[tuple[str, ...]] = ()
     flags: ClassVar[tuple[str, ...]] = ()

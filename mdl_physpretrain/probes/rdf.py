@@ -246,6 +246,7 @@ class RadialDistribution(Probe):
     name = "rdf"
     question = "structure as in the reference"
     asked_of = "frames"
+    compares = True
     files = {  # noqa: RUF012
         "rdf": ("pair", "r", "g", "structure_id"),
         "rdf_errors": ("pair", "error", "structure_id", "n_frames"),

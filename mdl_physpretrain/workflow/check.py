@@ -156,7 +156,7 @@ def check(
     _check_names(potentials)
     starts = read_structures(structures)
     known = read_references(references, starts) if references else {}
-    if known and not settings.asks("rdf"):
+    if known and not settings.compares:
         raise ConfigError("reference trajectories are compared by RDFs of trajectories, which are not asked for")
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1, not {jobs}")
@@ -184,7 +184,7 @@ class _Check:
         self.judge, self.settings, self.folder = judge, judge.settings, judge.folder
         self.records = Records(judge.folder)
         self.unanswered: dict[tuple[str, str], str] = {}
-        self.owner: dict[str, tuple[str, str]] = {}  # of a task: potential and probe
+        self.owner: dict[str, tuple[str, tuple[str, ...]]] = {}  # of a task: potential and probes
         self.tasks: list[Task] = []
         for name, potential in judge.config.potentials.items():
             self._add_tasks(name, potential)
@@ -201,13 +201,13 @@ class _Check:
             work = partial(evaluate_potential, **suite, seed=0, probes=(probe.name,))
             section = [identity, probe.name, probe.options.model_dump()]
             modules = (*models, *probe_modules([probe]))
-            self._add(name, probe.name, Task(f"{probe.name} of {name}", "evaluate", work, section, fixed=mark,
+            self._add(name, (probe.name,), Task(f"{probe.name} of {name}", "evaluate", work, section, fixed=mark,
                                              modules=modules, parallel=True))  # fmt: skip
-        labels = [(settings.seeds[0], settings.nve_label)] if settings.asks("nve") else []
+        labels = [(settings.seeds[0], settings.nve_label)] if settings.simulated(settings.nve_label) else []
         for seed, label in [*labels, *((seed, "") for seed in settings.seeds)]:
             start, of_md = md_file(seed, name, label), f"md {name} seed {seed} {label}".strip()
             probes = judge.probes("simulation", judge.conditions(label)["ensemble"])
-            self._add(name, "nve" if label else "md", Task(
+            self._add(name, settings.simulated(label), Task(
                 of_md, "md", partial(simulate_potential, **suite, seed=seed, label=label),
                 [identity, settings.simulation(label), seed, None if label else settings.trajectory_interval],
                 scratch=(f"{start}.runs.npz", f"{start}.trajectories"), growing=tuple(_hashes(judge.starts(label))),
@@ -220,15 +220,15 @@ class _Check:
                     for k, (_, digest) in enumerate(_hashes(frames))
                 ]
                 work = partial(read_frames, **suite, seed=seed, probe=probe.name)
-                self._add(name, probe.name, Task(
+                self._add(name, (probe.name,), Task(
                     f"{probe.name} of seed {seed} of {name}", "frames", work, [identity, probe.options.model_dump()],
                     inputs=(f"{start}.runs.npz",), needs=(of_md,), fixed=tuple(references),
                     modules=probe_modules([probe]), parallel=True,
                 ))  # fmt: skip
 
-    def _add(self, name: str, probe: str, task: Task) -> None:
+    def _add(self, name: str, probes: tuple[str, ...], task: Task) -> None:
         self.tasks.append(task)
-        self.owner[task.name] = name, probe
+        self.owner[task.name] = name, probes
 
     def refuse_other_potentials(self) -> None:
         """Make sure that the MD that is there is of these potentials and structures.
@@ -270,15 +270,15 @@ class _Check:
 
     def _tolerate(self, task: Task, error: Exception) -> bool:
         """Note what a potential cannot answer; errors of our own code, and of the folder, end the check."""
-        name, probe = self.owner[task.name]
+        name, probes = self.owner[task.name]
         ours = isinstance(error, PhysPretrainError)
         if isinstance(error, CheckpointError) or (
             isinstance(self.judge.config.potentials[name], EnergyModel) and not ours
         ):
             return False
         reason = str(error) if ours else f"{type(error).__name__}: {error}"
-        self.unanswered[name, probe] = reason
-        warnings.warn(f"{name} could not answer {probe}: {reason}", stacklevel=2)
+        self.unanswered |= {(name, probe): reason for probe in probes}
+        warnings.warn(f"{name} could not answer {', '.join(probes)}: {reason}", stacklevel=2)
         return True
 
     def _tables(self, written: set[str]) -> dict[str, pd.DataFrame]:

@@ -106,6 +106,19 @@ class CheckSettings:
         frames = probe_classes()[probe].asked_of == "frames"
         return probe not in self.skip and not (frames and self.trajectory_interval is None)
 
+    @property
+    def compares(self) -> bool:
+        """Whether any probe that is wanted compares with reference trajectories."""
+        return any(cls.compares and self.asks(name) for name, cls in probe_classes().items())
+
+    def simulated(self, label: str) -> tuple[str, ...]:
+        """Probes for which a simulation is done: the main one (no label) or that without thermostat."""
+        return tuple(
+            name
+            for name, cls in probe_classes().items()
+            if cls.asked_of == "simulation" and ("nve" in cls.needs) == bool(label) and self.asks(name)
+        )
+
     def simulation(self, label: str) -> dict[str, Any]:
         """Keyword arguments of ``simulate``, but for seed and files."""
         options = {key: getattr(self, key) for key in MD if key != "trajectory_interval"}
@@ -155,7 +168,7 @@ class CheckSuite(Suite):
             cells = [("", 0, "")]
         elif "nve" in probe.needs:
             cells = [("", seeds[0], nve)]
-        elif probe.asked_of == "simulation" and self.settings.asks("nve"):
+        elif probe.asked_of == "simulation" and self.settings.simulated(nve):
             cells = [("", seeds[0], nve), *cells]
         return [(name, seed, label) for name in self.config.potentials for _, seed, label in cells]
 

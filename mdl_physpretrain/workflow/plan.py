@@ -96,7 +96,9 @@ def _teaching(config: RunConfig) -> list[Task]:
         if teacher.checkpoint:
             fit, files = [teacher.kind, "checkpoint"], (*_DATA, str(Path(teacher.checkpoint).resolve()))
         modules = kind_modules(teacher.kind)
-        tasks.append(Task("teacher", "teacher", teach, fit, files, ("prepare",), modules=modules))
+        tasks.append(
+            Task("teacher", "teacher", teach, fit, files, ("prepare",), dear=(TEACHER,), modules=modules)
+        )  # fmt: skip
         inputs = (train, TEACHER)
     else:
         section = [section, teacher.calculator, teacher.calculator_args]
@@ -106,7 +108,10 @@ def _teaching(config: RunConfig) -> list[Task]:
             modules = _model_modules(*teacher_kind(teacher.kind).potentials)
         else:
             modules = (teacher.calculator.partition(":")[0],)
-        tasks.append(Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), modules=modules))
+        tasks.append(
+            Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), (LABELLED,),
+                 modules=modules)
+        )  # fmt: skip
     return tasks
 
 

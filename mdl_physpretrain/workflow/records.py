@@ -69,7 +69,14 @@ class Records:
         return self._hashes[key]
 
     def start(
-        self, task: str, mark: str, scratch: Sequence[str], *, afresh: bool = False, growing: bool = False
+        self,
+        task: str,
+        mark: str,
+        scratch: Sequence[str],
+        *,
+        dear: Sequence[str] = (),
+        afresh: bool = False,
+        growing: bool = False,
     ) -> bool:
         """Note that a task begins; put away what belongs to other work.
 
@@ -79,6 +86,8 @@ class Records:
             Name and fingerprint.
         scratch
             Files and folders of the run folder that the task resumes from.
+        dear
+            Files that are kept, too, when it does not resume.
         afresh
             Never go on with what is there.
         growing
@@ -103,7 +112,7 @@ class Records:
         resumes = known == mark and not afresh and bool(left)
         self._path(task, "json").unlink(missing_ok=True)
         if not resumes:
-            self._put_away(task, left)
+            self._put_away(task, left, [self.folder / name for name in dear if (self.folder / name).is_file()])
         write_atomic(started, mark)
         return resumes
 
@@ -140,9 +149,9 @@ class Records:
             return False
         return state.st_mtime_ns == known["mtime_ns"] or self.hash(name) == known["sha256"]
 
-    def _put_away(self, task: str, left: Sequence[Path]) -> None:
-        """Move results of other work to ``.replaced``: the last one is kept, in case it was dear."""
-        if not left:
+    def _put_away(self, task: str, left: Sequence[Path], dear: Sequence[Path]) -> None:
+        """Move results of other work to ``.replaced`` (copy what may be an input): the last one is kept."""
+        if not left and not dear:
             return
         away = self.folder / ".replaced" / _file_name(task)
         if away.exists():
@@ -150,7 +159,9 @@ class Records:
         away.mkdir(parents=True)
         for path in left:
             shutil.move(path, away / path.name)
-        warnings.warn(f"{task}: done again; what was there is now in {away}", stacklevel=2)
+        for path in dear:
+            shutil.copy2(path, away / path.name)
+        warnings.warn(f"{task}: done again; what was there is kept in {away}", stacklevel=2)
 
     def _path(self, task: str, suffix: str) -> Path:
         return self.stages / f"{_file_name(task)}.{suffix}"

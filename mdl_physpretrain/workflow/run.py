@@ -210,7 +210,7 @@ def execute(
                     continue
                 basis = task_fingerprint(task, records, growing=False) if task.growing else None
                 resumes = records.start(
-                    task.name, basis or mark, task.scratch, afresh=force, growing=basis is not None
+                    task.name, basis or mark, task.scratch, dear=task.dear, afresh=force, growing=basis is not None
                 )  # fmt: skip
                 result.status[task.name] = "resumed" if resumes else "done"
                 tell("resume" if resumes else "start", task, 0.0)

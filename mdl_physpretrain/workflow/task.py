@@ -34,6 +34,8 @@ class Task:
         Names of the tasks that write them.
     scratch
         Files and folders that an interrupted attempt leaves to go on with.
+    dear
+        Files that are dear to make: kept when they are made again.
     fixed
         Further named hashes.
     growing
@@ -55,6 +57,7 @@ class Task:
     inputs: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     scratch: tuple[str, ...] = ()
+    dear: tuple[str, ...] = ()
     fixed: tuple[tuple[str, str], ...] = ()
     growing: tuple[tuple[str, str], ...] = ()
     modules: tuple[str, ...] = ()

@@ -10,8 +10,10 @@ import yaml
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from pydantic import Field
+from typer.testing import CliRunner
 
 from mdl_physpretrain import plugin_classes
+from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.probes import registry
@@ -172,6 +174,35 @@ def test_two_probes_with_one_option_are_told(entry):
     entry(("hardness", lambda: Hardness), ("toughness", lambda: Toughness))
     with pytest.raises(ConfigError, match="'hardness' and 'toughness' both have an option 'hardness_load'"):
         registry.option_fields()
+
+
+def test_a_check_runs_what_the_probes_need(entry):
+    class Heat(Hardness):
+        """Of a simulation without thermostat, against a reference."""
+
+        name = "heat"
+        asked_of = "simulation"
+        needs = frozenset({"nve"})
+        compares = True
+        files: ClassVar = {"heat": ("value",)}
+
+    assert CheckSettings().simulated("") == ("md",)
+    assert CheckSettings().simulated("nve-300K") == ("nve",)
+    assert CheckSettings(skip=("nve",)).simulated("nve-300K") == ()
+    assert CheckSettings().compares
+    assert not CheckSettings(skip=("rdf",)).compares
+    assert not CheckSettings(trajectory_interval=None).compares
+    entry(("heat", lambda: Heat))
+    assert CheckSettings(skip=("nve", "rdf")).simulated("nve-300K") == ("heat",)
+    assert CheckSettings().simulated("") == ("md",)
+    assert CheckSettings(skip=("rdf",)).compares
+
+
+def test_the_help_of_a_check_names_the_probes(entry):
+    entry(("hardness", lambda: Hardness))
+    text = CliRunner().invoke(app, ["check", "--help"], env={"COLUMNS": "300"}, catch_exceptions=False).output
+    assert f"not asked: {', '.join(probe_names())}." in text
+    assert "hardness" in probe_names()
 
 
 def test_two_probes_of_one_name_or_a_broken_package_are_told(entry):

@@ -47,7 +47,7 @@ def test_loss_goes_down_on_dft_data(backbone: str, shared_data: Path, tmp_path: 
     cells = read_structures(shared_data / "lmo_train.extxyz")
     cells = [a for a in cells if len(a) <= 14 and np.abs(a.get_forces()).mean() > 0.1][:6]
     start = evaluate(new_network(backbone, cells, model_args=SMALL[backbone]), cells)
-    settings = {"batch_size": 2, "learning_rate": 1e-2, "epochs": 40, "directory": tmp_path}
+    settings = {"batch_size": 2, "learning_rate": 1e-2, "epochs": 40, "ema": None, "directory": tmp_path}
     end = evaluate(train(backbone, cells, val=cells, model_args=SMALL[backbone], **settings), cells)
     zero = np.abs(np.concatenate([a.get_forces() for a in cells])).mean()
     assert end["total"] < 0.75 * start["total"]

@@ -280,7 +280,7 @@ def test_md_of_older_versions_is_put_aside_but_not_that_of_other_potentials(meta
     with pytest.raises(CheckpointError, match="another potential"):
         run(metals[:1], tmp_path, {"emt": lambda: EMT()}, skip=skip, report=False)
     assert file.read_bytes() == old
-    with pytest.warns(UserWarning, match=r"md emt seed 0: done again; what was there is now in .*\.replaced"):
+    with pytest.warns(UserWarning, match=r"md emt seed 0: done again; what was there is kept in .*\.replaced"):
         again = run(metals[:1], tmp_path, {"emt": EMT}, skip=skip, report=False)
     assert (tmp_path / ".replaced" / "md-emt-seed-0" / "emt.runs.npz").read_bytes() == old
     pd.testing.assert_frame_equal(before.tables["physicality"], again.tables["physicality"])

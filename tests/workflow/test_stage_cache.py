@@ -147,6 +147,10 @@ def test_interrupted_work_is_resumed_only_if_it_is_the_same(tmp_path):
     assert attempt("A") == (True, "A")
     assert attempt("B") == (False, None)  # other work: put away, not gone on with
     assert (tmp_path / ".replaced" / "t" / "train" / "last.ckpt").read_text() == "A"
+    (tmp_path / "labels").write_text("dear")
+    with pytest.warns(UserWarning, match=r"u: done again; what was there is kept in .*\.replaced"):
+        assert not records.start("u", "A", [], dear=["labels", "gone"])
+    assert (tmp_path / ".replaced" / "u" / "labels").read_text() == (tmp_path / "labels").read_text() == "dear"
     assert attempt("B", afresh=True) == (False, None)
     records.finish("t", "B", ["train/last.ckpt"], 1.0)
     assert records.done("t")["fingerprint"] == "B"
