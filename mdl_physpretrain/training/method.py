@@ -19,6 +19,7 @@ from mdl_physpretrain.structures import Split, write_structures
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
 from mdl_physpretrain.training import stages
+from mdl_physpretrain.training.references import is_another_energy_scale
 
 __all__ = ["PretrainedPotential", "pretrain_and_finetune"]
 
@@ -158,8 +159,7 @@ def pretrain_and_finetune(
         model_args=network.args,
         core=network.core,
         split_seed=split_seed,
-        # another code, another energy scale
-        shift_energies=not isinstance(teacher, EnergyModel) and not recipe.augment.anchor,
+        shift_energies=is_another_energy_scale(teacher, anchor=recipe.augment.anchor),
         directory=None if folder is None else folder / "pretrain",
         **recipe.pretrain.model_dump(),
         **both,

@@ -11,10 +11,26 @@ from ase.data import atomic_numbers
 
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.errors import batches_of
+from mdl_physpretrain.recipe import Teacher
 from mdl_physpretrain.structures import get_labels, reference_energies, set_labels
 from mdl_physpretrain.structures.labels import Labels
 
-__all__ = ["shift_reference_energies"]
+__all__ = ["is_another_energy_scale", "shift_reference_energies"]
+
+
+def is_another_energy_scale(teacher: Any, *, anchor: bool) -> bool:
+    """Whether labels are of another code than the data, whose energies per element are then not theirs.
+
+    Parameters
+    ----------
+    teacher
+        Section ``teacher``, or the potential itself: a model was fitted to
+        data, an ASE calculator was not.
+    anchor
+        Whether the labels are anchored to the data.
+    """
+    fitted = teacher.calculator is None if isinstance(teacher, Teacher) else isinstance(teacher, EnergyModel)
+    return not fitted and not anchor
 
 
 def shift_reference_energies(model: EnergyModel, structures: Sequence[Atoms]) -> None:

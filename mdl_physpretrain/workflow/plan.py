@@ -13,6 +13,7 @@ from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teacher_kind
+from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, TEACHER, arm_folder, md_file, pretrain_folder
 from mdl_physpretrain.workflow.run_suite import RunSuite
@@ -117,7 +118,7 @@ def _teaching(config: RunConfig) -> list[Task]:
 
 def _trainings(config: RunConfig, seed: int) -> list[Task]:
     common = [seed, config.accelerator, config.devices, config.strategy]
-    foreign = config.teacher.calculator is not None and not config.augment.anchor
+    foreign = is_another_energy_scale(config.teacher, anchor=config.augment.anchor)
     backbone = [config.backbone.name, config.backbone.args]
     tasks = []
     cores = dict.fromkeys(config.core_of(name) for name, arm in config.arms.items() if arm.pretrain)

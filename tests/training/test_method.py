@@ -11,7 +11,19 @@ from ase import Atoms
 from ase.calculators.lj import LennardJones
 
 import mdl_physpretrain as pp
+from mdl_physpretrain import recipe
 from mdl_physpretrain.errors import CheckpointError
+from mdl_physpretrain.potentials import EAM
+from mdl_physpretrain.training.references import is_another_energy_scale
+
+
+@pytest.mark.parametrize("anchor", [False, True])
+def test_only_a_calculator_without_anchor_has_another_energy_scale(anchor: bool) -> None:
+    calculator = recipe.Teacher(calculator="ase.calculators.lj:LennardJones")
+    for teacher in (calculator, LennardJones(), LennardJones):
+        assert is_another_energy_scale(teacher, anchor=anchor) is not anchor
+    for teacher in (recipe.Teacher(), recipe.Teacher(checkpoint="teacher.pt"), EAM(["O"], cutoff=4.0, n_basis=2)):
+        assert not is_another_energy_scale(teacher, anchor=anchor)
 
 
 def test_only_the_same_call_goes_on_in_its_folder(rocksalt: list[Atoms], tmp_path: Path) -> None:

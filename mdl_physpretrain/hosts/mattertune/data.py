@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from mdl_physpretrain.hosts.mattertune.labelling import clean, labelled_structures, part_of, with_stress
 from mdl_physpretrain.recipe import Augment, Pretrain, Teacher
 from mdl_physpretrain.structures import reference_energies
+from mdl_physpretrain.training.references import is_another_energy_scale
 
 __all__ = ["EAMLabelledDatasetConfig", "StructuresDataset"]
 
@@ -86,8 +87,8 @@ class EAMLabelledDatasetConfig(DatasetConfigBase):
             structures = structures + clean(self._parents())
         chosen = with_stress(part_of(structures, self.part, self.validation_share, self.seed), self.missing_stress)
         order = np.random.default_rng([self.seed, 0x5FFE]).permutation(len(chosen))
-        same_scale = self.augment.anchor or self.teacher.calculator is None
-        references = reference_energies(clean(self._parents())) if same_scale else None
+        other_scale = is_another_energy_scale(self.teacher, anchor=self.augment.anchor)
+        references = None if other_scale else reference_energies(clean(self._parents()))
         return StructuresDataset([chosen[k] for k in order], references)
 
     def _labelled(self) -> list[Atoms]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.training.stages import pretrain
 from mdl_physpretrain.workflow.data import read_part
 from mdl_physpretrain.workflow.layout import LABELLED, pretrain_folder
@@ -19,7 +20,6 @@ __all__ = ["pretrain_network"]
 
 def pretrain_network(config: RunConfig, folder: Path, show: bool, *, seed: int, core: str) -> list[str]:
     """Train a new network on the teacher's labels."""
-    foreign = config.teacher.calculator is not None and not config.augment.anchor  # another energy scale
     return train_in_folder(
         config,
         folder,
@@ -31,7 +31,7 @@ def pretrain_network(config: RunConfig, folder: Path, show: bool, *, seed: int, 
         parents=read_part(folder, "train"),
         model_args=config.backbone.args,
         core=core,
-        shift_energies=foreign,
+        shift_energies=is_another_energy_scale(config.teacher, anchor=config.augment.anchor),
         split_seed=config.data.seed,
         seed=seed,
         **config.pretrain.model_dump(),
