@@ -211,7 +211,8 @@ class EAM(EnergyModel):
         return energy.to(vectors.dtype), gradient
 
     def _tables(self) -> Tables:
-        named = {name: value.detach().double().numpy() for name, value in self.named_parameters()}
+        # by attribute: a host holds the parameters itself and sets them before a call
+        named = {name: getattr(self, name).detach().double().numpy() for name in PAIR_PARAMETERS + ELEMENT_PARAMETERS}
         return parameter_tables(named, self.core_table())
 
     def core_table(self) -> np.ndarray:
