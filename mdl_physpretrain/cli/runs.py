@@ -72,6 +72,8 @@ def run(
         console.print(f"{words[event]} {task.name}{time}")
         if task.name == "teacher" and event in ("done", "skip"):
             _verdict(console, folder)
+        if task.name == "prepare" and event in ("done", "skip"):
+            _split(console, folder)
 
     bars = not quiet and workers == 1 and console.is_terminal
     result = run_pipeline(
@@ -172,6 +174,20 @@ def datasets(
     if output is not None:
         write_structures(output, structures)
         typer.echo(f"Wrote {output}")
+
+
+def _split(console: Console, folder: Path) -> None:
+    """Print how many structures there are and how they were split."""
+    import json
+
+    from mdl_physpretrain.report.sentences import split_words
+
+    try:
+        summary = json.loads((folder / "data" / "summary.json").read_text())
+        sizes = ", ".join(f"{summary[f'n_{part}']} {part}" for part in ("train", "val", "test"))
+    except (OSError, ValueError, KeyError):
+        return
+    console.print(f"  {sizes}; split {split_words(summary)}", soft_wrap=True, markup=False)
 
 
 def _verdict(console: Console, folder: Path) -> None:

@@ -15,6 +15,7 @@ from mdl_physpretrain.report.check import answer_table, check_comparisons, check
 from mdl_physpretrain.report.downloads import Downloads
 from mdl_physpretrain.report.formats import duration, number
 from mdl_physpretrain.report.read import RunData
+from mdl_physpretrain.report.sentences import split_words
 from mdl_physpretrain.report.tables import (
     accuracy_differences,
     comparisons,
@@ -154,6 +155,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         atoms = f"{atoms.get('min', '–')} to {atoms.get('max', '–')}, mean {number(atoms.get('mean'), 1)}"
     facts += [
         ("structures", " · ".join(sizes)),
+        ("split", split_words(summary)),
         ("share of the training data used", usage if isinstance(usage, str) else ""),
         ("elements", " ".join(map(str, summary.get("elements") or []))),
         ("atoms per structure", atoms if isinstance(atoms, str) else ""),

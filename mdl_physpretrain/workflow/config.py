@@ -48,6 +48,11 @@ class Data(Section):
     )
     seed: int = Field(default=0, ge=0, description="Of the split and of every random choice of structures.")
     stratify: str | None = Field(default="auto", description="info tag shared out evenly, 'auto' or null.")
+    split_by: str = Field(
+        default="structure",
+        min_length=1,
+        description="'structure'; or whole groups to one part: 'composition' or an info tag (topology, parent_id, ...).",
+    )
     energy_key: str | None = Field(default=None, description="Name of the energy label, where it is unusual.")
     forces_key: str | None = Field(default=None, description="Name of the force label, where it is unusual.")
     stress_key: str | None = Field(default=None, description="Name of the stress label, where it is unusual.")
