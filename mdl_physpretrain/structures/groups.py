@@ -103,9 +103,8 @@ def deal_groups(names: Sequence[str], kinds: Sequence[str], shares: np.ndarray, 
         members.setdefault(name, []).append(k)
     wanted = [k for k in range(3) if shares[k] > 0]
     if len(members) < len(wanted):
-        parts = ", ".join(PARTS[k] for k in wanted)
-        groups = f"{len(members)} group" + ("" if len(members) == 1 else "s")
-        raise StructureError(f"{groups} ({', '.join(sorted(members))}) cannot fill {parts}", field="split_by")
+        counted = f"{len(members)} group" + ("" if len(members) == 1 else "s") + f" ({', '.join(sorted(members))})"
+        raise StructureError(f"{counted} cannot fill {', '.join(PARTS[k] for k in wanted)}", field="split_by")
     kind_of = {name: Counter(kinds[k] for k in ks).most_common(1)[0][0] for name, ks in members.items()}
     groups = [(kind_of[name], len(ks), name) for name, ks in members.items()]
     rng = np.random.default_rng([seed, 0x6B0])

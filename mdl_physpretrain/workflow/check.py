@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint, OlderRecords
 from mdl_physpretrain.dynamics.settings import MDSettings
-from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError, StructureError
+from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError
 from mdl_physpretrain.executors.transfer import send
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.identity import is_calculator, potential_fingerprint
+from mdl_physpretrain.potentials.identity import is_calculator, package_versions, potential_fingerprint
 from mdl_physpretrain.probes.errors import labelled
 from mdl_physpretrain.probes.references import read_references
 from mdl_physpretrain.probes.registry import table_kinds, verdict_table
 from mdl_physpretrain.probes.tables import joined, read_table
 from mdl_physpretrain.report import write_report
 from mdl_physpretrain.statistics.paired import PotentialPair, compare_potentials
+from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.workflow.check_suite import MD, CheckPlan, CheckSettings, CheckSuite
@@ -37,11 +37,13 @@ from mdl_physpretrain.workflow.layout import md_file
 from mdl_physpretrain.workflow.lock import locked, prepare_folder
 from mdl_physpretrain.workflow.plan import probe_modules
 from mdl_physpretrain.workflow.records import Records
+from mdl_physpretrain.workflow.reference import see_every_element
 from mdl_physpretrain.workflow.run import RunResult, execute
 from mdl_physpretrain.workflow.stages.collect import joint_table
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
 from mdl_physpretrain.workflow.stages.frames import read_frames
 from mdl_physpretrain.workflow.stages.md import simulate_potential
+from mdl_physpretrain.workflow.stages.reference import simulate_reference
 from mdl_physpretrain.workflow.task import Task
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def check(
     *,
     output: str | Path,
     references: Sequence[str] = (),
+    reference_potential: Potential | None = None,
     described: Mapping[str, str] | None = None,
     command: Sequence[str] = (),
     report: bool = True,
@@ -116,8 +119,13 @@ def check(
     references
         Reference trajectories for the RDFs, see
         :func:`~mdl_physpretrain.probes.references.read_references`.
+    reference_potential
+        Its MD from the same starts, velocities and noise stands beside that of
+        the others: what it loses, too, is not held against them
+        (:func:`mdl_physpretrain.statistics.reference.beside_reference`).
     described
-        What the potentials are, in words, for ``check.json``.
+        What the potentials are, in words, for ``check.json``; the reference
+        potential is called ``"reference potential"``.
     command
         For ``check.json``.
     report
@@ -161,19 +169,26 @@ def check(
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1, not {jobs}")
     folder = Path(output)
-    plan = CheckPlan(potentials, starts, known, settings)
+    if reference_potential is None and settings.reference_structures is not None:
+        raise ConfigError("reference_structures is about a reference potential, which is not given")
+    plan = CheckPlan(potentials, starts, known, settings, reference_potential)
     judge = CheckSuite(plan, folder)
     for asked_of in ("potential", "frames"):
         judge.probes(asked_of)  # options out of range are told now
     _open(folder, settings)
-    _see_every_element(potentials, starts)
+    see_every_element({f"potential {name}": p for name, p in potentials.items()}, starts)
+    if reference_potential is not None:
+        see_every_element({REFERENCE_POTENTIAL: reference_potential}, judge.reference_starts())
     with locked(folder):
         work = _Check(judge)
         work.refuse_other_potentials()
-        words = {name: (described or {}).get(name, _described(p)) for name, p in potentials.items()}
+        everything = {**potentials, REFERENCE_POTENTIAL: reference_potential}
+        words = {name: (described or {}).get(name, _described(p)) for name, p in everything.items() if p is not None}
         _describe(folder, plan, words, command)
         if jobs > 1:
-            plan = CheckPlan({name: send(p) for name, p in potentials.items()}, starts, known, settings)
+            reference = None if reference_potential is None else send(reference_potential)
+            sent = {name: send(p) for name, p in potentials.items()}
+            plan = CheckPlan(sent, starts, known, settings, reference)
         return work.run(plan, report, jobs=jobs, progress=progress, listener=listener)
 
 
@@ -188,6 +203,8 @@ class _Check:
         self.tasks: list[Task] = []
         for name, potential in judge.config.potentials.items():
             self._add_tasks(name, potential)
+        if judge.config.reference_potential is not None:
+            self._add_reference(judge.config.reference_potential)
 
     def _add_tasks(self, name: str, potential: Any) -> None:
         judge, settings = self.judge, self.settings
@@ -225,6 +242,21 @@ class _Check:
                     inputs=(f"{start}.runs.npz",), needs=(of_md,), fixed=tuple(references),
                     modules=probe_modules([probe]), parallel=True,
                 ))  # fmt: skip
+
+    def _add_reference(self, potential: Any) -> None:
+        """MD of the reference potential for every seed, which are those of velocities and noise here."""
+        judge, models = self.judge, _potential_modules(potential)
+        versions = [package_versions(module) for module in models if not isinstance(potential, EnergyModel)]
+        for seed in self.settings.seeds:
+            start = md_file(seed, REFERENCE_POTENTIAL)
+            section = [potential_fingerprint(potential), versions, self.settings.simulation(""), seed,
+                       self.settings.trajectory_interval]  # fmt: skip
+            self._add(REFERENCE_POTENTIAL, ("md",), Task(
+                f"md of the reference potential seed {seed}", "md",
+                partial(simulate_reference, suite=CheckSuite, seed=seed), section,
+                scratch=(f"{start}.runs.npz", f"{start}.trajectories"),
+                growing=tuple(_hashes(judge.reference_starts())), modules=models, parallel=True,
+            ))  # fmt: skip
 
     def _add(self, name: str, probes: tuple[str, ...], task: Task) -> None:
         self.tasks.append(task)
@@ -272,9 +304,9 @@ class _Check:
         """Note what a potential cannot answer; errors of our own code, and of the folder, end the check."""
         name, probes = self.owner[task.name]
         ours = isinstance(error, PhysPretrainError)
-        if isinstance(error, CheckpointError) or (
-            isinstance(self.judge.config.potentials[name], EnergyModel) and not ours
-        ):
+        plan = self.judge.config
+        asked = plan.reference_potential if name == REFERENCE_POTENTIAL else plan.potentials[name]
+        if isinstance(error, CheckpointError) or (isinstance(asked, EnergyModel) and not ours):
             return False
         reason = str(error) if ours else f"{type(error).__name__}: {error}"
         self.unanswered |= {(name, probe): reason for probe in probes}
@@ -287,7 +319,9 @@ class _Check:
         for kind, cls in table_kinds().items():
             probe, file = self.judge.probe(cls.name), self.folder / f"{kind}.csv"
             cells = [c for c in self.judge.cells(probe) if self.judge.table_file(probe, kind, c) in written]
-            parts = joint_table(self.judge, probe, kind, cells) if self.judge.asks(probe) and cells else []
+            parts = []
+            if self.judge.asks(probe) and cells:
+                parts = joint_table(self.judge, probe, kind, cells, written=written)
             if parts := [part for part in parts if len(part)]:
                 write_atomic(file, joined(parts))
                 tables[kind] = read_table(file, texts=cls.texts)
@@ -317,33 +351,14 @@ def _open(folder: Path, settings: CheckSettings) -> None:
         raise ConfigError(f"{folder} holds a check with {what}: choose another output folder")
 
 
-def _see_every_element(potentials: Mapping[str, Potential], structures: Sequence[Atoms]) -> None:
-    """Let every potential see every element once, before any long work.
-
-    Raises
-    ------
-    ConfigError
-        If a potential fails; the message names it and the structure.
-    """
-    first: dict[str, Atoms] = {}
-    for atoms in sorted(structures, key=len):
-        for symbol in set(atoms.symbols):
-            first.setdefault(symbol, atoms)
-    chosen = list({id(a): a for a in first.values()}.values())
-    for name, potential in potentials.items():
-        try:
-            simulate(potential, chosen, ensemble="nve", steps=0)
-        except (ConfigError, StructureError) as error:
-            raise ConfigError(f"potential {name}: {error}") from error
-
-
 def _describe(folder: Path, plan: CheckPlan, potentials: Mapping[str, str], command: Sequence[str]) -> None:
     """Write ``check.json``, ``environment.json`` and ``data/summary.json``."""
     sizes = [len(a) for a in plan.structures]
     content = {
         "version": 1,
         "command": list(command),
-        "potentials": dict(potentials),
+        "potentials": {name: text for name, text in potentials.items() if name != REFERENCE_POTENTIAL},
+        "reference_potential": potentials.get(REFERENCE_POTENTIAL),
         "structures": [str(a.info["structure_id"]) for a in plan.structures],
         "settings": asdict(plan.settings),
     }

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Place, option_fields, problems
+from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.recipe import merge, over_preset
 from mdl_physpretrain.workflow.config import RunConfig
 
@@ -249,3 +250,6 @@ def _absolute(config: RunConfig, base: Path) -> None:
     config.md.reference = sources(config.md.reference, set())
     if config.teacher.checkpoint is not None:
         config.teacher.checkpoint = absolute(config.teacher.checkpoint)
+    reference = config.md.reference_potential
+    if reference is not None and not FACTORY.fullmatch(reference):
+        config.md.reference_potential = absolute(reference)

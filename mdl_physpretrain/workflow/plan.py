@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.files import file_hash
+from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
+from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teacher_kind
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, TEACHER, arm_folder, md_file, pretrain_folder
+from mdl_physpretrain.workflow.reference import reference_modules, versions_of
 from mdl_physpretrain.workflow.run_suite import RunSuite
 from mdl_physpretrain.workflow.stages.collect import collect, collected_kinds
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
@@ -25,6 +28,7 @@ from mdl_physpretrain.workflow.stages.labels import label_augmented
 from mdl_physpretrain.workflow.stages.md import simulate_potential
 from mdl_physpretrain.workflow.stages.prepare import prepare
 from mdl_physpretrain.workflow.stages.pretrain import pretrain_network
+from mdl_physpretrain.workflow.stages.reference import look_at_reference, simulate_reference
 from mdl_physpretrain.workflow.stages.report import report
 from mdl_physpretrain.workflow.stages.teacher import teach
 from mdl_physpretrain.workflow.task import Task
@@ -32,8 +36,11 @@ from mdl_physpretrain.workflow.task import Task
 __all__ = ["STAGES", "external_inputs", "plan", "probe_modules"]
 
 #: In the order of the method; ``--only`` and ``--from`` name these.
-STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "evaluate", "md", "report")
+STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "evaluate", "reference", "md", "report")
 
+#: Options of ``md`` that a simulation itself does not depend on.
+NOT_OF_MD = {"source", "reference", "also", "r_max", "reference_potential", "reference_potential_args",
+             "reference_structures"}  # fmt: skip
 _DATA = tuple(f"data/{name}.extxyz" for name in ("train", "val", "test"))
 
 
@@ -43,9 +50,12 @@ def plan(config: RunConfig) -> list[Task]:
     What no arm needs (teacher and labels, when none is pretrained) is left out.
     """
     tasks = [_prepare(config)]
+    references = _references(config)
+    tasks += references[:1]  # a look at it, before anything that takes long
     tasks += _teaching(config)
     for seed in config.seeds:
         tasks += _trainings(config, seed)
+    tasks += references[1:]
     judge = RunSuite(config, Path())
     for seed in config.seeds:
         tasks += _judgements(config, judge, seed)
@@ -194,13 +204,13 @@ def _judgements(config: RunConfig, judge: RunSuite, seed: int) -> list[Task]:
         for label, md in config.md.conditions().items():
             start = md_file(seed, name, label)
             probes = judge.probes("simulation", md.ensemble)
-            options = md.model_dump(exclude={"source", "reference", "also", "r_max"})
+            options = md.model_dump(exclude=NOT_OF_MD)
             tasks.append(
                 Task(
                     name=f"md seed {seed} {name}" + (f" {label}" if label else ""),
                     stage="md",
                     work=partial(simulate_potential, **suite, label=label),
-                    section=[seed, config.data.seed, options, _asked(probes)],
+                    section=[config.velocity_seed(seed), config.data.seed, options, _asked(probes)],
                     inputs=(*files, best),
                     scratch=(f"{start}.runs.npz", f"{start}.trajectories"),
                     fixed=tuple(named),
@@ -226,6 +236,45 @@ def _judgements(config: RunConfig, judge: RunSuite, seed: int) -> list[Task]:
     return tasks
 
 
+def _references(config: RunConfig) -> list[Task]:
+    """MD of the reference potential, and before it a look at the potential."""
+    md = config.md
+    if md.reference_potential is None:
+        return []
+    files, named = external_inputs(md.source)
+    identity: list[Any] = [versions_of(md.reference_potential), md.reference_potential_args]
+    if FACTORY.fullmatch(md.reference_potential):
+        identity.append(md.reference_potential)
+    else:
+        files.append(str(Path(md.reference_potential).resolve()))
+    common: dict[str, Any] = {
+        "stage": "reference",
+        "inputs": tuple(files),
+        "fixed": tuple(named),
+        "modules": reference_modules(md),
+    }
+    numbers = [md.reference_structures, *(c.n_structures for c in md.conditions().values())]
+    look = [identity, numbers, md.max_atoms, config.data.seed]
+    tasks = [Task("reference potential", work=look_at_reference, section=look, needs=("prepare",), **common)]
+    seed = config.velocity_seed(config.seeds[0])
+    for label, condition in md.conditions().items():
+        start = md_file(seed, REFERENCE_POTENTIAL, label)
+        options = condition.model_dump(exclude=NOT_OF_MD | {"n_structures", "engine"})
+        tasks.append(
+            Task(
+                name="reference md" + (f" {label}" if label else ""),
+                work=partial(simulate_reference, suite=RunSuite, seed=seed, label=label),
+                section=[identity, seed, config.data.seed, options],
+                needs=("prepare", "reference potential"),
+                scratch=(f"{start}.runs.npz", f"{start}.trajectories"),
+                growing=(("structures", f"{md.reference_structures} of {condition.n_structures}"),),
+                parallel=True,
+                **common,
+            )
+        )
+    return tasks
+
+
 def _collections(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> list[Task]:
     """The tables of all seeds and arms together."""
     shown = [judge.conditions(label) for label in config.md.conditions()]
@@ -239,6 +288,12 @@ def _collections(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> l
             for kind, probe in zip(kinds, probes, strict=True)
             for cell in judge.cells(probe)
         ]
+        stages = {stage}
+        if "physicality" in kinds and config.md.reference_potential is not None:
+            stages.add("reference")
+            seed, probe = config.velocity_seed(config.seeds[0]), judge.probe(tables["physicality"].name)
+            cells = [(REFERENCE_POTENTIAL, seed, label) for label in config.md.conditions()]
+            inputs += [judge.table_file(probe, "physicality", cell) for cell in cells]
         collections.append(
             Task(
                 stage,
@@ -246,7 +301,7 @@ def _collections(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> l
                 partial(collect, suite=RunSuite, asked_of=asked_of),
                 [config.seeds, list(config.arms), shown if stage == "md" else None],
                 tuple(inputs),
-                tuple(t.name for t in tasks if t.stage == stage),
+                tuple(t.name for t in tasks if t.stage in stages),
                 modules=probe_modules(probes),
             )
         )

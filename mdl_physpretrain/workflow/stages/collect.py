@@ -14,6 +14,7 @@ from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import probe_classes
 from mdl_physpretrain.probes.tables import joined, read_table
+from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL, beside_reference
 from mdl_physpretrain.workflow.suite import Cell, Suite, SuiteMaker
 
 __all__ = ["collect", "collected_kinds", "joint_table"]
@@ -39,15 +40,32 @@ def collected_kinds(judge: Suite, asked_of: Collection[str]) -> list[str]:
     return [kind for p in probes if judge.asks(p) for kind in p.kinds(references=judge.has_references)]
 
 
-def joint_table(judge: Suite, probe: Probe, kind: str, cells: Collection[Cell]) -> list[pd.DataFrame]:
-    """Tables of a kind of several potentials, with what says whose they are."""
+def joint_table(
+    judge: Suite, probe: Probe, kind: str, cells: Collection[Cell], *, written: Collection[str] | None = None
+) -> list[pd.DataFrame]:
+    """Tables of a kind of several potentials, with what says whose they are.
+
+    Verdicts on trajectories have the reference potential's beside them, where it was simulated (its table is among
+    ``written``, if that is given), and its own come last.
+    """
     tables = []
+    references: dict[tuple[int, str], pd.DataFrame] = {}
     for cell in cells:
         table = read_table(judge.folder / judge.table_file(probe, kind, cell), texts=probe.texts)
         arm, seed, label = cell
         if "arm" not in table:
             table = table.assign(seed=seed, arm=arm)
-        tables.append(table.assign(**judge.conditions(label)) if kind == "physicality" else table)
+        if kind == "physicality":
+            conditions = judge.conditions(label)
+            noise = judge.reference_seed(seed)
+            file = "" if noise is None else judge.table_file(probe, kind, (REFERENCE_POTENTIAL, noise, label))
+            if noise is not None and (judge.folder / file).is_file() and (written is None or file in written):
+                its_own = read_table(judge.folder / file, texts=probe.texts)
+                table = beside_reference(table, its_own)
+                references[noise, label] = its_own.assign(seed=noise, arm=REFERENCE_POTENTIAL, **conditions)
+            table = table.assign(**conditions)
+        tables.append(table)
+    tables += references.values()
     if judge.has_references:
         try:
             reference = probe.reference_tables(judge.references())

@@ -35,10 +35,16 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """Write ``data/{train,val,test}.extxyz`` and ``data/summary.json``."""
     data = config.data
     parts = _read(data)
-    options = {"usage": data.usage, "seed": data.seed, "stratify": data.stratify, "group_by": data.split_by}
     missing = [name for name in ("val", "test") if name not in parts]
     shares = [data.fractions[0], *(data.fractions[k] if n in missing else 0.0 for k, n in ((1, "val"), (2, "test")))]
-    cut = split_structures(parts["train"], fractions=[s / sum(shares) for s in shares], **options)
+    cut = split_structures(
+        parts["train"],
+        fractions=[s / sum(shares) for s in shares],
+        usage=data.usage,
+        seed=data.seed,
+        stratify=data.stratify,
+        group_by=data.split_by,
+    )
     parts["train"] = cut.train
     parts.update({name: getattr(cut, name) for name in missing})
     for name in PARTS:
