@@ -27,6 +27,7 @@ from mdl_physpretrain.probes.references import read_references
 from mdl_physpretrain.probes.registry import table_kinds, verdict_table
 from mdl_physpretrain.probes.tables import joined, read_table
 from mdl_physpretrain.report import write_report
+from mdl_physpretrain.report.conditions import too_short, with_outcomes
 from mdl_physpretrain.statistics.paired import PotentialPair, compare_potentials
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.structures import read_structures
@@ -85,6 +86,12 @@ class Checked:
     pairs: list[PotentialPair] = field(default_factory=list)
     unanswered: dict[tuple[str, str], str] = field(default_factory=dict)
     page: Path | None = None
+
+    @property
+    def short(self) -> str:
+        """A sentence where the MD is too short for a claim."""
+        table = self.tables.get("physicality")
+        return "" if table is None else too_short(with_outcomes(table.copy()))
 
 
 def check(
