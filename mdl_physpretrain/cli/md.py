@@ -73,6 +73,7 @@ def md(
     from mdl_physpretrain.dynamics import simulate
     from mdl_physpretrain.dynamics.assessment import assess as judged
     from mdl_physpretrain.executors import open_executor
+    from mdl_physpretrain.statistics.survival import length_caution
 
     if trajectories is not None:
         options |= {"trajectory_dir": output / "trajectories", "trajectory_interval": trajectories}
@@ -83,6 +84,8 @@ def md(
             progress=show, **options,
         )  # fmt: skip
     _physicality_table(judged(runs), output / "physicality.csv")
+    if caution := length_caution([(steps, timestep)]):
+        typer.echo(caution)
 
 
 @app.command()

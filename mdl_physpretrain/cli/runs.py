@@ -26,7 +26,7 @@ backbone:
   args: {{cutoff: 5.0}}     # Å
 md:
   temperature: 1000       # K
-  steps: 1000             # of 1 fs
+  steps: 5000             # of 1 fs; fewer, or less than 5 ps, say little
 """
 
 

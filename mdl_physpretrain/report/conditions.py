@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from mdl_physpretrain.report.parse import truth
+from mdl_physpretrain.statistics.survival import length_caution
 
 __all__ = ["condition_words", "main_conditions", "too_short", "with_outcomes"]
 
 FIRST = {"overlap": "overlap", "nan": "broken", "explosion": "broken", "lindemann": "lindemann"}  # reason -> outcome
-CLAIM_STEPS, CLAIM_TIME = 5000, 5.0  # ps
 NUMBERS = ("first_unphysical_step", "steps_done", "steps", "min_distance", "lindemann_local", "lindemann_global",
            "timestep")  # fmt: skip
 
@@ -92,15 +92,5 @@ def _with_steps(frame: pd.DataFrame) -> pd.Series:
 
 def too_short(frame: pd.DataFrame) -> str:
     """Which main simulations are too short to say that a potential stays physical; empty: none."""
-    short = []
-    for condition in main_conditions(frame):
-        part = frame[frame["condition"] == condition]
-        steps, time = part["steps"].max(), (part["steps"] * part["timestep"]).max() / 1000
-        if steps < CLAIM_STEPS or time < CLAIM_TIME:
-            short.append(f"{steps:,.0f} steps" + (f" ({time:g} ps)" if np.isfinite(time) else ""))
-    if not short:
-        return ""
-    return (
-        f"{', '.join(dict.fromkeys(short))} are too short for a claim that a potential stays physical: that takes at "
-        f"least {CLAIM_STEPS:,} steps and {CLAIM_TIME:g} ps."
-    )
+    parts = [frame[frame["condition"] == condition] for condition in main_conditions(frame)]
+    return length_caution((part["steps"].max(), part["timestep"].max()) for part in parts)
