@@ -92,7 +92,7 @@ def test_counts_of_an_arm(runs: pd.DataFrame) -> None:
     assert row.n_structures == 4
     assert row.time == pytest.approx((-9.5 - 5.2) / 4)
     assert row.time_low < row.time < row.time_high
-    low, high = -3.675 - 3.1824 * 4.5835 / 2, -3.675 + 3.1824 * 4.5835 / 2  # Student's t, 3 degrees of freedom
+    low, high = -3.675 - 3.1824 * 4.5923 / 2, -3.675 + 3.1824 * 4.5923 / 2  # Student's t, 3 degrees of freedom
     assert (row.time_low, row.time_high) == (pytest.approx(low, abs=2e-3), pytest.approx(high, abs=2e-3))
 
 
