@@ -106,6 +106,8 @@ def deal_groups(names: Sequence[str], kinds: Sequence[str], shares: np.ndarray, 
         counted = f"{len(members)} group" + ("" if len(members) == 1 else "s") + f" ({', '.join(sorted(members))})"
         raise StructureError(f"{counted} cannot fill {', '.join(PARTS[k] for k in wanted)}", field="split_by")
     kind_of = {name: Counter(kinds[k] for k in ks).most_common(1)[0][0] for name, ks in members.items()}
+    if len(set(kind_of.values())) == len(members):  # each its own kind: there is nothing to share out
+        kind_of = dict.fromkeys(members, "")
     groups = [(kind_of[name], len(ks), name) for name, ks in members.items()]
     rng = np.random.default_rng([seed, 0x6B0])
     best: dict[str, int] = {}

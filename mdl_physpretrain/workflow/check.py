@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint, OlderRecords
@@ -32,10 +30,11 @@ from mdl_physpretrain.statistics.paired import PotentialPair, compare_potentials
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
-from mdl_physpretrain.workflow.check_suite import MD, CheckPlan, CheckSettings, CheckSuite
-from mdl_physpretrain.workflow.folder import environment, write_timings
+from mdl_physpretrain.workflow.check_folder import describe_check, open_folder
+from mdl_physpretrain.workflow.check_suite import CheckPlan, CheckSettings, CheckSuite
+from mdl_physpretrain.workflow.folder import write_timings
 from mdl_physpretrain.workflow.layout import md_file
-from mdl_physpretrain.workflow.lock import locked, prepare_folder
+from mdl_physpretrain.workflow.lock import locked
 from mdl_physpretrain.workflow.plan import probe_modules
 from mdl_physpretrain.workflow.records import Records
 from mdl_physpretrain.workflow.reference import see_every_element
@@ -182,16 +181,17 @@ def check(
     judge = CheckSuite(plan, folder)
     for asked_of in ("potential", "frames"):
         judge.probes(asked_of)  # options out of range are told now
-    _open(folder, settings)
+    open_folder(folder, settings)
     see_every_element({f"potential {name}": p for name, p in potentials.items()}, starts)
     if reference_potential is not None:
-        see_every_element({REFERENCE_POTENTIAL: reference_potential}, judge.reference_starts())
+        beside = {REFERENCE_POTENTIAL: reference_potential}
+        see_every_element(beside, judge.reference_starts(), "npt" if settings.ensemble == "npt" else "nve")
     with locked(folder):
         work = _Check(judge)
         work.refuse_other_potentials()
         everything = {**potentials, REFERENCE_POTENTIAL: reference_potential}
         words = {name: (described or {}).get(name, _described(p)) for name, p in everything.items() if p is not None}
-        _describe(folder, plan, words, command)
+        describe_check(folder, plan, words, command)
         if jobs > 1:
             reference = None if reference_potential is None else send(reference_potential)
             sent = {name: send(p) for name, p in potentials.items()}
@@ -335,52 +335,6 @@ class _Check:
             else:
                 file.unlink(missing_ok=True)
         return tables
-
-
-def _open(folder: Path, settings: CheckSettings) -> None:
-    """Create the folder, and make sure that it holds no run and no MD under other conditions."""
-    if (folder / "config.yaml").exists():
-        raise ConfigError(f"{folder} is the folder of a run: choose another output folder")
-    try:
-        prepare_folder(folder)
-    except PhysPretrainError as error:
-        raise ConfigError(str(error)) from error
-    try:
-        stored = json.loads((folder / "check.json").read_text())["settings"]
-        asked = json.loads(json.dumps(asdict(settings)))
-        changed = [key for key in (*MD, "nve_steps") if stored.get(key) != asked[key]]
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{folder / 'check.json'} is damaged ({error}): choose another folder") from error
-    if changed:
-        what = ", ".join(f"{key} {stored.get(key)} instead of {asked[key]}" for key in changed)
-        raise ConfigError(f"{folder} holds a check with {what}: choose another output folder")
-
-
-def _describe(folder: Path, plan: CheckPlan, potentials: Mapping[str, str], command: Sequence[str]) -> None:
-    """Write ``check.json``, ``environment.json`` and ``data/summary.json``."""
-    sizes = [len(a) for a in plan.structures]
-    content = {
-        "version": 1,
-        "command": list(command),
-        "potentials": {name: text for name, text in potentials.items() if name != REFERENCE_POTENTIAL},
-        "reference_potential": potentials.get(REFERENCE_POTENTIAL),
-        "structures": [str(a.info["structure_id"]) for a in plan.structures],
-        "settings": asdict(plan.settings),
-    }
-    summary = {
-        "source": "structures of the check",
-        "n_test": len(plan.structures),
-        "elements": sorted({s for a in plan.structures for s in a.symbols}),
-        "n_atoms": {"min": min(sizes), "max": max(sizes), "mean": float(np.mean(sizes))},
-    }
-    for name, value in (
-        ("check.json", content),
-        ("environment.json", environment(command, plan.settings.seeds)),
-        ("data/summary.json", summary),
-    ):
-        write_atomic(folder / name, json.dumps(value, indent=1))
 
 
 def _check_names(potentials: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teacher_kind
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, TEACHER, arm_folder, md_file, pretrain_folder
+from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, REFERENCE, TEACHER, arm_folder, md_file, pretrain_folder
 from mdl_physpretrain.workflow.reference import reference_modules, versions_of
 from mdl_physpretrain.workflow.run_suite import RunSuite
 from mdl_physpretrain.workflow.stages.collect import collect, collected_kinds
@@ -254,7 +254,8 @@ def _references(config: RunConfig) -> list[Task]:
         "modules": reference_modules(md),
     }
     numbers = [md.reference_structures, *(c.n_structures for c in md.conditions().values())]
-    look = [identity, numbers, md.max_atoms, config.data.seed]
+    ensembles = [c.ensemble for c in md.conditions().values()]
+    look = [identity, numbers, ensembles, md.max_atoms, config.data.seed]
     tasks = [Task("reference potential", work=look_at_reference, section=look, needs=("prepare",), **common)]
     seed = config.velocity_seed(config.seeds[0])
     for label, condition in md.conditions().items():
@@ -311,7 +312,7 @@ def _collections(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> l
 def _report(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> Task:
     kinds = collected_kinds(judge, ("potential", "simulation", "frames"))
     inputs = [f"{kind}.csv" for kind in kinds]
-    inputs += ["data/summary.json", "teacher/decomposition.csv"]
+    inputs += ["data/summary.json", REFERENCE, "teacher/decomposition.csv"]
     inputs += ["teacher/errors.json", "teacher/examination.json", "teacher/curves.csv", "teacher/history.csv"]
     inputs += ["augment/filter.json", "augment/min_distances.csv", "augment/coverage.csv"]
     inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]

@@ -66,8 +66,8 @@ def described(potential_text: str, arguments: Mapping[str, Any] | None = None) -
     return potential_text + (f"({given})" if given else "") + (f" ({packages})" if packages else "")
 
 
-def see_every_element(potentials: Mapping[str, Any], structures: Sequence[Atoms]) -> None:
-    """Let every potential see every element once, before any long work.
+def see_every_element(potentials: Mapping[str, Any], structures: Sequence[Atoms], ensemble: str = "nve") -> None:
+    """Let every potential see every element once, and give what the ensemble needs, before any long work.
 
     Raises
     ------
@@ -81,6 +81,6 @@ def see_every_element(potentials: Mapping[str, Any], structures: Sequence[Atoms]
     chosen = list({id(a): a for a in first.values()}.values())
     for name, potential in potentials.items():
         try:
-            simulate(potential, chosen, ensemble="nve", steps=0)
+            simulate(potential, chosen, ensemble=ensemble, steps=0)
         except (ConfigError, StructureError) as error:
             raise ConfigError(f"{name}: {error}") from error

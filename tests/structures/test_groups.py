@@ -80,6 +80,13 @@ def test_kinds_are_shared_out_as_far_as_groups_allow() -> None:
         assert [Counter(a.info["phase"] for a in part)["solid"] for part in split] == [80, 10, 10]
 
 
+def test_a_tag_that_makes_groups_makes_no_kinds() -> None:
+    sizes = {f"g{k}": n for k, n in enumerate([30, 20, 20, *[5] * 8, *[1] * 20])}
+    for stratify in ("topology", "auto", None):
+        split = split_structures(cells(sizes), group_by="topology", stratify=stratify)
+        assert list(map(len, split)) == [104, 13, 13]
+
+
 def test_a_parent_stays_with_its_children() -> None:
     structures = cells({f"p{k}": 4 for k in range(10)}, "parent_id")
     structures += [Atoms("Cu", info={"structure_id": f"p{k}"}) for k in range(10)]

@@ -25,8 +25,10 @@ __all__ = ["look_at_reference", "simulate_reference"]
 def look_at_reference(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """See before any training that the potential knows all elements, and write down what it is."""
     judge = RunSuite(config, folder)
-    starts = {id(a): a for label in config.md.conditions() for a in judge.reference_starts(label)}
-    see_every_element({"md.reference_potential": judge.reference_potential()}, list(starts.values()))
+    conditions = config.md.conditions()
+    starts = [atoms for label in conditions for atoms in judge.reference_starts(label)]
+    ensemble = "npt" if any(md.ensemble == "npt" for md in conditions.values()) else "nve"
+    see_every_element({"md.reference_potential": judge.reference_potential()}, starts, ensemble)
     words = described(str(config.md.reference_potential), config.md.reference_potential_args)
     write_atomic(folder / REFERENCE, json.dumps({"potential": words}, indent=1))
     return [REFERENCE]
