@@ -1,4 +1,4 @@
-"""Which modules of the package a module runs, read from the import statements, and a hash of their source."""
+"""Import graph of the package: the modules that a module reaches, and a hash of their source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A displaced, possibly strained copy of a labelled structure, with its provenance."""
+"""Displaced, possibly strained copies of labelled structures, with their provenance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command align: whether two potentials push the atoms the same way."""
+"""Command align: angles between the forces of two potentials."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def align(
     """Angles between the forces of two potentials, atom by atom (Fig. B.1)."""
     from mdl_physpretrain.probes.force_alignment import alignment_summary, force_angles, hybrid_angles
 
-    mine, data = _potential(model, device), _read(structures)
+    potential, data = _potential(model, device), _read(structures)
     if reference == "parts":
-        angles = hybrid_angles(mine, data, min_force=min_force)
+        angles = hybrid_angles(potential, data, min_force=min_force)
     else:
-        angles = force_angles(mine, _potential(reference, device), data, min_force=min_force)
+        angles = force_angles(potential, _potential(reference, device), data, min_force=min_force)
     angles.insert(0, "arm", Path(model).stem)
     summary = alignment_summary(angles)
     _print(summary)

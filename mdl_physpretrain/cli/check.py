@@ -1,4 +1,4 @@
-"""The command that asks any potential all questions."""
+"""Command check: the probes of any finished potentials."""
 
 from __future__ import annotations
 
@@ -132,10 +132,10 @@ def tell(result: Any) -> None:
     console = Console()
     _counts(console, result)
     colours = {"yes": "green", "no": "bold red", "unanswered": "yellow"}
-    others = result.verdicts[result.verdicts["question"] != "MD stays physical"]
-    if len(others):
+    rows = result.answers[result.answers["question"] != "MD stays physical"]
+    if len(rows):
         table = Table("potential", "question", "", "finding", title="Answers", box=box.SIMPLE_HEAD, pad_edge=False)
-        for row in result.verdicts.to_dict("records"):
+        for row in result.answers.to_dict("records"):
             mark = Text(row["verdict"], style=colours.get(row["verdict"], ""))
             table.add_row(Text(row["arm"]), row["question"], mark, Text(row["finding"]))
         console.print(table)
@@ -163,8 +163,8 @@ def _counts(console: Any, result: Any) -> None:
     main = runs[runs["label"].isna()]
     counts = summarize(main.assign(unphysical=~main["physical"].astype(bool)), by="arm")
     for row in counts.to_dict("records"):
-        mine = main[main["arm"] == row["arm"]]
-        broken = int((mine["nan"].astype(bool) | mine["exploded"].astype(bool)).sum())
+        potential_rows = main[main["arm"] == row["arm"]]
+        broken = int((potential_rows["nan"].astype(bool) | potential_rows["exploded"].astype(bool)).sum())
         interval = f"{100 * (1 - row['physical_high']):.0f}-{100 * (1 - row['physical_low']):.0f} %"
         numbers = (row["n"], row["overlap"], row["lindemann_violation"], broken, row["n"] - row["physical"])
         table.add_row(Text(str(row["arm"])), *map(str, numbers), interval)

@@ -10,7 +10,7 @@ import typer
 from mdl_physpretrain.cli.application import app
 
 if TYPE_CHECKING:
-    from mdl_physpretrain.hosts.mattertune.stages import Outcome
+    from mdl_physpretrain.hosts.mattertune.job import Outcome
 
 
 @app.command("mattertune")
@@ -27,7 +27,7 @@ def mattertune(
     from mdl_physpretrain.hosts.mattertune.host import require_host
 
     require_host()
-    from mdl_physpretrain.hosts.mattertune.stages import load_stages, run_stages
+    from mdl_physpretrain.hosts.mattertune.job import load_stages, run_stages
 
     warnings.filterwarnings("ignore", module=r"lightning\.|torch_geometric|mattersim")
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):

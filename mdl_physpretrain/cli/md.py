@@ -71,7 +71,7 @@ def md(
         )  # fmt: skip
         return
     from mdl_physpretrain.dynamics import simulate
-    from mdl_physpretrain.dynamics.assessment import assess as judged
+    from mdl_physpretrain.dynamics.assessment import assess as assess_trajectories
     from mdl_physpretrain.executors import open_executor
 
     if trajectories is not None:
@@ -82,7 +82,7 @@ def md(
             one, starts, seed=seed, checkpoint=output / "runs.npz", max_batch_atoms=batch_atoms, executor=workers,
             progress=show, **options,
         )  # fmt: skip
-    _physicality_table(judged(runs), output / "physicality.csv")
+    _physicality_table(assess_trajectories(runs), output / "physicality.csv")
 
 
 @app.command()
@@ -99,10 +99,10 @@ def assess(
     interval: Annotated[int, typer.Option("--interval", help="Look at every so many frames.")] = 1,
 ) -> None:
     """Atom overlap, Lindemann indices, NaN and explosion of existing trajectories."""
-    from mdl_physpretrain.dynamics.assessment import assess as judged
+    from mdl_physpretrain.dynamics.assessment import assess as assess_trajectories
     from mdl_physpretrain.stability.limits import Limits
 
-    table = judged(
+    table = assess_trajectories(
         trajectories, limits=Limits(variant=variant), temperature=temperature, wrapped=not unwrapped, interval=interval,
         progress=sys.stderr.isatty(),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command that measures the paper's tables again."""
+"""Command reproduce: the paper's tables, measured again."""
 
 from __future__ import annotations
 

@@ -278,8 +278,8 @@ def evaluate(
 ) -> None:
     """Energy, force and stress errors, next to those of the trivial predictor."""
     from mdl_physpretrain.hosts.loading import potential_name
-    from mdl_physpretrain.potentials.errors import trivial_errors
-    from mdl_physpretrain.probes.errors import potential_errors
+    from mdl_physpretrain.potentials.error_metrics import trivial_errors
+    from mdl_physpretrain.probes.accuracy import potential_errors
     from mdl_physpretrain.structures import reference_energies
 
     data = _read(structures)
@@ -298,7 +298,7 @@ def _train(
     preset: str,
     *,
     devices: str,
-    **others: Any,
+    **further_options: Any,
 ) -> None:
     """One training with the network that model, arguments, core and preset describe."""
     from mdl_physpretrain.training.network import is_name
@@ -309,7 +309,7 @@ def _train(
         args, core = backbone["args"], backbone.get("core")
     result = stage(
         model, _read(structures), model_args=args or None, core=core, directory=output, progress=_bars(),
-        devices=int(devices) if devices.isdigit() else devices, **options.model_dump(), **others,
+        devices=int(devices) if devices.isdigit() else devices, **options.model_dump(), **further_options,
     )  # fmt: skip
     result.save(str(output / "best.pt"))
     typer.echo(f"Wrote {output / 'best.pt'} (validation total {result.metadata['best_val_loss']:.4g})")
@@ -344,8 +344,8 @@ def _arguments(words: list[str] | None) -> dict[str, Any]:
 
 
 def _fit(kind: str, structures: list[str], val: list[str] | None, options: Section, output: Path) -> None:
-    from mdl_physpretrain.potentials.errors import evaluate as errors_of
-    from mdl_physpretrain.potentials.errors import trivial_errors
+    from mdl_physpretrain.potentials.error_metrics import evaluate as errors_of
+    from mdl_physpretrain.potentials.error_metrics import trivial_errors
     from mdl_physpretrain.structures import reference_energies
     from mdl_physpretrain.teacher.registry import teacher_kind
     from mdl_physpretrain.teacher.source import fitted_teacher
@@ -365,12 +365,12 @@ def _fit(kind: str, structures: list[str], val: list[str] | None, options: Secti
 def _examine(kind: NativeTeacher, model: Any, structures: list[Any]) -> bool:
     from rich.console import Console
 
-    verdict = kind.examine(model, structures)
-    if verdict is None:
+    examination = kind.examine(model, structures)
+    if examination is None:
         typer.echo(f"A teacher of the kind {kind.name!r} is not examined")
         return True
-    Console().print(verdict.table())
-    return verdict.passed
+    Console().print(examination.table())
+    return examination.passed
 
 
 def _errors_table(rows: dict[str, dict[str, float]]) -> None:

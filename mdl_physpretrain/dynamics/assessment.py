@@ -227,18 +227,18 @@ def trajectory_frames(trajectory: Trajectory, read_options: Mapping[str, Any] | 
         raise StructureError(f"cannot read frame {count}: {error}", file=source) from error
 
 
-def expand_trajectories(given: Any) -> list[Any]:
+def expand_trajectories(trajectories: Any) -> list[Any]:
     """One flat list of records or trajectories."""
-    if isinstance(given, (str, Path)):
-        if has_magic(str(given)):
-            found = sorted(glob(str(given)))  # noqa: PTH207 - the pattern may be absolute
-            if not found:
-                raise StructureError("no file matches", file=str(given))
-            return found
-        return [given]
-    if isinstance(given, RunRecord):
-        return [given]
-    items = list(given)
+    if isinstance(trajectories, (str, Path)):
+        if has_magic(str(trajectories)):
+            matches = sorted(glob(str(trajectories)))  # noqa: PTH207 - the pattern may be absolute
+            if not matches:
+                raise StructureError("no file matches", file=str(trajectories))
+            return matches
+        return [trajectories]
+    if isinstance(trajectories, RunRecord):
+        return [trajectories]
+    items = list(trajectories)
     if items and all(isinstance(item, Atoms) for item in items):
         return [items]
     if items and any(isinstance(item, RunRecord) for item in items):

@@ -1,4 +1,4 @@
-"""Distributing work to any executor: sent, collected in any order, sent again when a worker dies."""
+"""Distribution of work to an executor, with a repeat when a worker dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any potential from a text: a checkpoint of ours, one of a host program, or an ASE calculator."""
+"""``load_potential``: any potential from a text, be it our checkpoint, a host's, or an ASE calculator."""
 
 from __future__ import annotations
 

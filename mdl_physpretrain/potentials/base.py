@@ -1,6 +1,6 @@
-"""What every potential is: an energy of the edge vectors, its derivatives, and hooks that have defaults.
+"""Contract of every potential: energies of edge vectors, their derivatives, and hooks with defaults.
 
-Teacher (EAM) and student (CGCNN, ...) are the same kind of thing, an
+Teacher (EAM) and network (CGCNN, ...) are the same kind of thing, an
 :class:`EnergyModel`. Forces and stress are derived in one place,
 :func:`predict`, from the gradient of the energy with respect to the edge
 vectors: one backward pass gives both. What training, labelling, MD and

@@ -1,4 +1,4 @@
-"""What is wrong with a curve of energies: falls, jumps; and tables of such flags in words and counts."""
+"""Falls and jumps of energy curves, and tables of such flags."""
 
 from __future__ import annotations
 

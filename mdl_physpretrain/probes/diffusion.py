@@ -1,4 +1,4 @@
-"""How far atoms wander: mean squared displacement of trajectories, and self-diffusion coefficients."""
+"""Probe of diffusion: mean squared displacement and self-diffusion coefficients of trajectories."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Diffusion(Probe):
 
     name = "diffusion"
     question = "self-diffusion"
-    asked_of = "frames"
+    applies_to = "frames"
     files = {  # noqa: RUF012
         "msd": ("structure_id", "element", "t", "msd"),
         "diffusion": ("structure_id", "element", "diffusion", "diffusion_error", "diffusion_cm2_s", "exponent"),
@@ -180,13 +180,13 @@ class Diffusion(Probe):
             default=0.2, ge=0, lt=1, description="Share of a trajectory that is left out of its displacements."
         )
 
-    def tables(self, asked: Simulated) -> dict[str, pd.DataFrame]:
+    def tables(self, subject: Simulated) -> dict[str, pd.DataFrame]:
         """``msd`` and ``diffusion``; structure ``"all"``: the mean over trajectories of full length."""
-        assert asked.trajectories is not None
+        assert subject.trajectories is not None
         curves, rows = [], []
-        for atoms in asked.structures:
+        for atoms in subject.structures:
             name = str(atoms.info["structure_id"])
-            file = asked.trajectories / trajectory_name(name)
+            file = subject.trajectories / trajectory_name(name)
             frames = list(trajectory_frames(file))
             if not frames:
                 raise StructureError("has no frames", file=file)
@@ -229,7 +229,7 @@ class Diffusion(Probe):
             words.append(f"{element} {value:.2g}" + (f" ± {error:.1g}" if np.isfinite(error) else "") + rattles)
         return "value", f"D in cm²/s: {', '.join(words)}"
 
-    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+    def page(self, tables: Tables, arms: Sequence[str], heading: str) -> PagePart | None:
         curves, values = tables.get("msd"), tables.get("diffusion")
         if curves is None and values is None:
             return None
@@ -245,7 +245,7 @@ class Diffusion(Probe):
             part.saved["msd_curves"] = means
         if values is not None:
             part.summary = _summary(values[values["structure_id"] == ALL], arms)
-            part.table, part.table_title = _table(part.summary, who), "Diffusion coefficients"
+            part.table, part.table_title = _table(part.summary, heading), "Diffusion coefficients"
             part.text = (
                 "Self-diffusion coefficients by Einstein’s relation, from the slope of the mean squared displacement "
                 "over the later half of its times; ± is the standard error between structures (between blocks of the "
@@ -289,8 +289,8 @@ def _summary(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _table(summary: pd.DataFrame, who: str) -> HtmlTable:
-    columns = [Column(who, numeric=False), Column("Element", numeric=False), Column("Diffusion", "Å²/ps"),
+def _table(summary: pd.DataFrame, heading: str) -> HtmlTable:
+    columns = [Column(heading, numeric=False), Column("Element", numeric=False), Column("Diffusion", "Å²/ps"),
                Column("Diffusion", "cm²/s"), Column("Exponent of time")]  # fmt: skip
     rows = []
     for row in summary.to_dict("records"):

@@ -1,4 +1,4 @@
-"""Does the total energy stay? Drift of constant-energy MD."""
+"""Probe of energy drift: change of the total energy in NVE simulations."""
 
 from __future__ import annotations
 
@@ -103,16 +103,16 @@ class EnergyDrift(Probe):
 
     name = "nve"
     question = "energy is conserved"
-    asked_of = "simulation"
+    applies_to = "simulation"
     needs = frozenset({"nve"})
     files = {"nve": ("structure_id", "drift")}  # noqa: RUF012
     numbers = ("drift", "fluctuation", "ps", "steps_done")
     title = "Energy drift"
     answer_place, page_place = 20, 40
 
-    def tables(self, asked: Simulated) -> dict[str, pd.DataFrame]:
-        assert asked.runs is not None
-        return {"nve": nve_drift(asked.runs)}
+    def tables(self, subject: Simulated) -> dict[str, pd.DataFrame]:
+        assert subject.runs is not None
+        return {"nve": nve_drift(subject.runs)}
 
     def answer(self, tables: Tables) -> Answer | None:
         table = tables.get("nve")
@@ -130,7 +130,7 @@ class EnergyDrift(Probe):
             return "no", f"{words}; {', '.join(reasons)}"
         return "yes", words
 
-    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+    def page(self, tables: Tables, arms: Sequence[str], heading: str) -> PagePart | None:
         table = tables.get("nve")
         if table is None:
             return None
@@ -146,7 +146,7 @@ class EnergyDrift(Probe):
             cells += [Cell(significant(row[k])) for k in ("drift_median", "drift_largest", "fluctuation")]
             rows.append(cells)
         return PagePart(
-            table=HtmlTable([Column(who, numeric=False), *(Column(*title) for title in titles)], rows, "nve"),
+            table=HtmlTable([Column(heading, numeric=False), *(Column(*title) for title in titles)], rows, "nve"),
             summary=summary,
             table_title="Energy drift",
             text="Total energy in molecular dynamics without a thermostat: the slope of a straight line (drift, its "

@@ -1,4 +1,4 @@
-"""What a probe puts on the report's page: tables and figures as plain data, and how numbers are written."""
+"""Parts of the report's page as plain data: tables, figures, formatted numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does MD stay physical? The verdict on every trajectory of a simulation (Table 1 of the paper)."""
+"""Probe of physicality: overlap, Lindemann indices and explosions of every trajectory (Table 1 of the paper)."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Physicality(Probe):
 
     name = "md"
     question = "MD stays physical"
-    asked_of = "simulation"
+    applies_to = "simulation"
     files = {"physicality": ("structure_id", "overlap", "lindemann_violation", "physical")}  # noqa: RUF012
     texts = ("closest_pair",)
     expected = frozenset({"physicality"})
     answer_place = 10
 
-    def tables(self, asked: Simulated) -> dict[str, pd.DataFrame]:
-        assert asked.runs is not None
-        return {"physicality": assess(asked.runs, limits=asked.limits)}
+    def tables(self, subject: Simulated) -> dict[str, pd.DataFrame]:
+        assert subject.runs is not None
+        return {"physicality": assess(subject.runs, limits=subject.limits)}
 
     def answer(self, tables: Tables) -> Answer | None:
         table = tables.get("physicality")

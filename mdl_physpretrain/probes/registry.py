@@ -1,4 +1,4 @@
-"""All probes there are: the files of this folder, and those of other packages."""
+"""Registry of probes: the files of this folder, and entry points of other packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.plugin_classes import plugin_classes
 from mdl_physpretrain.probes.base import Probe
 
-__all__ = ["make_probe", "option_fields", "probe_classes", "table_kinds", "verdict_table"]
+__all__ = ["make_probe", "option_fields", "probe_answers", "probe_classes", "table_kinds"]
 
 GROUP = "mdl_physpretrain.probes"
 
@@ -64,8 +64,8 @@ def option_fields(without: Collection[str] = ()) -> type[Section]:
     """A section with the options of all probes, but for those of some names."""
     fields: dict[str, Any] = {}
     for cls in probe_classes().values():
-        own = cls.Options.model_fields
-        fields |= {name: (info.annotation, info) for name, info in own.items() if name not in without}
+        options = cls.Options.model_fields
+        fields |= {name: (info.annotation, info) for name, info in options.items() if name not in without}
     return create_model("ProbeOptions", __base__=Section, **fields)
 
 
@@ -74,7 +74,7 @@ def table_kinds() -> dict[str, type[Probe]]:
     return {kind: cls for cls in probe_classes().values() for kind in cls.files}
 
 
-def verdict_table(
+def probe_answers(
     tables: Mapping[str, pd.DataFrame],
     names: list[str],
     unanswered: Mapping[tuple[str, str], str] | None = None,

@@ -1,4 +1,4 @@
-"""What went wrong first in each trajectory, and under which conditions it ran."""
+"""First failure of each trajectory, and the conditions of its simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables on their way to files and into the page, so that both can be downloaded."""
+"""Tables of the page as files and as downloads inside it."""
 
 from __future__ import annotations
 

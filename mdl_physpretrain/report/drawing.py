@@ -1,4 +1,4 @@
-"""How figures look, and how one description becomes a PNG file and inline SVGs.
+"""Style of the figures, and their output as PNG files and inline SVG.
 
 A figure is a list of panels. The page shows every panel as an SVG of its own,
 so that a phone can stack what a desk shows side by side; the PNG holds all of

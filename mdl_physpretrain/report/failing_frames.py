@@ -1,4 +1,4 @@
-"""The earliest failures of a run as frames that the page can show."""
+"""Frames of the earliest failures of a run, for the page's viewer."""
 
 from __future__ import annotations
 

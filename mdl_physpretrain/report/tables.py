@@ -127,7 +127,7 @@ def efs_table(run: RunData) -> pd.DataFrame:
 
 
 def main_split(table: pd.DataFrame) -> str:
-    """The split that verdicts speak about: ``test`` where there is one."""
+    """The split that conclusions speak about: ``test`` where there is one."""
     splits = list(dict.fromkeys(table["split"]))
     return "test" if "test" in splits else splits[0]
 

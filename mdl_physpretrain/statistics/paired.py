@@ -1,4 +1,4 @@
-"""Does one potential fail more often than another? Paired trajectories: same structure, velocities and noise."""
+"""Paired comparison of failures: two potentials on the same structures, velocities and noise."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Comparison:
         return "fewer" if self.only_arm < self.only_reference else "more"
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """``supported``, ``indicated`` or ``unsupported``.
 
         Trajectories of one seed share a network, so a small p-value alone is
@@ -182,7 +182,7 @@ class PotentialPair:
         return "equal" if difference == 0 else "more" if difference > 0 else "fewer"
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """``supported``, ``indicated`` (by pairs, not by structures) or ``unsupported``."""
         if self.direction != "equal" and self.p_structures < ALPHA:
             return "supported"
@@ -208,11 +208,11 @@ class PotentialPair:
             f"{'repeated' if self.n_seeds > 1 else 'drawn once'}, trainings were not, so it says nothing about two "
             "ways of training."
         )
-        if self.verdict == "supported":
+        if self.conclusion == "supported":
             return (
                 f"{start} That {p} fails {'less' if self.direction == 'fewer' else 'more'} often is supported. {about}"
             )
-        if self.verdict == "indicated":
+        if self.conclusion == "indicated":
             return (
                 f"{start} The pairs point to {self.direction} failures of {p}, but repeats of a structure are not "
                 f"independent, and too few structures differ: not established. {about}"

@@ -40,7 +40,7 @@ class PairedDifference:
     scale: float = math.nan
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """``lower``, ``higher`` or ``unsupported``.
 
         Unsupported: the interval holds zero, there are too few seeds, or the

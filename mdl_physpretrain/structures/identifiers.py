@@ -1,4 +1,4 @@
-"""Identifiers: every structure has one, and no two have the same."""
+"""Identifiers of structures, unique within a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far atoms move at a temperature, by the teacher."""
+"""Thermal vibration amplitudes of atoms by the teacher."""
 
 from __future__ import annotations
 

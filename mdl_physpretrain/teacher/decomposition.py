@@ -11,7 +11,7 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials.eam.model import EAM
-from mdl_physpretrain.potentials.errors import batches_of, evaluate, trivial_errors
+from mdl_physpretrain.potentials.error_metrics import batches_of, evaluate, trivial_errors
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 from mdl_physpretrain.structures.reference_energies import reference_energies
 

@@ -16,7 +16,7 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials.eam.labels import EAMKernel
 from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.eam.parameters import ELEMENT_PARAMETERS, PAIR_PARAMETERS
-from mdl_physpretrain.potentials.errors import ErrorSums
+from mdl_physpretrain.potentials.error_metrics import ErrorSums
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 from mdl_physpretrain.teacher.objective_kernel import measure
 
@@ -139,8 +139,8 @@ class EAMObjective:
             of_part = tuple(g[part] for g in gradients)
             measure(indices[part], *graph, potential, labels, weights[part], errors[part], with_gradient, of_part)
 
-        first, *others = self._shares(indices)
-        futures = [self._pool.submit(work, part) for part in others] if self._pool is not None else []
+        first, *rest_of_shares = self._shares(indices)
+        futures = [self._pool.submit(work, part) for part in rest_of_shares] if self._pool is not None else []
         work(first)
         for future in futures:
             future.result()

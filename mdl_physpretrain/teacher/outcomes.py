@@ -1,4 +1,4 @@
-"""Labels of many structures: batch by batch, in this process or by workers, kept in a resume file."""
+"""Labelling of many structures in batches, by this process or workers, with a resume file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All kinds of native teachers: the files of ``teacher/kinds/``, and those of other packages."""
+"""Registry of native teachers: the files of ``teacher/kinds/``, and entry points of other packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a teacher comes from: an ASE calculator, a checkpoint, or a fit."""
+"""Sources of a teacher: an ASE calculator, a checkpoint, or a fit."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ def native_teacher(
     else:
         teacher = read_checkpoint(options.checkpoint)
     kind = kind_of(teacher)
-    verdict = None if kind is None else kind.examine(teacher, list(structures))
-    if verdict is not None:  # what passed on other elements need not pass here
-        teacher.metadata = {**teacher.metadata, "examination": verdict.to_dict()}
+    examination = None if kind is None else kind.examine(teacher, list(structures))
+    if examination is not None:  # what passed on other elements need not pass here
+        teacher.metadata = {**teacher.metadata, "examination": examination.to_dict()}
     return teacher
 
 
@@ -113,7 +113,7 @@ def fitted_teacher(
     options: Section,
     progress: bool = False,
 ) -> EnergyModel:
-    """A native teacher fitted and examined, with its kind and the verdict in the metadata.
+    """A native teacher fitted and examined, with its kind and the examination in the metadata.
 
     Parameters
     ----------
@@ -129,8 +129,8 @@ def fitted_teacher(
     teacher = kind.fit(structures, val=val or None, options=options, progress=progress)
     metadata: dict[str, Any] = {**teacher.metadata, "teacher": kind.name}
     if "examination" not in metadata:
-        verdict = kind.examine(teacher, list(structures))
-        metadata |= {} if verdict is None else {"examination": verdict.to_dict()}
+        examination = kind.examine(teacher, list(structures))
+        metadata |= {} if examination is None else {"examination": examination.to_dict()}
     teacher.metadata = metadata
     return teacher
 

@@ -1,4 +1,4 @@
-"""A teacher that counts near the data only as much as it is right there."""
+"""Weighting of a teacher near the data by its measured skill there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From which force on the loss of replayed structures is scaled down."""
+"""Force above which the loss of replayed structures is scaled down."""
 
 from __future__ import annotations
 

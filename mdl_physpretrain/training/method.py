@@ -18,7 +18,7 @@ from mdl_physpretrain.recipe import BACKBONE, Recipe, over_preset
 from mdl_physpretrain.structures import Split, write_structures
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
-from mdl_physpretrain.training import stages
+from mdl_physpretrain.training import pretrain_finetune
 from mdl_physpretrain.training.references import is_another_energy_scale
 
 __all__ = ["PretrainedPotential", "pretrain_and_finetune"]
@@ -152,7 +152,7 @@ def pretrain_and_finetune(
 
     both: dict[str, Any] = {"seed": seed, "progress": progress, **trainer}
     network = recipe.backbone
-    pretrained = stages.pretrain(
+    pretrained = pretrain_finetune.pretrain(
         network.name,
         labelled,
         parents=structures,
@@ -164,7 +164,7 @@ def pretrain_and_finetune(
         **recipe.pretrain.model_dump(),
         **both,
     )
-    potential = stages.finetune(
+    potential = pretrain_finetune.finetune(
         pretrained,
         structures,
         val=val,

@@ -1,4 +1,4 @@
-"""The network that is trained: a new one, or one that exists."""
+"""Construction of the network to train: new by name, or from a checkpoint."""
 
 from __future__ import annotations
 

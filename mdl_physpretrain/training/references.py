@@ -1,4 +1,4 @@
-"""The energy scale of a network: energies per element."""
+"""Reference energies of a network, and their shift to the labels of a data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.errors import batches_of
+from mdl_physpretrain.potentials.error_metrics import batches_of
 from mdl_physpretrain.recipe import Teacher
 from mdl_physpretrain.structures import get_labels, reference_energies, set_labels
 from mdl_physpretrain.structures.labels import Labels

@@ -1,4 +1,4 @@
-"""Which training a ``last.ckpt`` belongs to: only the same one may go on from it."""
+"""Identity of a training, which a ``last.ckpt`` must have to be resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ MAY_CHANGE = {"epochs", "checkpoint_every"}
 
 
 def training_identity(
-    options: Training, structures: Mapping[str, Iterable[Atoms] | None], start: Mapping[str, Any], **others: Any
+    options: Training,
+    structures: Mapping[str, Iterable[Atoms] | None],
+    start: Mapping[str, Any],
+    **further: Any,
 ) -> dict[str, str]:
     """All that a training's result depends on, but for its length and the machine.
 
@@ -34,7 +37,7 @@ def training_identity(
         Labelled structures by what they are for.
     start
         What the network is made from; models count by their weights.
-    **others
+    **further
         Further options.
 
     Returns
@@ -42,7 +45,7 @@ def training_identity(
     dict
         Values in JSON by name, hashes of structures and weights.
     """
-    values = options.model_dump(exclude=MAY_CHANGE | ({"rho"} if options.optimizer != "sam" else set())) | others
+    values = options.model_dump(exclude=MAY_CHANGE | ({"rho"} if options.optimizer != "sam" else set())) | further
     for name, value in start.items():
         values[name] = f"#{potential_fingerprint(value)}" if isinstance(value, EnergyModel) else value
     values |= {name: _hash(data) for name, data in structures.items()}

@@ -1,4 +1,4 @@
-"""One run at a time in a folder."""
+"""Lock of a run folder: one run at a time."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _holder(text: str) -> str:
     try:
-        known = json.loads(text)
-        return f"process {known['pid']} on {known['host']} since {known['since']}"
+        holder = json.loads(text)
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (ValueError, KeyError, TypeError):
         return "its lock file does not say which"

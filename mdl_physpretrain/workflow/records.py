@@ -49,7 +49,7 @@ class Records:
         record = self.read(task)
         if record is None:
             return None
-        return record if all(self._same(name, known) for name, known in record["outputs"].items()) else None
+        return record if all(self._same(name, stored) for name, stored in record["outputs"].items()) else None
 
     def read(self, task: str) -> dict[str, Any] | None:
         """The record of a task that was finished once."""
@@ -105,11 +105,11 @@ class Records:
             When something was put away: what, and where it is.
         """
         started = self._path(task, "started")
-        known = started.read_text() if started.is_file() else None
-        if known is None and growing:
-            known = (self.read(task) or {}).get("basis")
+        earlier = started.read_text() if started.is_file() else None
+        if earlier is None and growing:
+            earlier = (self.read(task) or {}).get("basis")
         left = [self.folder / name for name in scratch if (self.folder / name).exists()]
-        resumes = known == mark and not afresh and bool(left)
+        resumes = earlier == mark and not afresh and bool(left)
         self._path(task, "json").unlink(missing_ok=True)
         if not resumes:
             self._put_away(task, left, [self.folder / name for name in dear if (self.folder / name).is_file()])
@@ -130,24 +130,24 @@ class Records:
         basis
             Fingerprint without what may grow.
         """
-        known = {}
+        hashes = {}
         for name in outputs:
             state = (self.folder / name).stat()
-            known[name] = {"sha256": self.hash(name), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
-        record = {"task": task, "fingerprint": mark, "seconds": round(seconds, 3), "outputs": known}
+            hashes[name] = {"sha256": self.hash(name), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+        record = {"task": task, "fingerprint": mark, "seconds": round(seconds, 3), "outputs": hashes}
         if basis is not None:
             record["basis"] = basis
         write_atomic(self._path(task, "json"), json.dumps(record, indent=1))
         self._path(task, "started").unlink(missing_ok=True)
 
-    def _same(self, name: str, known: dict[str, Any]) -> bool:
+    def _same(self, name: str, stored: dict[str, Any]) -> bool:
         path = self.folder / name
         if not path.is_file():
             return False
         state = path.stat()
-        if state.st_size != known["size"]:
+        if state.st_size != stored["size"]:
             return False
-        return state.st_mtime_ns == known["mtime_ns"] or self.hash(name) == known["sha256"]
+        return state.st_mtime_ns == stored["mtime_ns"] or self.hash(name) == stored["sha256"]
 
     def _put_away(self, task: str, left: Sequence[Path], dear: Sequence[Path]) -> None:
         """Move results of other work to ``.replaced`` (copy what may be an input): the last one is kept."""

@@ -1,4 +1,4 @@
-"""Doing the tasks of a run: what is unchanged is skipped, what was interrupted goes on."""
+"""Execution of a run's tasks: unchanged ones are skipped, interrupted ones resumed."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.workflow.config_files import _read, _Source
+from mdl_physpretrain.workflow.yaml_files import read_yaml
 
 __all__ = ["ALL_NEIGHBOURS", "HostConfig", "read_host_config"]
 
@@ -100,7 +100,7 @@ def read_host_config(config: str | Path | Mapping[str, Any]) -> HostConfig:
     if isinstance(config, Mapping):
         source, content = "MatDeepLearn configuration", config
     else:
-        source, content = str(config), _read(Path(config), _Source(), ())
+        source, content = str(config), read_yaml(Path(config))
     model, dataset = _section(content, "model", source), _section(content, "dataset", source)
     graph = _section(dataset, "preprocess_params", f"{source}: dataset")
     for section, values, key in (("model", model, "name"), ("dataset.preprocess_params", graph, "cutoff_radius")):

@@ -1,4 +1,4 @@
-"""Whether MatDeepLearn is there, and one that the plugin fits; where its ``main.py`` is."""
+"""Detection of MatDeepLearn, its version and its ``main.py``."""
 
 from __future__ import annotations
 

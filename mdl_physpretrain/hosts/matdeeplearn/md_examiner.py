@@ -14,7 +14,7 @@ from ase import Atoms
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.data import label_index, structures_of
 from mdl_physpretrain.hosts.matdeeplearn.potential import potential_of
-from mdl_physpretrain.hosts.physicality import start_structures, trajectory_table
+from mdl_physpretrain.hosts.training_md import start_structures, trajectory_table
 from mdl_physpretrain.probes.physicality import trajectory_counts
 
 __all__ = ["MDExaminer"]
@@ -65,7 +65,7 @@ class MDExaminer:
         return structures
 
     def examine(self, epoch: int | None, metric: float) -> dict[str, Any]:
-        """Simulate, judge, write and log; ``epoch`` is ``None`` at the end of the job."""
+        """Simulate, assess, write and log; ``epoch`` is ``None`` at the end of the job."""
         options = self.options
         potential, kind = potential_of(self.trainer, self.structures, options.potential)
         trajectories = self.folder / "trajectories" / ("end" if epoch is None else f"epoch_{epoch:04d}")

@@ -1,4 +1,4 @@
-"""Checkpoints by pattern: MatDeepLearn puts the time of the start into the name of a results folder."""
+"""Checkpoint paths with patterns, for results folders whose names hold the time of the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teacher-labelled structures for a host: made once, kept on disk."""
+"""Cache of teacher-labelled structures for MatterTune."""
 
 from __future__ import annotations
 

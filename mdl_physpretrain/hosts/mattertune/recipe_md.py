@@ -1,4 +1,4 @@
-"""Recipe ``md_physicality``: molecular dynamics while training, and a count of what goes wrong in it."""
+"""Recipe ``md_physicality``: molecular dynamics during training, and counts of its failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.hosts.mattertune.labelling import clean
 from mdl_physpretrain.hosts.mattertune.loading import potential
-from mdl_physpretrain.hosts.physicality import start_structures, trajectory_table
+from mdl_physpretrain.hosts.training_md import start_structures, trajectory_table
 from mdl_physpretrain.option_types import Sources
 from mdl_physpretrain.probes.physicality import trajectory_counts
 from mdl_physpretrain.report import write_report

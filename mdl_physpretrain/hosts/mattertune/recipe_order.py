@@ -1,4 +1,4 @@
-"""Recipes ``shuffle`` and ``replay``: what an epoch consists of, and in which order."""
+"""Recipes ``shuffle`` and ``replay``: composition and order of an epoch."""
 
 from __future__ import annotations
 

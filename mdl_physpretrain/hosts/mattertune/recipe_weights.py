@@ -1,4 +1,4 @@
-"""Recipe ``physics_pretrain``: begin with weights that were pretrained on a teacher's labels."""
+"""Recipe ``physics_pretrain``: start weights from a pretraining on a teacher's labels."""
 
 from __future__ import annotations
 

@@ -235,13 +235,13 @@ class _LayerBackward(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cx: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
-        if any(c is not None for c in others[:4]):
+    def backward(ctx: Any, cx: Tensor | None, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if any(c is not None for c in gradients[:4]):
             raise NotImplementedError("gradients with respect to the weights cannot be differentiated; set fast=False")
         x, u, w = ctx.saved_tensors
         g, gates, slopes, weight, rows, edges = ctx.constants
         cx = torch.zeros_like(x) if cx is None else cx
-        cu, cw = (torch.zeros_like(u) if c is None else c for c in others[4:])
+        cu, cw = (torch.zeros_like(u) if c is None else c for c in gradients[4:])
         d = x.shape[1]
         centre, neighbour, _ = parts(weight, d)
         ca, cb = torch.mm(cx, centre.T), torch.mm(cx, neighbour.T)  # the direction in which the gates move

@@ -138,9 +138,9 @@ def three_body_sums(
     products = [(w.unsqueeze(2) * h.unsqueeze(1)).flatten(1) for w, h in zip(by_degree, basis, strict=True)]
     bonds = torch.cat(products, 1)
     at_atom = bonds.new_zeros(n_atoms, bonds.shape[1]).index_add(0, centre, bonds)
-    others = at_atom.index_select(0, centre) - bonds
+    other_bonds = at_atom.index_select(0, centre) - bonds
     sums = []
-    for degree, moments in enumerate(others.split([max_n * h.shape[1] for h in basis], 1)):
+    for degree, moments in enumerate(other_bonds.split([max_n * h.shape[1] for h in basis], 1)):
         norm = math.sqrt((2 * degree + 1) / (4 * math.pi))
         along = (moments.view(-1, max_n, 2 * degree + 1) * basis[degree].unsqueeze(1)).sum(2)
         sums.append(norm * along)

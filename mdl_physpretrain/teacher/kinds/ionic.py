@@ -111,10 +111,10 @@ def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = 
     structures = validate_structures(list(structures), require=())
     elements = sorted({s for a in structures for s in a.symbols}, key=atomic_numbers.__getitem__)
     step = max(1, -(-len(structures) // MOST_STRUCTURES))
-    others = [a for k, a in enumerate(structures) if k % step]
+    left_out = [a for k, a in enumerate(structures) if k % step]
     structures = structures[::step]
     for symbol in set(elements) - {s for a in structures for s in a.symbols}:  # a rare element
-        structures.append(next(a for a in others if symbol in a.symbols))
+        structures.append(next(a for a in left_out if symbol in a.symbols))
     if not any(get_labels(a).forces is not None for a in structures):
         raise StructureError("no structure has forces to fit to", field="forces")
     ends = core_ends(nearest_distances(structures, min(cutoff, 6.0))) if core else None
@@ -159,13 +159,13 @@ def _rows(model: IonicPair, atoms: Atoms) -> _Rows:
     virial.index_add_(1, kinds, 0.5 * slopes[:, :, None] * outer)
     stress = virial.permute(2, 0, 1).reshape(6, columns) / volume
     labels = get_labels(atoms)
-    known = (
+    targets = (
         labels.energy,
         None if labels.forces is None else labels.forces.ravel(),
         None if labels.stress is None else labels.stress.ravel()[[0, 4, 8, 5, 2, 1]],
     )
     composition = np.array([(atoms.symbols == e).sum() for e in model.elements], dtype=np.float64)
-    return _Rows(energy.reshape(-1).numpy(), forces.numpy(), stress.numpy(), composition, known)
+    return _Rows(energy.reshape(-1).numpy(), forces.numpy(), stress.numpy(), composition, targets)
 
 
 def _triangle(rows: Sequence[_Rows], pairs: Sequence[FramePair], columns: int) -> np.ndarray:
@@ -213,8 +213,8 @@ def _solve(triangle: np.ndarray, model: IonicPair, seed: int) -> tuple[np.ndarra
 
     def strengths(charges: np.ndarray) -> tuple[np.ndarray, float]:
         right = triangle[:, -1] - triangle[:, :count] @ (charges[first] * charges[second])
-        found, residual = nnls(terms / scale, right, maxiter=50 * terms.shape[1])
-        return found / scale, float(residual)
+        solution, residual = nnls(terms / scale, right, maxiter=50 * terms.shape[1])
+        return solution / scale, float(residual)
 
     rng = np.random.default_rng([seed, 0x10C])
     best: tuple[float, np.ndarray] = (strengths(np.zeros(n_elements))[1], np.zeros(n_elements))
@@ -228,7 +228,7 @@ def _solve(triangle: np.ndarray, model: IonicPair, seed: int) -> tuple[np.ndarra
         )
         if search.fun < best[0]:
             best = (float(search.fun), np.clip(search.x, -LARGEST_CHARGE, LARGEST_CHARGE))
-    found, _ = strengths(best[1])
+    solution, _ = strengths(best[1])
     return best[1], np.concatenate(
-        [found[: -2 * n_elements], found[-2 * n_elements : -n_elements] - found[-n_elements:]]
+        [solution[: -2 * n_elements], solution[-2 * n_elements : -n_elements] - solution[-n_elements:]]
     )

@@ -1,4 +1,4 @@
-"""MD of a host's network inside its training loop: which structures, and the verdict on every trajectory."""
+"""MD of a host's network during its training: start structures, and the physicality of every trajectory."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def start_structures(
 def trajectory_table(
     potential: Any, structures: Sequence[Atoms], options: Simulation, trajectories: Path, seed: int
 ) -> pd.DataFrame:
-    """Simulate and judge: one row per trajectory, see :func:`mdl_physpretrain.dynamics.assessment.assess`.
+    """Simulate and assess: one row per trajectory, see :func:`mdl_physpretrain.dynamics.assessment.assess`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The stages of a job of ``physpretrain mattertune``: runs of the host that begin with each other's weights."""
+"""Jobs of ``physpretrain mattertune``: successive runs of the host that pass their weights on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.mattertune import plugin  # noqa: F401 - registers what configurations may name
-from mdl_physpretrain.workflow.config_files import _override, _read, _Source
+from mdl_physpretrain.workflow.yaml_files import KeyLines, read_yaml, set_value
 
 __all__ = ["STAGES", "Outcome", "Stage", "load_stages", "run_stages"]
 
@@ -84,10 +84,10 @@ def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> list[Stage]:
     ConfigError
         With the place of every mistake.
     """
-    path, source = Path(path), _Source()
-    content = _read(path, source, ())
+    path, source = Path(path), KeyLines()
+    content = read_yaml(path, source)
     for word in overrides:
-        _override(content, word, source)
+        set_value(content, word, source)
     if not set(content) & {*STAGES, COMMON}:
         return [_stage(path.stem, content, source, ())]
     strange = sorted(set(content) - {*STAGES, COMMON})
@@ -152,7 +152,7 @@ def _take_over(settings: dict[str, Any], *, fit: bool) -> bool:
 
 
 def _stage(
-    name: str, content: Mapping[str, Any], source: _Source, place: tuple[str, ...], waits: bool = False
+    name: str, content: Mapping[str, Any], source: KeyLines, place: tuple[str, ...], waits: bool = False
 ) -> Stage:
     from mattertune.main import MatterTunerConfig
 
