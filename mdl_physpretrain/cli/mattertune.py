@@ -59,12 +59,12 @@ def _summary(outcomes: list[Outcome]) -> None:
         "of": "physicality_end/trajectories",
     }
     table = Table("stage", "s", "best", *columns, "best checkpoint")
-    for one in outcomes:
-        numbers = [one.best, *(one.metrics.get(key) for key in columns.values())]
+    for outcome in outcomes:
+        numbers = [outcome.best, *(outcome.metrics.get(key) for key in columns.values())]
         table.add_row(
-            one.name,
-            f"{one.seconds:.1f}",
+            outcome.name,
+            f"{outcome.seconds:.1f}",
             *("–" if v is None else f"{v:.4g}" for v in numbers),
-            one.checkpoint or "–",
+            outcome.checkpoint or "–",
         )
     Console(width=140).print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from glob import glob, has_magic
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -245,4 +246,4 @@ def expand_trajectories(trajectories: Any) -> list[Any]:
         if not all(isinstance(item, RunRecord) for item in items):
             raise ConfigError("give either runs or trajectories, not both")
         return items
-    return [one for item in items for one in (expand_trajectories(item) if isinstance(item, (str, Path)) else [item])]
+    return list(chain.from_iterable(expand_trajectories(i) if isinstance(i, (str, Path)) else [i] for i in items))

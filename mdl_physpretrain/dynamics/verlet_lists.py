@@ -355,9 +355,9 @@ class VerletListForces:
         """
         unknown: dict[int, str] = {}
         for number in sorted(set(self.numbers.tolist())):
-            alone = build_batch(Atoms([number], positions=[[0, 0, 0]]), self.model.cutoff, self.model.dtype)
+            isolated = build_batch(Atoms([number], positions=[[0, 0, 0]]), self.model.cutoff, self.model.dtype)
             try:
-                self.model(alone.to(self.device))
+                self.model(isolated.to(self.device))
             except StructureError as error:
                 unknown[number] = str(error)
         owner = np.repeat(np.arange(len(self.counts)), self.counts)

@@ -15,8 +15,8 @@ __all__ = ["add_forces", "add_virials", "edge_vectors"]
 
 
 @exact
-def _component(there, here, s1, s2, s3, cell, c):
-    return there - here + (s1 * cell[0, c] + s2 * cell[1, c] + s3 * cell[2, c])
+def _component(end, start, s1, s2, s3, cell, c):
+    return end - start + (s1 * cell[0, c] + s2 * cell[1, c] + s3 * cell[2, c])
 
 
 @compiled

@@ -84,9 +84,9 @@ class _Factory:
 
 
 def _imported(text: str, module: str, name: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path and importlib.util.find_spec(module.partition(".")[0]) is None:
-        sys.path.append(here)
+    folder = str(Path.cwd())
+    if folder not in sys.path and importlib.util.find_spec(module.partition(".")[0]) is None:
+        sys.path.append(folder)
         importlib.invalidate_caches()
     try:
         return getattr(importlib.import_module(module), name)

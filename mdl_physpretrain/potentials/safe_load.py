@@ -56,20 +56,20 @@ def load_foreign(path: str | Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         first = error
-    wanted = globals_of(path)
+    imported_names = globals_of(path)
     substitutes = _substitutes()
-    strange = sorted(w for w in wanted if w not in substitutes and not _torch_allows(w))
+    strange = sorted(w for w in imported_names if w not in substitutes and not _torch_allows(w))
     if strange:
         raise CheckpointError(
             f"{path} asks to import {', '.join(strange)}: refused, a checkpoint may hold numbers and tensors only. "
             "Save its state_dict alone in the program that wrote it"
         ) from first
-    if not wanted & set(substitutes):
+    if not imported_names & set(substitutes):
         raise CheckpointError(f"{path} is damaged or not a torch checkpoint: {_line(first)}") from first
     if not hasattr(torch.serialization, "safe_globals"):
         raise CheckpointError(f"{path} needs torch 2.6 or newer to be read safely, this is {torch.__version__}")
-    allowed: list[Any] = [(function, name) for name, function in substitutes.items() if name in wanted]
-    if "numpy.dtype" in wanted:
+    allowed: list[Any] = [(function, name) for name, function in substitutes.items() if name in imported_names]
+    if "numpy.dtype" in imported_names:
         allowed += [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
     try:
         with _allowing(allowed):

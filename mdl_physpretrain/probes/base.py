@@ -159,7 +159,7 @@ class Probe(ABC):
     def __init__(self, **options: Any) -> None:
         self.options: Any = self.Options(**options)
 
-    def wanted(self, available: frozenset[str]) -> bool:
+    def is_applicable(self, available: frozenset[str]) -> bool:
         """Whether there is what it needs, and its options do not say no."""
         return self.needs <= available
 

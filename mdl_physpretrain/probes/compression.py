@@ -190,7 +190,7 @@ class Compression(Probe):
             description="Test structures that are compressed to 0.7 of their length.",
         )
 
-    def wanted(self, available: frozenset[str]) -> bool:
+    def is_applicable(self, available: frozenset[str]) -> bool:
         return self.options.n_compressed > 0
 
     def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
@@ -233,8 +233,8 @@ class Compression(Probe):
             part.table, part.table_title = _flag_table(part.summary, heading), "Flags of the compression curves"
             names = list(dict.fromkeys(flags.loc[~flags["ok"], "structure_id"].astype(str)))
             if names:
-                rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
-                part.remark = f"Flagged structures: {', '.join(names[:8])}{rest}."
+                remainder = f" and {len(names) - 8} more" if len(names) > 8 else ""
+                part.remark = f"Flagged structures: {', '.join(names[:8])}{remainder}."
             part.saved["compression_flags_each"], part.each = flags, "compression_flags_each"
             part.each_words = "Every curve:"
         return part

@@ -72,16 +72,16 @@ def flag_answer(table: pd.DataFrame | None, column: str, plural: str) -> Answer 
     """
     if table is None or not len(table):
         return None
-    bad = table[~table["ok"].astype(bool)]
-    words = f"{len(table) - len(bad)} of {len(table)} {plural} without a flag"
-    if not len(bad):
+    flagged = table[~table["ok"].astype(bool)]
+    words = f"{len(table) - len(flagged)} of {len(table)} {plural} without a flag"
+    if not len(flagged):
         return "yes", words
-    kinds = [flag for flag in FLAGS if flag in bad]
+    kinds = [flag for flag in FLAGS if flag in flagged]
     named = []
-    for row in bad.to_dict("records")[:MAX_NAMED]:
+    for row in flagged.to_dict("records")[:MAX_NAMED]:
         named.append(f"{row[column]} ({', '.join(c.replace('_', ' ') for c in kinds if row[c])})")
-    rest = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
-    return "no", f"{words}; {', '.join(named)}{rest}"
+    remainder = f" and {len(flagged) - MAX_NAMED} more" if len(flagged) > MAX_NAMED else ""
+    return "no", f"{words}; {', '.join(named)}{remainder}"
 
 
 def flag_counts(table: pd.DataFrame, arms: Sequence[str], flags: Sequence[str], by: str | None = None) -> pd.DataFrame:

@@ -180,13 +180,13 @@ def _flag_table(summary: pd.DataFrame, heading: str) -> HtmlTable:
     titles = (heading, "Pair", *FLAGS.values(), "Verdict")
     rows = []
     for row in summary.to_dict("records"):
-        n, good = row["curves"], row["ok"] == row["curves"]
+        n, sound = row["curves"], row["ok"] == row["curves"]
         cells = [Cell(row["arm"], arm=row["arm"]), Cell(row["pair"])]
         for name in FLAGS:
             hits = row[name]
             words = "no" if not hits else "yes" if n == 1 else f"{hits} of {n}"
             cells.append(Cell(words, css="flag" if hits else "zero", key=hits))
-        cells.append(Cell("no flag" if good else "flagged", css="good" if good else "flag", key=int(good)))
+        cells.append(Cell("no flag" if sound else "flagged", css="good" if sound else "flag", key=int(sound)))
         rows.append(cells)
     columns = [Column(title, numeric=False) for title in titles]
     return HtmlTable(columns, rows, "diatomic_flags", sortable=len(rows) > 6, css="dense" if len(rows) > 12 else "")

@@ -121,10 +121,10 @@ class EnergyDrift(Probe):
         size = table["drift"].abs()
         if size.isna().all():
             return "no", "no trajectory lasted long enough to measure a drift"
-        worst = table.iloc[int(np.nanargmax(size))]
+        largest = table.iloc[int(np.nanargmax(size))]
         over = int(((size > MAX_DRIFT) & (size * table["ps"] > 2 * table["fluctuation"])).sum())
         lost = int(size.isna().sum())
-        words = f"largest drift {worst['drift']:.3g} meV/atom/ps ({worst['structure_id']}, {worst['ps']:.3g} ps)"
+        words = f"largest drift {largest['drift']:.3g} meV/atom/ps ({largest['structure_id']}, {largest['ps']:.3g} ps)"
         if over or lost:
             reasons = [f"{over} of {len(table)} drift"] * bool(over) + [f"{lost} ended too early"] * bool(lost)
             return "no", f"{words}; {', '.join(reasons)}"

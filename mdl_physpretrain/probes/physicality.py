@@ -44,10 +44,11 @@ class Physicality(Probe):
         table = table[table["label"].isna()] if "label" in table else table
         if not len(table):
             return None
-        bad = table[~table["physical"].astype(bool)]
-        low, high = wilson_interval(len(bad), len(table))
-        words = f"{len(bad)} of {len(table)} trajectories unphysical (95 % interval {100 * low:.0f}-{100 * high:.0f} %)"
-        if not len(bad):
+        failures = table[~table["physical"].astype(bool)]
+        low, high = wilson_interval(len(failures), len(table))
+        share = f"95 % interval {100 * low:.0f}-{100 * high:.0f} %"
+        words = f"{len(failures)} of {len(table)} trajectories unphysical ({share})"
+        if not len(failures):
             return "yes", words
-        first = bad["reason"].str.split(",").str[0].value_counts()
+        first = failures["reason"].str.split(",").str[0].value_counts()
         return "no", f"{words}: " + ", ".join(f"{reason} {n}" for reason, n in first.items())

@@ -115,7 +115,7 @@ def rdf(
     for name, value, least in (("bins", bins, 1), ("skip", skip, 0)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ConfigError(f"{name} must be an integer of at least {least}, not {value!r}")
-    wanted = None if pairs is None else {_named(pair) for pair in pairs}
+    names = None if pairs is None else {_named(pair) for pair in pairs}
     edges = np.linspace(0.0, r_max, bins + 1)
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
@@ -127,13 +127,13 @@ def rdf(
             if k < skip:
                 continue
             n_frames += 1
-            for pair, (g, n_pairs) in _of_frame(atoms, edges, wanted, source, k).items():
+            for pair, (g, n_pairs) in _of_frame(atoms, edges, names, source, k).items():
                 sums[pair] = sums.get(pair, np.zeros(bins)) + g
                 counts[pair] = counts.get(pair, 0) + 1
                 atom_pairs[pair] = atom_pairs.get(pair, 0.0) + n_pairs
     if not n_frames:
         raise StructureError(f"no frames are left to average over (skip={skip})")
-    missing = sorted((wanted or set()) - set(sums))
+    missing = sorted((names or set()) - set(sums))
     if missing:
         raise ConfigError(f"no frame has a pair {', '.join(missing)}")
     middle = 0.5 * (edges[1:] + edges[:-1])
@@ -204,7 +204,7 @@ def rdf_error(
 
 
 def _of_frame(
-    atoms: Atoms, edges: np.ndarray, wanted: set[str] | None, source: str, index: int
+    atoms: Atoms, edges: np.ndarray, names: set[str] | None, source: str, index: int
 ) -> dict[str, tuple[np.ndarray, float]]:
     """``g`` of each pair in one frame, and the number of such pairs of atoms."""
     r_max, bins = float(edges[-1]), len(edges) - 1
@@ -226,12 +226,12 @@ def _of_frame(
     functions = {}
     for a, b in element_pairs(list(symbols)):
         name = f"{a}-{b}"
-        if wanted is not None and name not in wanted:
+        if names is not None and name not in names:
             continue
         first, second = symbols[a], symbols[b]
-        both = float(counts[first] * counts[second])
-        g = histogram[first, second] * volume / (both * shells)
-        functions[name] = (g, both if a != b else both / 2)
+        n_pairs = float(counts[first] * counts[second])
+        g = histogram[first, second] * volume / (n_pairs * shells)
+        functions[name] = (g, n_pairs if a != b else n_pairs / 2)
     return functions
 
 

@@ -45,8 +45,8 @@ def read_references(files: Sequence[str], structures: Sequence[Atoms]) -> dict[s
         for path in map(Path, paths):
             of_file = path.stem if path.stem in names else by_file.get(f"{path.stem}.extxyz", "")
             for atoms in trajectory_frames(path):
-                written = str(atoms.info.get("structure_id", of_file))
-                name = written if written in names else of_file or by_text.get(written, "")
+                identifier = str(atoms.info.get("structure_id", of_file))
+                name = identifier if identifier in names else of_file or by_text.get(identifier, "")
                 if name:
                     references.setdefault(name, []).append(atoms)
     if not references:

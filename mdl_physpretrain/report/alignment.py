@@ -65,10 +65,10 @@ def _panel(ax: Axes, table: pd.DataFrame, styles: dict[str, ArmStyle]) -> None:
     def line(part: pd.DataFrame, **look: Any) -> None:
         ax.plot(centres, 100 * np.histogram(part["angle"], edges)[0] / len(part), **look)
 
-    few = table["arm"].nunique() <= MANY
+    few_arms = table["arm"].nunique() <= MANY
     for arm, group in table.groupby("arm", sort=False):
         style = styles[str(arm)]
-        seeds = [seed for _, seed in group.groupby("seed")] if "seed" in group and few else []
+        seeds = [seed for _, seed in group.groupby("seed")] if "seed" in group and few_arms else []
         for seed in seeds if len(seeds) > 1 else []:
             line(seed, color=style.colour, linewidth=0.7, alpha=0.35)
         line(group, color=style.colour, linestyle=style.line, linewidth=1.9)

@@ -29,9 +29,9 @@ def check_comparisons(run: RunData) -> list[tuple[str, PotentialPair]]:
     if table is None:
         return []
     for condition in main_conditions(table):  # further simulations are too short and few for a test
-        here = table[table["condition"] == condition].drop_duplicates(["arm", "structure_id", "seed"])
-        present = [arm for arm in run.arms if (here["arm"] == arm).any()]
-        comparisons += [(condition, compare_potentials(here, present[0], arm)) for arm in present[1:]]
+        rows = table[table["condition"] == condition].drop_duplicates(["arm", "structure_id", "seed"])
+        present = [arm for arm in run.arms if (rows["arm"] == arm).any()]
+        comparisons += [(condition, compare_potentials(rows, present[0], arm)) for arm in present[1:]]
     return comparisons
 
 

@@ -133,10 +133,10 @@ def _record(
         if runs is None:
             continue
         if "label" in row:
-            same = label == ("" if pd.isna(row["label"]) else row["label"])
+            matching = label == ("" if pd.isna(row["label"]) else row["label"])
         else:
-            same = len(files) == 1 or row["md"] in (condition_words(runs.settings), label)
-        for record in runs if same else ():
+            matching = len(files) == 1 or row["md"] in (condition_words(runs.settings), label)
+        for record in runs if matching else ():
             if record.structure_id == row["structure_id"]:
                 return record, runs.settings
     return None, {}

@@ -173,11 +173,11 @@ def read_run(run_dir: Path) -> RunData:
     run.summary = take("summary", "data/summary.json", read_mapping(read_json))
     # what belongs to every EAM, other kinds of teachers may have or not
     teacher = (run.config or {}).get("teacher")
-    some = isinstance(teacher, dict) and teacher.get("kind", "eam") != "eam"
-    run.examination = take("examination", "teacher/examination.json", read_examination, quiet=some)
+    other = isinstance(teacher, dict) and teacher.get("kind", "eam") != "eam"
+    run.examination = take("examination", "teacher/examination.json", read_examination, quiet=other)
     run.teacher_errors = take("teacher_errors", "teacher/errors.json", read_mapping(read_json))
-    run.teacher_history = take("teacher_history", "teacher/history.csv", table_reader("teacher_history"), quiet=some)
-    run.curves = take("curves", "teacher/curves.csv", table_reader("curves"), quiet=some)
+    run.teacher_history = take("teacher_history", "teacher/history.csv", table_reader("teacher_history"), quiet=other)
+    run.curves = take("curves", "teacher/curves.csv", table_reader("curves"), quiet=other)
     run.filter = take("filter", "augment/filter.json", read_filter)
     run.distances = take("distances", "augment/min_distances.csv", table_reader("distances"))
     run.coverage = take("coverage", "augment/coverage.csv", table_reader("coverage"), quiet=True)

@@ -44,7 +44,7 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
     counts = downloads.save(physicality_table(run), "physicality")
     seeds = downloads.save(physicality_per_seed(run), "physicality_per_seed")
     errors = downloads.save(efs_table(run), "efs")
-    each = downloads.save(trajectory_table(run), "trajectories")
+    trajectories = downloads.save(trajectory_table(run), "trajectories")
     still, ends = _survival(run, downloads)
     unpaired = 0
     if run.is_check:
@@ -74,9 +74,9 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
         "efs": html_tables.efs(errors, run) if len(errors) else None,
         "efs_splits": list(errors["split"].unique()) if len(errors) else [],
         "survival": probes.survival(ends, heading) if len(ends) else None,
-        "trajectories": html_tables.trajectories(each, heading) if len(each) else None,
-        "n_trajectories": len(each),
-        "n_failing": int((each["outcome"] != "physical").sum()) if len(each) else 0,
+        "trajectories": html_tables.trajectories(trajectories, heading) if len(trajectories) else None,
+        "n_trajectories": len(trajectories),
+        "n_failing": int((trajectories["outcome"] != "physical").sum()) if len(trajectories) else 0,
     }
 
 

@@ -272,8 +272,12 @@ def survival_table(run: RunData) -> tuple[pd.DataFrame, pd.DataFrame]:
             curves.append(pd.DataFrame({**labels, **curve}))
             p = np.nan
             if arm != reference:
-                both = pd.concat([groups[reference], group])
-                p = logrank(both["time"].to_numpy(float), ~both["physical"].to_numpy(bool), both["arm"].to_numpy())[1]
+                two_arms = pd.concat([groups[reference], group])
+                p = logrank(
+                    two_arms["time"].to_numpy(float),
+                    ~two_arms["physical"].to_numpy(bool),
+                    two_arms["arm"].to_numpy(),
+                )[1]
             ends.append(
                 {
                     "condition": part.condition,

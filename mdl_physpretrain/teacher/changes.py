@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -158,11 +159,11 @@ def change_skill(teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[
         return Skill(float("nan"), float("nan"), 0.0, float("nan"), 0)
     needed = sorted({k for pair in pairs for k in (pair.first, pair.second)})
     engine = make_engine(teacher, 64, False, True)
-    outcomes = [one for some in engine.outcomes([structures[k] for k in needed]) for one in some]
+    outcomes = list(chain.from_iterable(engine.outcomes([structures[k] for k in needed])))
     taught = {k: _forces(outcome, structures[k]) for k, outcome in zip(needed, outcomes, strict=True)}
-    wanted = {k: _forces(get_labels(structures[k]), structures[k]) for k in needed}
+    reference_forces = {k: _forces(get_labels(structures[k]), structures[k]) for k in needed}
     predicted = np.concatenate([(taught[p.second] - taught[p.first]).ravel() for p in pairs])
-    reference = np.concatenate([(wanted[p.second] - wanted[p.first]).ravel() for p in pairs])
+    reference = np.concatenate([(reference_forces[p.second] - reference_forces[p.first]).ravel() for p in pairs])
     weight = 1 / (1 + np.abs(reference)) ** 2
     square = float(weight @ predicted**2)
     trust = float(np.clip((weight * predicted) @ reference / square, 0.0, 1.0)) if square > 0 else 0.0

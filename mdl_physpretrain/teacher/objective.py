@@ -149,8 +149,8 @@ class EAMObjective:
     def _shares(self, indices: np.ndarray) -> list[slice]:
         """One run of structures for every thread, with about as many pairs in each."""
         pairs = np.cumsum(self.segments[indices, -1] - self.segments[indices, 0])
-        wanted = pairs[-1] * np.arange(1, self.threads) / self.threads
-        ends = [0, *np.searchsorted(pairs, wanted).tolist(), len(indices)]
+        targets = pairs[-1] * np.arange(1, self.threads) / self.threads
+        ends = [0, *np.searchsorted(pairs, targets).tolist(), len(indices)]
         return [slice(low, high) for low, high in itertools.pairwise(ends) if high > low] or [slice(0)]
 
 

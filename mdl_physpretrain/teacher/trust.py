@@ -35,7 +35,9 @@ def compare_teachers(teachers: Mapping[str, Teacher], structures: Sequence[Atoms
         two frames of the same atoms.
     """
     pairs = frame_pairs(structures)
-    rows = [{"teacher": name, **change_skill(each, structures, pairs).to_dict()} for name, each in teachers.items()]
+    rows = [
+        {"teacher": name, **change_skill(teacher, structures, pairs).to_dict()} for name, teacher in teachers.items()
+    ]
     return pd.DataFrame(rows).sort_values("error", kind="stable", ignore_index=True)
 
 

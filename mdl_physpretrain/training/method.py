@@ -150,7 +150,7 @@ def pretrain_and_finetune(
         write_structures(folder / "labelled.extxyz", labelled)
         journal.unlink(missing_ok=True)
 
-    both: dict[str, Any] = {"seed": seed, "progress": progress, **trainer}
+    common: dict[str, Any] = {"seed": seed, "progress": progress, **trainer}
     network = recipe.backbone
     pretrained = pretrain_finetune.pretrain(
         network.name,
@@ -162,7 +162,7 @@ def pretrain_and_finetune(
         shift_energies=is_another_energy_scale(teacher, anchor=recipe.augment.anchor),
         directory=None if folder is None else folder / "pretrain",
         **recipe.pretrain.model_dump(),
-        **both,
+        **common,
     )
     potential = pretrain_finetune.finetune(
         pretrained,
@@ -171,6 +171,6 @@ def pretrain_and_finetune(
         replay=labelled if recipe.finetune.replay_fraction > 0 else (),
         directory=None if folder is None else folder / "finetune",
         **recipe.finetune.model_dump(),
-        **both,
+        **common,
     )
     return PretrainedPotential(potential, pretrained, labelled, teacher, labels.filtered, recipe)

@@ -93,14 +93,14 @@ class TrainingModule(LightningModule):
     @contextmanager
     def perturbed_pass(self) -> Iterator[None]:
         """What surrounds SAM's second pass: the batch is not new, buffers stay."""
-        kept = [buffer.clone() for buffer in self.buffers()]
+        saved = [buffer.clone() for buffer in self.buffers()]
         self.perturbed = True
         try:
             yield
         finally:
             self.perturbed = False
             with torch.no_grad():
-                for buffer, old in zip(self.buffers(), kept, strict=True):
+                for buffer, old in zip(self.buffers(), saved, strict=True):
                     buffer.copy_(old)
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:

@@ -74,11 +74,11 @@ def pretrain(
         If there is nothing to learn from.
     """
     section, train_options = _divided(Pretrain, options)
-    kept, held = split_by_parent(labelled, section.val_fraction, split_seed)
+    train_set, val_set = split_by_parent(labelled, section.val_fraction, split_seed)
     return train(
         model,
-        kept,
-        val=held or None,
+        train_set,
+        val=val_set or None,
         parents=parents if is_name(model) else None,
         model_args=model_args,
         core=core,

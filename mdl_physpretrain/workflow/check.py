@@ -306,14 +306,14 @@ def _open(folder: Path, settings: CheckSettings) -> None:
         raise ConfigError(str(error)) from error
     try:
         stored = json.loads((folder / "check.json").read_text())["settings"]
-        wanted = json.loads(json.dumps(asdict(settings)))
-        changed = [key for key in (*MD, "nve_steps") if stored.get(key) != wanted[key]]
+        options = json.loads(json.dumps(asdict(settings)))
+        changed = [key for key in (*MD, "nve_steps") if stored.get(key) != options[key]]
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{folder / 'check.json'} is damaged ({error}): choose another folder") from error
     if changed:
-        differences = ", ".join(f"{key} {stored.get(key)} instead of {wanted[key]}" for key in changed)
+        differences = ", ".join(f"{key} {stored.get(key)} instead of {options[key]}" for key in changed)
         raise ConfigError(f"{folder} holds a check with {differences}: choose another output folder")
 
 

@@ -228,7 +228,7 @@ def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
 
 def _collections(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> list[Task]:
     """The tables of all seeds and arms together."""
-    shown = [suite.conditions(label) for label in config.md.conditions()]
+    conditions = [suite.conditions(label) for label in config.md.conditions()]
     tables = table_kinds()
     collections = []
     for stage, applies_to in (("evaluate", ("potential",)), ("md", ("simulation", "frames"))):
@@ -244,7 +244,7 @@ def _collections(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> l
                 stage,
                 stage,
                 partial(collect, suite_class=RunSuite, applies_to=applies_to),
-                [config.seeds, list(config.arms), shown if stage == "md" else None],
+                [config.seeds, list(config.arms), conditions if stage == "md" else None],
                 tuple(inputs),
                 tuple(t.name for t in tasks if t.stage == stage),
                 modules=probe_modules(probes),

@@ -108,11 +108,11 @@ class Records:
         earlier = started.read_text() if started.is_file() else None
         if earlier is None and growing:
             earlier = (self.read(task) or {}).get("basis")
-        left = [self.folder / name for name in scratch if (self.folder / name).exists()]
-        resumes = earlier == mark and not afresh and bool(left)
+        leftovers = [self.folder / name for name in scratch if (self.folder / name).exists()]
+        resumes = earlier == mark and not afresh and bool(leftovers)
         self._path(task, "json").unlink(missing_ok=True)
         if not resumes:
-            self._put_away(task, left, [self.folder / name for name in dear if (self.folder / name).is_file()])
+            self._put_away(task, leftovers, [self.folder / name for name in dear if (self.folder / name).is_file()])
         write_atomic(started, mark)
         return resumes
 
@@ -149,15 +149,15 @@ class Records:
             return False
         return state.st_mtime_ns == stored["mtime_ns"] or self.hash(name) == stored["sha256"]
 
-    def _put_away(self, task: str, left: Sequence[Path], dear: Sequence[Path]) -> None:
+    def _put_away(self, task: str, leftovers: Sequence[Path], dear: Sequence[Path]) -> None:
         """Move results of other work to ``.replaced`` (copy what may be an input): the last one is kept."""
-        if not left and not dear:
+        if not leftovers and not dear:
             return
         away = self.folder / ".replaced" / _file_name(task)
         if away.exists():
             shutil.rmtree(away)
         away.mkdir(parents=True)
-        for path in left:
+        for path in leftovers:
             shutil.move(path, away / path.name)
         for path in dear:
             shutil.copy2(path, away / path.name)

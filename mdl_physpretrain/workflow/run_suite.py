@@ -45,14 +45,14 @@ class RunSuite(Suite):
         if probe.applies_to == "frames":
             return self.config.md.trajectory_interval is not None
         if probe.applies_to == "simulation":
-            return any(probe.wanted(frozenset({c.ensemble})) for c in self.config.md.conditions().values())
-        return probe.wanted(frozenset({"labels"} | ({"eam"} if self.config.uses_eam else set())))
+            return any(probe.is_applicable(frozenset({c.ensemble})) for c in self.config.md.conditions().values())
+        return probe.is_applicable(frozenset({"labels"} | ({"eam"} if self.config.uses_eam else set())))
 
     def cells(self, probe: Probe) -> list[Cell]:
         labels = [""]
         if probe.applies_to == "simulation":
             conditions = self.config.md.conditions()
-            labels = [label for label, md in conditions.items() if probe.wanted(frozenset({md.ensemble}))]
+            labels = [label for label, md in conditions.items() if probe.is_applicable(frozenset({md.ensemble}))]
         return [(arm, seed, label) for seed in self.config.seeds for arm in self.config.arms for label in labels]
 
     def subject(self, arm: str, seed: int) -> Subject:

@@ -100,7 +100,7 @@ class Suite(ABC):
             What there is for them.
         """
         probes = [self.probe(name) for name, cls in probe_classes().items() if cls.applies_to == applies_to]
-        return [probe for probe in probes if self.includes(probe) and probe.wanted(frozenset(available))]
+        return [probe for probe in probes if self.includes(probe) and probe.is_applicable(frozenset(available))]
 
     def probe(self, name: str) -> Probe:
         """A probe with its options."""

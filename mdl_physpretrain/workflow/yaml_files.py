@@ -96,12 +96,12 @@ def _walk(node: yaml.Node, place: Place, lines: dict[Place, str], path: Path) ->
     """Collect the line of every key; refuse a key that occurs twice."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            here = (*place, str(key.value))
+            key_place = (*place, str(key.value))
             line = f"{path}:{key.start_mark.line + 1}"
-            if here in lines:
-                raise ConfigError(f"{line}: {_dotted(here)} occurs twice (first at {lines[here]})")
-            lines[here] = line
-            _walk(value, here, lines, path)
+            if key_place in lines:
+                raise ConfigError(f"{line}: {_dotted(key_place)} occurs twice (first at {lines[key_place]})")
+            lines[key_place] = line
+            _walk(value, key_place, lines, path)
     elif isinstance(node, yaml.SequenceNode):
         for k, value in enumerate(node.value):
             lines[*place, k] = f"{path}:{value.start_mark.line + 1}"

@@ -83,9 +83,9 @@ class MDExaminer:
         self.folder.mkdir(parents=True, exist_ok=True)
         table.to_csv(self.folder / TABLE, index=False)
         pd.DataFrame(self.rows).to_csv(self.folder / EPOCHS, index=False)
-        when = "at the end" if epoch is None else f"after epoch {epoch}"
+        moment = "at the end" if epoch is None else f"after epoch {epoch}"
         log.info(
-            f"Physicality {when}: {row['unphysical']} of {row['trajectories']} trajectories unphysical "
+            f"Physicality {moment}: {row['unphysical']} of {row['trajectories']} trajectories unphysical "
             f"(overlap {row['overlap']}, Lindemann {row['lindemann']}, NaN or explosion {row['nan_or_exploded']}; "
             f"{options.ensemble.upper()} {options.temperature:g} K, {options.steps} steps; potential: {kind})"
         )

@@ -130,10 +130,10 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """``above`` over ``below`` key by key; what names another kind (``type``, ``name``) replaces the whole."""
     merged = dict(below)
     for key, value in above.items():
-        old = merged.get(key)
-        mappings = isinstance(old, Mapping) and isinstance(value, Mapping)
-        if mappings and all(value.get(k, old.get(k)) == old.get(k) for k in KINDS):  # type: ignore[union-attr]
-            merged[key] = _over(old, value)  # type: ignore[arg-type]
+        earlier = merged.get(key)
+        mappings = isinstance(earlier, Mapping) and isinstance(value, Mapping)
+        if mappings and all(value.get(k, earlier.get(k)) == earlier.get(k) for k in KINDS):  # type: ignore[union-attr]
+            merged[key] = _over(earlier, value)  # type: ignore[arg-type]
         else:
             merged[key] = value
     return merged
@@ -161,13 +161,13 @@ def _stage(
     except ValidationError as error:
         data = content.get("data")
         lines = []
-        for one in error.errors():
-            keys = [str(part) for part in one["loc"]]
+        for detail in error.errors():
+            keys = [str(part) for part in detail["loc"]]
             split = next((part for part in keys if part in SPLITS), None)
             if split is not None and isinstance(data, Mapping) and SPLITS[split] not in data and len(data) > 1:
                 continue  # the host tries both kinds of split; of interest is the one that is meant
             where = (*place, *(part for part in keys if part not in SPLITS))
-            lines.append(f"{source.of(where) or name}: {'.'.join(where)}: {one['msg']}")
+            lines.append(f"{source.of(where) or name}: {'.'.join(where)}: {detail['msg']}")
         raise ConfigError("\n".join(dict.fromkeys(lines)) or f"{name}: {error}") from None
     config.model.ensure_dependencies()
     for recipe in config.recipes:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdl_physpretrain.compiled.tensors import arrays_of, wanted
+from mdl_physpretrain.compiled.tensors import arrays_of, needs_gradient
 from mdl_physpretrain.compiled.threads import launch, threads_for
 from mdl_physpretrain.potentials.cgcnn.kernel import (
     backward,
@@ -215,7 +215,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        with_weights = any(wanted(ctx, k) for k in range(1, 5))
+        with_weights = any(needs_gradient(ctx, k) for k in range(1, 5))
         return (*_LayerBackward.apply(g, *ctx.saved_tensors, *ctx.constants, with_weights), None, None)
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdl_physpretrain.compiled.splines import spline_coefficients
-from mdl_physpretrain.compiled.tensors import arrays_of, wanted
+from mdl_physpretrain.compiled.tensors import arrays_of, needs_gradient
 from mdl_physpretrain.compiled.threads import launch, threads_for
 from mdl_physpretrain.potentials.torchmd_et.geometry_kernel import radial_weights
 from mdl_physpretrain.potentials.torchmd_et.message_kernel import backward, backward_shared, forward, forward_shared
@@ -233,7 +233,9 @@ class _Messages(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _MessagesBackward.apply(g, *ctx.saved_tensors, ctx.pairs, wanted(ctx, 1) or wanted(ctx, 2))
+        gradients = _MessagesBackward.apply(
+            g, *ctx.saved_tensors, ctx.pairs, needs_gradient(ctx, 1) or needs_gradient(ctx, 2)
+        )
         return (*gradients, None)
 
 

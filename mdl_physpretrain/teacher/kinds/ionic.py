@@ -189,13 +189,13 @@ def _triangle(rows: Sequence[_Rows], pairs: Sequence[FramePair], columns: int) -
             weight = ABSOLUTE_WEIGHT * ENERGY_WEIGHT / np.sqrt(max(row.composition.sum(), 1))
             add(row.energy[None], np.array([energy]), weight, row.composition[None])
     for pair in pairs:
-        one, two = rows[pair.first], rows[pair.second]
-        assert one.labels[1] is not None
-        assert two.labels[1] is not None
-        change = two.labels[1] - one.labels[1]
-        add(two.forces - one.forces, change, 1 / (1 + np.abs(change) / FORCE_SCALE), None)
-        if one.labels[2] is not None and two.labels[2] is not None:
-            add(two.stress - one.stress, two.labels[2] - one.labels[2], STRESS_WEIGHT, None)
+        before, after = rows[pair.first], rows[pair.second]
+        assert before.labels[1] is not None
+        assert after.labels[1] is not None
+        change = after.labels[1] - before.labels[1]
+        add(after.forces - before.forces, change, 1 / (1 + np.abs(change) / FORCE_SCALE), None)
+        if before.labels[2] is not None and after.labels[2] is not None:
+            add(after.stress - before.stress, after.labels[2] - before.labels[2], STRESS_WEIGHT, None)
     return triangle
 
 

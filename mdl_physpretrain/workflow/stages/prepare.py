@@ -73,8 +73,8 @@ def _read(data: Data) -> dict[str, list[Atoms]]:
         if data.elements is not None:
             structures = [a for a in structures if set(a.symbols) <= set(data.elements)]
             if not structures:
-                wanted = ", ".join(data.elements)
-                raise StructureError(f"no structure is made of {wanted} alone", field="data.elements")
+                elements = ", ".join(data.elements)
+                raise StructureError(f"no structure is made of {elements} alone", field="data.elements")
         if data.max_atoms is not None:
             structures = [a for a in structures if len(a) <= data.max_atoms]
             if not structures:
