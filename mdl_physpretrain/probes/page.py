@@ -86,13 +86,7 @@ def arm_legend(arms: Sequence[str], styles: Styles) -> list[Legend]:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes.
-
-    Attributes
-    ----------
-    badge
-        A word beside the title on the page, and whether it is good news.
-    """
+    """One set of axes; ``badge`` is a word beside the title, and whether it is good news."""
 
     title: str
     paint: Callable[[Axes], None]
@@ -189,13 +183,7 @@ def by_arm(table: pd.DataFrame, arms: Iterable[str]) -> list[tuple[str, pd.DataF
 def seed_lines(
     ax: Axes, table: pd.DataFrame, arms: Sequence[str], styles: Styles, x: str, y: str, *, width: float = 0.7
 ) -> dict[str, pd.DataFrame]:
-    """Draw ``y`` over ``x`` for each arm: thin lines are seeds, the thick one is their mean.
-
-    Returns
-    -------
-    dict
-        What was drawn by arm, ``x`` down and seeds across.
-    """
+    """Draw ``y`` over ``x`` for each arm (thin lines: seeds, thick: their mean); return what was drawn."""
     drawn = {}
     for arm in arms:
         wide = table[table["arm"] == arm].pivot_table(index=x, columns="seed", values=y)

@@ -17,22 +17,10 @@ __all__ = ["read_references"]
 
 
 def read_references(files: Sequence[str], structures: Sequence[Atoms]) -> dict[str, list[Atoms]]:
-    """Reference trajectories by structure.
+    """Reference trajectories by structure, from files or patterns that ASE reads.
 
-    Parameters
-    ----------
-    files
-        That ASE reads, or patterns. A frame belongs to the structure in its
-        ``info["structure_id"]``, else to that of the file's stem.
-    structures
-        Those that are simulated.
-
-    Raises
-    ------
-    StructureError
-        If a file is missing or damaged.
-    ConfigError
-        If no frame belongs to any of the structures.
+    A frame belongs to the structure in its ``info["structure_id"]``, else to that of the file's stem. Raises
+    StructureError for a damaged file, ConfigError if no frame belongs to any of the structures.
     """
     names = {str(a.info["structure_id"]) for a in structures}
     by_file = {trajectory_name(name): name for name in names}

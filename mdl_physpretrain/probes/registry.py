@@ -45,13 +45,7 @@ def probe_classes() -> dict[str, type[Probe]]:
 
 
 def make_probe(name: str, options: Mapping[str, Any]) -> Probe:
-    """A probe with those of the options that are its own.
-
-    Raises
-    ------
-    ConfigError
-        If one of them is out of range.
-    """
+    """A probe with those of the options that are its own; raises ConfigError if one is out of range."""
     cls = probe_classes()[name]
     try:
         return cls(**{key: options[key] for key in cls.Options.model_fields if key in options})
@@ -80,29 +74,9 @@ def probe_answers(
     unanswered: Mapping[tuple[str, str], str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """The answers of a check: one row per potential and question.
+    """The answers of a check: ``arm, question, verdict`` (``yes``, ``no``, ``value``, ``unanswered``) and ``finding``.
 
-    Parameters
-    ----------
-    tables
-        CSV tables of the folder by their stem.
-    names
-        Potentials in order.
-    unanswered
-        Reasons by potential and probe.
-    options
-        Of the probes; default: theirs.
-
-    Returns
-    -------
-    DataFrame
-        ``arm, question, verdict`` (``yes``, ``no``, ``value``: a number without
-        a limit, ``unanswered``) and ``finding``.
-
-    Raises
-    ------
-    ConfigError
-        If an option is out of range.
+    ``tables`` are those of the folder by stem, ``unanswered`` reasons by potential and probe.
     """
     probes = [make_probe(name, options or {}) for name in probe_classes()]
     rows = []

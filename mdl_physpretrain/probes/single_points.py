@@ -46,30 +46,11 @@ def as_calculator(potential: Potential) -> BaseCalculator:
 
 
 def energies_and_forces(potential: Potential, structures: Sequence[Atoms]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """What a potential says of structures; NaN where it fails.
+    """Energies (eV) and forces (eV/Å) by a potential; NaN where it fails or a value is not finite.
 
-    Parameters
-    ----------
-    potential
-        As for :func:`as_calculator`. Models are evaluated in batches, in their
-        own dtype and in evaluation mode, calculators one structure at a time.
-    structures
-        Not changed; their labels and constraints do not matter.
-
-    Returns
-    -------
-    energies
-        eV, shape (len(structures),); NaN where the potential raised an
-        exception or gave a value that is not finite.
-    forces
-        eV/Å, shape (n, 3) for each structure; NaN likewise.
-
-    Raises
-    ------
-    StructureError
-        If it fails on every structure, or does not know an element.
-    ConfigError
-        If it is no potential.
+    Models are evaluated in batches, in their own dtype and in evaluation mode, calculators one structure at a time.
+    Raises StructureError if it fails on every structure or does not know an element, ConfigError if it is no
+    potential.
     """
     numbered = []
     for k, atoms in enumerate(structures):

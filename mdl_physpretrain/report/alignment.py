@@ -23,21 +23,7 @@ MAX_ELEMENTS = 11  # panels beside the one of all atoms
 
 
 def alignment_figure(angles: pd.DataFrame, styles: dict[str, ArmStyle] | None = None) -> Figure | None:
-    """Distributions of the angle by arm, for all atoms and by element, with that of random directions.
-
-    Parameters
-    ----------
-    angles
-        Of :func:`mdl_physpretrain.probes.force_alignment.alignment_table`;
-        with a column ``seed`` and few arms, thin lines show the seeds.
-    styles
-        Of the arms; by default those of :func:`arm_styles`.
-
-    Returns
-    -------
-    Figure or None
-        ``None`` where no atom has an angle.
-    """
+    """Distributions of the angle by arm, for all atoms and by element; ``None`` where no atom has an angle."""
     table = angles[angles["angle"].notna()]
     if table.empty:
         return None

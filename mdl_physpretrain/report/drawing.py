@@ -114,17 +114,7 @@ class Drawn:
 
 
 def draw(makers: Mapping[str, Callable[[], Figure | None]], folder: Path, notes: dict[str, str]) -> dict[str, Drawn]:
-    """Write ``folder/<name>.png`` of each figure and return its panels as SVG.
-
-    Parameters
-    ----------
-    makers
-        What makes the figure of that name; ``None`` or no panels: there is none.
-    folder
-        Exists.
-    notes
-        Gets ``figure <name>`` with the reason where a figure could not be drawn.
-    """
+    """Write ``folder/<name>.png`` of each figure; return its panels as SVG; note what cannot be drawn."""
     drawn = {}
     with mpl.rc_context():
         mpl.rcdefaults()  # the user's own style has no business here

@@ -34,24 +34,10 @@ REFERENCE = "baseline"  # the arm that the others are compared with
 
 @dataclass
 class RunData:
-    """What a run folder holds.
+    """Contents of a run folder, or of a check's (``is_check``); ``None`` where a part is missing, ``notes`` says why.
 
-    Attributes
-    ----------
-    check
-        Of a folder of ``physpretrain check`` (``is_check``): what was asked.
-    physicality
-        One row per trajectory, with the columns ``arm, seed, condition, md``
-        (the condition without its length), ``broken`` (NaN or explosion) and
-        ``outcome`` added.
-    tables
-        Those of the probes, but for ``physicality`` and ``efs``, by kind.
-    answers
-        Answers of a check; where the file is not there, made from the tables.
-    histories
-        Learning curves by (seed, training).
-    notes
-        Why a part is missing, by the name of the part.
+    ``physicality`` has the columns ``arm, seed, condition, md`` (the condition without its length), ``broken`` (NaN or
+    explosion) and ``outcome``; ``tables`` are those of the other probes by kind; ``histories`` are by (seed, training).
     """
 
     path: Path
@@ -135,23 +121,7 @@ class RunData:
 
 
 def read_run(run_dir: Path) -> RunData:
-    """Read a run folder, or the folder of a check.
-
-    Parameters
-    ----------
-    run_dir
-        The folder that ``physpretrain run`` or ``physpretrain check`` writes.
-
-    Returns
-    -------
-    RunData
-        Parts that are missing or unreadable are ``None``, with the reason in ``notes``.
-
-    Raises
-    ------
-    PhysPretrainError
-        If ``run_dir`` is not a folder.
-    """
+    """Read the folder of ``physpretrain run`` or ``check``; raises PhysPretrainError where it is none."""
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise PhysPretrainError(f"run folder {run_dir} does not exist")

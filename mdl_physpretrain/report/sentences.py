@@ -25,17 +25,7 @@ class Sentence:
 
 
 def physicality_sentence(comparison: Comparison, counts: pd.DataFrame, *, name_condition: bool) -> Sentence:
-    """What pretraining did to the trajectories, and whether the data support saying so.
-
-    Parameters
-    ----------
-    comparison
-        Of the criterion ``unphysical``.
-    counts
-        The physicality table, with ``unphysical`` counts.
-    name_condition
-        Whether the reader must be told which condition is meant.
-    """
+    """Effect of pretraining on the trajectories, and whether the data support saying so."""
     c = comparison
     rows = counts[counts["condition"] == c.condition].set_index("arm").to_dict("index")
     shares = [
@@ -73,17 +63,7 @@ def physicality_sentence(comparison: Comparison, counts: pd.DataFrame, *, name_c
 
 
 def accuracy_sentence(difference: PairedDifference, errors: pd.DataFrame, *, split: str) -> Sentence:
-    """What pretraining did to the total error.
-
-    Parameters
-    ----------
-    difference
-        Arm minus reference over the seeds.
-    errors
-        ``total`` and ``total_std`` over the seeds, by arm.
-    split
-        Which data the error belongs to.
-    """
+    """Effect of pretraining on the total error of a split; ``errors`` has ``total`` and ``total_std`` by arm."""
     d = difference
     start = Markup(
         "Total error on the {} data: <strong>{}</strong> {} against {} {}, mean ± standard deviation over seeds. "

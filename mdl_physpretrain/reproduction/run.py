@@ -77,17 +77,9 @@ def reproduce(
 
 
 def write_tables(root: str | Path) -> dict[str, Path]:
-    """Tables of all finished runs of a folder: CSV files and ``tables.md``.
+    """CSV files and ``tables.md`` of all finished runs of ``<output>/<scale>``.
 
-    Parameters
-    ----------
-    root
-        ``<output>/<scale>`` of :func:`reproduce`.
-
-    Raises
-    ------
-    PhysPretrainError
-        If there are no results or the files cannot be written.
+    Raises PhysPretrainError without results.
     """
     root = Path(root)
     runs = _finished(root)

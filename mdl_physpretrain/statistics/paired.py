@@ -55,15 +55,7 @@ def _paired(table: pd.DataFrame, criterion: str, reference: str, other: str) -> 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired trajectories (same structure, same seed) of two arms.
-
-    Attributes
-    ----------
-    only_reference, only_arm
-        Pairs in which only the reference, only the arm fails.
-    seeds_better, seeds_worse, seeds_equal
-        Seeds in which the arm fails less, more, equally often.
-    """
+    """Paired trajectories (same structure, same seed) of two arms."""
 
     reference: str
     arm: str
@@ -71,12 +63,12 @@ class Comparison:
     condition: str
     n_pairs: int
     n_unpaired: int
-    only_reference: int
-    only_arm: int
+    only_reference: int  # pairs in which only the reference fails
+    only_arm: int  # pairs in which only the arm fails
     p_value: float
-    seeds_better: int
-    seeds_worse: int
-    seeds_equal: int
+    seeds_better: int  # seeds in which the arm fails less
+    seeds_worse: int  # more
+    seeds_equal: int  # equally often
 
     @property
     def n_seeds(self) -> int:
@@ -104,19 +96,7 @@ class Comparison:
 
 
 def compare_counts(table: pd.DataFrame, reference: str, arm: str, criterion: str, condition: str) -> Comparison:
-    """Compare how often two arms fail, over paired trajectories.
-
-    Parameters
-    ----------
-    table
-        Rows with ``structure_id, seed, arm, condition`` and the boolean column ``criterion``.
-    reference, arm
-        The two arms.
-    criterion
-        Name of the boolean column, true where a trajectory fails.
-    condition
-        Which rows of ``table`` to use.
-    """
+    """Compare how often (boolean column ``criterion``) two arms fail under a condition, over paired trajectories."""
     table = table[table["condition"] == condition]
     pairs, change = _paired(table, criterion, reference, arm)
     only_reference, only_arm = int((change < 0).sum()), int((change > 0).sum())
@@ -226,15 +206,7 @@ class PotentialPair:
 
 
 def compare_potentials(table: pd.DataFrame, reference: str, potential: str) -> PotentialPair:
-    """Compare how often two finished potentials are unphysical.
-
-    Parameters
-    ----------
-    table
-        Rows of one simulation: ``structure_id, seed, arm, physical``.
-    reference, potential
-        Values of ``arm``.
-    """
+    """Compare how often two finished potentials are unphysical; ``table`` has ``structure_id, seed, arm, physical``."""
     failed = table.assign(failed=~table["physical"].astype(bool))
     pairs, change = _paired(failed, "failed", reference, potential)
     only_reference, only_potential = int((change < 0).sum()), int((change > 0).sum())

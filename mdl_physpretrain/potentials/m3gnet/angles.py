@@ -69,23 +69,10 @@ def smooth_cutoff(r: Tensor, cutoff: float) -> Tensor:
 
 
 def radial_functions(r: Tensor, coefficients: Tensor, factor: Tensor, cutoff: float, max_n: int, max_l: int) -> Tensor:
-    """Spherical Bessel functions of distance as MatterSim's ``SphericalBasisLayer`` has them.
+    """Spherical Bessel functions (E, max_n * max_l) of distance as MatterSim's ``SphericalBasisLayer`` has them.
 
-    Parameters
-    ----------
-    r
-        Distances in Å, shape (E,).
-    coefficients, factor
-        That layer's tables ``coef``, shape (4, 9, 4), and ``factor``, a scalar.
-    cutoff
-        Of the two-body interaction, in Å.
-    max_n, max_l
-        Numbers of orders and of roots, each at most 4.
-
-    Returns
-    -------
-    Tensor
-        Shape (E, max_n * max_l), the roots of one order side by side.
+    ``coefficients`` (4, 9, 4) and ``factor`` are that layer's ``coef`` and ``factor``; the roots of one order are side
+    by side.
     """
     inverse = (cutoff / r).unsqueeze(1)
     x = (r / cutoff).unsqueeze(1)
@@ -109,27 +96,10 @@ def radial_functions(r: Tensor, coefficients: Tensor, factor: Tensor, cutoff: fl
 def three_body_sums(
     centre: Tensor, unit: Tensor, radial: Tensor, weight: Tensor, n_atoms: int, max_n: int, max_l: int
 ) -> Tensor:
-    """Sum over all angles at each bond.
+    """Sum over all angles at each bond, (E, max_n * max_l); zero for the only bond of an atom.
 
-    Parameters
-    ----------
-    centre
-        Centre of each bond, shape (E,).
-    unit
-        Directions, shape (E, 3).
-    radial
-        See :func:`radial_functions`, shape (E, max_n * max_l).
-    weight
-        The cutoff function of each bond, shape (E,).
-    n_atoms
-        Number of atoms.
-    max_n, max_l
-        Sizes of the basis; the degree of channel ``c`` is ``c // max_n``.
-
-    Returns
-    -------
-    Tensor
-        Shape (E, max_n * max_l), zero for the only bond of an atom.
+    ``unit`` are directions (E, 3), ``radial`` as of :func:`radial_functions`, ``weight`` the cutoff function (E,). The
+    degree of channel ``c`` is ``c // max_n``.
     """
     weight = weight.unsqueeze(1)
     weighted = radial * weight
