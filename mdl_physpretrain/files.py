@@ -53,6 +53,6 @@ def make_writable(folder: Path) -> None:
         If that fails: better now than after hours of work.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.touch()
+    probe = folder / f".write-test-{os.getpid()}"
+    probe.write_text("test")
     probe.unlink()

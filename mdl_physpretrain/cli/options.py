@@ -13,7 +13,17 @@ import typer
 from mdl_physpretrain.option_types import Section, validated
 from mdl_physpretrain.recipe import PRESETS
 
-__all__ = ["Device", "Preset", "Seed", "Structures", "Workers", "recipe_options"]
+__all__ = [
+    "Device",
+    "Preset",
+    "Seed",
+    "Structures",
+    "Workers",
+    "potential_of",
+    "read_all",
+    "recipe_options",
+    "shared_options",
+]
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
 Preset = Annotated[Literal["default", "paper"], typer.Option("--preset", help="'paper': exactly the paper's settings.")]
@@ -25,6 +35,36 @@ Workers = Annotated[
 
 SHORT = {"learning_rate": ("--lr",)}
 SWITCHES = {"anchor": "--anchored/--no-anchored"}  # `--anchor` took a file once: `label` refuses it
+
+
+def read_all(sources: list[str] | None) -> list[Any]:
+    """Structures of all sources; none without a source."""
+    from mdl_physpretrain.structures import read_structures
+
+    return read_structures(sources) if sources else []
+
+
+def potential_of(text: str, device: str) -> Any:
+    """Any potential by its checkpoint or factory."""
+    from mdl_physpretrain.hosts.loading import load_potential
+
+    return load_potential(text, device)
+
+
+def shared_options(options: Mapping[str, tuple[Any, Any]]) -> Callable[..., Any]:
+    """Decorator: give a command further options (annotation and default by name) in place of its ``**`` parameter."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+        added = [
+            Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+            for name, (annotation, default) in options.items()
+        ]
+        command.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
 
 
 def recipe_options(

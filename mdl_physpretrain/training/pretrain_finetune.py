@@ -83,7 +83,6 @@ def pretrain(
         model_args=model_args,
         core=core,
         seed=derived_seed(seed, "student"),
-        **_of_training(section),
         **train_options,
     )
 
@@ -130,9 +129,8 @@ def finetune(
         If there is nothing to learn from.
     """
     section, train_options = _divided(Finetune, options)
-    of_training = _of_training(section)
     if section.force_scale == "auto":
-        of_training["force_scale"] = force_scale_of(structures)
+        train_options["force_scale"] = force_scale_of(structures)
     return train(
         model,
         structures,
@@ -141,16 +139,12 @@ def finetune(
         replay_fraction=section.replay_fraction,
         shift_energies=section.shift_energies,
         seed=derived_seed(seed, "student" if is_name(model) else "finetune"),
-        **of_training,
         **train_options,
     )
 
 
 def _divided(section: type[Any], options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The options of a section, and those that are further ones of :func:`train`."""
-    train_options = {k: v for k, v in options.items() if k in OF_TRAIN and k not in section.model_fields}
-    return validated(section, {k: v for k, v in options.items() if k not in train_options}), train_options
-
-
-def _of_training(options: Training) -> dict[str, Any]:
-    return options.model_dump(include=set(Training.model_fields))
+    """The options of a section, and those that are for :func:`train`."""
+    further = {k: v for k, v in options.items() if k in OF_TRAIN and k not in section.model_fields}
+    values = validated(section, {k: v for k, v in options.items() if k not in further})
+    return values, values.model_dump(include=set(Training.model_fields)) | further

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.files import make_writable
 
 __all__ = ["locked", "prepare_folder"]
 
@@ -24,10 +25,7 @@ def prepare_folder(folder: Path) -> None:
         If it cannot.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-test-{os.getpid()}"
-        probe.write_text("test")
-        probe.unlink()
+        make_writable(folder)
     except OSError as error:
         raise PhysPretrainError(f"cannot write to the run folder {folder}: {error.strerror or error}") from error
 
