@@ -68,22 +68,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def validated(section: type[SectionType], values: Mapping[str, Any], prefix: str = "") -> SectionType:
-    """A section with these values and its defaults.
-
-    Parameters
-    ----------
-    section
-        Its class.
-    values
-        By the names of its fields.
-    prefix
-        Before the names in messages, e.g. ``"--"`` or ``"physpretrain."``.
-
-    Raises
-    ------
-    ConfigError
-        Naming every unknown option, with the nearest valid one, and every value out of range.
-    """
+    """A section with these values and its defaults; raises ConfigError naming every wrong option after ``prefix``."""
     try:
         return section.model_validate(values)
     except ValidationError as error:
@@ -116,19 +101,7 @@ def problems(
     prefix: str = "",
     line_of: Callable[[Place], str | None] = lambda place: None,
 ) -> str:
-    """One line for every wrong option: where it stands, what is wrong, the nearest valid one.
-
-    Parameters
-    ----------
-    error
-        Of ``section``.
-    section
-        That was validated.
-    prefix
-        Before every name.
-    line_of
-        The file and line in which an option stands, if it stands in one.
-    """
+    """One line for every wrong option: where it stands (``line_of``), what is wrong, the nearest valid one."""
     return "\n".join(dict.fromkeys(_sentence(detail, section, prefix, line_of) for detail in error.errors()))
 
 

@@ -72,21 +72,9 @@ def recipe_options(
 ) -> Callable[..., Any]:
     """Decorator: give a command the options of a section of the recipe, with its defaults and descriptions.
 
-    The command's parameter ``options`` becomes one option for every field, and
-    gets the checked section: the values on the command line, over those of
-    ``--preset``, over the defaults.
-
-    Parameters
-    ----------
-    section
-        Class of the section.
-    key
-        Its name in :data:`mdl_physpretrain.recipe.PRESETS`.
-    only
-        Names of the fields that the command can use.
-    also
-        Parameters of the command that are fields of other sections, with the
-        names of these: they, too, follow ``--preset`` where they are not given.
+    The command's parameter ``options`` becomes one option for every field (``only`` some), and gets the checked
+    section: the values on the command line, over those of ``--preset`` (under ``key``), over the defaults. ``also``
+    has parameters that are fields of other sections, which follow ``--preset``, too.
     """
     fields = {name: f for name, f in section.model_fields.items() if only is None or name in only}
 

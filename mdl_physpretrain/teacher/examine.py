@@ -49,14 +49,10 @@ PUSHED_BACK = 0.95  # share of pulled pairs that must feel repulsion
 
 @dataclass(frozen=True)
 class PairExamination:
-    """Answers for one pair of elements; distances in Å, energies in eV.
+    """Results for one pair of elements; distances in Å, energies in eV.
 
-    Attributes
-    ----------
-    core, smooth, well
-        The answers; ``well`` is ``None`` for pairs without bonds in the data.
-    wall_energy
-        Energy at half the typical distance above that at the typical distance.
+    ``well`` is ``None`` for pairs without bonds in the data; ``wall_energy`` is that at half the typical distance
+    above that at the typical distance.
     """
 
     pair: str
@@ -126,19 +122,7 @@ def teacher_curves(model: EAM, structures: Sequence[Atoms], *, points: int = 400
 
 
 def curve_table(model: EnergyModel, structures: Sequence[Atoms], curve: PairCurve, points: int = 400) -> pd.DataFrame:
-    """Pair energies and their parts as a table, for every pair of elements in the data.
-
-    Parameters
-    ----------
-    model
-        Of which the cutoff counts.
-    structures
-        Give typical distances.
-    curve
-        Energy of a pair.
-    points
-        Distances per pair, from 0.3 Å to the cutoff.
-    """
+    """Energies of every pair of elements in the data, with parts, at ``points`` distances from 0.3 Å to the cutoff."""
     r = torch.linspace(INNERMOST, model.cutoff, points, dtype=torch.float64)
     frames = []
     for (a, b), measured in nearest_distances(structures, model.cutoff).items():
@@ -221,19 +205,10 @@ def examine(model: EAM, structures: Sequence[Atoms]) -> Examination:
 def examine_curves(
     model: EnergyModel, structures: Sequence[Atoms], curve: PairCurve, *, wells: bool = True
 ) -> Examination:
-    """Ask any potential the four questions, for every pair of elements in the data.
+    """Answer the four questions about any potential, for every pair of elements in the data it was fitted to.
 
-    Parameters
-    ----------
-    model
-        The teacher.
-    structures
-        The data it was fitted to.
-    curve
-        Energy of a pair.
-    wells
-        Whether a bonded pair must have its well where the data have the bond;
-        not so where bonds are made by the rest of the crystal, as by charges.
+    ``wells``: a bonded pair must have its well where the data have the bond; not so where bonds are made by the rest
+    of the crystal, as by charges.
     """
     distances = nearest_distances(structures, model.cutoff)
     examined = [_examine_pair(model.cutoff, curve, pair, measured, wells) for pair, measured in distances.items()]

@@ -37,12 +37,9 @@ class Journal:
         self.header = self.FORMAT + fingerprint.encode() + b"\n"
 
     def read(self) -> dict[int, Outcome]:
-        """Outcomes of the whole chunks by position; cuts a torn end off and creates the file where there is none.
+        """Outcomes of the whole chunks by position.
 
-        Raises
-        ------
-        ConfigError
-            If the file is not of this work, or cannot be read or written.
+        Cuts a torn end off, creates the file, refuses one of other work.
         """
         try:
             content = self.path.read_bytes() if self.path.exists() else b""

@@ -27,25 +27,8 @@ class EAMObjective:
     """Mean absolute errors of an EAM on labelled structures, and their gradient.
 
     The numbers are those of :class:`mdl_physpretrain.training.loss.EFSLoss` on
-    :func:`mdl_physpretrain.potentials.predict`, to rounding. They do not depend on
-    the number of threads: every structure is one thread's, and sums over
-    structures are taken in order.
-
-    Parameters
-    ----------
-    model
-        Gives elements, pairs, cutoff and core; its other parameters are not used.
-    structures
-        Missing labels are left out of the loss.
-    weights
-        Of energy (eV), forces (eV/Å) and stress (eV/Å³).
-    threads
-        That work at the same time.
-
-    Raises
-    ------
-    StructureError
-        On a structure that is impossible or has an element the model lacks.
+    :func:`mdl_physpretrain.potentials.predict`, to rounding. They do not depend on the number of threads: every
+    structure is one thread's, and sums over structures are taken in order. Missing labels are left out.
     """
 
     def __init__(
@@ -86,20 +69,7 @@ class EAMObjective:
         return len(self.counts)
 
     def loss(self, parameters: Mapping[str, Tensor], chosen: Sequence[int]) -> tuple[float, dict[str, Tensor]]:
-        """Loss of some structures and its gradient.
-
-        Parameters
-        ----------
-        parameters
-            Those of :class:`EAM`, by name.
-        chosen
-            Indices of the structures.
-
-        Returns
-        -------
-        loss, gradient
-            The gradient by name, shaped and typed like the parameters.
-        """
+        """Loss of some structures (indices) at some parameters of :class:`EAM`, and its gradient by name."""
         indices = np.array(chosen, dtype=np.int64)
         weights = self.weights * self.has[indices] / np.maximum(self.sizes[indices].sum(0), 1.0)
         errors, (morse, amplitudes, decays, of_elements) = self._measure(parameters, indices, weights, True)

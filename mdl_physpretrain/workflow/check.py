@@ -320,10 +320,7 @@ def _open(folder: Path, settings: CheckSettings) -> None:
 def _see_every_element(potentials: Mapping[str, Potential], structures: Sequence[Atoms]) -> None:
     """Let every potential see every element once, before any long work.
 
-    Raises
-    ------
-    ConfigError
-        If a potential fails; the message names it and the structure.
+    Raises ConfigError naming it and the structure.
     """
     first: dict[str, Atoms] = {}
     for atoms in sorted(structures, key=len):

@@ -51,13 +51,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def load_layers(paths: Sequence[Path], content: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
-    """Several files over one another, ``content`` over them, and ``key.sub=value`` words over all.
-
-    Raises
-    ------
-    ConfigError
-        As :func:`load_config`.
-    """
+    """Several files over one another, ``content`` over them, and ``key.sub=value`` words over all."""
     source = KeyLines()
     merged: dict[str, Any] = {}
     for path in paths:

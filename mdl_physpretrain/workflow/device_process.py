@@ -26,13 +26,7 @@ def is_first_rank() -> bool:
 
 
 def run_in_own_process(folder: Path, name: str) -> list[str]:
-    """Do a task of the run in ``folder`` in a new process; return its outputs.
-
-    Raises
-    ------
-    PhysPretrainError
-        If it fails; what it said is on the console.
-    """
+    """Do a task of the run in ``folder`` in a new process; return its outputs, or raise PhysPretrainError."""
     result = folder / RESULT
     result.unlink(missing_ok=True)
     command = [sys.executable, "-m", "mdl_physpretrain.workflow.single_task", str(folder.resolve()), name]

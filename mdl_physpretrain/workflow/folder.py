@@ -35,14 +35,7 @@ PACKAGES = ("torch", "lightning", "numpy", "ase", "vesin", "pandas", "pydantic",
 
 
 def preflight(config: RunConfig) -> None:
-    """Find out now what would otherwise fail after hours.
-
-    Raises
-    ------
-    ConfigError, StructureError
-        If the backbone or one of its arguments, the device, the teacher's kind,
-        one of its options, its calculator or a file does not exist.
-    """
+    """Raise now what would otherwise be an error after hours: backbone, device, teacher, their options, files."""
     try:
         cls = model_class(config.backbone.name)
     except ConfigError as error:

@@ -17,13 +17,7 @@ __all__ = ["locked", "prepare_folder"]
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create the run folder and make sure that it can be written to.
-
-    Raises
-    ------
-    PhysPretrainError
-        If it cannot.
-    """
+    """Create the run folder; raises PhysPretrainError if it cannot be written to."""
     try:
         make_writable(folder)
     except OSError as error:
@@ -32,17 +26,11 @@ def prepare_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, or say who holds it.
+    """Hold the folder's lock, or raise PhysPretrainError saying who holds it.
 
-    The operating system holds the lock (``flock``) and releases it when the
-    process ends in whatever way, so a lock that is left behind cannot exist;
-    the file only says who holds it. Where there is no such lock (Windows, some
+    The operating system holds the lock (``flock``) and releases it when the process ends in whatever way, so a lock
+    that is left behind cannot exist; the file only says who holds it. Where there is no such lock (Windows, some
     network file systems) the run goes on without.
-
-    Raises
-    ------
-    PhysPretrainError
-        If another process runs in this folder.
     """
     try:
         import fcntl

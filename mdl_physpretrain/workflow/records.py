@@ -32,13 +32,7 @@ def fingerprint(section: Any, inputs: Iterable[tuple[str, str]], code: str) -> s
 
 
 class Records:
-    """What is known of the tasks of a run folder.
-
-    Parameters
-    ----------
-    folder
-        The run folder.
-    """
+    """Records of the tasks of a run folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.stages = folder, folder / ".stages"
@@ -78,31 +72,10 @@ class Records:
         afresh: bool = False,
         growing: bool = False,
     ) -> bool:
-        """Note that a task begins; put away what belongs to other work.
+        """Note that a task begins, put away (with a warning) what belongs to other work, and say whether it resumes.
 
-        Parameters
-        ----------
-        task, mark
-            Name and fingerprint.
-        scratch
-            Files and folders of the run folder that the task resumes from.
-        dear
-            Files that are kept, too, when it does not resume.
-        afresh
-            Never go on with what is there.
-        growing
-            What a finished task left is gone on with, too: there is more of
-            the same to do.
-
-        Returns
-        -------
-        bool
-            Whether an interrupted attempt at the same work is gone on with.
-
-        Warns
-        -----
-        UserWarning
-            When something was put away: what, and where it is.
+        It resumes from ``scratch`` files of the same fingerprint ``mark``; with ``growing`` also from those of a
+        finished task, of which there is more to do; ``afresh`` never. ``dear`` files are kept when it does not.
         """
         started = self._path(task, "started")
         earlier = started.read_text() if started.is_file() else None
@@ -117,19 +90,7 @@ class Records:
         return resumes
 
     def finish(self, task: str, mark: str, outputs: Iterable[str], seconds: float, *, basis: str | None = None) -> None:
-        """Note that a task is done; from now on it is skipped.
-
-        Parameters
-        ----------
-        task, mark
-            Name and fingerprint.
-        outputs
-            Files of the folder.
-        seconds
-            Time that it took.
-        basis
-            Fingerprint without what may grow.
-        """
+        """Note that a task is done, so that it is skipped from now on; ``basis``: fingerprint without what may grow."""
         hashes = {}
         for name in outputs:
             state = (self.folder / name).stat()

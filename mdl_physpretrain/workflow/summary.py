@@ -16,13 +16,7 @@ __all__ = ["summary_table"]
 
 
 def summary_table(folder: Path) -> Table | None:
-    """Unphysical trajectories and test errors per arm; ``None`` where there are no results.
-
-    Parameters
-    ----------
-    folder
-        A run folder.
-    """
+    """Unphysical trajectories and test errors per arm of a run folder; ``None`` where there are no results."""
     files = [folder / "physicality.csv", folder / "efs.csv"]
     if not all(f.is_file() for f in files):
         return None

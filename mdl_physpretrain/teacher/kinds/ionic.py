@@ -78,35 +78,13 @@ class _Rows(NamedTuple):
 
 
 def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = True, seed: int = 0) -> IonicPair:
-    """Fit an :class:`IonicPair` by non-negative least squares.
+    """Fit an :class:`IonicPair` (float64, cutoff in Å) by non-negative least squares.
 
     Rows are the changes of forces and stress between frames of the same atoms
-    (:func:`mdl_physpretrain.teacher.changes.frame_pairs`), which an anchored
-    teacher is used for, and, with a tenth of the weight, energies, forces and
-    stresses themselves. The charges are found by a simplex search around the
-    linear problem, from several starts.
-
-    Parameters
-    ----------
-    structures
-        Labelled; at most 300, spread evenly, are used.
-    cutoff
-        In Å.
-    core
-        Add a ZBL core that ends before the closest distance of the data.
-    seed
-        Of the starts.
-
-    Returns
-    -------
-    IonicPair
-        In float64, with ``metadata["fit"]``: the charges, and how many pairs
-        of frames were used.
-
-    Raises
-    ------
-    StructureError
-        If no structure has forces.
+    (:func:`mdl_physpretrain.teacher.changes.frame_pairs`), which an anchored teacher is used for, and, with a tenth of
+    the weight, energies, forces and stresses themselves. The charges are found by a simplex search around the linear
+    problem, from several starts. At most 300 structures, spread evenly, are used. ``core``: add a ZBL core that ends
+    before the closest distance of the data. Raises StructureError if no structure has forces.
     """
     structures = validate_structures(list(structures), require=())
     elements = sorted({s for a in structures for s in a.symbols}, key=atomic_numbers.__getitem__)
