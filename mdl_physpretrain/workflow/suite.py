@@ -90,7 +90,7 @@ class Suite(ABC):
         return Limits()
 
     def probes(self, applies_to: str, *available: str) -> list[Probe]:
-        """The probes of a kind (:attr:`Probe.applies_to`) that are wanted and applicable, see :meth:`Probe.is_applicable`."""
+        """The probes of a kind (:attr:`Probe.applies_to`) that are wanted and :meth:`Probe.is_applicable`."""
         probes = [self.probe(name) for name, cls in probe_classes().items() if cls.applies_to == applies_to]
         return [probe for probe in probes if self.includes(probe) and probe.is_applicable(frozenset(available))]
 
