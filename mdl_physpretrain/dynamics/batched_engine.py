@@ -40,31 +40,8 @@ def split_batches(structures: Sequence[Atoms], max_atoms: int) -> list[list[int]
 class BatchedRun:
     """State of a running batch; :meth:`step` advances all its structures.
 
-    Parameters
-    ----------
-    model
-        In evaluation mode.
-    structures
-        With the velocities they start from, and ids.
-    generators
-        Random numbers of each structure.
-    settings
-        Options.
-    skin
-        Of the Verlet lists, in Å.
-    writer
-        Of trajectory files.
-    finished
-        Called with the record of every structure whose trajectory has ended.
-
-    Attributes
-    ----------
-    state, forces, monitor
-        Positions and velocities; what computes the forces; physicality.
-    now
-        Prediction at the present positions.
-    done
-        Steps made.
+    Structures carry the velocities they start from, and ids; ``generators`` are the random numbers of each; ``skin``
+    (Å) is of the Verlet lists; ``finished`` is called with the record of every structure whose trajectory has ended.
     """
 
     def __init__(

@@ -21,13 +21,7 @@ __all__ = ["is_another_energy_scale", "shift_reference_energies"]
 def is_another_energy_scale(teacher: Any, *, anchor: bool) -> bool:
     """Whether labels are of another code than the data, whose energies per element are then not theirs.
 
-    Parameters
-    ----------
-    teacher
-        Section ``teacher``, or the potential itself: a model was fitted to
-        data, an ASE calculator was not.
-    anchor
-        Whether the labels are anchored to the data.
+    A model (or section ``teacher`` without a calculator) was fitted to data, an ASE calculator was not.
     """
     fitted = teacher.calculator is None if isinstance(teacher, Teacher) else isinstance(teacher, EnergyModel)
     return not fitted and not anchor

@@ -25,20 +25,10 @@ TABLE, EPOCHS = "physicality.csv", "physicality_epochs.csv"
 
 
 class MDExaminer:
-    """Examines a trainer's networks by MD.
+    """Examines a trainer's networks by MD; raises ConfigError without structures, or if two share an identifier.
 
-    ``train_results/physicality.csv`` has one row per trajectory of the latest
-    examination, ``physicality_epochs.csv`` one per examination.
-
-    Parameters
-    ----------
-    trainer
-        With ``settings.md``.
-
-    Raises
-    ------
-    ConfigError
-        If there are no structures to simulate, or two share an identifier.
+    ``train_results/physicality.csv`` has one row per trajectory of the latest examination, ``physicality_epochs.csv``
+    one per examination.
     """
 
     def __init__(self, trainer: Any) -> None:

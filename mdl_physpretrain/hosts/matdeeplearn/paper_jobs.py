@@ -29,21 +29,9 @@ WRITTEN_FOR = ("silica", "cgcnn")  # the files in configs/matdeeplearn
 def read_job(path: str | Path, system: str | None = None, backbone: str | None = None) -> dict[str, Any]:
     """A complete MatDeepLearn configuration from a file that may inherit others.
 
-    Parameters
-    ----------
-    path
-        YAML; ``inherits: other.yml`` (or a list) names files, relative to it,
-        that it extends key by key.
-    system, backbone
-        Of :data:`SYSTEMS` and :data:`BACKBONES`: the same job for another
-        system or network of the paper. Only for files written for silica and
-        CGCNN, as those of ``configs/matdeeplearn`` are; the network is taken
-        from the file of its name beside ``path``.
-
-    Raises
-    ------
-    ConfigError
-        If a file cannot be read, or is not one of the paper's.
+    ``system`` and ``backbone`` (of :data:`SYSTEMS` and :data:`BACKBONES`): the same job for another system or network
+    of the paper. Only for files written for silica and CGCNN, as those of ``configs/matdeeplearn`` are; the network is
+    taken from the file of its name beside ``path``. Raises ConfigError.
     """
     path = Path(path)
     job = read_yaml(path)

@@ -26,44 +26,22 @@ SPLITS = {"ManualSplitDataModuleConfig": "train", "AutoSplitDataModuleConfig": "
 
 @dataclass
 class Stage:
-    """One run of the host.
+    """One run of the host."""
 
-    Attributes
-    ----------
-    name
-        ``pretrain``, ``finetune``, ``evaluate``, or the name of the file.
-    config
-        The host's configuration.
-    waits
-        Whether its weights are those of the stage before.
-    """
-
-    name: str
+    name: str  # "pretrain", "finetune", "evaluate", or that of the file
     config: Any
-    waits: bool = False
+    waits: bool = False  # its weights are those of the stage before
 
 
 @dataclass
 class Outcome:
-    """What a stage left behind.
-
-    Attributes
-    ----------
-    seconds
-        It took.
-    checkpoint, best
-        The best checkpoint and the value of what it was chosen by.
-    metrics
-        Last value of every metric.
-    output
-        The host's ``TuneOutput``.
-    """
+    """Results of a stage."""
 
     name: str
     seconds: float
-    checkpoint: str | None
-    best: float | None
-    metrics: dict[str, float] = field(default_factory=dict)
+    checkpoint: str | None  # the best one
+    best: float | None  # value of what it was chosen by
+    metrics: dict[str, float] = field(default_factory=dict)  # last value of each
     output: Any = field(default=None, repr=False)
 
 

@@ -78,12 +78,7 @@ class MDPhysicalityRecipeConfig(RecipeConfigBase):
 class MDPhysicalityCallback(Callback):
     """Does what :class:`MDPhysicalityRecipeConfig` says.
 
-    Attributes
-    ----------
-    counts
-        Of the latest MD while training.
-    final
-        Of the MD at the end.
+    ``counts`` are of the latest MD, ``final`` of that at the end.
     """
 
     def __init__(self, config: MDPhysicalityRecipeConfig) -> None:
