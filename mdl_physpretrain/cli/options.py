@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal, get_origin
 import typer
 
 from mdl_physpretrain.option_types import Section, validated
-from mdl_physpretrain.recipe import PRESETS
+from mdl_physpretrain.recipe import MD, PRESETS
 
 __all__ = [
+    "SIMULATION",
     "Device",
     "Preset",
     "Seed",
@@ -32,6 +33,17 @@ Structures = Annotated[list[str], typer.Argument(help="Files ASE reads, patterns
 Workers = Annotated[
     str, typer.Option("--executor", help="serial, processes[:N], threads[:N] or dask://host:port (docs/cluster.md).")
 ]
+
+#: Options of a simulation, with their defaults.
+SIMULATION: dict[str, tuple[Any, Any]] = {
+    "ensemble": (Annotated[str, typer.Option(help="nvt, npt or nve.")], MD.ensemble),
+    "temperature": (Annotated[float, typer.Option("--temperature", "-T", help="K.")], MD.temperature),
+    "timestep": (Annotated[float, typer.Option(help="fs.")], MD.timestep),
+    "steps": (int, MD.steps),
+    "friction": (Annotated[float, typer.Option(help="Langevin, 1/fs.")], MD.friction),
+    "pressure": (Annotated[float, typer.Option(help="eV/Å³.")], MD.pressure),
+    "engine": (Annotated[str, typer.Option(help="auto, ase or batched.")], MD.engine),
+}
 
 SHORT = {"learning_rate": ("--lr",)}
 SWITCHES = {"anchor": "--anchored/--no-anchored"}  # `--anchor` took a file once: `label` refuses it

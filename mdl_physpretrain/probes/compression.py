@@ -235,8 +235,8 @@ class Compression(Probe):
             if names:
                 remainder = f" and {len(names) - 8} more" if len(names) > 8 else ""
                 part.remark = f"Flagged structures: {', '.join(names[:8])}{remainder}."
-            part.saved["compression_flags_each"], part.each = flags, "compression_flags_each"
-            part.each_words = "Every curve:"
+            part.saved["compression_flags_each"], part.details = flags, "compression_flags_each"
+            part.details_caption = "Every curve:"
         return part
 
 

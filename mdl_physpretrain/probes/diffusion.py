@@ -20,17 +20,15 @@ from mdl_physpretrain.probes.base import Answer, Probe, Simulated, Tables
 from mdl_physpretrain.probes.page import (
     ALL,
     DASH,
-    MAX_PANELS,
     Cell,
     Column,
     Figure,
     HtmlTable,
     PagePart,
-    Panel,
     Styles,
-    arm_legend,
     by_arm,
     number,
+    panels_by,
     plural,
     seed_lines,
     significant,
@@ -252,8 +250,8 @@ class Diffusion(Probe):
                 "trajectory where there is one), then between seeds. The exponent is that of time: near 1 atoms "
                 "diffuse, near 0 they rattle, and the coefficient says little."
             )
-            part.saved["diffusion_each"], part.each = values, "diffusion_each"
-            part.each_words = "Every trajectory:"
+            part.saved["diffusion_each"], part.details = values, "diffusion_each"
+            part.details_caption = "Every trajectory:"
         return part
 
 
@@ -304,12 +302,7 @@ def _table(summary: pd.DataFrame, heading: str) -> HtmlTable:
 
 
 def _figure(table: pd.DataFrame, arms: Sequence[str], styles: Styles) -> Figure:
-    present = [arm for arm in arms if (table["arm"] == arm).any()]
-    panels = [
-        Panel(str(element), partial(_paint, table=table[table["element"] == element], arms=present, styles=styles))
-        for element in list(dict.fromkeys(table["element"]))[:MAX_PANELS]
-    ]
-    return Figure("Mean squared displacement", panels, arm_legend(present, styles), size=(3.8, 2.4))
+    return Figure("Mean squared displacement", *panels_by("element", table, arms, styles, _paint), size=(3.8, 2.4))
 
 
 def _paint(ax: Axes, table: pd.DataFrame, arms: Sequence[str], styles: Styles) -> None:

@@ -152,8 +152,8 @@ class EnergyDrift(Probe):
             text="Total energy in molecular dynamics without a thermostat: the slope of a straight line (drift, its "
             "size) and the scatter around it. Forces that are not the derivative of the energy, or a time step that is "
             "too long, show as drift.",
-            each="nve_each",
-            each_words="Every trajectory:",
+            details="nve_each",
+            details_caption="Every trajectory:",
             saved={"nve_each": table},
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["ALL", "DASH", "INK", "MAX_PANELS", "MUTED", "REFERENCE", "ArmStyle", "Cell", "Column", "Figure",
-           "HtmlTable", "Legend", "PagePart", "Panel", "Styles", "arm_legend", "by_arm", "number", "plural",
-           "seed_lines", "significant", "spread"]  # fmt: skip
+           "HtmlTable", "Legend", "PagePart", "Panel", "Styles", "arm_legend", "by_arm", "number", "panels_by",
+           "plural", "seed_lines", "significant", "spread"]  # fmt: skip
 
 DASH = "–"
 INK, MUTED = "#1b2730", "#66727d"
@@ -121,7 +122,7 @@ class PagePart:
         ``file``; ``None``: nothing to tabulate.
     table_title, text, remark
         Caption of the table, paragraphs before and after it.
-    each, each_words
+    details, details_caption
         A download below it, and what it is.
     heading
         Heading of the table, where the section has another subject, too.
@@ -138,8 +139,8 @@ class PagePart:
     heading: str = ""
     text: str = ""
     remark: str = ""
-    each: str = ""
-    each_words: str = ""
+    details: str = ""
+    details_caption: str = ""
     saved: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
@@ -178,6 +179,18 @@ def by_arm(table: pd.DataFrame, arms: Iterable[str]) -> list[tuple[str, pd.DataF
     order = [arm for arm in arms if arm in present]
     order += [arm for arm in present if arm not in order]
     return [(arm, table[table["arm"] == arm]) for arm in order]
+
+
+def panels_by(
+    column: str, table: pd.DataFrame, arms: Sequence[str], styles: Styles, draw_panel: Callable[..., None]
+) -> tuple[list[Panel], list[Legend]]:
+    """A panel for each value of a column (at most :data:`MAX_PANELS`), and the legend of the arms in the table."""
+    present = [arm for arm in arms if (table["arm"] == arm).any()]
+    panels = [
+        Panel(str(value), partial(draw_panel, table=table[table[column] == value], arms=present, styles=styles))
+        for value in list(dict.fromkeys(table[column]))[:MAX_PANELS]
+    ]
+    return panels, arm_legend(present, styles)
 
 
 def seed_lines(

@@ -22,7 +22,6 @@ from mdl_physpretrain.probes.page import (
     ALL,
     DASH,
     INK,
-    MAX_PANELS,
     MUTED,
     REFERENCE,
     Cell,
@@ -31,11 +30,10 @@ from mdl_physpretrain.probes.page import (
     HtmlTable,
     Legend,
     PagePart,
-    Panel,
     Styles,
-    arm_legend,
     by_arm,
     number,
+    panels_by,
     plural,
     seed_lines,
     spread,
@@ -372,12 +370,7 @@ def _error_table(summary: pd.DataFrame, heading: str) -> HtmlTable:
 
 def _figure(table: pd.DataFrame, arms: Sequence[str], styles: Styles) -> Figure:
     """Fig. 5 of the paper: one panel per pair, the reference dashed."""
-    present = [arm for arm in arms if (table["arm"] == arm).any()]
-    panels = [
-        Panel(str(pair), partial(_paint, table=table[table["pair"] == pair], arms=present, styles=styles))
-        for pair in list(dict.fromkeys(table["pair"]))[:MAX_PANELS]
-    ]
-    legend = arm_legend(present, styles)
+    panels, legend = panels_by("pair", table, arms, styles, _paint)
     if (table["arm"] == REFERENCE).any():
         legend.append(Legend("reference trajectory", INK, "dashed"))
     return Figure("Radial distribution function", panels, legend, size=(3.8, 2.4))
