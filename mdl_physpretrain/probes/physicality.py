@@ -1,4 +1,4 @@
-"""Does MD stay physical? The verdict on every trajectory of a simulation (Table 1 of the paper)."""
+"""Probe of physicality: overlap, Lindemann indices and explosions of every trajectory (Table 1 of the paper)."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Physicality(Probe):
 
     name = "md"
     question = "MD stays physical"
-    asked_of = "simulation"
+    applies_to = "simulation"
     files = {"physicality": ("structure_id", "overlap", "lindemann_violation", "physical")}  # noqa: RUF012
     texts = ("closest_pair",)
     expected = frozenset({"physicality"})
     answer_place = 10
 
-    def tables(self, asked: Simulated) -> dict[str, pd.DataFrame]:
-        assert asked.runs is not None
-        return {"physicality": assess(asked.runs, limits=asked.limits)}
+    def tables(self, subject: Simulated) -> dict[str, pd.DataFrame]:
+        assert subject.runs is not None
+        return {"physicality": assess(subject.runs, limits=subject.limits)}
 
     def answer(self, tables: Tables) -> Answer | None:
         table = tables.get("physicality")
@@ -52,19 +52,20 @@ class Physicality(Probe):
         table = table[table["label"].isna()] if "label" in table else table
         if not len(table):
             return None
-        bad = table[~table["physical"].astype(bool)]
-        low, high = wilson_interval(len(bad), len(table))
-        words = f"{len(bad)} of {len(table)} trajectories unphysical (95 % interval {100 * low:.0f}-{100 * high:.0f} %)"
-        if len(bad):
-            first = bad["reason"].str.split(",").str[0].value_counts()
+        failures = table[~table["physical"].astype(bool)]
+        low, high = wilson_interval(len(failures), len(table))
+        share = f"95 % interval {100 * low:.0f}-{100 * high:.0f} %"
+        words = f"{len(failures)} of {len(table)} trajectories unphysical ({share})"
+        if len(failures):
+            first = failures["reason"].str.split(",").str[0].value_counts()
             words += ": " + ", ".join(f"{reason} {n}" for reason, n in first.items())
         if not has_reference(table):
-            return "no" if len(bad) else "yes", words
+            return "no" if len(failures) else "yes", words
         (beside,) = compare_with_reference(table.assign(condition="", **_time_step(table)), [str(table["arm"].iloc[0])])
         reach = f"95 % interval {100 * beside.low:.0f}-{100 * beside.high:.0f} %"
         words += f"; {beside.lost} of the {beside.kept} that the reference potential keeps ({reach})"
         words += f", {beside.fell} by overlap or explosion where it melts" if beside.fell else ""
         words += f"; {beside.excused} lost with it, too" if beside.excused else ""
-        alone = int((bad["reference_verdict"].isna()).sum())
+        alone = int((failures["reference_verdict"].isna()).sum())
         words += f"; {alone} without a reference" if alone else ""
         return "no" if beside.held or alone else "yes", words

@@ -12,7 +12,7 @@ import numpy as np
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
-from mdl_physpretrain.workflow.check_suite import MD, CheckPlan, CheckSettings
+from mdl_physpretrain.workflow.check_suite import MD, CheckInputs, CheckSettings
 from mdl_physpretrain.workflow.folder import environment
 from mdl_physpretrain.workflow.lock import prepare_folder
 
@@ -29,37 +29,37 @@ def open_folder(folder: Path, settings: CheckSettings) -> None:
         raise ConfigError(str(error)) from error
     try:
         stored = json.loads((folder / "check.json").read_text())["settings"]
-        asked = json.loads(json.dumps(asdict(settings)))
-        changed = [key for key in (*MD, "nve_steps") if stored.get(key) != asked[key]]
+        options = json.loads(json.dumps(asdict(settings)))
+        changed = [key for key in (*MD, "nve_steps") if stored.get(key) != options[key]]
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{folder / 'check.json'} is damaged ({error}): choose another folder") from error
     if changed:
-        what = ", ".join(f"{key} {stored.get(key)} instead of {asked[key]}" for key in changed)
-        raise ConfigError(f"{folder} holds a check with {what}: choose another output folder")
+        differences = ", ".join(f"{key} {stored.get(key)} instead of {options[key]}" for key in changed)
+        raise ConfigError(f"{folder} holds a check with {differences}: choose another output folder")
 
 
-def describe_check(folder: Path, plan: CheckPlan, potentials: Mapping[str, str], command: Sequence[str]) -> None:
+def describe_check(folder: Path, inputs: CheckInputs, potentials: Mapping[str, str], command: Sequence[str]) -> None:
     """Write ``check.json``, ``environment.json`` and ``data/summary.json``."""
-    sizes = [len(a) for a in plan.structures]
+    sizes = [len(a) for a in inputs.structures]
     content = {
         "version": 1,
         "command": list(command),
         "potentials": {name: text for name, text in potentials.items() if name != REFERENCE_POTENTIAL},
         "reference_potential": potentials.get(REFERENCE_POTENTIAL),
-        "structures": [str(a.info["structure_id"]) for a in plan.structures],
-        "settings": asdict(plan.settings),
+        "structures": [str(a.info["structure_id"]) for a in inputs.structures],
+        "settings": asdict(inputs.settings),
     }
     summary = {
         "source": "structures of the check",
-        "n_test": len(plan.structures),
-        "elements": sorted({s for a in plan.structures for s in a.symbols}),
+        "n_test": len(inputs.structures),
+        "elements": sorted({s for a in inputs.structures for s in a.symbols}),
         "n_atoms": {"min": min(sizes), "max": max(sizes), "mean": float(np.mean(sizes))},
     }
     for name, value in (
         ("check.json", content),
-        ("environment.json", environment(command, plan.settings.seeds)),
+        ("environment.json", environment(command, inputs.settings.seeds)),
         ("data/summary.json", summary),
     ):
         write_atomic(folder / name, json.dumps(value, indent=1))

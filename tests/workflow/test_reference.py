@@ -71,8 +71,8 @@ def test_it_is_simulated_once_for_all_networks_under_every_condition() -> None:
     assert [without[f"md seed {seed} baseline"].section[0] for seed in (3, 4)] == [3, 4]
     assert [beside[f"md seed {seed} baseline"].section[0] for seed in (3, 4)] == [3, 3]
     config = RunConfig.model_validate({"data": {"source": "demo"}, "seeds": [3, 4], "md": LJ})
-    judge = RunSuite(config, Path())
-    seeds = {judge.simulation(arm, seed, "")["seed"] for arm, seed in
+    suite = RunSuite(config, Path())
+    seeds = {suite.simulation(arm, seed, "")["seed"] for arm, seed in
              (("baseline", 3), ("pretrained", 4), (REFERENCE_POTENTIAL, 3))}  # fmt: skip
     assert len(seeds) == 1
 
@@ -182,7 +182,7 @@ def test_check_beside_a_reference(metals: list[Atoms], tmp_path: Path) -> None:
     same = table[table["arm"] != REFERENCE_POTENTIAL].reset_index(drop=True)[list(plain)]
     pd.testing.assert_frame_equal(same, plain, check_dtype=False)
     assert {pair.potential for pair in found.pairs} == {"emt"}
-    finding = found.verdicts.set_index(["arm", "question"]).loc[("free", "MD stays physical")]
+    finding = found.answers.set_index(["arm", "question"]).loc[("free", "MD stays physical")]
     assert "that the reference potential keeps" in finding["finding"]
     assert json.loads((tmp_path / "beside" / "check.json").read_text())["reference_potential"] == "Nothing"
     page = (tmp_path / "beside" / "report" / "index.html").read_text()
@@ -190,16 +190,16 @@ def test_check_beside_a_reference(metals: list[Atoms], tmp_path: Path) -> None:
     assert "first 2 starts only" in page
     assert "too short for a claim" in page
     assert (tmp_path / "beside" / "report" / "tables" / "beside_reference.json").is_file()
-    assert REFERENCE_POTENTIAL not in set(found.verdicts["arm"])
+    assert REFERENCE_POTENTIAL not in set(found.answers["arm"])
 
 
 def test_a_potential_that_equals_its_reference_passes(metals: list[Atoms], tmp_path: Path) -> None:
     found = run(metals, tmp_path, potentials={"free": Nothing}, reference_potential=Nothing)
     table = found.tables["physicality"]
     assert (~table[table["arm"] == "free"]["physical"]).sum() > 0
-    assert found.verdicts["verdict"].tolist() == ["yes"]
+    assert found.answers["verdict"].tolist() == ["yes"]
     worse = run(metals, tmp_path, potentials={"free": Nothing}, reference_potential=EMT, temperature=3000.0)
-    assert worse.verdicts["verdict"].tolist() == ["no"], worse.verdicts["finding"].tolist()
+    assert worse.answers["verdict"].tolist() == ["no"], worse.answers["finding"].tolist()
     assert list((tmp_path / ".replaced").glob("md-of-the-reference-potential-seed-*")), "nothing of the other is lost"
 
 

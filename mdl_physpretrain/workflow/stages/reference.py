@@ -24,35 +24,35 @@ __all__ = ["look_at_reference", "simulate_reference"]
 
 def look_at_reference(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """See before any training that the potential knows all elements, and write down what it is."""
-    judge = RunSuite(config, folder)
+    suite = RunSuite(config, folder)
     conditions = config.md.conditions()
-    starts = [atoms for label in conditions for atoms in judge.reference_starts(label)]
+    starts = [atoms for label in conditions for atoms in suite.reference_starts(label)]
     ensemble = "npt" if any(md.ensemble == "npt" for md in conditions.values()) else "nve"
-    see_every_element({"md.reference_potential": judge.reference_potential()}, starts, ensemble)
+    see_every_element({"md.reference_potential": suite.reference_potential()}, starts, ensemble)
     words = described(str(config.md.reference_potential), config.md.reference_potential_args)
     write_atomic(folder / REFERENCE, json.dumps({"potential": words}, indent=1))
     return [REFERENCE]
 
 
 def simulate_reference(
-    config: Any, folder: Path, show: bool, *, suite: SuiteMaker, seed: int, label: str = ""
+    config: Any, folder: Path, show: bool, *, suite_class: SuiteMaker, seed: int, label: str = ""
 ) -> list[str]:
     """Simulate the structures that are not simulated yet, and write the verdict on each trajectory.
 
     Parameters
     ----------
-    config, folder, show, suite, label
+    config, folder, show, suite_class, label
         As of :func:`mdl_physpretrain.workflow.stages.md.simulate_potential`.
     seed
         Whose velocities and noise it has.
     """
-    judge = suite(config, folder)
-    potential, starts = judge.reference_potential(), judge.reference_starts(label)
+    suite = suite_class(config, folder)
+    potential, starts = suite.reference_potential(), suite.reference_starts(label)
     records = f"{md_file(seed, REFERENCE_POTENTIAL, label)}.runs.npz"
-    options = judge.simulation(REFERENCE_POTENTIAL, seed, label)
+    options = suite.simulation(REFERENCE_POTENTIAL, seed, label)
     if not isinstance(potential, EnergyModel):
         options["engine"] = "ase"  # whatever integrates the networks: the trajectory does not depend on it
     runs = simulate(potential, starts, checkpoint=folder / records, progress=show, **options)
-    probe, cell = judge.probe("md"), (REFERENCE_POTENTIAL, seed, label)
-    tables = probe.tables(Simulated(starts, runs, limits=judge.limits(label)))
-    return [records, *judge.write(probe, tables, cell)]
+    probe, cell = suite.probe("md"), (REFERENCE_POTENTIAL, seed, label)
+    tables = probe.tables(Simulated(starts, runs, limits=suite.limits(label)))
+    return [records, *suite.write(probe, tables, cell)]
