@@ -57,7 +57,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
             excused = table is not None and not held_against(table[table["arm"] == arm])
             mood, label = "bad", f"{failed} of {total} fail"
             if excused:
-                mood, label = "good", f"{label}, as with the reference"
+                mood, label = "caution" if flags else "good", f"{label}, as with the reference"
         elif flags:
             mood, label = "caution", f"{plural(flags, 'answer')} no"
         elif not rows:
