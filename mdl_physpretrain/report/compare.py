@@ -126,8 +126,8 @@ def _seconds(run: RunData, arm: str) -> float:
 def _of_kept(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["kept_by_reference"]):
         return "-"
-    more = row["fell_where_reference_melts"]
-    return f"{row['lost_of_kept']} of {row['kept_by_reference']}" + (f" + {more}" if more else "")
+    lost, kept, fell = (int(row[key]) for key in ("lost_of_kept", "kept_by_reference", "fell_where_reference_melts"))
+    return f"{lost} of {kept}" + (f" + {fell}" if fell else "")
 
 
 def _spread(mean: float, std: float) -> str:
