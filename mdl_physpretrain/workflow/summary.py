@@ -43,10 +43,11 @@ def summary_table(folder: Path) -> Table | None:
         at_times = [f"{share:.0%}" for share in shares.loc[arm]] if len(times) else []
         error = [_spread(errors.loc[errors["arm"] == arm, key]) for key in ("forces_mae", "total")]
         lost = [beside.get(str(arm), "-")] if beside else []
-        table.add_row(str(arm), *map(str, counts), f"{int(unphysical.sum())} ({per_seed})", *lost, *at_times, *error)
+        words = str(arm).replace(" ", "\n")  # of the reference potential: narrow
+        table.add_row(words, *map(str, counts), f"{int(unphysical.sum())} ({per_seed})", *lost, *at_times, *error)
     notes = [caption]
     if beside:
-        notes.append("of kept: lost of the trajectories that the reference potential keeps (+ overlaps where it melts)")
+        notes.append("of kept: lost of what the reference potential keeps (+ overlaps where it melts)")
     if run.physicality is not None and (short := too_short(run.physicality)):
         notes.append(short)
     table.caption = "\n".join(notes)
