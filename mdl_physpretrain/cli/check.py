@@ -15,7 +15,7 @@ from mdl_physpretrain.cli.options import SIMULATION, Device, shared_options
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.recipe import CHECK
 
-__all__ = ["potentials_of", "seeds_of", "tell"]
+__all__ = ["potentials_of", "print_check", "seeds_of"]
 
 
 class _NamesProbes(TyperCommand):
@@ -85,7 +85,7 @@ def check(
         nve_steps=nve_steps, compressed=compressed, r_max=r_max, skip=tuple(skip or ()), probe=_options(probe or ()),
         jobs=jobs, **simulation,
     )  # fmt: skip
-    tell(result)
+    print_check(result)
 
 
 def potentials_of(words: list[str], device: str) -> tuple[dict[str, str], dict[str, Any]]:
@@ -117,7 +117,7 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def tell(result: Any) -> None:
+def print_check(result: Any) -> None:
     """Print what a check found: counts, answers, comparisons, where everything is."""
     from rich import box
     from rich.console import Console

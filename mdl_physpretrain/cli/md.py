@@ -41,7 +41,7 @@ def md(
 
     Several potentials (--also) or seeds are compared in pairs; their files are seed-<s>/md/<name>.runs.npz.
     """
-    from mdl_physpretrain.cli.check import potentials_of, seeds_of, tell
+    from mdl_physpretrain.cli.check import potentials_of, print_check, seeds_of
     from mdl_physpretrain.structures import read_structures
 
     if (also or seeds is not None) and (executor != "serial" or batch_atoms is not None):
@@ -53,7 +53,7 @@ def md(
         from mdl_physpretrain.workflow.check import check
         from mdl_physpretrain.workflow.check_suite import probe_names
 
-        tell(
+        print_check(
             check(
                 loaded, starts, output=output, described=texts, command=sys.argv, report=False, progress=show,
                 seeds=numbers, trajectory_interval=trajectories, skip=probe_names(), **options,

@@ -57,7 +57,7 @@ def reproduce(
 
         from mdl_physpretrain.workflow.workers import default_jobs
 
-        def tell(event: str, task: Task, seconds: float) -> None:
+        def report_progress(event: str, task: Task, seconds: float) -> None:
             if event == "done":
                 console.print(f"[green]✓[/] {task.name} ({seconds:.1f} s)")
 
@@ -66,7 +66,7 @@ def reproduce(
 
         tables = reproduced(
             system, backbones, scale=scale, data=data, output=output, overrides=overrides or (),
-            jobs=jobs or default_jobs(12), progress=False, listener=tell, started=started,
+            jobs=jobs or default_jobs(12), progress=False, listener=report_progress, started=started,
         )  # fmt: skip
     typer.echo(tables["tables"].read_text(encoding="utf-8"))
     for name, path in tables.items():

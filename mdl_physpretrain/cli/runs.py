@@ -64,7 +64,7 @@ def run(
     workers = jobs or default_jobs(len(resolved.seeds) * len(resolved.arms))
     console.print(f"[bold]{resolved.name}[/] in {folder}" + (f", {workers} at a time" if workers > 1 else ""))
 
-    def tell(event: str, task: Task, seconds: float) -> None:
+    def report_progress(event: str, task: Task, seconds: float) -> None:
         if event == "leave":
             return
         words = {"start": "…", "resume": "↻ going on with", "skip": "[dim]= unchanged:", "done": "[green]✓[/]"}
@@ -75,7 +75,14 @@ def run(
 
     bars = not quiet and workers == 1 and console.is_terminal
     result = run_pipeline(
-        resolved, output=output, only=only, start=start, force=force, jobs=workers, progress=bars, listener=tell
+        resolved,
+        output=output,
+        only=only,
+        start=start,
+        force=force,
+        jobs=workers,
+        progress=bars,
+        listener=report_progress,
     )
     table = summary_table(folder)
     if table is not None:

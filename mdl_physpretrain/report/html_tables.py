@@ -38,32 +38,32 @@ ERRORS = (  # heading, unit, column, factor to that unit, decimals
 )
 
 
-Filled = tuple[Column, Callable[[Row], Cell]]  # a heading, and what makes its cell of a row
+TableColumn = tuple[Column, Callable[[Row], Cell]]  # a heading, and what makes its cell of a row
 
 
-def html_table(rows: pd.DataFrame | list[Row], columns: list[Filled], file: str, **options: Any) -> HtmlTable:
+def html_table(rows: pd.DataFrame | list[Row], columns: list[TableColumn], file: str, **options: Any) -> HtmlTable:
     """The table whose columns make their cells of every row; ``options`` are fields of :class:`HtmlTable`."""
     records: list[Row] = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
     cells = [[cell(row) for _, cell in columns] for row in records]
     return HtmlTable([heading for heading, _ in columns], cells, file, **options)
 
 
-def column(title: str, unit: str = "", *, cell: Callable[[Row], Cell], numeric: bool = True) -> Filled:
+def column(title: str, unit: str = "", *, cell: Callable[[Row], Cell], numeric: bool = True) -> TableColumn:
     """A column with what makes its cells."""
     return Column(title, unit, numeric), cell
 
 
-def name(title: str, key: str, *, missing: str = "", css: str = "") -> Filled:
+def name(title: str, key: str, *, missing: str = "", css: str = "") -> TableColumn:
     """A column of words."""
     return column(title, numeric=False, cell=lambda row: Cell(_words(row.get(key)) or missing, css=css))
 
 
-def count(title: str, key: str) -> Filled:
+def count(title: str, key: str) -> TableColumn:
     """A column of whole numbers."""
     return column(title, cell=lambda row: Cell(str(row[key]), key=row[key]))
 
 
-def decimal(title: str, key: str, digits: int, unit: str = "", factor: float = 1) -> Filled:
+def decimal(title: str, key: str, digits: int, unit: str = "", factor: float = 1) -> TableColumn:
     """A column of numbers with fixed decimals, those of the table times ``factor``."""
 
     def cell(row: Row) -> Cell:
@@ -75,7 +75,7 @@ def decimal(title: str, key: str, digits: int, unit: str = "", factor: float = 1
     return column(title, unit, cell=cell)
 
 
-def _arm(heading: str, *, note: str = "") -> Filled:
+def _arm(heading: str, *, note: str = "") -> TableColumn:
     """Arm or potential with its mark; ``note``: the column whose words stand below."""
     return column(heading, numeric=False, cell=lambda row: Cell(row["arm"], row.get(note, ""), arm=row["arm"]))
 
@@ -216,7 +216,7 @@ def teacher_pairs(examination: dict[str, Any]) -> HtmlTable | None:
     if not pairs:
         return None
 
-    def yes(title: str, key: str) -> Filled:
+    def yes(title: str, key: str) -> TableColumn:
         answers = {None: Cell(DASH), True: Cell("yes"), False: Cell("no", css="flag")}
         return column(title, numeric=False, cell=lambda row: answers[None if row.get(key) is None else bool(row[key])])
 

@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 
     from mdl_physpretrain.probes.single_points import Potential
 
-__all__ = ["Checked", "check"]
+__all__ = ["CheckResult", "check"]
 
 NAME = r"\w[\w.+-]*"
 
 
 @dataclass
-class Checked:
+class CheckResult:
     """What :func:`check` found.
 
     Attributes
@@ -98,7 +98,7 @@ def check(
     progress: bool = False,
     listener: Callable[[str, Task, float], None] | None = None,
     **options: Any,
-) -> Checked:
+) -> CheckResult:
     """Ask potentials the questions of all probes, on the same structures, velocities and noise.
 
     Parameters
@@ -134,7 +134,7 @@ def check(
 
     Returns
     -------
-    Checked
+    CheckResult
 
     Raises
     ------
@@ -245,7 +245,7 @@ class _Check:
                 with suppress(OlderRecords):
                     MDCheckpoint(file, MDSettings(seed=seed, **options), potential, self.suite.starts(label))
 
-    def run(self, inputs: CheckInputs, report: bool, **options: Any) -> Checked:
+    def run(self, inputs: CheckInputs, report: bool, **options: Any) -> CheckResult:
         """Do what is not done; join the tables, answer, compare, write the page."""
         result = RunResult(self.folder)
         execute(self.tasks, inputs, self.records, result, tolerate=self._tolerate, **options)
@@ -253,7 +253,7 @@ class _Check:
         write_timings(self.folder, self.tasks, answered, result.seconds)
         stored = [self.records.read(name) for name in answered]
         written = {file for record in stored if record is not None for file in record["outputs"]}
-        checked = Checked(self.folder, self.settings, self._tables(written), unanswered=self.unanswered)
+        checked = CheckResult(self.folder, self.settings, self._tables(written), unanswered=self.unanswered)
         names = list(inputs.potentials)
         checked.answers = probe_answers(checked.tables, names, self.unanswered, self.settings.options)
         if len(checked.answers):

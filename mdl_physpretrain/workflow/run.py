@@ -167,7 +167,7 @@ def execute(
         are ended (they go on from their checkpoints next time).
     """
     chosen = frozenset(task.stage for task in tasks) if chosen is None else frozenset(chosen)
-    tell = listener or (lambda event, task, seconds: None)
+    notify = listener or (lambda event, task, seconds: None)
     waiting = list(tasks)
     # a report is made of what there is
     needed = {name for t in tasks if t.stage in chosen and t.stage != "report" for name in t.needs}
@@ -179,7 +179,7 @@ def execute(
     def settle(task: Task, status: str, seconds: float, event: str) -> None:
         settled.add(task.name)
         result.status[task.name], result.seconds[task.name] = status, seconds
-        tell(event, task, seconds)
+        notify(event, task, seconds)
 
     with pool:
         while waiting or pool.busy:
@@ -207,7 +207,7 @@ def execute(
                     task.name, basis or mark, task.scratch, dear=task.dear, afresh=force, growing=basis is not None
                 )  # fmt: skip
                 result.status[task.name] = "resumed" if resumes else "done"
-                tell("resume" if resumes else "start", task, 0.0)
+                notify("resume" if resumes else "start", task, 0.0)
                 marks[task.name] = mark, basis
                 pool.submit(task, config, records.folder, progress)
                 continue
