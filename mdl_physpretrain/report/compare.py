@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from mdl_physpretrain.errors import PhysPretrainError
-from mdl_physpretrain.report.formats import markdown_table
+from mdl_physpretrain.report.formats import markdown_table, plain_number, plain_spread
 from mdl_physpretrain.report.read import RunData, read_run
 from mdl_physpretrain.report.tables import efs_table, main_split, physicality_per_seed, physicality_table
 from mdl_physpretrain.statistics.seeds import mean_std
@@ -64,10 +64,10 @@ def markdown(table: pd.DataFrame) -> str:
             "Lindemann": row["lindemann"],
             "unphysical": f"{row['unphysical']} of {row['trajectories']}",
             "per seed": row["per_seed"],
-            "closest, Å": _number(row["min_distance"], ".2f"),
-            "local Lindemann": _number(row["lindemann_local"], ".2f"),
-            **{heading: _spread(row[key], row[f"{key}_std"]) for heading, key in ERRORS.items()},
-            "training, s": _number(row["seconds"], ".0f"),
+            "closest, Å": plain_number(row["min_distance"], ".2f", missing="-"),
+            "local Lindemann": plain_number(row["lindemann_local"], ".2f", missing="-"),
+            **{heading: plain_spread(row[key], row[f"{key}_std"], missing="-") for heading, key in ERRORS.items()},
+            "training, s": plain_number(row["seconds"], ".0f", missing="-"),
         }
         for row in table.to_dict("records")
     ]
@@ -107,11 +107,3 @@ def _seconds(run: RunData, arm: str) -> float:
         if all(history is not None and "seconds" in history for history in histories):
             totals.append(sum(float(history["seconds"].iloc[-1]) for history in histories if history is not None))
     return mean_std(totals)[0]
-
-
-def _spread(mean: float, std: float) -> str:
-    return _number(mean, ".3g") if pd.isna(std) else f"{mean:.3g} ± {std:.1g}"
-
-
-def _number(value: float, form: str) -> str:
-    return "-" if pd.isna(value) else format(value, form)

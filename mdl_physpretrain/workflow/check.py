@@ -166,7 +166,7 @@ def check(
     for applies_to in ("potential", "frames"):
         suite.probes(applies_to)  # options out of range are told now
     _open(folder, settings)
-    _see_every_element(potentials, starts)
+    _check_elements(potentials, starts)
     with locked(folder):
         work = _Check(suite)
         work.refuse_other_potentials()
@@ -317,7 +317,7 @@ def _open(folder: Path, settings: CheckSettings) -> None:
         raise ConfigError(f"{folder} holds a check with {differences}: choose another output folder")
 
 
-def _see_every_element(potentials: Mapping[str, Potential], structures: Sequence[Atoms]) -> None:
+def _check_elements(potentials: Mapping[str, Potential], structures: Sequence[Atoms]) -> None:
     """Let every potential see every element once, before any long work.
 
     Raises ConfigError naming it and the structure.

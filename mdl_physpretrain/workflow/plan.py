@@ -43,7 +43,7 @@ def plan(config: RunConfig) -> list[Task]:
     What no arm needs (teacher and labels, when none is pretrained) is left out.
     """
     tasks = [_prepare(config)]
-    tasks += _teaching(config)
+    tasks += _teacher_tasks(config)
     for seed in config.seeds:
         tasks += _trainings(config, seed)
     suite = RunSuite(config, Path())
@@ -86,7 +86,7 @@ def _prepare(config: RunConfig) -> Task:
     return Task("prepare", "prepare", prepare, section, needs=(), fixed=tuple(named))
 
 
-def _teaching(config: RunConfig) -> list[Task]:
+def _teacher_tasks(config: RunConfig) -> list[Task]:
     teacher, train = config.teacher, "data/train.extxyz"
     tasks = []
     section: Any = config.augment.model_dump()
