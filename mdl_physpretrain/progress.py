@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 from rich.console import Console
@@ -13,7 +13,7 @@ T = TypeVar("T")
 __all__ = ["track"]
 
 
-def track(iterable: Iterable[T], description: str, *, total: int | None = None, enabled: bool = True) -> Iterator[T]:
+def track(iterable: Iterable[T], description: str, *, total: int | None = None, enabled: bool = True) -> Generator[T]:
     """Iterate with a progress bar on stderr (rate and time left)."""
     if not enabled:
         yield from iterable

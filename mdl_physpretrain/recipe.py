@@ -197,7 +197,7 @@ class MolecularDynamics(Section):
     ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin, Berendsen, velocity Verlet.")
     temperature: NotNegative = Field(default=300.0, description="K.")
     timestep: Positive = Field(default=1.0, description="fs.")
-    steps: int = Field(default=1000, ge=0, description="Number of steps.")
+    steps: int = Field(default=5000, ge=0, description="Number of steps; fewer, or less than 5 ps, show little.")
     n_structures: Count | None = Field(default=100, description="At most so many starting structures (random choice).")
     source: Sources = Field(default=["test"], description="'test', 'val', 'train', or files of starting structures.")
     max_atoms: Count | None = Field(default=None, description="Leave larger structures out.")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-__all__ = ["code_hash", "dependencies", "source_hash"]
+__all__ = ["PACKAGE", "code_hash", "dependencies", "source_hash", "used_packages"]
 
 PACKAGE = "mdl_physpretrain"
 ROOT = Path(__file__).parent
@@ -48,6 +48,20 @@ def code_hash(modules: Iterable[str]) -> str:
     modules = sorted(set(modules))
     without_file = [name for name in modules if _file(name) is None]
     return hashlib.sha256(f"{source_hash(dependencies(modules))}{without_file}".encode()).hexdigest()
+
+
+def used_packages(module: str) -> frozenset[str]:
+    """Other packages that a module, and what it imports of its own, imports; without ase, numpy, scipy and torch."""
+    names = [a for name in dependencies([module]) for a in _all_imports(name)]
+    return frozenset(name.partition(".")[0] for name in names) - NOT_FOLLOWED - {module.partition(".")[0]}
+
+
+def _all_imports(module: str) -> Iterator[str]:
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield _absolute(node, module)
 
 
 def _file(module: str) -> Path | None:

@@ -50,6 +50,15 @@ def check(
     reference: Annotated[
         list[str] | None, typer.Option("--reference", help="Reference trajectories, for the RDFs.")
     ] = None,
+    reference_potential: Annotated[
+        str | None,
+        typer.Option(
+            "--reference-potential", help="Its MD from the same starts: what it loses, too, is not held against others."
+        ),
+    ] = None,
+    reference_structures: Annotated[
+        int | None, typer.Option("--reference-structures", min=1, help="Of it only the first so many starts.")
+    ] = None,
     seeds: Annotated[str, typer.Option("--seeds", help="Of velocities and noise, e.g. 0,1,2.")] = "0",
     trajectories: Annotated[
         int, typer.Option("--trajectories", min=1, help="A frame every so many steps.")
@@ -73,14 +82,22 @@ def check(
 
     The same command goes on after an interruption.
     """
+    from mdl_physpretrain.hosts.loading import load_potential
+    from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
     from mdl_physpretrain.structures import read_structures
     from mdl_physpretrain.workflow.check import check as checked
+    from mdl_physpretrain.workflow.reference import described
 
     numbers = seeds_of(seeds)
     chosen = _spread(read_structures(structures), n_structures)
     texts, loaded = potentials_of(potentials, device)
+    beside = None
+    if reference_potential is not None:
+        beside = load_potential(reference_potential, device)
+        texts[REFERENCE_POTENTIAL] = described(reference_potential)
     result = checked(
         loaded, chosen, output=output, references=reference or (), described=texts, command=sys.argv,
+        reference_potential=beside, reference_structures=reference_structures,
         progress=sys.stderr.isatty(), seeds=numbers, trajectory_interval=trajectories, nve_structures=nve_structures,
         nve_steps=nve_steps, compressed=compressed, r_max=r_max, skip=tuple(skip or ()), probe=_options(probe or ()),
         jobs=jobs, **simulation,
@@ -134,6 +151,8 @@ def print_check(result: Any) -> None:
             mark = Text(row["verdict"], style=colours.get(row["verdict"], ""))
             table.add_row(Text(row["arm"]), row["question"], mark, Text(row["finding"]))
         console.print(table)
+    if result.short:
+        console.print(Text(result.short), style="yellow", soft_wrap=True)
     for pair in result.pairs:
         console.print(Text(pair.sentence()), soft_wrap=True)
     console.print(Text(f"Wrote {result.page or result.folder / 'physicality.csv'}"), soft_wrap=True)

@@ -63,6 +63,7 @@ def md(
     from mdl_physpretrain.dynamics import simulate
     from mdl_physpretrain.dynamics.assessment import assess as assess_trajectories
     from mdl_physpretrain.executors import open_executor
+    from mdl_physpretrain.statistics.survival import length_caution
 
     if trajectories is not None:
         options |= {"trajectory_dir": output / "trajectories", "trajectory_interval": trajectories}
@@ -73,6 +74,8 @@ def md(
             progress=show, **options,
         )  # fmt: skip
     _physicality_table(assess_trajectories(runs), output / "physicality.csv")
+    if caution := length_caution([(options["steps"], options["timestep"])]):
+        typer.echo(caution)
 
 
 @app.command()

@@ -48,6 +48,9 @@ def mdl_data(
     elements: Annotated[str | None, typer.Option("--elements", help="Only structures made of these: Li,Mn,O.")] = None,
     max_structures: Annotated[int | None, typer.Option("--max-structures", min=3, help="A random choice.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of choice and split.")] = 0,
+    split_by: Annotated[
+        str, typer.Option("--split-by", help="'structure'; or whole groups to one part: 'composition' or an info tag.")
+    ] = "structure",
 ) -> None:
     """Write structures as MatDeepLearn's JSON, split into train, val and test."""
     import numpy as np
@@ -63,7 +66,9 @@ def mdl_data(
         order = np.random.default_rng(seed).permutation(len(cells))[:max_structures]
         cells = [cells[k] for k in sorted(order)]
     shares = [_share(f, "--fractions") for f in fractions.split(",")]
-    split = split_structures(cells, fractions=shares, usage=_share(usage, "--usage"), seed=seed)
+    split = split_structures(
+        cells, fractions=shares, usage=_share(usage, "--usage"), seed=seed, group_by=split_by
+    )  # fmt: skip
     for name in ("train", "val", "test"):
         part = getattr(split, name)
         write_structures(output / f"{name}.json", [right_handed(a) for a in part])

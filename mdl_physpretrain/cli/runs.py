@@ -26,7 +26,7 @@ backbone:
   args: {{cutoff: 5.0}}     # Å
 md:
   temperature: 1000       # K
-  steps: 1000             # of 1 fs
+  steps: 5000             # of 1 fs; fewer, or less than 5 ps, say little
 """
 
 
@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """From data to a checked potential: teacher, labels, training, MD, report.
 
-    Stages: prepare, teacher, augment, pretrain, finetune, evaluate, md, report.
+    Stages: prepare, teacher, augment, pretrain, finetune, evaluate, reference, md, report.
     What is unchanged is skipped; what was interrupted goes on.
     """
     from rich.console import Console
@@ -72,6 +72,8 @@ def run(
         console.print(f"{words[event]} {task.name}{time}")
         if task.name == "teacher" and event in ("done", "skip"):
             _print_examination(console, folder)
+        if task.name == "prepare" and event in ("done", "skip"):
+            _split(console, folder)
 
     bars = not quiet and workers == 1 and console.is_terminal
     result = run_pipeline(
@@ -179,6 +181,20 @@ def datasets(
     if output is not None:
         write_structures(output, structures)
         typer.echo(f"Wrote {output}")
+
+
+def _split(console: Console, folder: Path) -> None:
+    """Print how many structures there are and how they were split."""
+    import json
+
+    from mdl_physpretrain.report.sentences import split_words
+
+    try:
+        summary = json.loads((folder / "data" / "summary.json").read_text())
+        sizes = ", ".join(f"{summary[f'n_{part}']} {part}" for part in ("train", "val", "test"))
+    except (OSError, ValueError, KeyError):
+        return
+    console.print(f"  {sizes}; split {split_words(summary)}", soft_wrap=True, markup=False)
 
 
 def _print_examination(console: Console, folder: Path) -> None:

@@ -54,6 +54,7 @@ def run_ase(
     *,
     writer: TrajectoryWriter | None,
     finished: Callable[[RunRecord], None],
+    step_done: Callable[[], object] = lambda: None,
 ) -> None:
     """Simulate one structure.
 
@@ -71,6 +72,8 @@ def run_ase(
         Of trajectory files.
     finished
         Called with the record.
+    step_done
+        Called after every step.
 
     Raises
     ------
@@ -108,6 +111,7 @@ def run_ase(
                     raise StructureError(f"the calculator failed at step {step}: {error}", structure=name) from error
                 _observe(last, step, monitor, temperature=0.0, energy=0.0, broken=torch.tensor([code]))
                 break
+            step_done()
     verdict = monitor.finish()[0]
     assert verdict is not None
     finished(

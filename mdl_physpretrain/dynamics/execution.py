@@ -81,8 +81,12 @@ class Simulation:
         *,
         title: str = "MD",
         progress: bool = False,
+        step_done: Callable[[], object] = lambda: None,
     ) -> None:
-        """Simulate structures, which are changed, together; ``finished`` takes their records."""
+        """Simulate structures, which are changed, together; ``finished`` takes their records.
+
+        ``step_done`` is called after every step of the ASE engine.
+        """
         generators = [self._thermalise(atoms) for atoms in structures]
         if self.engine == "batched":
             assert isinstance(potential, EnergyModel)
@@ -99,7 +103,9 @@ class Simulation:
                 raise ConfigError(
                     f"the function given as potential returned {type(calculator).__name__}, no calculator"
                 )
-            run_ase(calculator, atoms, generator, self.settings, writer=writer, finished=finished)
+            run_ase(
+                calculator, atoms, generator, self.settings, writer=writer, finished=finished, step_done=step_done
+            )  # fmt: skip
 
     def _thermalise(self, atoms: Atoms) -> np.random.Generator:
         """Give a structure its initial velocities; return the generator for its noise."""
@@ -138,12 +144,27 @@ def run_here(
     """
     writer = None if simulation.files is None else simulation.files.writer(checkpoint.order)
     name = f"MD {simulation.settings.ensemble.upper()}"
-    one_bar = simulation.engine == "ase"
-    for number, batch in enumerate(track(batches, name, enabled=progress and one_bar), start=1):
-        copies = [structures[k].copy() for k in batch]
-        title = f"{name}, batch {number} of {len(batches)} ({len(batch)} structures)"
-        simulation.run(potential, copies, writer, checkpoint.add, title=title, progress=progress and not one_bar)
-        checkpoint.save(often=True)
+    one_bar, length = simulation.engine == "ase", simulation.settings.steps
+    steps = track(range(len(batches) * length), f"{name}, steps of {len(batches)} structures",
+                  enabled=progress and one_bar)  # fmt: skip
+    done = 0
+
+    def advance(until: int) -> None:
+        nonlocal done
+        while done < until:
+            next(steps, None)
+            done += 1
+
+    with contextlib.closing(steps):
+        for number, batch in enumerate(batches, start=1):
+            copies = [structures[k].copy() for k in batch]
+            title = f"{name}, batch {number} of {len(batches)} ({len(batch)} structures)"
+            simulation.run(
+                potential, copies, writer, checkpoint.add, title=title, progress=progress and not one_bar,
+                step_done=lambda: advance(done + 1),
+            )  # fmt: skip
+            advance(number * length)  # one that was lost has no further steps
+            checkpoint.save(often=True)
 
 
 def run_by_workers(

@@ -1,17 +1,19 @@
-"""Fingerprint of a potential: its kind, its parameters, its code."""
+"""Fingerprint of a potential: its kind, its parameters, its code, the versions of its packages."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.source_graph import PACKAGE, used_packages
 
-__all__ = ["is_calculator", "potential_fingerprint"]
+__all__ = ["is_calculator", "package_versions", "potential_fingerprint"]
 
 
 def is_calculator(potential: object) -> bool:
@@ -38,6 +40,18 @@ def potential_fingerprint(potential: object) -> str:
         module, colon, _ = name.partition(":")  # "module:factory" of the command line
         digest.update(_source(module if colon else str(getattr(potential, "__module__", ""))))
     return digest.hexdigest()
+
+
+def package_versions(module: str) -> dict[str, str]:
+    """Versions of the installed package that a module belongs to; of those that it imports, where it belongs to none.
+
+    The second is for the user's own file, which makes the calculator of a package.
+    """
+    owners = metadata.packages_distributions()
+    first = module.partition(".")[0]
+    packages = {first} if first in owners else used_packages(module)
+    names = {name for package in packages - {PACKAGE} for name in owners.get(package, ())}
+    return {name: metadata.version(name) for name in sorted(names)}
 
 
 def _source(module: str) -> bytes:

@@ -7,6 +7,7 @@ import pandas as pd
 from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.probes.base import Answer, Probe, Simulated, Tables
 from mdl_physpretrain.statistics.proportions import wilson_interval
+from mdl_physpretrain.statistics.reference import compare_with_reference, has_reference
 
 __all__ = ["Physicality", "trajectory_counts"]
 
@@ -22,8 +23,15 @@ def trajectory_counts(table: pd.DataFrame) -> dict[str, int]:
     }
 
 
+def _time_step(table: pd.DataFrame) -> dict[str, float]:
+    return {} if "timestep" in table else {"timestep": 1.0}
+
+
 class Physicality(Probe):
-    """Overlap, Lindemann indices, NaN, explosion: no trajectory of the main simulation may fail."""
+    """Overlap, Lindemann indices, NaN, explosion: no trajectory of the main simulation may fail.
+
+    But for those that the reference potential loses, too, where there is one.
+    """
 
     name = "md"
     question = "MD stays physical"
@@ -48,7 +56,16 @@ class Physicality(Probe):
         low, high = wilson_interval(len(failures), len(table))
         share = f"95 % interval {100 * low:.0f}-{100 * high:.0f} %"
         words = f"{len(failures)} of {len(table)} trajectories unphysical ({share})"
-        if not len(failures):
-            return "yes", words
-        first = failures["reason"].str.split(",").str[0].value_counts()
-        return "no", f"{words}: " + ", ".join(f"{reason} {n}" for reason, n in first.items())
+        if len(failures):
+            first = failures["reason"].str.split(",").str[0].value_counts()
+            words += ": " + ", ".join(f"{reason} {n}" for reason, n in first.items())
+        if not has_reference(table):
+            return "no" if len(failures) else "yes", words
+        (beside,) = compare_with_reference(table.assign(condition="", **_time_step(table)), [str(table["arm"].iloc[0])])
+        reach = f"95 % interval {100 * beside.low:.0f}-{100 * beside.high:.0f} %"
+        words += f"; {beside.lost} of the {beside.kept} that the reference potential keeps ({reach})"
+        words += f", {beside.fell} by overlap or explosion where it melts" if beside.fell else ""
+        words += f"; {beside.excused} lost with it, too" if beside.excused else ""
+        alone = int((failures["reference_verdict"].isna()).sum())
+        words += f"; {alone} without a reference" if alone else ""
+        return "no" if beside.held or alone else "yes", words

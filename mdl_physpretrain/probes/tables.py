@@ -11,7 +11,7 @@ import pandas as pd
 __all__ = ["TEXT", "joined", "read_table"]
 
 TEXT = ("structure_id", "arm", "pair", "set", "split", "formula", "reason", "ensemble", "element", "part", "label",
-        "question", "verdict", "finding")  # fmt: skip
+        "question", "verdict", "finding", "reference_verdict")  # fmt: skip
 NOTHING = ["", "nan", "NaN", "<NA>", "None"]
 
 

@@ -12,6 +12,7 @@ from mdl_physpretrain.report.conditions import main_conditions
 from mdl_physpretrain.report.formats import DASH, p_value, plural, share
 from mdl_physpretrain.report.html_tables import Cell, Column, HtmlTable
 from mdl_physpretrain.report.read import RunData
+from mdl_physpretrain.report.reference import held_against
 from mdl_physpretrain.report.sentences import Sentence
 from mdl_physpretrain.statistics.paired import compare_potentials
 
@@ -30,7 +31,7 @@ def check_comparisons(run: RunData) -> list[tuple[str, PotentialPair]]:
         return []
     for condition in main_conditions(table):  # further simulations are too short and few for a test
         rows = table[table["condition"] == condition].drop_duplicates(["arm", "structure_id", "seed"])
-        present = [arm for arm in run.arms if (rows["arm"] == arm).any()]
+        present = [arm for arm in run.judged if (rows["arm"] == arm).any()]
         comparisons += [(condition, compare_potentials(rows, present[0], arm)) for arm in present[1:]]
     return comparisons
 
@@ -40,7 +41,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
     answers = run.answers
     main = [] if run.physicality is None else main_conditions(run.physicality)
     sentences = []
-    for arm in run.arms:
+    for arm in run.judged:
         rows = counts[counts["arm"] == arm].to_dict("records") if len(counts) else []
         texts = [_trajectories(row, several=len(rows) > 1) for row in rows]
         counted = [row for row in rows if row["condition"] in main]
@@ -52,7 +53,11 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
         if failures:
             counted = counted if any(row["unphysical"] for row in counted) else rows
             failed, total = (sum(row[key] for row in counted) for key in ("unphysical", "total"))
+            table = run.physicality
+            excused = table is not None and not held_against(table[table["arm"] == arm])
             mood, label = "bad", f"{failed} of {total} fail"
+            if excused:
+                mood, label = "caution" if flags else "good", f"{label}, as with the reference"
         elif flags:
             mood, label = "caution", f"{plural(flags, 'answer')} no"
         elif not rows:
@@ -120,7 +125,7 @@ def answer_table(run: RunData) -> HtmlTable | None:
     if table is None:
         return None
     table = table.fillna("")
-    arms = [arm for arm in run.arms if (table["arm"] == arm).any()]
+    arms = [arm for arm in run.judged if (table["arm"] == arm).any()]
     columns = [Column("Question", numeric=False), *(Column(arm, numeric=False) for arm in arms)]
     rows = []
     for question, group in table.groupby("question", sort=False):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.report.formats import markdown_table, plain_number, plain_spread
 from mdl_physpretrain.report.read import RunData, read_run
+from mdl_physpretrain.report.reference import compared_with_reference as compared
 from mdl_physpretrain.report.tables import efs_table, main_split, physicality_per_seed, physicality_table
 from mdl_physpretrain.statistics.seeds import mean_std
 
@@ -18,7 +21,8 @@ __all__ = ["compare_runs", "markdown"]
 ERRORS = {"E, eV": "energy_mae", "F, eV/Å": "forces_mae", "S, eV/Å³": "stress_mae", "total": "total"}
 COLUMNS = [
     "run", "backbone", "condition", "arm", "seeds", "trajectories", "overlap", "lindemann", "broken", "unphysical",
-    "per_seed", "low", "high", "min_distance", "lindemann_local", "energy_mae", "energy_mae_std",
+    "per_seed", "low", "high", "kept_by_reference", "lost_of_kept",
+    "fell_where_reference_melts", "min_distance", "lindemann_local", "energy_mae", "energy_mae_std",
     "energy_per_atom_mae", "energy_per_atom_mae_std", "forces_mae", "forces_mae_std", "stress_mae", "stress_mae_std",
     "total", "total_std", "seconds",
 ]  # fmt: skip
@@ -39,7 +43,10 @@ def compare_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
         seeds, trajectories, overlap, lindemann, broken, unphysical``, the
         latter ``per_seed`` too, with Wilson's 95 % bounds of its share
         ``low, high``; medians over trajectories of ``min_distance`` (Å) and
-        ``lindemann_local``; mean and standard deviation over seeds of the
+        ``lindemann_local``; where there is a reference potential, how many
+        trajectories it keeps (``kept_by_reference``), how many of these the
+        arm loses, and how many it loses by overlap or explosion where the
+        reference only passes the Lindemann limits; mean and standard deviation over seeds of the
         errors on the test data (eV, eV/Å, eV/Å³, total 0.01 : 50 : 50);
         ``seconds`` of training, pretraining included.
 
@@ -56,6 +63,7 @@ def compare_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     """The comparison as a Markdown table for people."""
+    beside = bool(table["kept_by_reference"].notna().any())
     rows = [
         {
             "run": row["run"],
@@ -64,6 +72,7 @@ def markdown(table: pd.DataFrame) -> str:
             "Lindemann": row["lindemann"],
             "unphysical": f"{row['unphysical']} of {row['trajectories']}",
             "per seed": row["per_seed"],
+            **({"lost of those the reference keeps": _of_kept(row)} if beside else {}),
             "closest, Å": plain_number(row["min_distance"], ".2f", missing="-"),
             "local Lindemann": plain_number(row["lindemann_local"], ".2f", missing="-"),
             **{heading: plain_spread(row[key], row[f"{key}_std"], missing="-") for heading, key in ERRORS.items()},
@@ -85,6 +94,11 @@ def _table(run: RunData) -> pd.DataFrame:
     if len(errors):
         errors = errors[errors["split"] == main_split(errors)].drop(columns=["split", "seeds"])
         table = table.merge(errors, on="arm", how="left")
+    rows = [{**asdict(row), "lost_of_kept": row.lost, "kept_by_reference": row.kept} for row in compared(run)]
+    if rows:
+        beside = pd.DataFrame(rows).rename(columns={"fell": "fell_where_reference_melts"})
+        columns = ["kept_by_reference", "lost_of_kept", "fell_where_reference_melts"]
+        table = table.merge(beside[[*keys, *columns]].astype(dict.fromkeys(columns, "Int64")), on=keys, how="left")
     backbone = ((run.config or {}).get("backbone") or {}).get("name")
     table = table.assign(run=run.name, backbone=backbone, seconds=[_seconds(run, arm) for arm in table["arm"]])
     return table.reindex(columns=COLUMNS)
@@ -107,3 +121,10 @@ def _seconds(run: RunData, arm: str) -> float:
         if all(history is not None and "seconds" in history for history in histories):
             totals.append(sum(float(history["seconds"].iloc[-1]) for history in histories if history is not None))
     return mean_std(totals)[0]
+
+
+def _of_kept(row: Mapping[Any, Any]) -> str:
+    if pd.isna(row["kept_by_reference"]):
+        return "-"
+    more = row["fell_where_reference_melts"]
+    return f"{row['lost_of_kept']} of {row['kept_by_reference']}" + (f" + {more}" if more else "")

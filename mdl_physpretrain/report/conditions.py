@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from mdl_physpretrain.report.parse import truth
+from mdl_physpretrain.statistics.survival import length_caution
 
-__all__ = ["condition_words", "main_conditions", "with_outcomes"]
+__all__ = ["condition_words", "main_conditions", "too_short", "with_outcomes"]
 
 FIRST = {"overlap": "overlap", "nan": "broken", "explosion": "broken", "lindemann": "lindemann"}  # reason -> outcome
 NUMBERS = ("first_unphysical_step", "steps_done", "steps", "min_distance", "lindemann_local", "lindemann_global",
@@ -34,6 +35,12 @@ def with_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
     frame["outcome"] = first.where(first.notna() & ~frame["physical"], ranked)
     for column in NUMBERS:
         frame[column] = pd.to_numeric(frame[column], errors="coerce") if column in frame else np.nan
+    if "reference_verdict" in frame:
+        beside = frame["reference_verdict"].notna()
+        held = truth(frame["held_against"]) if "held_against" in frame else False
+        frame["held_against"] = pd.Series(held, frame.index).astype("boolean").where(beside)
+        step = pd.Series(frame.get("reference_step", np.nan), frame.index)
+        frame["reference_step"] = pd.to_numeric(step, errors="coerce")
     words = pd.Series([condition_words(row) for row in frame.to_dict("records")], index=frame.index)
     if "label" in frame:  # simulations that differ in something that the words do not tell
         label = frame["label"].fillna("").astype(str)
@@ -81,3 +88,9 @@ def _with_steps(frame: pd.DataFrame) -> pd.Series:
     longest = frame.groupby("md")["steps"].transform("max")
     steps = frame["steps"].where(twice, longest)
     return frame["md"] + steps.map(lambda n: "" if pd.isna(n) else f", {n:.0f} steps")
+
+
+def too_short(frame: pd.DataFrame) -> str:
+    """Which main simulations are too short to say that a potential stays physical; empty: none."""
+    parts = [frame[frame["condition"] == condition] for condition in main_conditions(frame)]
+    return length_caution((part["steps"].max(), part["timestep"].max()) for part in parts)

@@ -25,6 +25,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mdl_physpretrain.probes.page import INK, MUTED, ArmStyle, Figure, Legend, Panel, arm_legend
+from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 
 __all__ = [
     "INK",
@@ -76,6 +77,7 @@ RC: Any = {  # matplotlib's type for the keys is a list of all of them
 }
 
 
+BESIDE = ArmStyle(MUTED, "--", "X", "var(--muted)")  # of the reference potential
 PINNED = {"baseline": 0, "pretrained": 1}  # vermilion and blue in every report
 
 
@@ -83,10 +85,11 @@ def arm_styles(arms: Sequence[str]) -> dict[str, ArmStyle]:
     """A style for each arm, the same in every figure of a report."""
     n = len(PALETTE)
     free = iter(k for k in range(len(arms) + len(PINNED)) if k not in {PINNED[a] for a in arms if a in PINNED})
-    number = {arm: PINNED[arm] if arm in PINNED else next(free) for arm in arms}
-    return {
+    number = {arm: PINNED[arm] if arm in PINNED else next(free) for arm in arms if arm != REFERENCE_POTENTIAL}
+    styles = {
         arm: ArmStyle(PALETTE[k % n], LINES[k % n], MARKERS[k % n], f"var(--c{k % n})") for arm, k in number.items()
     }
+    return styles | ({REFERENCE_POTENTIAL: BESIDE} if REFERENCE_POTENTIAL in arms else {})
 
 
 def css_colour(colour: str) -> str:

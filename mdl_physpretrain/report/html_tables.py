@@ -14,6 +14,7 @@ from mdl_physpretrain.probes.page import Cell, Column, HtmlTable
 from mdl_physpretrain.report.formats import DASH, duration, number, percent_range, plural, spread
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.tables import efs_reference_rows
+from mdl_physpretrain.statistics.reference import has_reference
 
 __all__ = ["Cell", "Column", "HtmlTable", "alignment", "column", "count", "coverage", "decimal", "efs", "filtered",
            "html_table", "name", "per_seed", "physicality", "teacher_pairs", "timings", "trajectories"]  # fmt: skip
@@ -192,6 +193,11 @@ def trajectories(table: pd.DataFrame, heading: str) -> HtmlTable:
         step = row["first_unphysical_step"]
         return Cell(DASH, key="") if pd.isna(step) else Cell(f"{int(step)}", key=int(step))
 
+    def beside(row: Row) -> Cell:
+        verdict = _words(row["reference_verdict"])
+        at = f"at step {row['reference_step']:.0f}" if verdict and verdict != "kept" else ""
+        return Cell(verdict or DASH, at, css="flag" if str(row["held_against"]) == "True" else "")
+
     columns = [name("Structure", "structure_id"), name("Formula", "formula", missing=DASH)]
     columns += [name("Condition", "condition")] if _condition(table) else []
     columns += [
@@ -205,6 +211,8 @@ def trajectories(table: pd.DataFrame, heading: str) -> HtmlTable:
         decimal("Lindemann, local", "lindemann_local", 3),
         decimal("Lindemann, global", "lindemann_global", 3),
     ]
+    if has_reference(table):
+        columns.append(column("Reference", numeric=False, cell=beside))
     shown = table.head(MAX_ROWS)
     css = ["" if outcome == "physical" else "failing" for outcome in shown["outcome"]]
     return html_table(shown, columns, "trajectories", sortable=True, row_css=css, css="dense")

@@ -25,6 +25,7 @@ from mdl_physpretrain.report.parse import (
     read_timings,
     table_reader,
 )
+from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 
 __all__ = ["RunData", "md_files", "read_run"]
 
@@ -60,6 +61,7 @@ class RunData:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     physicality: pd.DataFrame | None = None
     efs: pd.DataFrame | None = None
+    reference: dict[str, Any] | None = None
     histories: dict[tuple[int, str], pd.DataFrame] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -74,8 +76,19 @@ class RunData:
         """Heading of the page."""
         if not self.is_check:
             return self.name
-        n = len(self.arms)
+        n = len(self.judged)
         return f"Check of {n} potential{'' if n == 1 else 's'}"
+
+    @property
+    def judged(self) -> list[str]:
+        """Arms without the reference potential, which is there to compare with."""
+        return [arm for arm in self.arms if arm != REFERENCE_POTENTIAL]
+
+    @property
+    def reference_words(self) -> str:
+        """What the reference potential is."""
+        stored, key = (self.check, "reference_potential") if self.is_check else (self.reference, "potential")
+        return str((stored or {}).get(key) or "")
 
     @property
     def probe_options(self) -> dict[str, Any]:
@@ -108,6 +121,7 @@ class RunData:
         for frame in self.tables.values() if self.is_check else ():
             names += [arm for arm in frame["arm"].unique() if arm != OF_REFERENCE]
         names = list(dict.fromkeys(n for n in names if n))
+        names.sort(key=lambda name: name == REFERENCE_POTENTIAL)  # last
         return names if self.is_check else sorted(names, key=lambda name: name != REFERENCE)  # stable
 
     @property
@@ -152,6 +166,7 @@ def read_run(run_dir: Path) -> RunData:
     run.distances = take("distances", "augment/min_distances.csv", table_reader("distances"))
     run.coverage = take("coverage", "augment/coverage.csv", table_reader("coverage"), quiet=True)
     run.decomposition = take("decomposition", "teacher/decomposition.csv", table_reader("decomposition"), quiet=True)
+    run.reference = take("reference", "reference/potential.json", read_mapping(read_json), quiet=True)
     run.answers = take("verdicts", "verdicts.csv", table_reader("verdicts"), quiet=True)
     for kind, probe in table_kinds().items():
         table = take(kind, f"{kind}.csv", table_reader(kind), quiet=kind not in probe.expected)
@@ -171,7 +186,7 @@ def _answers(run: RunData) -> pd.DataFrame | None:
     tables = {"efs": run.efs, "physicality": run.physicality, **run.tables}
     present = {kind: table for kind, table in tables.items() if table is not None}
     try:
-        answers = probe_answers(present, run.arms, options=run.probe_options)
+        answers = probe_answers(present, run.judged, options=run.probe_options)
     # as for figures: odd values in a column must not cost the whole report
     except Exception as error:
         run.notes["verdicts"] = f"The questions could not be answered: {error or type(error).__name__}"

@@ -8,14 +8,18 @@ from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from mdl_physpretrain.probes.force_alignment import alignment_summary
 from mdl_physpretrain.report import html_tables, probes
 from mdl_physpretrain.report.check import answer_table, check_comparisons, check_sentences, check_tests
 from mdl_physpretrain.report.conclusions import paired_tests, run_sentences, summary_cards
+from mdl_physpretrain.report.conditions import too_short
 from mdl_physpretrain.report.downloads import Downloads
 from mdl_physpretrain.report.formats import duration, number
 from mdl_physpretrain.report.read import RunData
+from mdl_physpretrain.report.reference import compared_with_reference, reference_sentences, reference_table
+from mdl_physpretrain.report.sentences import Sentence, split_words
 from mdl_physpretrain.report.tables import (
     accuracy_differences,
     comparisons,
@@ -60,6 +64,11 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
         sentences, tests = run_sentences(run, counts, errors, paired, differences), paired_tests(paired)
         unpaired = sum(c.n_unpaired for c in paired if c.criterion == "unphysical")
     downloads.save(pd.DataFrame(rows), "comparisons")
+    beside = compared_with_reference(run)
+    downloads.save(pd.DataFrame([row.row for row in beside]), "beside_reference")
+    short = "" if run.physicality is None else too_short(run.physicality)
+    caution = [Sentence("caution", "too short for a claim", Markup.escape(short))] if short else []
+    sentences = [*reference_sentences(run, beside), *caution, *sentences]
     training = not run.is_check
     return {
         "sentences": sentences,
@@ -68,6 +77,7 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
         "physicality": html_tables.physicality(counts, heading, seeds=training, still=still) if len(counts) else None,
         "still_physical": len(still) > 0,
         "per_seed": html_tables.per_seed(seeds, heading) if len(seeds) and (len(run.seeds) > 1 or training) else None,
+        "beside_reference": reference_table(beside, heading, seeds=training),
         "tests": tests,
         "unpaired": unpaired,
         "verdicts": answer_table(run) if run.is_check else None,
@@ -146,6 +156,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
     """Potentials and dataset in a few words."""
     summary = run.summary or {}
     facts = [(f"potential {name}", text) for name, text in ((run.check or {}).get("potentials") or {}).items()]
+    facts.append(("reference potential", run.reference_words))
     sizes = [f"{summary[f'n_{s}']} {s}" for s in ("train", "val", "test") if summary.get(f"n_{s}") is not None]
     usage, atoms = summary.get("usage"), summary.get("n_atoms")
     if isinstance(usage, (int, float)):
@@ -154,6 +165,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         atoms = f"{atoms.get('min', '–')} to {atoms.get('max', '–')}, mean {number(atoms.get('mean'), 1)}"
     facts += [
         ("structures", " · ".join(sizes)),
+        ("split", split_words(summary)),
         ("share of the training data used", usage if isinstance(usage, str) else ""),
         ("elements", " ".join(map(str, summary.get("elements") or []))),
         ("atoms per structure", atoms if isinstance(atoms, str) else ""),

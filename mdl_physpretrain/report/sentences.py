@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from mdl_physpretrain.report.formats import number, p_text, plural, share, sprea
 from mdl_physpretrain.statistics.paired import Comparison
 from mdl_physpretrain.statistics.seeds import MIN_SEEDS, PairedDifference
 
-__all__ = ["Sentence", "accuracy_sentence", "physicality_sentence", "teacher_sentence"]
+__all__ = ["Sentence", "accuracy_sentence", "physicality_sentence", "split_words", "teacher_sentence"]
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,15 @@ def teacher_sentence(examination: dict[str, Any]) -> Sentence:
     failures = "; ".join(str(failure) for failure in examination.get("failures") or []) or "no reason was stored"
     text = Markup("The teacher failed its examination and was used all the same: {}.").format(failures)
     return Sentence("bad", "teacher failed", text)
+
+
+def split_words(summary: Mapping[str, Any]) -> str:
+    """How the data were split and how many groups each part has, from ``data/summary.json``; older ones do not say."""
+    by, groups, share = (summary.get(key) for key in ("split_by", "n_groups", "test_composition_in_train"))
+    words = []
+    if by and isinstance(groups, Mapping):
+        counts = " · ".join(f"{n} {part}" for part, n in groups.items())
+        words.append("by structure" if by == "structure" else f"by {by}, groups kept whole: {counts}")
+    if isinstance(share, (int, float)):
+        words.append(f"{share:.0%} of the test structures have a composition that occurs in training")
+    return "; ".join(words)

@@ -12,6 +12,7 @@ from ase.units import GPa
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.statistics.paired import Comparison, compare_counts
 from mdl_physpretrain.statistics.proportions import wilson_interval
+from mdl_physpretrain.statistics.reference import has_reference
 from mdl_physpretrain.statistics.seeds import PairedDifference, mean_std, paired_difference
 from mdl_physpretrain.statistics.survival import kaplan_meier, logrank, share_at
 
@@ -25,7 +26,7 @@ TIMES = (1.0, 2.0, 5.0, 10.0)  # ps at which the share still physical is told
 TRAJECTORY_COLUMNS = (
     "structure_id", "formula", "n_atoms", "condition", "arm", "seed", "outcome", "reason", "first_unphysical_step",
     "steps_done", "min_distance", "overlap_threshold", "closest_pair", "lindemann_local", "lindemann_global",
-    "temperature_mean",
+    "temperature_mean", "reference_verdict", "reference_step", "held_against",
 )  # fmt: skip
 
 
@@ -85,10 +86,13 @@ def comparisons(run: RunData) -> list[Comparison]:
     table = run.physicality.assign(unphysical=~run.physicality["physical"])
     pairs = []
     for condition, part in table.groupby("condition", sort=False):
-        present = [arm for arm in run.arms if (part["arm"] == arm).any()]
+        present = [arm for arm in run.judged if (part["arm"] == arm).any()]
+        beside = part[part["held_against"].notna()] if has_reference(part) else None
         for arm in present[1:]:
             for criterion in ("unphysical", "overlap", "lindemann_violation"):
                 pairs.append(compare_counts(part, present[0], arm, criterion, str(condition)))
+            if beside is not None and {present[0], arm} <= set(beside["arm"]):
+                pairs.append(compare_counts(beside, present[0], arm, "held_against", str(condition)))
     return pairs
 
 

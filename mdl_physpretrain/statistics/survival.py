@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -13,7 +13,9 @@ from scipy.stats import CensoredData, chi2, ecdf
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.statistics.proportions import wilson_interval
 
-__all__ = ["kaplan_meier", "logrank", "share_at"]
+__all__ = ["kaplan_meier", "length_caution", "logrank", "share_at"]
+
+CLAIM_STEPS, CLAIM_TIME = 5000, 5.0  # ps
 
 
 def kaplan_meier(
@@ -177,6 +179,27 @@ def logrank(
         return 0.0, 1.0
     statistic = max(0.0, float(excess @ np.linalg.pinv(covariance, hermitian=True) @ excess))
     return statistic, float(chi2.sf(statistic, freedom))
+
+
+def length_caution(simulations: Iterable[tuple[float, float]]) -> str:
+    """Which simulations are too short to say that a potential stays physical; empty: none.
+
+    Parameters
+    ----------
+    simulations
+        Steps and time step (fs, NaN where it is not known) of each.
+    """
+    short = []
+    for steps, timestep in simulations:
+        time = steps * timestep / 1000
+        if steps < CLAIM_STEPS or time < CLAIM_TIME:
+            short.append(f"{steps:,.0f} steps" + (f" ({time:g} ps)" if np.isfinite(time) else ""))
+    if not short:
+        return ""
+    return (
+        f"{' and '.join(dict.fromkeys(short))} are too short for a claim that a potential stays physical: that takes "
+        f"at least {CLAIM_STEPS:,} steps and {CLAIM_TIME:g} ps."
+    )
 
 
 def _checked(steps: Any, failed: Any) -> tuple[np.ndarray, np.ndarray]:

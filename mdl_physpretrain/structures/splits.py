@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.groups import EACH, deal_groups, group_names
 from mdl_physpretrain.structures.labels import structure_id
 
 __all__ = ["STRATA_TAGS", "Split", "split_by_parent", "split_structures", "stratum_tag"]
@@ -47,6 +48,7 @@ def split_structures(
     usage: float = 1.0,
     seed: int = 0,
     stratify: str | None = "auto",
+    group_by: str | None = EACH,
 ) -> Split:
     """Split into train, val and test.
 
@@ -66,18 +68,26 @@ def split_structures(
     stratify
         Name of an ``info`` tag whose kinds are shared out in proportion;
         "auto" looks for one of :data:`STRATA_TAGS`; None for none.
+    group_by
+        ``"structure"`` or None: no groups. ``"composition"`` (reduced formula) or the
+        name of an ``info`` tag (``topology``, ``mp_id``, ``parent_id``, ...):
+        whole groups go to one part, which then meet the shares, and the
+        proportions of ``stratify``, as closely as the groups allow. ``usage``
+        keeps structures, not groups.
 
     Returns
     -------
     Split
         Each part in the order of ``structures``. Every part with a share
-        above zero has at least one structure where there are enough.
+        above zero has at least one structure where there are enough, and at
+        least one group.
 
     Raises
     ------
     StructureError
-        If there are no structures, an option is out of range or no
-        structure carries the tag.
+        If there are no structures, an option is out of range, no structure
+        carries the tag of ``stratify``, one lacks that of ``group_by``, or
+        there are fewer groups than parts.
 
     Notes
     -----
@@ -102,10 +112,16 @@ def split_structures(
     if tag is not None and not any(tag in atoms.info for atoms in structures):
         raise StructureError("no structure has this tag to stratify by", field=tag)
 
-    order = _order([str(atoms.info.get(tag)) if tag else "" for atoms in structures], seed)
-    n_train, n_val, _ = _sizes(len(structures), shares)
-    kept = max(1, round(usage * n_train))
-    parts = order[:kept], order[n_train : n_train + n_val], order[n_train + n_val :]
+    kinds = [str(atoms.info.get(tag)) if tag else "" for atoms in structures]
+    if group_by is None or group_by == EACH:
+        order = _order(kinds, seed)
+        n_train, n_val, _ = _sizes(len(structures), shares)
+        parts = [order[:n_train], order[n_train : n_train + n_val], order[n_train + n_val :]]
+    else:
+        part_of = deal_groups(group_names(structures, group_by), kinds, shares, seed)
+        parts = [np.flatnonzero(part_of == k) for k in range(3)]
+        parts[0] = parts[0][_order([kinds[k] for k in parts[0]], seed)]
+    parts[0] = parts[0][: max(1, round(usage * len(parts[0])))]
     return Split(*([structures[k] for k in sorted(part.tolist())] for part in parts))
 
 

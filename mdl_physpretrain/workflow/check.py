@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from ase import Atoms
 
-from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint, OlderRecords
 from mdl_physpretrain.dynamics.settings import MDSettings
-from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError, StructureError
+from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError
 from mdl_physpretrain.executors.transfer import send
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.identity import is_calculator, potential_fingerprint
+from mdl_physpretrain.potentials.identity import is_calculator, package_versions, potential_fingerprint
 from mdl_physpretrain.probes.accuracy import labelled
 from mdl_physpretrain.probes.references import read_references
 from mdl_physpretrain.probes.registry import probe_answers, table_kinds
 from mdl_physpretrain.probes.tables import joined, read_table
 from mdl_physpretrain.report import write_report
+from mdl_physpretrain.report.conditions import too_short, with_outcomes
 from mdl_physpretrain.statistics.paired import PotentialPair, compare_potentials
+from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
-from mdl_physpretrain.workflow.check_suite import MD, CheckInputs, CheckSettings, CheckSuite
-from mdl_physpretrain.workflow.folder import environment, write_timings
+from mdl_physpretrain.workflow.check_folder import describe_check, open_folder
+from mdl_physpretrain.workflow.check_suite import CheckInputs, CheckSettings, CheckSuite
+from mdl_physpretrain.workflow.folder import write_timings
 from mdl_physpretrain.workflow.layout import md_file
-from mdl_physpretrain.workflow.lock import locked, prepare_folder
+from mdl_physpretrain.workflow.lock import locked
 from mdl_physpretrain.workflow.plan import probe_modules
 from mdl_physpretrain.workflow.records import Records
+from mdl_physpretrain.workflow.reference import see_every_element
 from mdl_physpretrain.workflow.run import RunResult, execute
 from mdl_physpretrain.workflow.stages.collect import joint_table
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
 from mdl_physpretrain.workflow.stages.frames import read_frames
 from mdl_physpretrain.workflow.stages.md import simulate_potential
+from mdl_physpretrain.workflow.stages.reference import simulate_reference
 from mdl_physpretrain.workflow.task import Task
 
 if TYPE_CHECKING:
@@ -84,6 +86,12 @@ class CheckResult:
     unanswered: dict[tuple[str, str], str] = field(default_factory=dict)
     page: Path | None = None
 
+    @property
+    def short(self) -> str:
+        """A sentence where the MD is too short for a claim."""
+        table = self.tables.get("physicality")
+        return "" if table is None else too_short(with_outcomes(table.copy()))
+
 
 def check(
     potentials: Mapping[str, Potential],
@@ -91,6 +99,7 @@ def check(
     *,
     output: str | Path,
     references: Sequence[str] = (),
+    reference_potential: Potential | None = None,
     described: Mapping[str, str] | None = None,
     command: Sequence[str] = (),
     report: bool = True,
@@ -116,8 +125,13 @@ def check(
     references
         Reference trajectories for the RDFs, see
         :func:`~mdl_physpretrain.probes.references.read_references`.
+    reference_potential
+        Its MD from the same starts, velocities and noise stands beside that of
+        the others: what it loses, too, is not held against them
+        (:func:`mdl_physpretrain.statistics.reference.beside_reference`).
     described
-        What the potentials are, in words, for ``check.json``.
+        What the potentials are, in words, for ``check.json``; the reference
+        potential is called ``"reference potential"``.
     command
         For ``check.json``.
     report
@@ -161,19 +175,27 @@ def check(
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1, not {jobs}")
     folder = Path(output)
-    inputs = CheckInputs(potentials, starts, reference_frames, settings)
+    if reference_potential is None and settings.reference_structures is not None:
+        raise ConfigError("reference_structures is about a reference potential, which is not given")
+    inputs = CheckInputs(potentials, starts, reference_frames, settings, reference_potential)
     suite = CheckSuite(inputs, folder)
     for applies_to in ("potential", "frames"):
         suite.probes(applies_to)  # options out of range are told now
-    _open(folder, settings)
-    _check_elements(potentials, starts)
+    open_folder(folder, settings)
+    see_every_element({f"potential {name}": p for name, p in potentials.items()}, starts)
+    if reference_potential is not None:
+        beside = {REFERENCE_POTENTIAL: reference_potential}
+        see_every_element(beside, suite.reference_starts(), "npt" if settings.ensemble == "npt" else "nve")
     with locked(folder):
         work = _Check(suite)
         work.refuse_other_potentials()
-        words = {name: (described or {}).get(name, _described(p)) for name, p in potentials.items()}
-        _describe(folder, inputs, words, command)
+        everything = {**potentials, REFERENCE_POTENTIAL: reference_potential}
+        words = {name: (described or {}).get(name, _described(p)) for name, p in everything.items() if p is not None}
+        describe_check(folder, inputs, words, command)
         if jobs > 1:
-            inputs = CheckInputs({name: send(p) for name, p in potentials.items()}, starts, reference_frames, settings)
+            reference = None if reference_potential is None else send(reference_potential)
+            sent = {name: send(p) for name, p in potentials.items()}
+            inputs = CheckInputs(sent, starts, reference_frames, settings, reference)
         return work.run(inputs, report, jobs=jobs, progress=progress, listener=listener)
 
 
@@ -188,6 +210,8 @@ class _Check:
         self.tasks: list[Task] = []
         for name, potential in suite.config.potentials.items():
             self._add_tasks(name, potential)
+        if suite.config.reference_potential is not None:
+            self._add_reference(suite.config.reference_potential)
 
     def _add_tasks(self, name: str, potential: Any) -> None:
         suite, settings = self.suite, self.settings
@@ -225,6 +249,21 @@ class _Check:
                     inputs=(f"{start}.runs.npz",), needs=(of_md,), fixed=tuple(references),
                     modules=probe_modules([probe]), parallel=True,
                 ))  # fmt: skip
+
+    def _add_reference(self, potential: Any) -> None:
+        """MD of the reference potential for every seed, which are those of velocities and noise here."""
+        suite, models = self.suite, _potential_modules(potential)
+        versions = [package_versions(module) for module in models if not isinstance(potential, EnergyModel)]
+        for seed in self.settings.seeds:
+            start = md_file(seed, REFERENCE_POTENTIAL)
+            section = [potential_fingerprint(potential), versions, self.settings.simulation(""), seed,
+                       self.settings.trajectory_interval]  # fmt: skip
+            self._add(REFERENCE_POTENTIAL, ("md",), Task(
+                f"md of the reference potential seed {seed}", "md",
+                partial(simulate_reference, suite_class=CheckSuite, seed=seed), section,
+                scratch=(f"{start}.runs.npz", f"{start}.trajectories"),
+                growing=tuple(_hashes(suite.reference_starts())), modules=models, parallel=True,
+            ))  # fmt: skip
 
     def _add(self, name: str, probes: tuple[str, ...], task: Task) -> None:
         self.tasks.append(task)
@@ -272,9 +311,9 @@ class _Check:
         """Note what a potential cannot answer; errors of our own code, and of the folder, end the check."""
         name, probes = self.owner[task.name]
         ours = isinstance(error, PhysPretrainError)
-        if isinstance(error, CheckpointError) or (
-            isinstance(self.suite.config.potentials[name], EnergyModel) and not ours
-        ):
+        inputs = self.suite.config
+        failed = inputs.reference_potential if name == REFERENCE_POTENTIAL else inputs.potentials[name]
+        if isinstance(error, CheckpointError) or (isinstance(failed, EnergyModel) and not ours):
             return False
         reason = str(error) if ours else f"{type(error).__name__}: {error}"
         self.unanswered |= {(name, probe): reason for probe in probes}
@@ -287,75 +326,15 @@ class _Check:
         for kind, cls in table_kinds().items():
             probe, file = self.suite.probe(cls.name), self.folder / f"{kind}.csv"
             cells = [c for c in self.suite.cells(probe) if self.suite.table_file(probe, kind, c) in written]
-            parts = joint_table(self.suite, probe, kind, cells) if self.suite.includes(probe) and cells else []
+            parts = []
+            if self.suite.includes(probe) and cells:
+                parts = joint_table(self.suite, probe, kind, cells, written=written)
             if parts := [part for part in parts if len(part)]:
                 write_atomic(file, joined(parts))
                 tables[kind] = read_table(file, texts=cls.texts)
             else:
                 file.unlink(missing_ok=True)
         return tables
-
-
-def _open(folder: Path, settings: CheckSettings) -> None:
-    """Create the folder, and make sure that it holds no run and no MD under other conditions."""
-    if (folder / "config.yaml").exists():
-        raise ConfigError(f"{folder} is the folder of a run: choose another output folder")
-    try:
-        prepare_folder(folder)
-    except PhysPretrainError as error:
-        raise ConfigError(str(error)) from error
-    try:
-        stored = json.loads((folder / "check.json").read_text())["settings"]
-        options = json.loads(json.dumps(asdict(settings)))
-        changed = [key for key in (*MD, "nve_steps") if stored.get(key) != options[key]]
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{folder / 'check.json'} is damaged ({error}): choose another folder") from error
-    if changed:
-        differences = ", ".join(f"{key} {stored.get(key)} instead of {options[key]}" for key in changed)
-        raise ConfigError(f"{folder} holds a check with {differences}: choose another output folder")
-
-
-def _check_elements(potentials: Mapping[str, Potential], structures: Sequence[Atoms]) -> None:
-    """Let every potential see every element once, before any long work.
-
-    Raises ConfigError naming it and the structure.
-    """
-    first: dict[str, Atoms] = {}
-    for atoms in sorted(structures, key=len):
-        for symbol in set(atoms.symbols):
-            first.setdefault(symbol, atoms)
-    chosen = list({id(a): a for a in first.values()}.values())
-    for name, potential in potentials.items():
-        try:
-            simulate(potential, chosen, ensemble="nve", steps=0)
-        except (ConfigError, StructureError) as error:
-            raise ConfigError(f"potential {name}: {error}") from error
-
-
-def _describe(folder: Path, plan: CheckInputs, potentials: Mapping[str, str], command: Sequence[str]) -> None:
-    """Write ``check.json``, ``environment.json`` and ``data/summary.json``."""
-    sizes = [len(a) for a in plan.structures]
-    content = {
-        "version": 1,
-        "command": list(command),
-        "potentials": dict(potentials),
-        "structures": [str(a.info["structure_id"]) for a in plan.structures],
-        "settings": asdict(plan.settings),
-    }
-    summary = {
-        "source": "structures of the check",
-        "n_test": len(plan.structures),
-        "elements": sorted({s for a in plan.structures for s in a.symbols}),
-        "n_atoms": {"min": min(sizes), "max": max(sizes), "mean": float(np.mean(sizes))},
-    }
-    for name, value in (
-        ("check.json", content),
-        ("environment.json", environment(command, plan.settings.seeds)),
-        ("data/summary.json", summary),
-    ):
-        write_atomic(folder / name, json.dumps(value, indent=1))
 
 
 def _check_names(potentials: Mapping[str, Any]) -> None:

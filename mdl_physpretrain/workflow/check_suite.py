@@ -47,6 +47,9 @@ class CheckSettings:
         and for how long, to see whether energy is conserved.
     compressed
         How many structures (the first ones) are compressed.
+    reference_structures
+        How many structures (the first ones) the reference potential is
+        simulated from; ``None``: all.
     r_max
         Of the RDFs, Å.
     probe
@@ -72,6 +75,7 @@ class CheckSettings:
     nve_structures: int = CHECK.nve_structures
     nve_steps: int = CHECK.nve_steps
     compressed: int = CHECK.compressed
+    reference_structures: int | None = None
     r_max: float = CHECK.r_max
     probe: Mapping[str, Any] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
@@ -82,7 +86,8 @@ class CheckSettings:
         for seed in self.seeds:
             MDSettings(self.ensemble, self.temperature, self.timestep, self.steps, self.friction, self.pressure,
                        seed=seed)  # fmt: skip
-        for name, least in (("nve_structures", 1), ("nve_steps", 20), ("compressed", 1), ("trajectory_interval", 1)):
+        for name, least in (("nve_structures", 1), ("nve_steps", 20), ("compressed", 1), ("trajectory_interval", 1),
+                            ("reference_structures", 1)):  # fmt: skip
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ConfigError(f"{name} must be an integer of at least {least}, not {value!r}")
@@ -134,12 +139,16 @@ class CheckSettings:
 
 @dataclass(frozen=True)
 class CheckInputs:
-    """The inputs of a check: potentials by name, structures, reference trajectories by structure, settings."""
+    """The inputs of a check: potentials by name, structures, reference trajectories by structure, settings.
+
+    ``reference_potential`` is simulated beside the others, and judged by nothing but that.
+    """
 
     potentials: Mapping[str, Any]
     structures: Sequence[Atoms]
     references: Mapping[str, Sequence[Atoms]]
     settings: CheckSettings
+    reference_potential: Any = None
 
 
 class CheckSuite(Suite):
@@ -178,8 +187,16 @@ class CheckSuite(Suite):
         return Subject(self.potential(arm, seed), arm, {"test": structures}, elements)
 
     def potential(self, arm: str, seed: int) -> Any:
-        potential = self.config.potentials[arm]
-        return receive(potential) if isinstance(potential, SentPotential) else potential
+        return _here(self.config.potentials[arm])
+
+    def reference_seed(self, seed: int) -> int | None:
+        return None if self.config.reference_potential is None else seed
+
+    def reference_potential(self) -> Any:
+        return _here(self.config.reference_potential)
+
+    def reference_starts(self, label: str = "") -> list[Atoms]:
+        return self.starts(label)[: self.settings.reference_structures]
 
     def starts(self, label: str = "") -> list[Atoms]:
         return list(self.config.structures[: self.settings.nve_structures] if label else self.config.structures)
@@ -207,3 +224,8 @@ class CheckSuite(Suite):
         return f"seed-{seed}/evaluate/{arm}.{kind}.csv" if probe.applies_to == "frames" else super().table_file(
             probe, kind, cell
         )  # fmt: skip
+
+
+def _here(potential: Any) -> Any:
+    """A potential in this process."""
+    return receive(potential) if isinstance(potential, SentPotential) else potential

@@ -48,6 +48,11 @@ class Data(Section):
     )
     seed: int = Field(default=0, ge=0, description="Of the split and of every random choice of structures.")
     stratify: str | None = Field(default="auto", description="info tag shared out evenly, 'auto' or null.")
+    split_by: str = Field(
+        default="structure",
+        min_length=1,
+        description="'structure'; or whole groups to one part: 'composition' or an info tag (mp_id, topology, ...).",
+    )
     energy_key: str | None = Field(default=None, description="Name of the energy label, where it is unusual.")
     forces_key: str | None = Field(default=None, description="Name of the force label, where it is unusual.")
     stress_key: str | None = Field(default=None, description="Name of the stress label, where it is unusual.")
@@ -179,6 +184,10 @@ class RunConfig(Section):
     def uses_eam(self) -> bool:
         """Whether that is an EAM."""
         return self.uses_native_teacher and self.teacher.kind == "eam"
+
+    def velocity_seed(self, seed: int) -> int:
+        """Seed of velocities and noise: that of the network, but one for all where a reference potential is beside."""
+        return seed if self.md.reference_potential is None else self.seeds[0]
 
     def core_of(self, arm: str) -> Core:
         """The core of an arm's network."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import option_fields, problems
+from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.recipe import merge, over_preset
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.yaml_files import KeyLines, read_yaml, set_value
@@ -145,3 +146,6 @@ def _absolute(config: RunConfig, base: Path) -> None:
     config.md.reference = sources(config.md.reference, set())
     if config.teacher.checkpoint is not None:
         config.teacher.checkpoint = absolute(config.teacher.checkpoint)
+    reference = config.md.reference_potential
+    if reference is not None and not FACTORY.fullmatch(reference):
+        config.md.reference_potential = absolute(reference)

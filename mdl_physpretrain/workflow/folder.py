@@ -24,7 +24,8 @@ from mdl_physpretrain.teacher.registry import kind_options
 from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import dump_config
-from mdl_physpretrain.workflow.plan import external_inputs
+from mdl_physpretrain.workflow.plan import STAGES, external_inputs
+from mdl_physpretrain.workflow.reference import load_reference
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.task import Task
@@ -55,6 +56,8 @@ def preflight(config: RunConfig) -> None:
         calculator_factory(config.teacher)
     else:
         kind_options(config.teacher)
+    if config.md.reference_potential is not None:
+        load_reference(config.md, config.device)
     files = {}
     for key, sources in (
         *((f"data.{part}", getattr(config.data, part)) for part in ("source", "train", "val", "test")),
@@ -129,8 +132,8 @@ Go on or repeat (unchanged stages are skipped, interrupted ones resumed):
 
     physpretrain run {folder.name}/config.yaml --output {folder.name}
 
-from the folder above this one, or add `--only STAGE`, `--from STAGE`, `--force`. Stages: prepare, teacher,
-augment, pretrain, finetune, evaluate, md, report. Seeds: {", ".join(map(str, config.seeds))}. Arms:
+from the folder above this one, or add `--only STAGE`, `--from STAGE`, `--force`. Stages: {", ".join(STAGES)}.
+Seeds: {", ".join(map(str, config.seeds))}. Arms:
 
 {arms}
 
@@ -142,7 +145,7 @@ MD: {simulations}.
 | `environment.json` | versions, machine, command |
 | `timings.json` | seconds per stage, and whether it was done or skipped in the last call |
 | `data/{{train,val,test}}.extxyz` | the structures used (eV, eV/Å, eV/Å³) |
-| `data/summary.json` | what they are, and the errors of the trivial predictor |
+| `data/summary.json` | what they are, how they were split, and the errors of the trivial predictor |
 | `teacher/teacher.pt` | the fitted teacher; `examination.json` the verdict on it, `errors.json`, `history.csv` |
 | `teacher/curves.csv` | its energy per pair of elements (Å, eV); `decomposition.csv` errors of its parts |
 | `augment/labelled.extxyz` | augmented structures with the teacher's labels, after the filter |
@@ -153,8 +156,9 @@ MD: {simulations}.
 | `seed-*/<training>/history.csv` | learning curve |
 | `seed-*/md/<arm>.csv` | verdict on every trajectory (`<arm>@<label>`: further conditions) |
 | `seed-*/md/<arm>.runs.npz` | traces and last frames of the trajectories |
+| `reference/` | MD of the reference potential: what it is, verdict on every trajectory, traces |
 | `efs.csv` | energy, force and stress errors of every seed and arm |
-| `physicality.csv` | verdicts of all seeds and arms |
+| `physicality.csv` | verdicts of all seeds and arms, those of the reference potential beside them |
 | `diatomics.csv` | energy and force of two atoms alone (Å, eV, eV/Å); `diatomic_flags.csv` what is wrong with them |
 | `compression.csv` | energy of compressed test structures (eV/atom); `compression_flags.csv` what is wrong with it |
 | `msd.csv`, `diffusion.csv` | mean squared displacement (ps, Å²), and diffusion coefficients (Å²/ps, cm²/s) |

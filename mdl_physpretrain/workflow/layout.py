@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["JOURNAL", "LABELLED", "TEACHER", "arm_folder", "md_file", "pretrain_folder"]
+from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
+
+__all__ = ["JOURNAL", "LABELLED", "REFERENCE", "TEACHER", "arm_folder", "md_file", "pretrain_folder"]
 
 TEACHER = "teacher/teacher.pt"
 JOURNAL = "augment/labels.journal"
 LABELLED = "augment/labelled.extxyz"
+REFERENCE = "reference/potential.json"
 
 
 def pretrain_folder(seed: int, core: str) -> str:
@@ -20,5 +23,10 @@ def arm_folder(seed: int, arm: str) -> str:
 
 
 def md_file(seed: int, arm: str, label: str = "") -> str:
-    """Start of the names of an arm's MD files; further conditions carry their label."""
+    """Start of the names of an arm's MD files; further conditions carry their label.
+
+    That of the reference potential is once in a folder for all seeds of networks: its seed is that of the velocities.
+    """
+    if arm == REFERENCE_POTENTIAL:
+        return f"reference/md-seed-{seed}" + (f"@{label}" if label else "")
     return f"seed-{seed}/md/{arm}" + (f"@{label}" if label else "")

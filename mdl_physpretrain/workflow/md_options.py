@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Sources
+from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.probes.registry import option_fields
 from mdl_physpretrain.recipe import CHECK, MolecularDynamics
 from mdl_physpretrain.stability.limits import Limits
@@ -67,6 +68,18 @@ class MD(Simulation):
         description="Reference trajectories (DFT MD, one file per structure id or frames with that id) for RDFs.",
     )
     r_max: Positive = Field(default=CHECK.r_max, description="Of the RDFs of trajectories on disk, Å.")
+    reference_potential: str | None = Field(
+        default=None,
+        min_length=1,
+        description="'module:factory' of an ASE calculator, or a checkpoint (.pt), whose MD from the same starts says "
+        "what a potential can keep; all networks then have the velocities and noise of the first seed.",
+    )
+    reference_potential_args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments of the factory."
+    )
+    reference_structures: Count | None = Field(
+        default=None, description="Only the first so many starts; what is said beside it is about these alone."
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> MD:
@@ -84,6 +97,12 @@ class MD(Simulation):
                 )
         if self.reference is not None and self.trajectory_interval is None:
             raise ValueError("'reference' compares RDFs of trajectories: set 'trajectory_interval'")
+        if self.reference_potential is None:
+            for name in ("reference_potential_args", "reference_structures"):
+                if getattr(self, name):
+                    raise ValueError(f"'{name}' is about 'reference_potential', which is not given")
+        elif self.reference_potential_args and not FACTORY.fullmatch(self.reference_potential):
+            raise ValueError("'reference_potential_args' are those of a 'module:factory'")
         return self
 
     def conditions(self) -> dict[str, MD]:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.files import file_hash
+from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
+from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teacher_kind
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, TEACHER, arm_folder, md_file, pretrain_folder
+from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, REFERENCE, TEACHER, arm_folder, md_file, pretrain_folder
+from mdl_physpretrain.workflow.reference import reference_modules, versions_of
 from mdl_physpretrain.workflow.run_suite import RunSuite
 from mdl_physpretrain.workflow.stages.collect import collect, collected_kinds
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
@@ -25,6 +28,7 @@ from mdl_physpretrain.workflow.stages.labels import label_augmented
 from mdl_physpretrain.workflow.stages.md import simulate_potential
 from mdl_physpretrain.workflow.stages.prepare import prepare
 from mdl_physpretrain.workflow.stages.pretrain import pretrain_network
+from mdl_physpretrain.workflow.stages.reference import look_at_reference, simulate_reference
 from mdl_physpretrain.workflow.stages.report import report
 from mdl_physpretrain.workflow.stages.teacher import teach
 from mdl_physpretrain.workflow.task import Task
@@ -32,8 +36,11 @@ from mdl_physpretrain.workflow.task import Task
 __all__ = ["STAGES", "external_inputs", "plan", "probe_modules"]
 
 #: In the order of the method; ``--only`` and ``--from`` name these.
-STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "evaluate", "md", "report")
+STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "evaluate", "reference", "md", "report")
 
+#: Options of ``md`` that a simulation itself does not depend on.
+NOT_OF_MD = {"source", "reference", "also", "r_max", "reference_potential", "reference_potential_args",
+             "reference_structures"}  # fmt: skip
 _DATA = tuple(f"data/{name}.extxyz" for name in ("train", "val", "test"))
 
 
@@ -43,9 +50,12 @@ def plan(config: RunConfig) -> list[Task]:
     What no arm needs (teacher and labels, when none is pretrained) is left out.
     """
     tasks = [_prepare(config)]
+    references = _references(config)
+    tasks += references[:1]  # a look at it, before anything that takes long
     tasks += _teacher_tasks(config)
     for seed in config.seeds:
         tasks += _trainings(config, seed)
+    tasks += references[1:]
     suite = RunSuite(config, Path())
     for seed in config.seeds:
         tasks += _evaluations(config, suite, seed)
@@ -194,13 +204,13 @@ def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
         for label, md in config.md.conditions().items():
             start = md_file(seed, name, label)
             probes = suite.probes("simulation", md.ensemble)
-            options = md.model_dump(exclude={"source", "reference", "also", "r_max"})
+            options = md.model_dump(exclude=NOT_OF_MD)
             tasks.append(
                 Task(
                     name=f"md seed {seed} {name}" + (f" {label}" if label else ""),
                     stage="md",
                     work=partial(simulate_potential, **arguments, label=label),
-                    section=[seed, config.data.seed, options, _probe_options(probes)],
+                    section=[config.velocity_seed(seed), config.data.seed, options, _probe_options(probes)],
                     inputs=(*files, best),
                     scratch=(f"{start}.runs.npz", f"{start}.trajectories"),
                     fixed=tuple(named),
@@ -226,6 +236,46 @@ def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
     return tasks
 
 
+def _references(config: RunConfig) -> list[Task]:
+    """MD of the reference potential, and before it a look at the potential."""
+    md = config.md
+    if md.reference_potential is None:
+        return []
+    files, named = external_inputs(md.source)
+    identity: list[Any] = [versions_of(md.reference_potential), md.reference_potential_args]
+    if FACTORY.fullmatch(md.reference_potential):
+        identity.append(md.reference_potential)
+    else:
+        files.append(str(Path(md.reference_potential).resolve()))
+    common: dict[str, Any] = {
+        "stage": "reference",
+        "inputs": tuple(files),
+        "fixed": tuple(named),
+        "modules": reference_modules(md),
+    }
+    numbers = [md.reference_structures, *(c.n_structures for c in md.conditions().values())]
+    ensembles = [c.ensemble for c in md.conditions().values()]
+    look = [identity, numbers, ensembles, md.max_atoms, config.data.seed]
+    tasks = [Task("reference potential", work=look_at_reference, section=look, needs=("prepare",), **common)]
+    seed = config.velocity_seed(config.seeds[0])
+    for label, condition in md.conditions().items():
+        start = md_file(seed, REFERENCE_POTENTIAL, label)
+        options = condition.model_dump(exclude=NOT_OF_MD | {"n_structures", "engine"})
+        tasks.append(
+            Task(
+                name="reference md" + (f" {label}" if label else ""),
+                work=partial(simulate_reference, suite_class=RunSuite, seed=seed, label=label),
+                section=[identity, seed, config.data.seed, options],
+                needs=("prepare", "reference potential"),
+                scratch=(f"{start}.runs.npz", f"{start}.trajectories"),
+                growing=(("structures", f"{md.reference_structures} of {condition.n_structures}"),),
+                parallel=True,
+                **common,
+            )
+        )
+    return tasks
+
+
 def _collections(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> list[Task]:
     """The tables of all seeds and arms together."""
     conditions = [suite.conditions(label) for label in config.md.conditions()]
@@ -239,6 +289,12 @@ def _collections(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> l
             for kind, probe in zip(kinds, probes, strict=True)
             for cell in suite.cells(probe)
         ]
+        stages = {stage}
+        if "physicality" in kinds and config.md.reference_potential is not None:
+            stages.add("reference")
+            seed, probe = config.velocity_seed(config.seeds[0]), suite.probe(tables["physicality"].name)
+            cells = [(REFERENCE_POTENTIAL, seed, label) for label in config.md.conditions()]
+            inputs += [suite.table_file(probe, "physicality", cell) for cell in cells]
         collections.append(
             Task(
                 stage,
@@ -246,7 +302,7 @@ def _collections(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> l
                 partial(collect, suite_class=RunSuite, applies_to=applies_to),
                 [config.seeds, list(config.arms), conditions if stage == "md" else None],
                 tuple(inputs),
-                tuple(t.name for t in tasks if t.stage == stage),
+                tuple(t.name for t in tasks if t.stage in stages),
                 modules=probe_modules(probes),
             )
         )
@@ -256,7 +312,7 @@ def _collections(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> l
 def _report(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> Task:
     kinds = collected_kinds(suite, ("potential", "simulation", "frames"))
     inputs = [f"{kind}.csv" for kind in kinds]
-    inputs += ["data/summary.json", "teacher/decomposition.csv"]
+    inputs += ["data/summary.json", REFERENCE, "teacher/decomposition.csv"]
     inputs += ["teacher/errors.json", "teacher/examination.json", "teacher/curves.csv", "teacher/history.csv"]
     inputs += ["augment/filter.json", "augment/min_distances.csv", "augment/coverage.csv"]
     inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]

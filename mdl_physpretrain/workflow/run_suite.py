@@ -20,6 +20,7 @@ from mdl_physpretrain.structures.randomness import derived_seed
 from mdl_physpretrain.workflow.data import random_subset, read_part
 from mdl_physpretrain.workflow.layout import TEACHER, arm_folder
 from mdl_physpretrain.workflow.md_options import MD
+from mdl_physpretrain.workflow.reference import load_reference
 from mdl_physpretrain.workflow.suite import Cell, Suite
 
 if TYPE_CHECKING:
@@ -91,7 +92,17 @@ class RunSuite(Suite):
 
     def simulation(self, arm: str, seed: int, label: str) -> dict[str, Any]:
         md: MD = self.config.md.conditions()[label]
-        return {"seed": derived_seed(seed, "md"), **md.simulation(self.frames_folder(arm, seed, label))}
+        noise = derived_seed(self.config.velocity_seed(seed), "md")
+        return {"seed": noise, **md.simulation(self.frames_folder(arm, seed, label))}
+
+    def reference_seed(self, seed: int) -> int | None:
+        return None if self.config.md.reference_potential is None else self.config.velocity_seed(seed)
+
+    def reference_potential(self) -> Any:
+        return load_reference(self.config.md, self.config.device)
+
+    def reference_starts(self, label: str = "") -> list[Atoms]:
+        return self.starts(label)[: self.config.md.reference_structures]
 
     def conditions(self, label: str) -> dict[str, Any]:
         md = self.config.md.conditions()[label]

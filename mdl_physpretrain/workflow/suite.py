@@ -85,6 +85,18 @@ class Suite(ABC):
     def has_references(self) -> bool:
         """Whether reference trajectories are compared with."""
 
+    def reference_seed(self, seed: int) -> int | None:
+        """Seed of the reference potential's simulation beside one; ``None``: there is none."""
+        return None
+
+    @abstractmethod
+    def reference_potential(self) -> Any:
+        """The potential whose MD says what can be kept."""
+
+    @abstractmethod
+    def reference_starts(self, label: str = "") -> list[Atoms]:
+        """Structures that it is simulated from."""
+
     def limits(self, label: str) -> Limits:
         """Of what is physical."""
         return Limits()

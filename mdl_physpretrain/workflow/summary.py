@@ -8,8 +8,9 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
-from mdl_physpretrain.report.conditions import main_conditions
-from mdl_physpretrain.report.read import read_run
+from mdl_physpretrain.report.conditions import main_conditions, too_short
+from mdl_physpretrain.report.read import RunData, read_run
+from mdl_physpretrain.report.reference import compared_with_reference, of_kept
 from mdl_physpretrain.report.tables import still_physical_table
 
 __all__ = ["summary_table"]
@@ -25,11 +26,15 @@ def summary_table(folder: Path) -> Table | None:
     errors = errors[errors["split"] == split]
     title = "Unphysical trajectories (in every seed) and errors"
     caption = f"errors on {split}, mean ± spread over seeds\nforces in eV/Å, total = 0.01 E + 50 F + 50 S"
-    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("arm", no_wrap=True)
-    shares = _still_physical(folder)
+    run = read_run(folder)
+    condition = main_conditions(run.physicality)[0] if run.physicality is not None else ""
+    shares = _still_physical(run)
     times = [f"at {time:g} ps" for time in shares.columns]
-    for name in ("runs", "overlap", "Lindemann", "unphysical", *times, "forces", "total"):
+    beside = {row.arm: of_kept(row) for row in compared_with_reference(run) if row.condition == condition}
+    kept = ["of kept"] if beside else []
+    for name in ("runs", "overlap", "Lindemann", "unphysical", *kept, *times, "forces", "total"):
         table.add_column(name, justify="right")
     for arm, group in runs.groupby("arm", sort=False):
         unphysical = ~group["physical"].astype(bool)
@@ -37,13 +42,19 @@ def summary_table(folder: Path) -> Table | None:
         counts = (len(group), int(group["overlap"].sum()), int(group["lindemann_violation"].sum()))
         at_times = [f"{share:.0%}" for share in shares.loc[arm]] if len(times) else []
         error = [_spread(errors.loc[errors["arm"] == arm, key]) for key in ("forces_mae", "total")]
-        table.add_row(str(arm), *map(str, counts), f"{int(unphysical.sum())} ({per_seed})", *at_times, *error)
+        lost = [beside.get(str(arm), "-")] if beside else []
+        table.add_row(str(arm), *map(str, counts), f"{int(unphysical.sum())} ({per_seed})", *lost, *at_times, *error)
+    notes = [caption]
+    if beside:
+        notes.append("of kept: lost of the trajectories that the reference potential keeps (+ overlaps where it melts)")
+    if run.physicality is not None and (short := too_short(run.physicality)):
+        notes.append(short)
+    table.caption = "\n".join(notes)
     return table
 
 
-def _still_physical(folder: Path) -> pd.DataFrame:
+def _still_physical(run: RunData) -> pd.DataFrame:
     """Share still physical in the main simulation, arms down and times (ps) across."""
-    run = read_run(folder)
     table = still_physical_table(run)
     if run.physicality is None or not len(table):
         return pd.DataFrame()

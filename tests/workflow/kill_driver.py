@@ -28,7 +28,8 @@ KILLS = {
     "finetune": ("mdl_physpretrain.training.module", "KeepBest._write", 2, "before"),
     "finished training": ("mdl_physpretrain.workflow.records", "Records.finish", 1, "before"),
     "evaluate": ("mdl_physpretrain.probes.diatomics", "diatomic_curve", 2, "before"),
-    "md": ("mdl_physpretrain.dynamics.records", "Runs.save", 1, "after"),
+    "reference": ("mdl_physpretrain.dynamics.records", "Runs.save", 1, "after"),
+    "md": ("mdl_physpretrain.dynamics.records", "Runs.save", 2, "after"),  # the first is the rest of the reference
     "collect": ("mdl_physpretrain.workflow.stages.collect", "joined", 2, "before"),
     "report": ("mdl_physpretrain.report.build", "_page", 1, "before"),
 }

@@ -20,7 +20,12 @@ augment: {n_aug: 2, pull: 0.3, perturb: 0.3, max_force: null, batch_size: 3}
 backbone: {args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
 pretrain: {epochs: 3}
 finetune: {epochs: 3, replay_fraction: 0.3}
-md: {n_structures: 2, steps: 15, source: [test, val]}
+md:
+  n_structures: 2
+  steps: 15
+  source: [test, val]
+  reference_potential: ase.calculators.lj:LennardJones
+  reference_potential_args: {sigma: 1.8, epsilon: 0.2}
 """
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
@@ -52,11 +57,19 @@ def test_killed_in_every_stage_ends_with_the_same_result(config, tmp_path):
     whole, last = told.pop("whole"), told.pop("last")
     assert (whole["code"], last["code"]) == (0, 0), done.stderr
     assert {stage: part["code"] for stage, part in told.items()} == dict.fromkeys(told, -9), done.stderr
-    for stage, begun in (("augment", "augment"), ("pretrain", "pretrain"), ("finetune", "finetune"), ("md", "md")):
+    for stage, begun in (("augment", "augment"), ("pretrain", "pretrain"), ("finetune", "finetune"),
+                         ("reference", "reference md"), ("md", "md")):  # fmt: skip
         assert told[stage]["events"][-1].startswith(f"start\t{begun}"), stage
     resumed = [line for part in told.values() for line in part["events"] if line.startswith("resume\t")]
-    assert {line.split()[1] for line in resumed} >= {"augment", "pretrain", "finetune", "md"}
-    for name in ("efs.csv", "physicality.csv", "diatomics.csv", "augment/labelled.extxyz", "augment/filter.json"):
+    assert {line.split()[1] for line in resumed} >= {"augment", "pretrain", "finetune", "reference", "md"}
+    for name in (
+        "efs.csv",
+        "physicality.csv",
+        "reference/md-seed-0.csv",
+        "diatomics.csv",
+        "augment/labelled.extxyz",
+        "augment/filter.json",
+    ):
         ours, theirs = ((tmp_path / run / name).read_bytes() for run in ("killed", "whole"))
         assert ours == theirs, name
     assert (tmp_path / "killed" / "report" / "index.html").is_file()

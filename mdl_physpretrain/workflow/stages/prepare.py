@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from mdl_physpretrain.structures import (
     validate_structures,
     write_structures,
 )
+from mdl_physpretrain.structures.groups import EACH, group_names, share_of_repeated
 from mdl_physpretrain.workflow.data import random_subset, without_nan
 
 if TYPE_CHECKING:
@@ -35,10 +35,16 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """Write ``data/{train,val,test}.extxyz`` and ``data/summary.json``."""
     data = config.data
     parts = _read(data)
-    split = partial(split_structures, usage=data.usage, seed=data.seed, stratify=data.stratify)
     missing = [name for name in ("val", "test") if name not in parts]
     shares = [data.fractions[0], *(data.fractions[k] if n in missing else 0.0 for k, n in ((1, "val"), (2, "test")))]
-    cut = split(parts["train"], fractions=[s / sum(shares) for s in shares])
+    cut = split_structures(
+        parts["train"],
+        fractions=[s / sum(shares) for s in shares],
+        usage=data.usage,
+        seed=data.seed,
+        stratify=data.stratify,
+        group_by=data.split_by,
+    )
     parts["train"] = cut.train
     parts.update({name: getattr(cut, name) for name in missing})
     for name in PARTS:
@@ -47,6 +53,7 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
             parts[name] = random_subset(parts[name], limit, data.seed)
     validate_structures(parts["train"], require=("energy",))
     _warn_of_shared_ids(parts)
+    _warn_of_shared_groups(parts, data.split_by)
 
     outputs = []
     for name in PARTS:
@@ -97,6 +104,18 @@ def _warn_of_shared_ids(parts: dict[str, list[Atoms]]) -> None:
             )
 
 
+def _warn_of_shared_groups(parts: dict[str, list[Atoms]], split_by: str) -> None:
+    """Files that were given for a part may hold what a split would have kept apart."""
+    for name in ("val", "test") if split_by != EACH else ():
+        share = share_of_repeated(parts[name], parts["train"], split_by)
+        if share > 0:
+            warnings.warn(
+                f"data.split_by is {split_by!r}, but {share:.0%} of the {name} structures given have the {split_by} "
+                "of a training structure",
+                stacklevel=2,
+            )
+
+
 def _summary(config: RunConfig, parts: dict[str, list[Atoms]]) -> dict[str, Any]:
     everything = [a for part in parts.values() for a in part]
     sizes = [len(a) for a in everything]
@@ -105,6 +124,9 @@ def _summary(config: RunConfig, parts: dict[str, list[Atoms]]) -> dict[str, Any]
     return {
         **{f"n_{name}": len(part) for name, part in parts.items()},
         "usage": config.data.usage,
+        "split_by": config.data.split_by,
+        "n_groups": {name: len(set(group_names(part, config.data.split_by))) for name, part in parts.items() if part},
+        "test_composition_in_train": share_of_repeated(parts["test"], parts["train"]),
         "elements": sorted({s for a in everything for s in a.get_chemical_symbols()}),
         "n_atoms": {"min": min(sizes), "mean": sum(sizes) / len(sizes), "max": max(sizes)},
         "source": ", ".join(Path(s).name for s in sources_read),
