@@ -158,6 +158,7 @@ class _Candidates:
 def cover(
     structures: Sequence[Atoms],
     *,
+    bins: pd.DataFrame | None = None,
     per_bin: int = 5,
     inner: float = 0.55,
     width: float = 0.1,
@@ -181,6 +182,8 @@ def cover(
     ----------
     structures
         Parents with unique ids.
+    bins
+        Columns ``pair, low, high``: only these distances instead of all.
     per_bin
         Targets per bin.
     inner, width, reach
@@ -224,7 +227,8 @@ def cover(
     structure_rng(seed, "")  # checks the seed
     order = sorted(range(len(structures)), key=names.__getitem__)  # so that the order given does not matter
     structures, names = [structures[k] for k in order], [names[k] for k in order]
-    bins = coverage_table(structures, inner=inner, width=width, reach=reach)
+    if bins is None:
+        bins = coverage_table(structures, inner=inner, width=width, reach=reach)
     kinds = _candidates(structures, reach)
     used = np.zeros(len(structures), dtype=int)
     result = Covering()

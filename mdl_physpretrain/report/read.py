@@ -50,6 +50,8 @@ class RunData:
         Answers of a check; where the file is not there, made from the tables.
     histories
         Learning curves by (seed, training).
+    rounds
+        Of the closed loops of all seeds and arms.
     notes
         Why a part is missing, by the name of the part.
     """
@@ -70,6 +72,7 @@ class RunData:
     filter: dict[str, Any] | None = None
     distances: pd.DataFrame | None = None
     coverage: pd.DataFrame | None = None
+    rounds: pd.DataFrame | None = None
     verdicts: pd.DataFrame | None = None
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     physicality: pd.DataFrame | None = None
@@ -231,6 +234,17 @@ def _read_seed_folders(run: RunData) -> None:
             history, _ = attempt(file, str(file.relative_to(run.path)), table_reader("history"))
             if history is not None:
                 run.histories[seed, file.parent.name] = history
+    loops = []
+    for seed, place in _seed_folders(run.path):
+        for file in sorted(place.glob("*/loop/rounds.csv")):
+            table, note = attempt(file, str(file.relative_to(run.path)), table_reader("rounds"))
+            if table is None:
+                run.notes["rounds"] = str(note)
+            else:
+                table.insert(0, "arm", file.parent.parent.name)
+                table.insert(1, "seed", seed)
+                loops.append(table)
+    run.rounds = pd.concat(loops, ignore_index=True) if loops else None
     if not run.histories and not run.is_check:
         run.notes["histories"] = "no seed-*/*/history.csv is in the run folder."
     if run.physicality is not None:

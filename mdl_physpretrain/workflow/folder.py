@@ -24,6 +24,7 @@ from mdl_physpretrain.teacher.registry import kind_options
 from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import dump_config
+from mdl_physpretrain.workflow.layout import best_file
 from mdl_physpretrain.workflow.plan import external_inputs
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ Go on or repeat (unchanged stages are skipped, interrupted ones resumed):
     physpretrain run {folder.name}/config.yaml --output {folder.name}
 
 from the folder above this one, or add `--only STAGE`, `--from STAGE`, `--force`. Stages: prepare, teacher,
-augment, pretrain, finetune, evaluate, md, report. Seeds: {", ".join(map(str, config.seeds))}. Arms:
+augment, pretrain, finetune, loop, evaluate, md, report. Seeds: {", ".join(map(str, config.seeds))}. Arms:
 
 {arms}
 
@@ -158,6 +159,8 @@ MD: {simulations}.
 | `augment/coverage.csv` | how many structures hold each pair of elements at each distance (Å) |
 | `seed-*/<training>/best.pt` | the network with the lowest validation error; `last.ckpt` its last state |
 | `seed-*/<training>/history.csv` | learning curve |
+| `seed-*/<arm>/loop/best.pt` | the network after the closed loop, where there was one; `rounds.csv` what each round did |
+| `seed-*/<arm>/loop/round-*/` | a round: trajectories of training structures, what was labelled, the network after it |
 | `seed-*/md/<arm>.csv` | verdict on every trajectory (`<arm>@<label>`: further conditions) |
 | `seed-*/md/<arm>.runs.npz` | traces and last frames of the trajectories |
 | `efs.csv` | energy, force and stress errors of every seed and arm |
@@ -175,5 +178,5 @@ MD: {simulations}.
 Use a potential:
 
     import mdl_physpretrain as pp
-    atoms.calc = pp.ASECalculator(pp.load_model("seed-{config.seeds[0]}/{list(config.arms)[-1]}/best.pt"))
+    atoms.calc = pp.ASECalculator(pp.load_model("{best_file(config, config.seeds[0], list(config.arms)[-1])}"))
 """
