@@ -224,7 +224,7 @@ class MolecularDynamics(Section):
 
 
 class Loop(Section):
-    """Closed loop: the network is examined on training structures, the teacher labels where it fails, training goes on."""
+    """Closed loop: the network is examined on training structures, the teacher labels what fails, training goes on."""
 
     rounds: int = Field(default=0, ge=0, description="At most so many rounds after finetuning; 0: no loop.")
     n_structures: Count = Field(default=24, description="Training structures simulated per round (random choice).")

@@ -183,7 +183,7 @@ def cover(
     structures
         Parents with unique ids.
     bins
-        Columns ``pair, low, high``: only these distances instead of all.
+        Columns ``pair, low, high``: these distances only.
     per_bin
         Targets per bin.
     inner, width, reach
@@ -242,13 +242,8 @@ def cover(
                 rng = structure_rng(seed, f"cover/{name}/{pair}/{k}")
                 moved = _moved_pair(parent, chosen, target, rng, slack, disorder, inner, clearance)
                 if moved is not None:
-                    change = target - float(chosen.distances[0])
-                    facts: dict[str, Any] = {
-                        "aug_pair": str(pair),
-                        "aug_distance": target,
-                        "aug_change": change,
-                        "aug_seed": int(seed),
-                    }
+                    facts: dict[str, Any] = {"aug_pair": str(pair), "aug_distance": target, "aug_seed": int(seed)}
+                    facts["aug_change"] = target - float(chosen.distances[0])
                     child = displaced_child(parent, name, f"{pair}-{k}", moved, **facts)
                     used[chosen.parent] += 1
                     break

@@ -98,7 +98,11 @@ def round_table(facts: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         before: Mapping[str, Any] = facts[k - 1] if k else {}
         row: dict[str, Any] = {
             "round": k,
-            **{c: now[c] for c in now if c in ("n_trajectories", "n_lost", "first_loss_fs") or c.startswith("physical_at")},
+            **{
+                c: now[c]
+                for c in now
+                if c in ("n_trajectories", "n_lost", "first_loss_fs") or c.startswith("physical_at")
+            },
             "holes": "; ".join(now["holes"]),
             "collapsed": len(now["collapsed"]),
             "n_new": before.get("n_new", 0),

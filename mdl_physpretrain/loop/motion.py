@@ -26,9 +26,10 @@ FRAMES = 200  # on disk per trajectory, to choose from
 
 def conditions(options: Loop, md: MolecularDynamics) -> MolecularDynamics:
     """The loop's simulation: that of ``md`` where the loop says nothing else."""
-    own = {name: value for name in ("ensemble", "temperature", "timestep") if (value := getattr(options, name)) is not None}
+    chosen = {name: getattr(options, name) for name in ("ensemble", "temperature", "timestep")}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
     interval = max(1, options.steps // FRAMES)
-    return md.model_copy(update={**own, "steps": options.steps, "trajectory_interval": interval, "interval": 1})
+    return md.model_copy(update={**chosen, "steps": options.steps, "trajectory_interval": interval, "interval": 1})
 
 
 def examined_motion(
@@ -71,9 +72,7 @@ def examined_motion(
         Children of the structures, see :func:`frame_child`.
     """
     arguments = simulation_options(md, folder / "trajectories")
-    runs = simulate(
-        potential, structures, seed=seed, checkpoint=folder / "md.runs.npz", progress=progress, **arguments
-    )
+    runs = simulate(potential, structures, seed=seed, checkpoint=folder / "md.runs.npz", progress=progress, **arguments)
     rows = [record.row(arguments["limits"]) for record in runs]
     children = []
     for parent, row in zip(structures, rows, strict=True):

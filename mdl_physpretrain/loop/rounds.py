@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import tempfile
 import time
@@ -172,7 +173,7 @@ def _in_folder(
         return before
     began = time.perf_counter()
     facts: dict[str, Any] = {"round": number}
-    results, children, bins = _examination(data, potential, number, folder, train, progress)
+    results, children, inside = _examination(data, potential, number, folder, train, progress)
     facts |= results
     examined = time.perf_counter()
     total = float(potential.metadata.get("best_val_loss", np.inf))
@@ -180,7 +181,8 @@ def _in_folder(
     labelled: list[Atoms] = []
     if train and not facts["passed"]:
         labelled, counts = _labelled(data, children, folder, "labels", progress)
-        facts |= counts
+        labelled += inside
+        facts |= counts | {"n_new": len(labelled)}
     if labelled:
         trained = _trained(data, potential, [*gathered, *labelled], number, folder, progress)
         facts["total_after"] = float(trained.metadata["best_val_loss"])
@@ -195,8 +197,8 @@ def _in_folder(
 
 def _examination(
     data: LoopData, potential: EnergyModel, number: int, folder: Path, train: bool, progress: bool
-) -> tuple[dict[str, Any], list[Atoms], pd.DataFrame]:
-    """What fails, and children of the training structures for the teacher to label."""
+) -> tuple[dict[str, Any], list[Atoms], list[Atoms]]:
+    """What fails, children of the training structures for the teacher to label, and labelled ones in a hole."""
     options, label_of = data.options, f"loop{number}"
     parents = _parents(data)
     device = resolve_device(data.device)
@@ -212,31 +214,26 @@ def _examination(
     facts = _motion_facts(rows, md)
     holes: list[str] = []
     collapsed: list[str] = []
-    bins = pd.DataFrame()
+    labelled: list[Atoms] = []
     if options.curves:
         bins = pair_bins(parents)
         probes = covering(parents, bins, 1, seed, f"{label_of}-probe")
         shown, _ = _labelled(data, probes, folder, "probes", progress)
-        inside = crystal_holes(potential, shown, parents)
+        labelled = list(itertools.compress(shown, crystal_holes(potential, shown, parents)))
         flagged = pair_holes(potential, data.teacher, bins)
-        for atoms, bad in zip(shown, inside, strict=True):
-            if bad:
-                distance = float(atoms.info["aug_distance"])
-                flagged |= (
-                    (bins["pair"] == atoms.info["aug_pair"]) & (bins["low"] <= distance) & (distance < bins["high"])
-                ).to_numpy()
+        for atoms in labelled:
+            pair, distance = atoms.info["aug_pair"], float(atoms.info["aug_distance"])
+            flagged |= ((bins["pair"] == pair) & (bins["low"] <= distance) & (distance < bins["high"])).to_numpy()
         holes = stretches(bins, flagged)
         if flagged.any() and train:
             children += covering(parents, bins[flagged], options.per_bin, seed, f"{label_of}-cover")
         strained = [a for a in chosen if not data.augment.anchor or get_labels(a).stress is not None]
-        collapsed, squeezed = compressed_children(
-            potential, data.teacher, strained[: CHECK.compressed], label_of
-        )
+        collapsed, squeezed = compressed_children(potential, data.teacher, strained[: CHECK.compressed], label_of)
         children += squeezed
     facts |= {"holes": holes, "collapsed": collapsed}
     facts["passed"] = not (facts["n_lost"] or holes or collapsed)
     potential.cpu()
-    return facts, children, bins
+    return facts, children, labelled
 
 
 def _motion_facts(rows: pd.DataFrame, md: MolecularDynamics) -> dict[str, Any]:

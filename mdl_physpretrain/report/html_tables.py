@@ -16,7 +16,8 @@ from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.tables import efs_reference_rows
 
 __all__ = ["Cell", "Column", "HtmlTable", "alignment", "column", "count", "coverage", "decimal", "efs", "filtered",
-           "html_table", "name", "per_seed", "physicality", "rounds", "teacher_pairs", "timings", "trajectories"]  # fmt: skip
+           "html_table", "name", "per_seed", "physicality", "rounds", "teacher_pairs", "timings",
+           "trajectories"]  # fmt: skip
 
 Row = dict[Any, Any]
 MAX_ROWS = 1000  # trajectories on the page; the CSV has all of them
@@ -284,6 +285,9 @@ def rounds(table: pd.DataFrame) -> HtmlTable:
         taken = {"True": "accepted", "False": "refused"}.get(str(row.get("accepted")))
         return Cell(taken or "nothing to learn", css="bad" if taken == "refused" else "")
 
+    def lost(row: Row) -> Cell:
+        return Cell(f"{row['n_lost']:g} of {row['n_trajectories']:g}", key=row["n_lost"])
+
     marks = [c for c in table if str(c).startswith("physical_at_")]
     shares = [
         decimal(f"At {str(c).removeprefix('physical_at_').removesuffix('ps')} ps", str(c), 0, "% physical", 100)
@@ -295,7 +299,7 @@ def rounds(table: pd.DataFrame) -> HtmlTable:
         count("Round", "round"),
         column("Network", numeric=False, cell=verdict),
         decimal("Validation total", "val_total", 3),
-        column("Lost in MD", cell=lambda row: Cell(f"{row['n_lost']:g} of {row['n_trajectories']:g}", key=row["n_lost"])),
+        column("Lost in MD", cell=lost),
         decimal("First loss", "first_loss_fs", 0, "fs"),
         *shares,
         name("Holes of pairs", "holes", missing=DASH, css="wrap"),

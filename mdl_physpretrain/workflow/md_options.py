@@ -16,6 +16,7 @@ __all__ = ["MD", "Condition", "Probe", "Simulation"]
 
 DRIFT_POINTS = 10  # of the energy traces, as mdl_physpretrain.probes.energy_drift asks
 
+
 class Condition(Section):
     """A further MD of the same structures: what it does otherwise than ``md`` says."""
 

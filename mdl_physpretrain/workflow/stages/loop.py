@@ -70,15 +70,15 @@ def loop_round(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: s
 def end_loop(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: str) -> list[str]:
     """The network of the last round, and the table of all."""
     place = folder / loop_folder(seed, arm)
-    facts: list[dict[str, Any]] = []
+    rounds: list[dict[str, Any]] = []
     best = place
     for number in range(1, config.rounds_of(arm) + 2):
-        its = json.loads((place / f"round-{number}" / "round.json").read_text())
-        if its.get("skipped"):
+        facts = json.loads((place / f"round-{number}" / "round.json").read_text())
+        if facts.get("skipped"):
             break
         best = place / f"round-{number}" / "best.pt"
-        facts.append(its | json.loads((place / f"round-{number}" / "seconds.json").read_text()))
+        rounds.append(facts | json.loads((place / f"round-{number}" / "seconds.json").read_text()))
     with replacing(place / "best.pt") as part:
         shutil.copyfile(best, part)
-    write_atomic(place / "rounds.csv", round_table(facts).to_csv(index=False))
+    write_atomic(place / "rounds.csv", round_table(rounds).to_csv(index=False))
     return [f"{loop_folder(seed, arm)}/{name}" for name in ("best.pt", "rounds.csv")]
