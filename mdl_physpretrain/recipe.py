@@ -94,9 +94,10 @@ class Augmentation(Perturbation):
     coverage: Count | None = Field(
         default=None, description="Structures for each 0.1 Å of every pair of elements, from its core to the data."
     )
-    thermal: Positive | None = Field(
+    thermal: Positive | Literal["md"] | None = Field(
         default=None,
-        description="Displace all atoms as at this temperature, K, by the teacher's springs; null: do not.",
+        description="Displace all atoms as at this temperature, K, by the teacher's springs; md: that of the MD; "
+        "null: do not.",
     )
     thermal_amplitude: Positive | None = Field(
         default=None, description="Instead: largest standard deviation of a coordinate, Å."

@@ -17,6 +17,7 @@ import pandas as pd
 from ase import Atoms
 
 from mdl_physpretrain.augmentation.filter import filter_labels
+from mdl_physpretrain.dynamics.settings import simulation_options
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.loop.curves import (
@@ -32,7 +33,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.identity import potential_fingerprint
-from mdl_physpretrain.recipe import CHECK, Augment, Finetune, Loop, MolecularDynamics
+from mdl_physpretrain.recipe import CHECK, Augment, Augmentation, Finetune, Loop, MolecularDynamics
 from mdl_physpretrain.structures import get_labels, read_structures, write_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.randomness import derived_seed
@@ -319,8 +320,9 @@ def _trained(
 def _identity(data: LoopData, potential: EnergyModel, gathered: Sequence[Atoms], number: int, train: bool) -> str:
     """Hash of all that a round depends on, but the machine."""
     digest = hashlib.sha256()
-    sections = [s.model_dump() for s in (data.options, data.augment, data.finetune, data.md)]
-    sections[0].pop("rounds")
+    limits = data.augment.model_dump(include=set(Augment.model_fields) - set(Augmentation.model_fields))
+    md = simulation_options(conditions(data.options, data.md), Path())
+    sections = [data.options.model_dump(exclude={"rounds"}), limits, data.finetune.model_dump(), md]
     digest.update(json.dumps([sections, data.seed, number, train], sort_keys=True, default=str).encode())
     for each in (potential, data.teacher):
         digest.update(potential_fingerprint(each).encode())

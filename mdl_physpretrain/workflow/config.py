@@ -173,6 +173,20 @@ class RunConfig(Section):
                 raise ValueError(f"arms.{name}.loop puts new labels into replay, and this arm has none: set 'replay'")
         return self
 
+    @model_validator(mode="after")
+    def _md_is_warm(self) -> RunConfig:
+        if self.augment.thermal == "md" and not self.augmentation.thermal:
+            raise ValueError("augment.thermal is 'md', but md.temperature is 0")
+        return self
+
+    @property
+    def augmentation(self) -> Augment:
+        """Section ``augment`` with ``thermal: md`` resolved: the highest temperature of the run's MD."""
+        if self.augment.thermal != "md":
+            return self.augment
+        highest = max(condition.temperature for condition in self.md.conditions().values())
+        return self.augment.model_copy(update={"thermal": highest})
+
     @property
     def uses_labels(self) -> bool:
         """Whether any arm learns from the teacher's labels."""

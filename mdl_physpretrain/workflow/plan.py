@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.files import file_hash
+from mdl_physpretrain.loop.motion import conditions
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
-from mdl_physpretrain.recipe import MolecularDynamics
+from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
 from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teacher_kind
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
@@ -101,7 +102,7 @@ def _prepare(config: RunConfig) -> Task:
 def _teaching(config: RunConfig) -> list[Task]:
     teacher, train = config.teacher, "data/train.extxyz"
     tasks = []
-    section: Any = config.augment.model_dump()
+    section: Any = config.augmentation.model_dump()
     inputs: tuple[str, ...] = (train,)
     if config.uses_native_teacher:
         fit: Any = [teacher.kind, kind_options(teacher).model_dump()]
@@ -194,9 +195,13 @@ def _loops(config: RunConfig, seed: int) -> list[Task]:
         else:
             modules = (config.teacher.calculator.partition(":")[0],)
         options = config.finetune.model_dump(exclude={"replay_fraction"}) | arm.changes()
-        md = config.md.model_dump(include=set(MolecularDynamics.model_fields) - {"steps", "source", "n_structures"})
+        simulated = set(MolecularDynamics.model_fields) - {"source", "n_structures", "max_atoms"}
+        md = conditions(config.loop, config.md).model_dump(include=simulated)
         section = [seed, config.accelerator, config.devices, config.strategy, config.replay_of(name), options, md]
-        section += [config.loop.model_dump(exclude={"rounds"}), config.augment.model_dump()]
+        section += [
+            config.loop.model_dump(exclude={"rounds"}),
+            config.augment.model_dump(include=set(Augment.model_fields) - set(Augmentation.model_fields)),
+        ]
         inputs = [*_DATA[:2], LABELLED, f"{arm_folder(seed, name)}/best.pt", *([TEACHER] if taught else [])]
         before = f"finetune seed {seed} {name}"
         common: dict[str, Any] = {"stage": "loop", "parallel": True}

@@ -41,7 +41,7 @@ def labelling_teacher(config: RunConfig, folder: Path) -> Any:
 
 def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """Augment the training structures, label them, and keep those fit for training."""
-    options, train, teacher = config.augment, read_part(folder, "train"), labelling_teacher(config, folder)
+    options, train, teacher = config.augmentation, read_part(folder, "train"), labelling_teacher(config, folder)
     augmented, labelled, result = augmented_labels(
         train, teacher, options, force=config.teacher.force, resume=folder / JOURNAL, progress=show
     )
