@@ -46,7 +46,8 @@ def test_frames_can_be_anchored_to_their_parents(rocksalt: list[Atoms], tmp_path
     soft = LennardJones(sigma=1.9, epsilon=0.05, rc=4.0)
     rows, frames = examined_motion(soft, parents, md, options, seed=1, folder=tmp_path, label="x")  # type: ignore[arg-type]
     assert list(rows["structure_id"]) == ["mgo-0", "mgo-1"]
-    assert frames and {f.info["parent_id"] for f in frames} == {"mgo-0", "mgo-1"}
+    assert frames
+    assert {f.info["parent_id"] for f in frames} == {"mgo-0", "mgo-1"}
     assert len({f.info["structure_id"] for f in frames}) == len(frames)
     assert set(parents_of(frames, parents)) == {"mgo-0", "mgo-1"}  # raises unless x = (x0 + u)(1 + strain)
     for frame in frames:
