@@ -245,7 +245,12 @@ class Loop(Section):
     epochs: Count = Field(default=20, description="Of training per round.")
     learning_rate: Positive | None = Field(default=None, description="null: half of that of finetuning.")
     replay: float | None = Field(default=None, gt=0, lt=1, description="Share of replay; null: as in finetuning.")
-    share: float = Field(default=0.5, gt=0, lt=1, description="Share of the loop's structures among the replayed ones.")
+    share: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Share of the loop's structures among the replayed ones, half of it for frames of MD.",
+    )
     tolerance: NotNegative = Field(
         default=0.05, description="A round is refused if the validation total rises above the finetuned one by more."
     )

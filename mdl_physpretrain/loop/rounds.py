@@ -7,6 +7,7 @@ import itertools
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,7 +184,7 @@ def _in_folder(
     if train and not facts["passed"]:
         labelled, counts = _labelled(data, children, folder, "labels", progress)
         labelled += inside
-        facts |= counts | {"n_new": len(labelled)}
+        facts |= counts | {"n_labelled": len(children) + len(inside), "n_new": len(labelled)}
     if labelled:
         trained = _trained(data, potential, [*gathered, *labelled], number, folder, progress)
         facts["total_after"] = float(trained.metadata["best_val_loss"])
@@ -302,7 +303,9 @@ def _trained(
     if data.options.replay is not None:
         options["replay_fraction"] = data.options.replay
     share, replay = data.options.share, data.replay
-    weights = [(1 - share) / max(len(replay), 1)] * len(replay) + [share / len(gathered)] * len(gathered)
+    of_kind = Counter("aug_lost" in atoms.info for atoms in gathered)  # frames of MD, and those of curves
+    weights = [(1 - share) / max(len(replay), 1)] * len(replay)
+    weights += [share / len(of_kind) / of_kind["aug_lost" in atoms.info] for atoms in gathered]
     return finetune(
         potential,
         data.structures,

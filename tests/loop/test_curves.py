@@ -56,14 +56,14 @@ def test_a_well_between_two_atoms_is_seen_where_it_is(rocksalt: list[Atoms]) -> 
         pair for pair, rows in bins.groupby("pair") if rows["low"].min() > HOLE
     }
     inside = bins[flagged]
-    assert ((inside["low"] - 0.15 < HOLE) & (HOLE < inside["high"] + 0.15)).all()
+    assert ((inside["low"] - 0.15 < HOLE) & (inside["high"] + 0.15 > HOLE)).all()
     assert all(words.split()[0] in set(bins["pair"]) for words in stretches(bins, flagged))
 
 
 def test_structures_in_a_hole_are_told_from_the_others(rocksalt: list[Atoms]) -> None:
     parents = label(rocksalt, teacher())
     bins = pair_bins(parents)
-    close = (bins["low"] < HOLE) & (HOLE < bins["high"])
+    close = (bins["low"] < HOLE) & (bins["high"] > HOLE)
     probes = covering(parents, bins[close], 3, 0, "probe")
     labelled = label(probes, teacher(), parents=parents)
     assert not crystal_holes(teacher(), labelled, parents).any()  # type: ignore[arg-type]
