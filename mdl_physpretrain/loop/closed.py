@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from ase import Atoms
 
-from mdl_physpretrain.loop.rounds import LoopData, run_round
+from mdl_physpretrain.loop.rounds import LoopData, run_round, validation_total
 from mdl_physpretrain.potentials.base import EnergyModel
 
 __all__ = ["LoopResult", "close_loop", "round_table"]
@@ -44,7 +44,7 @@ def close_loop(
     data
         See :class:`LoopData`.
     potential
-        Finetuned; ``metadata["best_val_loss"]`` is its validation total.
+        Finetuned.
     directory
         ``round-1``, ``round-2``, ... are made there; after an interruption
         the same call goes on.
@@ -58,7 +58,7 @@ def close_loop(
     """
     gathered: list[Atoms] = []
     facts: list[dict[str, Any]] = []
-    start = potential.metadata.get("best_val_loss")
+    start = validation_total(data, potential)
     for number in range(1, data.options.rounds + 2):
         done = run_round(
             data,

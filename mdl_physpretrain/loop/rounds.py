@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ from mdl_physpretrain.loop.motion import conditions, examined_motion
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.potentials.errors import evaluate
 from mdl_physpretrain.potentials.identity import potential_fingerprint
 from mdl_physpretrain.recipe import CHECK, Augment, Augmentation, Finetune, Loop, MolecularDynamics
 from mdl_physpretrain.structures import get_labels, read_structures, write_structures
@@ -42,7 +44,7 @@ from mdl_physpretrain.teacher.label import label
 from mdl_physpretrain.teacher.labelled_set import anchors
 from mdl_physpretrain.training.stages import finetune
 
-__all__ = ["LoopData", "Round", "run_round"]
+__all__ = ["LoopData", "Round", "run_round", "validation_total"]
 
 MARKS_PS = (1.0, 2.0, 5.0, 10.0)
 NO_LABELS = ("n_new", "n_labelled", "n_removed")
@@ -123,7 +125,7 @@ def run_round(
     data
         See :class:`LoopData`.
     potential
-        The network, with ``metadata["best_val_loss"]``.
+        The network; ``metadata["best_val_loss"]``, where it is, is its validation total.
     gathered
         Labelled structures of the rounds before.
     number
@@ -178,7 +180,7 @@ def _in_folder(
     results, children, inside = _examination(data, potential, number, folder, train, progress)
     facts |= results
     examined = time.perf_counter()
-    total = float(potential.metadata.get("best_val_loss", np.inf))
+    total = validation_total(data, potential)
     facts |= {"total_before": total, "total_after": total, "accepted": None, **dict.fromkeys(NO_LABELS, 0)}
     labelled: list[Atoms] = []
     if train and not facts["passed"]:
@@ -204,7 +206,7 @@ def _examination(
     options, label_of = data.options, f"loop{number}"
     parents = _parents(data)
     device = resolve_device(data.device)
-    potential = potential.to(device)
+    potential = deepcopy(potential).to(device)
     seed = derived_seed(data.seed, f"loop {options.seed} {number}")
     order = np.random.default_rng(seed).permutation(len(parents))
     chosen = [parents[k] for k in np.sort(order[: options.n_structures])]
@@ -234,8 +236,17 @@ def _examination(
         children += squeezed
     facts |= {"holes": holes, "collapsed": collapsed}
     facts["passed"] = not (facts["n_lost"] or holes or collapsed)
-    potential.cpu()
     return facts, children, labelled
+
+
+def validation_total(data: LoopData, potential: EnergyModel) -> float:
+    """Its total as the training knew it, or computed with the same weights."""
+    remembered = potential.metadata.get("best_val_loss")
+    if remembered is not None:
+        return float(remembered)
+    errors = evaluate(potential, data.val or data.structures)
+    parts = (errors[f"{name}_mae"] for name in ("energy", "forces", "stress"))
+    return float(np.nansum([weight * part for weight, part in zip(data.finetune.weights, parts, strict=True)]))
 
 
 def _motion_facts(rows: pd.DataFrame, md: MolecularDynamics) -> dict[str, Any]:
