@@ -34,7 +34,7 @@ from mdl_physpretrain.loop.motion import conditions, examined_motion
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
-from mdl_physpretrain.potentials.errors import evaluate
+from mdl_physpretrain.potentials.error_metrics import evaluate
 from mdl_physpretrain.potentials.identity import potential_fingerprint
 from mdl_physpretrain.recipe import CHECK, Augment, Augmentation, Finetune, Loop, MolecularDynamics
 from mdl_physpretrain.structures import get_labels, read_structures, write_structures
@@ -42,7 +42,7 @@ from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.randomness import derived_seed
 from mdl_physpretrain.teacher.label import label
 from mdl_physpretrain.teacher.labelled_set import anchors
-from mdl_physpretrain.training.stages import finetune
+from mdl_physpretrain.training.pretrain_finetune import finetune
 
 __all__ = ["LoopData", "Round", "run_round", "validation_total"]
 
