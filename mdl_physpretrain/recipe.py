@@ -15,6 +15,7 @@ from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section,
 __all__ = [
     "AUGMENT",
     "FINETUNE",
+    "LOOP",
     "MD",
     "PRESETS",
     "TEACHER",
@@ -24,6 +25,7 @@ __all__ = [
     "Backbone",
     "EAMFit",
     "Finetune",
+    "Loop",
     "MolecularDynamics",
     "Perturbation",
     "Pretrain",
@@ -92,9 +94,10 @@ class Augmentation(Perturbation):
     coverage: Count | None = Field(
         default=None, description="Structures for each 0.1 Å of every pair of elements, from its core to the data."
     )
-    thermal: Positive | None = Field(
+    thermal: Positive | Literal["md"] | None = Field(
         default=None,
-        description="Displace all atoms as at this temperature, K, by the teacher's springs; null: do not.",
+        description="Displace all atoms as at this temperature, K, by the teacher's springs; md: that of the MD; "
+        "null: do not.",
     )
     thermal_amplitude: Positive | None = Field(
         default=None, description="Instead: largest standard deviation of a coordinate, Å."
@@ -221,6 +224,39 @@ class MolecularDynamics(Section):
     skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
 
 
+class Loop(Section):
+    """Closed loop: the network is examined on training structures, the teacher labels what fails, training goes on."""
+
+    rounds: int = Field(default=0, ge=0, description="At most so many rounds after finetuning; 0: no loop.")
+    n_structures: Count = Field(default=24, description="Training structures simulated per round (random choice).")
+    steps: Count = Field(default=2000, description="MD steps per round.")
+    ensemble: Literal["nvt", "npt", "nve"] | None = Field(default=None, description="null: md.ensemble.")
+    temperature: NotNegative | None = Field(default=None, description="K; null: md.temperature.")
+    timestep: Positive | None = Field(default=None, description="fs; null: md.timestep.")
+    frames_lost: int = Field(
+        default=6, ge=0, description="Frames of a lost trajectory, from half way to the loss up to it, ever denser."
+    )
+    frames_physical: int = Field(default=2, ge=0, description="Frames of a trajectory that is not lost, evenly spread.")
+    curves: bool = Field(default=True, description="Look for holes of pair curves and of compressed cells, too.")
+    per_bin: Count = Field(default=5, description="Structures for each 0.1 Å of a pair in a hole.")
+    min_distance_factor: NotNegative = Field(
+        default=0.5, description="Drop structures with a distance below this, in sums of covalent radii."
+    )
+    epochs: Count = Field(default=20, description="Of training per round.")
+    learning_rate: Positive | None = Field(default=None, description="null: half of that of finetuning.")
+    replay: float | None = Field(default=None, gt=0, lt=1, description="Share of replay; null: as in finetuning.")
+    share: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Share of the loop's structures among the replayed ones, half of it for frames of MD.",
+    )
+    tolerance: NotNegative = Field(
+        default=0.05, description="A round is refused if the validation total rises above the finetuned one by more."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the choice of structures, with the network's.")
+
+
 class Check(Section):
     """What probes ask of finished potentials beside MD, and ``physpretrain check`` of those that are given."""
 
@@ -240,11 +276,12 @@ class Recipe(Section):
     backbone: Backbone = Field(default_factory=Backbone)
     pretrain: Pretrain = Field(default_factory=Pretrain)
     finetune: Finetune = Field(default_factory=Finetune)
+    loop: Loop = Field(default_factory=Loop)
 
 
 #: The defaults, for the signatures of the functions that take these options one by one.
 TEACHER, AUGMENT, BACKBONE, TRAINING, FINETUNE = Teacher(), Augment(), Backbone(), Training(), Finetune()
-MD, CHECK = MolecularDynamics(), Check()
+MD, CHECK, LOOP = MolecularDynamics(), Check(), Loop()
 
 #: Merged below the user's own keys. The paper's: section 2.2.2, Algorithm 1, Table A.1 (silica,
 #: CGCNN), Appendix C, section 4.1 (epochs), Table 1 (MD). It examined no teacher, hence ``force``.

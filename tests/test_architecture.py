@@ -14,7 +14,7 @@ ROOT = Path(mdl_physpretrain.__file__).parent
 ROOMS = [
     "errors", "progress", "files", "source_graph", "option_types", "plugin_classes", "recipe", "compiled", "structures",
     "graphs", "statistics", "potentials", "augmentation", "executors", "teacher", "training", "stability", "dynamics",
-    "probes", "report", "workflow", "hosts", "reproduction", "cli", "__main__",
+    "probes", "loop", "method", "report", "workflow", "hosts", "reproduction", "cli", "__main__",
 ]  # fmt: skip
 OPTIONAL = {
     "chgnet", "distributed", "huggingface_hub", "load_atoms", "matdeeplearn", "mattersim", "mattertune",

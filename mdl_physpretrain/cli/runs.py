@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """From data to a checked potential: teacher, labels, training, MD, report.
 
-    Stages: prepare, teacher, augment, pretrain, finetune, evaluate, reference, md, report.
+    Stages: prepare, teacher, augment, pretrain, finetune, loop, evaluate, reference, md, report.
     What is unchanged is skipped; what was interrupted goes on.
     """
     from rich.console import Console

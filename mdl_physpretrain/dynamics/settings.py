@@ -7,19 +7,25 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 from ase import units
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.recipe import MD
+from mdl_physpretrain.recipe import MD, MolecularDynamics
 from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.stability.monitor import STOPS
 
-__all__ = ["WATER_COMPRESSIBILITY", "MDSettings"]
+__all__ = ["WATER_COMPRESSIBILITY", "MDSettings", "simulation_options"]
 
 ENSEMBLES = ("nvt", "npt", "nve")
 VELOCITIES = ("maxwell", "keep")
 TRAJECTORY_FORMATS = ("extxyz", "traj")
+SIMULATED = (
+    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",
+    "trace_interval", "skin",
+)  # fmt: skip
 WATER_COMPRESSIBILITY = 4.57e-5 / (1e5 * units.Pascal)  # Å³/eV; 4.57e-5 per bar, customary in ASE and GROMACS
 
 
@@ -80,6 +86,25 @@ class MDSettings:
         """Hash of these settings and the fingerprint of the potential."""
         text = json.dumps({"settings": asdict(self), "potential": potential}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def simulation_options(md: MolecularDynamics, trajectories: Path) -> dict[str, Any]:
+    """Keyword arguments of :func:`mdl_physpretrain.dynamics.simulate`, but for seed and progress.
+
+    Parameters
+    ----------
+    md
+        Section ``md`` of a run, or one with its options.
+    trajectories
+        Folder of the frames, if any are to be written.
+    """
+    options = {name: getattr(md, name) for name in SIMULATED}
+    options |= {"stop_on": tuple(md.stop_on), "limits": Limits(variant=md.lindemann_variant)}
+    if md.compressibility is not None:
+        options["compressibility"] = md.compressibility
+    if md.trajectory_interval is not None:
+        options |= {"trajectory_dir": trajectories, "trajectory_interval": md.trajectory_interval}
+    return options
 
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:

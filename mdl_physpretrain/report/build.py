@@ -38,12 +38,13 @@ SECTIONS = {  # of the page, in its order
     "teacher": "Teacher",
     "augmentation": "Augmentation",
     "learning": "Learning curves",
+    "loop": "Closed loop",
     "alignment": "Force alignment",
     "data": "Data",
     "timings": "Timings",
     "configuration": "Configuration",
 }
-OPTIONAL = {"worst", *probe_sections()}  # nothing is said where a run has no such file
+OPTIONAL = {"worst", "loop", *probe_sections()}  # nothing is said where a run has no such file
 
 
 def write_report(run_dir: Path) -> Path:
@@ -140,6 +141,7 @@ def _shown(run: RunData, values: dict[str, Any], parts: dict[str, PagePart]) -> 
         "teacher": run.examination or run.curves is not None or values["decomposition"],
         "augmentation": run.filter or "min_distances" in figures,
         "learning": "learning_curves" in figures,
+        "loop": values["rounds"] or "rounds" in notes,
         "alignment": values["alignment"],
         "data": values["facts"],
         "timings": values["timings"],

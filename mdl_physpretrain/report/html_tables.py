@@ -17,7 +17,8 @@ from mdl_physpretrain.report.tables import efs_reference_rows
 from mdl_physpretrain.statistics.reference import has_reference
 
 __all__ = ["Cell", "Column", "HtmlTable", "alignment", "column", "count", "coverage", "decimal", "efs", "filtered",
-           "html_table", "name", "per_seed", "physicality", "teacher_pairs", "timings", "trajectories"]  # fmt: skip
+           "html_table", "name", "per_seed", "physicality", "rounds", "teacher_pairs", "timings",
+           "trajectories"]  # fmt: skip
 
 Row = dict[Any, Any]
 MAX_ROWS = 1000  # trajectories on the page; the CSV has all of them
@@ -281,6 +282,40 @@ def coverage(table: pd.DataFrame) -> HtmlTable:
         name("Not covered", "holes", missing=DASH, css="wrap"),
     ]
     return html_table(rows, columns, "coverage", sortable=len(rows) > 6)
+
+
+def rounds(table: pd.DataFrame) -> HtmlTable:
+    """What the closed loops saw of each network, and what they made of it."""
+
+    def verdict(row: Row) -> Cell:
+        if not row["round"]:
+            return Cell("finetuned")
+        taken = {"True": "accepted", "False": "refused"}.get(str(row.get("accepted")))
+        return Cell(taken or "nothing to learn", css="bad" if taken == "refused" else "")
+
+    def lost(row: Row) -> Cell:
+        return Cell(f"{row['n_lost']:g} of {row['n_trajectories']:g}", key=row["n_lost"])
+
+    marks = [c for c in table if str(c).startswith("physical_at_")]
+    shares = [
+        decimal(f"At {str(c).removeprefix('physical_at_').removesuffix('ps')} ps", str(c), 0, "% physical", 100)
+        for c in marks
+    ]
+    columns = [
+        name("Arm", "arm"),
+        count("Seed", "seed"),
+        count("Round", "round"),
+        column("Network", numeric=False, cell=verdict),
+        decimal("Validation total", "val_total", 3),
+        column("Lost in MD", cell=lost),
+        decimal("First loss", "first_loss_fs", 0, "fs"),
+        *shares,
+        name("Holes of pairs", "holes", missing=DASH, css="wrap"),
+        count("Collapse", "collapsed"),
+        count("New structures", "n_new"),
+        decimal("Time", "seconds", 0, "s"),
+    ]
+    return html_table(table, columns, "rounds")
 
 
 def timings(rows: list[dict[str, Any]]) -> HtmlTable:

@@ -23,6 +23,7 @@ COLUMNS = {  # columns without which a file says nothing; those of the probes ar
     "verdicts": ("arm", "question", "verdict", "finding"),
     "teacher_history": ("loss",),
     "history": ("epoch",),
+    "rounds": ("round", "n_trajectories", "n_lost", "val_total"),
 }
 
 

@@ -40,6 +40,7 @@ def train(
     val: Sequence[Atoms] | None = None,
     replay: Sequence[Atoms] = (),
     replay_fraction: float = FINETUNE.replay_fraction,
+    replay_weights: Sequence[float] | None = None,
     model_args: dict[str, Any] | None = None,
     core: str | None = None,
     eam: str | Path | EnergyModel | None = None,
@@ -73,6 +74,9 @@ def train(
     replay, replay_fraction
         Teacher-labelled structures mixed in, so that finetuning does not
         forget the repulsive core; the share they make of an epoch.
+    replay_weights
+        Positive weight of each replay structure in the drawing of an epoch's;
+        by default all are equal.
     model_args, core, eam, freeze_eam, references
         See :func:`new_network`; only for a model given by name.
     parents
@@ -121,6 +125,8 @@ def train(
     chosen = validated(Training, options)
     if not 0 <= replay_fraction < 1:
         raise ConfigError(f"replay_fraction must lie in [0, 1), not {replay_fraction}")
+    if replay_weights is not None and (len(replay_weights) != len(replay) or not min(replay_weights, default=1) > 0):
+        raise ConfigError("replay_weights must be one positive number for each replay structure")
     if chosen.optimizer == "sam" and find_spec("pytorch_optimizer") is None:
         raise ConfigError("optimizer 'sam' needs the package pytorch_optimizer: pip install pytorch-optimizer")
     structures = validate_structures(list(structures), require=())
@@ -160,9 +166,12 @@ def train(
             replay_fraction=replay_fraction,
             freeze_eam=freeze_eam,
             shift_energies=shift_energies,
+            **({} if replay_weights is None else {"replay_weights": list(replay_weights)}),
         )
 
-    sampler = EpochSampler(len(structures), n_replay=len(replay), replay_fraction=replay_fraction, seed=seed)
+    sampler = EpochSampler(
+        len(structures), n_replay=len(replay), replay_fraction=replay_fraction, seed=seed, weights=replay_weights
+    )
     batches: dict[str, Any] = {"cutoff": network.cutoff, "batch_size": chosen.batch_size, "dtype": network.dtype}
     train_loader = loader([*structures, *replay], sampler=sampler, **batches)
     val_loader = loader(list(val) if val is not None else list(structures), **batches)

@@ -19,7 +19,7 @@ from mdl_physpretrain.option_types import (
     Sources,
     none_as_text,
 )
-from mdl_physpretrain.recipe import Augment, Backbone, Finetune, Pretrain, Teacher
+from mdl_physpretrain.recipe import Augment, Backbone, Finetune, Loop, Pretrain, Teacher
 from mdl_physpretrain.workflow.md_options import MD, Probe
 
 __all__ = ["Arm", "RunConfig"]
@@ -96,6 +96,7 @@ class Arm(Section):
     replay: float | None = Field(default=None, ge=0, lt=1, description="Instead of finetune.replay_fraction.")
     epochs: Count | None = Field(default=None, description="Instead of finetune.epochs.")
     learning_rate: Positive | None = Field(default=None, description="Instead of finetune.learning_rate.")
+    loop: int | None = Field(default=None, ge=0, description="Instead of loop.rounds.")
 
     @model_validator(mode="after")
     def _hybrid_is_new(self) -> Arm:
@@ -134,6 +135,7 @@ class RunConfig(Section):
     backbone: Backbone = Field(default_factory=Backbone)
     pretrain: Pretrain = Field(default_factory=Pretrain)
     finetune: Finetune = Field(default_factory=Finetune)
+    loop: Loop = Field(default_factory=Loop)
     arms: dict[Annotated[str, Field(pattern=NAME)], Arm] = Field(
         default_factory=lambda: {"baseline": Arm(pretrain=False), "pretrained": Arm()},
         min_length=1,
@@ -168,6 +170,27 @@ class RunConfig(Section):
                 if arm.hybrid != "none":
                     raise ValueError(f"arms.{name}.hybrid adds an EAM, but {other}")
         return self
+
+    @model_validator(mode="after")
+    def _loops_need_replay(self) -> RunConfig:
+        for name, arm in self.arms.items():
+            if arm.loop and not self.replay_of(name):
+                raise ValueError(f"arms.{name}.loop puts new labels into replay, and this arm has none: set 'replay'")
+        return self
+
+    @model_validator(mode="after")
+    def _md_is_warm(self) -> RunConfig:
+        if self.augment.thermal == "md" and not self.augmentation.thermal:
+            raise ValueError("augment.thermal is 'md', but md.temperature is 0")
+        return self
+
+    @property
+    def augmentation(self) -> Augment:
+        """Section ``augment`` with ``thermal: md`` resolved: the highest temperature of the run's MD."""
+        if self.augment.thermal != "md":
+            return self.augment
+        highest = max(condition.temperature for condition in self.md.conditions().values())
+        return self.augment.model_copy(update={"thermal": highest})
 
     @property
     def uses_labels(self) -> bool:
@@ -204,3 +227,8 @@ class RunConfig(Section):
         if chosen.replay is not None:
             return chosen.replay
         return self.finetune.replay_fraction if chosen.pretrain else 0.0
+
+    def rounds_of(self, arm: str) -> int:
+        """Rounds of an arm's closed loop; arms without replay have none."""
+        chosen = self.arms[arm].loop
+        return (self.loop.rounds if chosen is None else chosen) if self.replay_of(arm) > 0 else 0

@@ -24,6 +24,7 @@ from mdl_physpretrain.teacher.registry import kind_options
 from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import dump_config
+from mdl_physpretrain.workflow.layout import best_file
 from mdl_physpretrain.workflow.plan import STAGES, external_inputs
 from mdl_physpretrain.workflow.reference import load_reference
 
@@ -154,6 +155,8 @@ MD: {simulations}.
 | `augment/coverage.csv` | how many structures hold each pair of elements at each distance (Å) |
 | `seed-*/<training>/best.pt` | the network with the lowest validation error; `last.ckpt` its last state |
 | `seed-*/<training>/history.csv` | learning curve |
+| `seed-*/<arm>/loop/best.pt` | the network after the closed loop; `rounds.csv` what each round did |
+| `seed-*/<arm>/loop/round-*/` | a round: trajectories of training structures, what was labelled, the network after it |
 | `seed-*/md/<arm>.csv` | verdict on every trajectory (`<arm>@<label>`: further conditions) |
 | `seed-*/md/<arm>.runs.npz` | traces and last frames of the trajectories |
 | `reference/` | MD of the reference potential: what it is, verdict on every trajectory, traces |
@@ -172,5 +175,5 @@ MD: {simulations}.
 Use a potential:
 
     import mdl_physpretrain as pp
-    atoms.calc = pp.ASECalculator(pp.load_model("seed-{config.seeds[0]}/{list(config.arms)[-1]}/best.pt"))
+    atoms.calc = pp.ASECalculator(pp.load_model("{best_file(config, config.seeds[0], list(config.arms)[-1])}"))
 """

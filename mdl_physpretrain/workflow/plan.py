@@ -9,15 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.files import file_hash
+from mdl_physpretrain.loop.motion import conditions
 from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
+from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teacher_kind
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, REFERENCE, TEACHER, arm_folder, md_file, pretrain_folder
+from mdl_physpretrain.workflow.layout import (
+    JOURNAL,
+    LABELLED,
+    REFERENCE,
+    TEACHER,
+    arm_folder,
+    best_file,
+    loop_folder,
+    md_file,
+    pretrain_folder,
+)
 from mdl_physpretrain.workflow.reference import reference_modules, versions_of
 from mdl_physpretrain.workflow.run_suite import RunSuite
 from mdl_physpretrain.workflow.stages.collect import collect, collected_kinds
@@ -25,6 +37,7 @@ from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
 from mdl_physpretrain.workflow.stages.finetune import finetune_arm
 from mdl_physpretrain.workflow.stages.frames import read_frames
 from mdl_physpretrain.workflow.stages.labels import label_augmented
+from mdl_physpretrain.workflow.stages.loop import end_loop, loop_round
 from mdl_physpretrain.workflow.stages.md import simulate_potential
 from mdl_physpretrain.workflow.stages.prepare import prepare
 from mdl_physpretrain.workflow.stages.pretrain import pretrain_network
@@ -36,7 +49,7 @@ from mdl_physpretrain.workflow.task import Task
 __all__ = ["STAGES", "external_inputs", "plan", "probe_modules"]
 
 #: In the order of the method; ``--only`` and ``--from`` name these.
-STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "evaluate", "reference", "md", "report")
+STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "loop", "evaluate", "reference", "md", "report")
 
 #: Options of ``md`` that a simulation itself does not depend on.
 NOT_OF_MD = {"source", "reference", "also", "r_max", "reference_potential", "reference_potential_args",
@@ -55,6 +68,7 @@ def plan(config: RunConfig) -> list[Task]:
     tasks += _teacher_tasks(config)
     for seed in config.seeds:
         tasks += _trainings(config, seed)
+        tasks += _loops(config, seed)
     tasks += references[1:]
     suite = RunSuite(config, Path())
     for seed in config.seeds:
@@ -99,7 +113,7 @@ def _prepare(config: RunConfig) -> Task:
 def _teacher_tasks(config: RunConfig) -> list[Task]:
     teacher, train = config.teacher, "data/train.extxyz"
     tasks = []
-    section: Any = config.augment.model_dump()
+    section: Any = config.augmentation.model_dump()
     inputs: tuple[str, ...] = (train,)
     if config.uses_native_teacher:
         fit: Any = [teacher.kind, kind_options(teacher).model_dump()]
@@ -179,12 +193,65 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
     return tasks
 
 
+def _loops(config: RunConfig, seed: int) -> list[Task]:
+    """Rounds of the closed loops, each with what the one before left; a last one that only examines."""
+    tasks = []
+    for name, arm in config.arms.items():
+        rounds, place = config.rounds_of(name), loop_folder(seed, name)
+        if not rounds:
+            continue
+        taught = ("teacher",) if config.uses_native_teacher else ()
+        if config.teacher.calculator is None:
+            modules = _model_modules(*teacher_kind(config.teacher.kind).potentials)
+        else:
+            modules = (config.teacher.calculator.partition(":")[0],)
+        options = config.finetune.model_dump(exclude={"replay_fraction"}) | arm.changes()
+        simulated = set(MolecularDynamics.model_fields) - {"source", "n_structures", "max_atoms"}
+        md = conditions(config.loop, config.md).model_dump(include=simulated)
+        section = [seed, config.accelerator, config.devices, config.strategy, config.replay_of(name), options, md]
+        section += [
+            config.loop.model_dump(exclude={"rounds"}),
+            config.augment.model_dump(include=set(Augment.model_fields) - set(Augmentation.model_fields)),
+        ]
+        inputs = [*_DATA[:2], LABELLED, f"{arm_folder(seed, name)}/best.pt", *([TEACHER] if taught else [])]
+        before = f"finetune seed {seed} {name}"
+        common: dict[str, Any] = {"stage": "loop", "parallel": True}
+        for number in range(1, rounds + 2):
+            folder = f"{place}/round-{number}"
+            task = Task(
+                name=f"loop seed {seed} {name} {'end' if number > rounds else number}",
+                work=partial(loop_round, seed=seed, arm=name, number=number),
+                section=[*section, number, number > rounds],
+                inputs=tuple(inputs),
+                needs=("prepare", "augment", before, *taught),
+                scratch=(folder,),
+                modules=(*_network_modules(config, config.core_of(name), arm.hybrid), *modules),
+                own_process=str(config.devices) != "1",
+                **common,
+            )
+            tasks.append(task)
+            before = task.name
+            inputs += [f"{folder}/best.pt", f"{folder}/labelled.extxyz", f"{folder}/round.json"]
+        tasks.append(
+            Task(
+                name=f"loop seed {seed} {name}",
+                work=partial(end_loop, seed=seed, arm=name),
+                section=[rounds],
+                inputs=tuple(i for i in inputs if i.startswith(place)),
+                needs=tuple(t.name for t in tasks if t.name.startswith(f"loop seed {seed} {name} ")),
+                **common,
+            )
+        )
+    return tasks
+
+
 def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
     tasks = []
     files, named = external_inputs(config.md.source)
     arguments: dict[str, Any] = {"suite_class": RunSuite}
     for name, arm in config.arms.items():
-        best, trained = f"{arm_folder(seed, name)}/best.pt", f"finetune seed {seed} {name}"
+        best = best_file(config, seed, name)
+        trained = f"{'loop' if config.rounds_of(name) else 'finetune'} seed {seed} {name}"
         taught = ("teacher",) if config.uses_eam else ()
         models = _network_modules(config, config.core_of(name), arm.hybrid)
         common: dict[str, Any] = {"needs": ("prepare", trained, *taught), "parallel": True}

@@ -18,7 +18,7 @@ from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.randomness import derived_seed
 from mdl_physpretrain.workflow.data import random_subset, read_part
-from mdl_physpretrain.workflow.layout import TEACHER, arm_folder
+from mdl_physpretrain.workflow.layout import TEACHER, best_file
 from mdl_physpretrain.workflow.md_options import MD
 from mdl_physpretrain.workflow.reference import load_reference
 from mdl_physpretrain.workflow.suite import Cell, Suite
@@ -72,7 +72,7 @@ class RunSuite(Suite):
         )
 
     def potential(self, arm: str, seed: int) -> EnergyModel:
-        return load_model(self.folder / arm_folder(seed, arm) / "best.pt").to(resolve_device(self.config.device))
+        return load_model(self.folder / best_file(self.config, seed, arm)).to(resolve_device(self.config.device))
 
     def starts(self, label: str = "") -> list[Atoms]:
         """The same for all seeds and arms."""

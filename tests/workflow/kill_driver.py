@@ -27,6 +27,11 @@ KILLS = {
     "pretrain": ("mdl_physpretrain.training.module", "KeepBest._write", 3, "after"),
     "finetune": ("mdl_physpretrain.training.module", "KeepBest._write", 2, "before"),
     "finished training": ("mdl_physpretrain.workflow.records", "Records.finish", 1, "before"),
+    "loop md": ("mdl_physpretrain.dynamics.records", "Runs.save", 1, "after"),
+    "loop labels": ("mdl_physpretrain.teacher.journal", "Journal.append", 2, "after"),
+    "loop training": ("mdl_physpretrain.training.module", "KeepBest._write", 1, "after"),
+    "loop round": ("mdl_physpretrain.loop.rounds", "_write", 1, "before"),
+    "loop end": ("mdl_physpretrain.workflow.stages.loop", "write_atomic", 1, "before"),
     "evaluate": ("mdl_physpretrain.probes.diatomics", "diatomic_curve", 2, "before"),
     "reference": ("mdl_physpretrain.dynamics.records", "Runs.save", 1, "after"),
     "md": ("mdl_physpretrain.dynamics.records", "Runs.save", 2, "after"),  # the first is the rest of the reference
