@@ -162,16 +162,16 @@ class ForceAlignment(Probe):
     name = "alignment"
     question = "forces as the teacher's"
     asked_of = "potential"
-    needs = frozenset({"eam"})
+    needs = frozenset({"teacher"})
     files = {"alignment": ("structure_id", "element", "angle")}  # noqa: RUF012
     texts = ("against",)
     expected = frozenset({"alignment"})
     answer_place = 70
 
     def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
-        assert asked.eam is not None
+        assert asked.teacher is not None
         structures = asked.choose(asked.first_split("test", "val", "train"), MAX_STRUCTURES)
-        angles = alignment_table({asked.name: asked.potential}, asked.eam, structures)  # type: ignore[dict-item]
+        angles = alignment_table({asked.name: asked.potential}, asked.teacher, structures)  # type: ignore[dict-item]
         return {"alignment": angles.drop(columns="arm").round(4)}
 
 

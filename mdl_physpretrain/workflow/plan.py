@@ -12,7 +12,7 @@ from mdl_physpretrain.files import file_hash
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
-from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teacher_kind
+from mdl_physpretrain.teacher.registry import kind_modules, kind_options, kind_potentials
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, TEACHER, arm_folder, md_file, pretrain_folder
@@ -106,7 +106,7 @@ def _teaching(config: RunConfig) -> list[Task]:
     if config.uses_labels:
         needs = ("prepare", *(t.name for t in tasks))
         if teacher.calculator is None:
-            modules = _model_modules(*teacher_kind(teacher.kind).potentials)
+            modules = _model_modules(*kind_potentials(teacher.kind))
         else:
             modules = (teacher.calculator.partition(":")[0],)
         tasks.append(
@@ -175,19 +175,20 @@ def _judgements(config: RunConfig, judge: RunSuite, seed: int) -> list[Task]:
     suite: dict[str, Any] = {"suite": RunSuite}
     for name, arm in config.arms.items():
         best, trained = f"{arm_folder(seed, name)}/best.pt", f"finetune seed {seed} {name}"
-        taught = ("teacher",) if config.uses_eam else ()
+        taught = ("teacher",) if config.uses_native_teacher else ()
         models = _network_modules(config, config.core_of(name), arm.hybrid)
+        teacher_modules = _model_modules(*kind_potentials(config.teacher.kind)) if config.uses_native_teacher else ()
         common: dict[str, Any] = {"needs": ("prepare", trained, *taught), "parallel": True}
         suite |= {"arm": name, "seed": seed}
-        probes = judge.probes("potential", "labels", *(("eam",) if config.uses_eam else ()))
+        probes = judge.probes("potential", "labels", *(("teacher",) if config.uses_native_teacher else ()))
         tasks.append(
             Task(
                 name=f"evaluate seed {seed} {name}",
                 stage="evaluate",
                 work=partial(evaluate_potential, **suite, probes=tuple(probe.name for probe in probes)),
                 section=[seed, name, config.data.seed, _asked(probes)],
-                inputs=(*_DATA, best, *((TEACHER,) if config.uses_eam else ())),
-                modules=(*models, *probe_modules(probes), *(_model_modules("eam") if config.uses_eam else ())),
+                inputs=(*_DATA, best, *((TEACHER,) if config.uses_native_teacher else ())),
+                modules=(*models, *probe_modules(probes), *teacher_modules),
                 **common,
             )
         )
