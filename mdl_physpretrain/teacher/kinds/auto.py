@@ -13,7 +13,7 @@ from pydantic import Field
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.errors import evaluate, trivial_errors
+from mdl_physpretrain.potentials.error_metrics import evaluate, trivial_errors
 from mdl_physpretrain.recipe import EAMFit
 from mdl_physpretrain.structures import reference_energies
 from mdl_physpretrain.teacher import registry, source
