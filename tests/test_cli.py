@@ -186,14 +186,14 @@ def test_steps_one_by_one(data, tmp_path):
     assert not list(tmp_path.glob(".*.journal"))
 
     other = tmp_path / "ionic.pt"
-    result = call("fit-teacher", data, "-o", other, "--kind", "ionic", "--arg", "cutoff=4.5")
+    result = call("fit-teacher", data, "-o", other, "--kind", "classical", "--arg", "cutoff=4.5")
     assert result.exit_code in (0, 1), result.output
     assert "Teacher: " in result.output
     assert call("examine", other, data).exit_code == result.exit_code
-    assert pp.load_model(other).metadata["teacher"] == "ionic"
-    told = call("fit-teacher", data, "--kind", "ionic", "--arg", "cutof=4")
+    assert pp.load_model(other).metadata["teacher"] == "classical"
+    told = call("fit-teacher", data, "--kind", "classical", "--arg", "cutof=4")
     assert "unknown key '--arg cutof'; did you mean '--arg cutoff'?" in " ".join(told.stderr.split())
-    assert "did you mean 'ionic'?" in " ".join(call("fit-teacher", data, "--kind", "ion").stderr.split())
+    assert "did you mean 'classical'?" in " ".join(call("fit-teacher", data, "--kind", "classic").stderr.split())
 
     small = [w for a in ("dim1=8", "dim2=8", "gc_count=1", "cutoff=4.0") for w in ("--arg", a)]
     fine("train", labelled, "-o", tmp_path / "pre", "--epochs", 1, *small)

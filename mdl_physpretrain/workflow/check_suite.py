@@ -26,7 +26,7 @@ CONDITIONS = ("ensemble", "temperature", "timestep", "steps")
 
 def probe_names() -> tuple[str, ...]:
     """Probes that a check can ask or skip, beside the simulation itself."""
-    return tuple(name for name, cls in probe_classes().items() if name != "md" and "eam" not in cls.needs)
+    return tuple(name for name, cls in probe_classes().items() if name != "md" and "teacher" not in cls.needs)
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class CheckSuite(Suite):
         return self.settings.options
 
     def includes(self, probe: Probe) -> bool:
-        return "eam" not in probe.needs and self.settings.includes(probe.name)
+        return "teacher" not in probe.needs and self.settings.includes(probe.name)
 
     def cells(self, probe: Probe) -> list[Cell]:
         """Every potential with its seeds; the simulation without thermostat comes first."""

@@ -162,6 +162,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _hybrids_need_an_eam(self) -> RunConfig:
         teacher = self.teacher
+        if teacher.kind == "auto" and any(arm.hybrid != "none" for arm in self.arms.values()):
+            teacher = self.teacher = teacher.model_copy(update={"kind": "eam"})
         if teacher.calculator is not None or teacher.kind != "eam":
             other = (
                 "teacher.calculator is another potential" if teacher.calculator else f"teacher.kind is {teacher.kind!r}"
@@ -202,11 +204,6 @@ class RunConfig(Section):
         """Whether a potential of this package is fitted or read: to teach an arm, or as a part of one."""
         hybrids = any(arm.hybrid != "none" for arm in self.arms.values())
         return self.teacher.calculator is None and (self.uses_labels or hybrids)
-
-    @property
-    def uses_eam(self) -> bool:
-        """Whether that is an EAM."""
-        return self.uses_native_teacher and self.teacher.kind == "eam"
 
     def velocity_seed(self, seed: int) -> int:
         """Seed of velocities and noise: that of the network, but one for all where a reference potential is beside."""

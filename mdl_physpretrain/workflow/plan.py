@@ -16,7 +16,7 @@ from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
-from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teacher_kind
+from mdl_physpretrain.teacher.registry import kind_modules, kind_options, kind_potentials
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.layout import (
@@ -130,7 +130,7 @@ def _teacher_tasks(config: RunConfig) -> list[Task]:
     if config.uses_labels:
         needs = ("prepare", *(t.name for t in tasks))
         if teacher.calculator is None:
-            modules = _model_modules(*teacher_kind(teacher.kind).potentials)
+            modules = _model_modules(*kind_potentials(teacher.kind))
         else:
             modules = (teacher.calculator.partition(":")[0],)
         tasks.append(
@@ -252,19 +252,20 @@ def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
     for name, arm in config.arms.items():
         best = best_file(config, seed, name)
         trained = f"{'loop' if config.rounds_of(name) else 'finetune'} seed {seed} {name}"
-        taught = ("teacher",) if config.uses_eam else ()
+        taught = ("teacher",) if config.uses_native_teacher else ()
         models = _network_modules(config, config.core_of(name), arm.hybrid)
+        teacher_modules = _model_modules(*kind_potentials(config.teacher.kind)) if config.uses_native_teacher else ()
         common: dict[str, Any] = {"needs": ("prepare", trained, *taught), "parallel": True}
         arguments |= {"arm": name, "seed": seed}
-        probes = suite.probes("potential", "labels", *(("eam",) if config.uses_eam else ()))
+        probes = suite.probes("potential", "labels", *(("teacher",) if config.uses_native_teacher else ()))
         tasks.append(
             Task(
                 name=f"evaluate seed {seed} {name}",
                 stage="evaluate",
                 work=partial(evaluate_potential, **arguments, probes=tuple(probe.name for probe in probes)),
                 section=[seed, name, config.data.seed, _probe_options(probes)],
-                inputs=(*_DATA, best, *((TEACHER,) if config.uses_eam else ())),
-                modules=(*models, *probe_modules(probes), *(_model_modules("eam") if config.uses_eam else ())),
+                inputs=(*_DATA, best, *((TEACHER,) if config.uses_native_teacher else ())),
+                modules=(*models, *probe_modules(probes), *teacher_modules),
                 **common,
             )
         )

@@ -47,7 +47,7 @@ class RunSuite(Suite):
             return self.config.md.trajectory_interval is not None
         if probe.applies_to == "simulation":
             return any(probe.is_applicable(frozenset({c.ensemble})) for c in self.config.md.conditions().values())
-        return probe.is_applicable(frozenset({"labels"} | ({"eam"} if self.config.uses_eam else set())))
+        return probe.is_applicable(frozenset({"labels"} | ({"teacher"} if self.config.uses_native_teacher else set())))
 
     def cells(self, probe: Probe) -> list[Cell]:
         labels = [""]
@@ -59,14 +59,14 @@ class RunSuite(Suite):
     def subject(self, arm: str, seed: int) -> Subject:
         model = self.potential(arm, seed)
         splits = {name: read_part(self.folder, name) for name in ("test", "val", "train")}
-        eam = load_model(self.folder / TEACHER, expect="eam").to(model.device) if self.config.uses_eam else None
+        teacher = load_model(self.folder / TEACHER).to(model.device) if self.config.uses_native_teacher else None
         return Subject(
             model,
             f"{arm}, seed {seed}",
             splits,
             elements=sorted({s for a in splits["train"] for s in a.symbols}),
             choose=lambda structures, n: random_subset(structures, n, self.config.data.seed),
-            eam=eam,
+            teacher=teacher,
             flag_failures=True,
             decimals=6,
         )
