@@ -32,10 +32,10 @@ from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.workflow.check_folder import describe_check, open_folder
 from mdl_physpretrain.workflow.check_suite import CheckInputs, CheckSettings, CheckSuite
+from mdl_physpretrain.workflow.dependencies import probe_modules
 from mdl_physpretrain.workflow.folder import write_timings
 from mdl_physpretrain.workflow.layout import md_file
 from mdl_physpretrain.workflow.lock import locked
-from mdl_physpretrain.workflow.plan import probe_modules
 from mdl_physpretrain.workflow.records import Records
 from mdl_physpretrain.workflow.reference import see_every_element
 from mdl_physpretrain.workflow.run import RunResult, execute

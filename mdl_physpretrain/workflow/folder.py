@@ -24,8 +24,9 @@ from mdl_physpretrain.teacher.registry import kind_options
 from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import dump_config
+from mdl_physpretrain.workflow.dependencies import external_inputs
 from mdl_physpretrain.workflow.layout import best_file
-from mdl_physpretrain.workflow.plan import STAGES, external_inputs
+from mdl_physpretrain.workflow.plan import STAGES
 from mdl_physpretrain.workflow.reference import load_reference
 
 if TYPE_CHECKING:

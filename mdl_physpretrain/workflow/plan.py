@@ -11,7 +11,6 @@ from typing import Any
 from mdl_physpretrain.files import file_hash
 from mdl_physpretrain.loop.motion import conditions
 from mdl_physpretrain.potentials.factories import FACTORY
-from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
@@ -19,6 +18,7 @@ from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.teacher.registry import kind_modules, kind_options, kind_potentials
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.dependencies import external_inputs, model_modules, network_modules, probe_modules
 from mdl_physpretrain.workflow.layout import (
     JOURNAL,
     LABELLED,
@@ -46,7 +46,7 @@ from mdl_physpretrain.workflow.stages.report import report
 from mdl_physpretrain.workflow.stages.teacher import teach
 from mdl_physpretrain.workflow.task import Task
 
-__all__ = ["STAGES", "external_inputs", "plan", "probe_modules"]
+__all__ = ["STAGES", "plan"]
 
 #: In the order of the method; ``--only`` and ``--from`` name these.
 STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "loop", "evaluate", "reference", "md", "report")
@@ -76,26 +76,6 @@ def plan(config: RunConfig) -> list[Task]:
     tasks += _collections(config, suite, tasks)
     tasks.append(_report(config, suite, tasks))
     return tasks
-
-
-def external_inputs(sources: Sequence[str] | None) -> tuple[list[str], list[tuple[str, str]]]:
-    """Files that sources stand for, and names with hashes for those that are no files."""
-    files: list[str] = []
-    named: list[tuple[str, str]] = []
-    for source in sources or ():
-        if source == "demo":
-            files.append(str(Path(__file__).parents[1] / "data" / "demo.extxyz"))
-        elif source in ("train", "val", "test"):
-            files.append(f"data/{source}.extxyz")
-        elif source.startswith("load-atoms:"):
-            named.append((source, ""))
-        elif any(c in source for c in "*?[") and not Path(source).exists():
-            root = Path(source).anchor or "."
-            pattern = str(Path(source).relative_to(root)) if Path(source).is_absolute() else source
-            files += sorted(str(p.resolve()) for p in Path(root).glob(pattern) if p.is_file())
-        else:
-            files.append(str(Path(source).resolve()))
-    return files, named
 
 
 def _prepare(config: RunConfig) -> Task:
@@ -130,7 +110,7 @@ def _teacher_tasks(config: RunConfig) -> list[Task]:
     if config.uses_labels:
         needs = ("prepare", *(t.name for t in tasks))
         if teacher.calculator is None:
-            modules = _model_modules(*kind_potentials(teacher.kind))
+            modules = model_modules(*kind_potentials(teacher.kind))
         else:
             modules = (teacher.calculator.partition(":")[0],)
         tasks.append(
@@ -156,7 +136,7 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
                 inputs=(LABELLED, "data/train.extxyz"),
                 needs=("prepare", "augment"),
                 scratch=(pretrain_folder(seed, core),),
-                modules=_network_modules(config, core, "none"),
+                modules=network_modules(config, core, "none"),
                 parallel=True,
                 own_process=str(config.devices) != "1",
             )
@@ -185,7 +165,7 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
                 inputs=tuple(inputs),
                 needs=tuple(needs),
                 scratch=(arm_folder(seed, name),),
-                modules=_network_modules(config, core, arm.hybrid),
+                modules=network_modules(config, core, arm.hybrid),
                 parallel=True,
                 own_process=str(config.devices) != "1",
             )
@@ -202,7 +182,7 @@ def _loops(config: RunConfig, seed: int) -> list[Task]:
             continue
         taught = ("teacher",) if config.uses_native_teacher else ()
         if config.teacher.calculator is None:
-            modules = _model_modules(*teacher_kind(config.teacher.kind).potentials)
+            modules = model_modules(*kind_potentials(config.teacher.kind))
         else:
             modules = (config.teacher.calculator.partition(":")[0],)
         options = config.finetune.model_dump(exclude={"replay_fraction"}) | arm.changes()
@@ -225,7 +205,7 @@ def _loops(config: RunConfig, seed: int) -> list[Task]:
                 inputs=tuple(inputs),
                 needs=("prepare", "augment", before, *taught),
                 scratch=(folder,),
-                modules=(*_network_modules(config, config.core_of(name), arm.hybrid), *modules),
+                modules=(*network_modules(config, config.core_of(name), arm.hybrid), *modules),
                 own_process=str(config.devices) != "1",
                 **common,
             )
@@ -253,8 +233,8 @@ def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
         best = best_file(config, seed, name)
         trained = f"{'loop' if config.rounds_of(name) else 'finetune'} seed {seed} {name}"
         taught = ("teacher",) if config.uses_native_teacher else ()
-        models = _network_modules(config, config.core_of(name), arm.hybrid)
-        teacher_modules = _model_modules(*kind_potentials(config.teacher.kind)) if config.uses_native_teacher else ()
+        models = network_modules(config, config.core_of(name), arm.hybrid)
+        teacher_modules = model_modules(*kind_potentials(config.teacher.kind)) if config.uses_native_teacher else ()
         common: dict[str, Any] = {"needs": ("prepare", trained, *taught), "parallel": True}
         arguments |= {"arm": name, "seed": seed}
         probes = suite.probes("potential", "labels", *(("teacher",) if config.uses_native_teacher else ()))
@@ -390,27 +370,9 @@ def _report(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> Task:
     return Task("report", "report", report, section, tuple(inputs), needs, modules=probe_modules(probes))
 
 
-def probe_modules(probes: Sequence[Probe]) -> tuple[str, ...]:
-    """Modules of probes, which are looked up by name."""
-    return tuple(dict.fromkeys(type(probe).__module__ for probe in probes))
-
-
 def _probe_options(probes: Sequence[Probe]) -> Mapping[str, Any]:
     """Names and options of probes."""
     return {probe.name: probe.options.model_dump() for probe in probes}
-
-
-def _model_modules(*names: str) -> tuple[str, ...]:
-    """Modules of potentials, which are looked up by name."""
-    return tuple(model_class(name).__module__ for name in names)
-
-
-def _network_modules(config: RunConfig, core: str, hybrid: str) -> tuple[str, ...]:
-    """Modules of all potentials that an arm's network is made of."""
-    parts = [config.backbone.name]
-    parts += ["zbl"] if core == "zbl" else []
-    parts += ["eam"] if hybrid != "none" else []
-    return _model_modules(*parts, *(["sum"] if len(parts) > 1 else []))
 
 
 def _pretrain_name(seed: int, core: str) -> str:
