@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from ase import Atoms
-from ase.io import iread
 
 from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.errors import ConfigError, StructureError
@@ -19,6 +18,7 @@ from mdl_physpretrain.progress import track
 from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.stability.monitor import Monitor
 from mdl_physpretrain.stability.overlap import closest_pair
+from mdl_physpretrain.structures.formats import iterate_file
 
 __all__ = ["Trajectory", "Unwrapper", "assess", "assess_trajectory", "expand_trajectories", "trajectory_frames"]
 
@@ -213,18 +213,7 @@ def trajectory_frames(trajectory: Trajectory, read_options: Mapping[str, Any] | 
     if not isinstance(trajectory, (str, Path)):
         yield from trajectory
         return
-    source = str(trajectory)
-    if not Path(source).is_file():
-        raise StructureError("no such file", file=source)
-    count = 0
-    try:
-        for atoms in iread(source, **{"index": ":", **(read_options or {})}):
-            yield atoms
-            count += 1
-    except (StructureError, GeneratorExit):
-        raise
-    except Exception as error:  # every reader has its own way of failing on a damaged file
-        raise StructureError(f"cannot read frame {count}: {error}", file=source) from error
+    yield from iterate_file(trajectory, **(read_options or {}))
 
 
 def expand_trajectories(given: Any) -> list[Any]:

@@ -33,6 +33,7 @@ def read_structures(
     stress_key: str | None = None,
     require: Sequence[str] = (),
     duplicates: Literal["error", "rename"] = "error",
+    nan_labels: Literal["keep", "missing"] = "keep",
     datasets_root: str | Path | None = None,
 ) -> list[Atoms]:
     """Structures with their labels on a calculator and a unique identifier.
@@ -54,6 +55,8 @@ def read_structures(
         Otherwise missing labels are simply missing (masked in batches).
     duplicates
         "error", or "rename" the later structure of the same identifier.
+    nan_labels
+        Take labels with NaN for "missing", or "keep" them, to be refused by the checks before training.
     datasets_root
         Folder of public datasets: a file ``<name>.extxyz`` (or .xyz, .json,
         .db, .traj) there is read instead of downloading, and load-atoms
@@ -78,6 +81,7 @@ def read_structures(
     generated: list[str] = []
     stems: set[str] = set()
     selection = parse_index(index)
+    names = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
     for item in _items(source):
         if isinstance(item, Atoms):
             name, stem, positions, frames = "<memory>", "structure", [len(structures)], [item.copy()]
@@ -94,7 +98,7 @@ def read_structures(
             frames = [dataset[k] for k in positions]
         for position, atoms in zip(positions, frames, strict=True):
             try:
-                normalise_labels(atoms, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, file=name)
+                normalise_labels(atoms, **names, nan_labels=nan_labels, file=name)
             except StructureError as error:
                 raise error.at(structure=position) from error
             structures.append(atoms)

@@ -186,7 +186,7 @@ def test_bad_files_are_named(solid, tmp_path):
     path = tmp_path / "md.extxyz"
     write(path, solid)
     path.write_text(path.read_text()[:-300])
-    with pytest.raises(StructureError, match=r"md.extxyz.*cannot read frame 39"):
+    with pytest.raises(StructureError, match=r"md.extxyz, structure 39: .* of 8 atoms present after line"):
         assess(path)
     path.write_text("")
     with pytest.raises(StructureError, match=r"md.extxyz"):
@@ -222,3 +222,15 @@ def test_bad_files_are_named(solid, tmp_path):
 def test_limits_out_of_range(options):
     with pytest.raises(ConfigError):
         Limits(**options)
+
+
+def test_what_follows_a_blank_line_is_looked_at(solid, tmp_path):
+    """ASE stops reading there."""
+    write(tmp_path / "md.xyz", solid[:20], format="extxyz")
+    solid[20].positions[1] = solid[20].positions[0] + 0.3
+    write(tmp_path / "b.xyz", solid[20:], format="extxyz")
+    (tmp_path / "md.xyz").write_text((tmp_path / "md.xyz").read_text() + "\n\n" + (tmp_path / "b.xyz").read_text())
+    row = only(assess(tmp_path / "md.xyz"))
+    assert (row.steps_done, row.overlap, row.first_unphysical_step) == (39, True, 20)
+    assert only(assess(tmp_path / "md.xyz", index=":20")).physical
+    assert only(assess(tmp_path / "md.xyz", index="-20:")).steps_done == 19
