@@ -64,7 +64,7 @@ class TrajectoryWriter:
     """Writes one trajectory file per structure, positions unwrapped.
 
     Frames carry ``info["structure_id"]``, ``info["step"]`` and
-    ``info["time_fs"]``, velocities, energy and forces. A file of an earlier
+    ``info["time_fs"]``, ``info["unwrapped"]``, velocities, energy and forces. A file of an earlier
     run is replaced.
 
     Parameters
@@ -107,7 +107,7 @@ class TrajectoryWriter:
     def write(self, frame: Atoms, name: str, step: int, energy: float, forces: np.ndarray) -> None:
         """Append one frame; step 0 starts the file anew."""
         frame = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, velocities=frame.get_velocities())
-        frame.info.update(structure_id=name, step=step, time_fs=step * self.timestep)
+        frame.info.update(structure_id=name, step=step, time_fs=step * self.timestep, unwrapped=True)
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
         if self.file_format == "extxyz":
             write(self.paths[name], frame, format="extxyz", append=step > 0)

@@ -13,6 +13,8 @@ __all__ = ["Physicality", "trajectory_counts"]
 
 def trajectory_counts(table: pd.DataFrame) -> dict[str, int]:
     """How many trajectories of a table of :func:`mdl_physpretrain.dynamics.assessment.assess` fail, and at what."""
+    if "verdict" in table:
+        table = table[~table["verdict"].isin(["not judged", "unreadable"])]
     return {
         "trajectories": len(table),
         "unphysical": int((~table["physical"]).sum()),
@@ -29,7 +31,7 @@ class Physicality(Probe):
     question = "MD stays physical"
     asked_of = "simulation"
     files = {"physicality": ("structure_id", "overlap", "lindemann_violation", "physical")}  # noqa: RUF012
-    texts = ("closest_pair",)
+    texts = ("closest_pair", "mobile", "detail", "reason_paper")
     expected = frozenset({"physicality"})
     answer_place = 10
 
@@ -42,11 +44,19 @@ class Physicality(Probe):
         if table is None:
             return None
         table = table[table["label"].isna()] if "label" in table else table
+        unjudged = table["verdict"] == "not judged" if "verdict" in table else pd.Series(False, index=table.index)
         if not len(table):
             return None
+        if unjudged.all():
+            return "no", "no trajectory could be judged: none has more than one frame"
+        table = table[~unjudged]
         bad = table[~table["physical"].astype(bool)]
         low, high = wilson_interval(len(bad), len(table))
         words = f"{len(bad)} of {len(table)} trajectories unphysical (95 % interval {100 * low:.0f}-{100 * high:.0f} %)"
+        mobile = table["mobile"].dropna() if "mobile" in table else pd.Series(dtype=object)
+        diffusing = sorted({symbol for text in mobile.astype(str) for symbol in text.split(", ") if symbol})
+        if diffusing:
+            words += f"; {', '.join(diffusing)} diffuse"
         if not len(bad):
             return "yes", words
         first = bad["reason"].str.split(",").str[0].value_counts()

@@ -17,6 +17,7 @@ __all__ = ["atomic_numbers_of", "columns_of", "read_columns"]
 _SPECIES = ("species", "symbols", "symbol", "element", "elements")
 _CHARGES = ("Z", "numbers", "atomic_numbers")  # of the nuclei
 _POSITIONS = ("pos", "positions")
+_TRUTHS = ("T", "True", "true", "TRUE", "1", "F", "False", "false", "FALSE", "0")
 #: Arrays that ASE knows by name, with the columns that they have.
 _WIDTHS = {"momenta": 3, "masses": 1, "tags": 1, "initial_charges": 1, "charge": 1, "charges": 1, "energies": 1}
 
@@ -51,7 +52,9 @@ def _canonical(name: str) -> str:
     return lower if lower in (*_SPECIES, *_POSITIONS, "move_mask") else name
 
 
-def read_columns(rows: Sequence[list[str]], columns: Sequence[tuple[str, str, int]], line: int) -> dict[str, np.ndarray]:
+def read_columns(
+    rows: Sequence[list[str]], columns: Sequence[tuple[str, str, int]], line: int
+) -> dict[str, np.ndarray]:
     """Arrays of one frame by the name of their column; ``line`` is that of the first atom.
 
     Raises
@@ -75,15 +78,24 @@ def _convert(name: str, kind: str, words: np.ndarray, line: int) -> np.ndarray:
     if kind == "S":
         return words
     if kind == "L":
-        return np.isin(words, ["T", "True", "true", "1"])
+        wrong = ~np.isin(words.astype(str), _TRUTHS)
+        if wrong.any():
+            raise StructureError(f"{words[wrong][0]!r} is neither T nor F", field=name)
+        return np.isin(words.astype(str), _TRUTHS[:5])
     dtype = np.float64 if kind == "R" else np.int64
     try:
+        text = "".join(words.ravel().tolist())
+        if "_" in text or not text.isascii():  # Python's 1_0 and digits of other scripts
+            raise ValueError
         return words.astype(dtype)
     except (ValueError, OverflowError):
         for k, row in enumerate(words):
             try:
                 row.astype(dtype)
+                plain = not any("_" in word or not word.isascii() for word in row)
             except (ValueError, OverflowError):
+                plain = False
+            if not plain:
                 message = f"line {line + k}: {' '.join(row)!r} is not numeric"
                 raise StructureError(message, field=name) from None
         raise

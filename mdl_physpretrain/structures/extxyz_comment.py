@@ -83,7 +83,7 @@ def parse_comment(line: str, file: str | Path = "structures") -> dict[str, Any]:
             names = f"{spelled[key]!r} twice" if written == spelled[key] else f"{spelled[key]!r} and {written!r}"
             warnings.warn(f"{file}: a comment line has {names} with different values; the first is taken", stacklevel=4)
     flags = [w for w in words if _FLAG.fullmatch(w) and not _NEVER_FLAGS.search(w)]
-    entries = {w: True for w in flags} | entries
+    entries = dict.fromkeys(flags, True) | entries
     text = " ".join(w for w in words if w not in flags)
     if text:
         entries.setdefault("comment", text)

@@ -125,9 +125,8 @@ def iterate_file(path: str | Path, index: str | int | slice = ":", **options: An
 
 def _selected(frames: Iterator[Atoms], index: str | int | slice) -> Iterator[Atoms]:
     chosen = parse_index(index)
-    if isinstance(chosen, slice) and all(v is None or v >= 0 for v in (chosen.start, chosen.stop)):
-        if chosen.step is None or chosen.step > 0:
-            return itertools.islice(frames, chosen.start, chosen.stop, chosen.step)
+    if isinstance(chosen, slice) and all(v is None or v >= 0 for v in (chosen.start, chosen.stop, chosen.step)):
+        return itertools.islice(frames, chosen.start, chosen.stop, chosen.step)
     selected = list(frames)[chosen]
     return iter(selected if isinstance(selected, list) else [selected])
 

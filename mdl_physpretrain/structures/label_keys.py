@@ -22,9 +22,11 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.labels import LABEL_NAMES, stored_results
+from mdl_physpretrain.structures.units import LabelUnits
 
 __all__ = ["LABEL_ALIASES", "available_keys", "normalise_labels"]
 
+UNCHANGED = LabelUnits()
 _PREFIXES = ("REF_", "ref_", "DFT_", "dft_")
 _VIRIALS = tuple(prefix + name for prefix in ("", *_PREFIXES) for name in ("virial", "virials"))
 #: Names tried for each label, in any case and in this order; the first one that is there is used.
@@ -76,7 +78,9 @@ def available_keys(atoms: Atoms) -> list[str]:
     return sorted(str(key).removeprefix("other_") for key in keys - {"numbers", "positions", "structure_id"})
 
 
-def _as_label(atoms: Atoms, name: str, key: str, value: Any) -> float | np.ndarray | None:
+def _as_label(
+    atoms: Atoms, name: str, key: str, value: Any, units: LabelUnits = UNCHANGED
+) -> float | np.ndarray | None:
     """A stored value in ASE's form: float, (n, 3), Voigt (6,); None if it cannot be formed."""
     try:
         array = np.asarray(value, dtype=np.float64)
@@ -85,11 +89,11 @@ def _as_label(atoms: Atoms, name: str, key: str, value: Any) -> float | np.ndarr
     if name == "energy":
         if array.size != 1:
             raise StructureError(f"shape {array.shape} where one number was expected", field=key)
-        return float(array.reshape(()))
+        return float(array.reshape(())) * units.energy * (len(atoms) if units.per_atom else 1)
     if name == "forces":
         if array.size != 3 * len(atoms):
             raise StructureError(f"shape {array.shape} instead of ({len(atoms)}, 3)", field=key)
-        return array.reshape(len(atoms), 3)
+        return array.reshape(len(atoms), 3) * units.forces
     if array.size == 9:
         array = full_3x3_to_voigt_6_stress(array.reshape(3, 3))
     elif array.size != 6:
@@ -98,8 +102,8 @@ def _as_label(atoms: Atoms, name: str, key: str, value: Any) -> float | np.ndarr
     if "virial" in key.lower():
         volume = abs(float(np.linalg.det(atoms.cell.array)))
         # Virial W = -V * stress; without a volume there is no stress to speak of.
-        return -array / volume if volume > 1e-6 else None
-    return array
+        return -array * units.virial / volume if volume > 1e-6 else None
+    return array * units.stress
 
 
 def _set_aside(atoms: Atoms, name: str, key: str, raw: Any) -> None:
@@ -117,6 +121,7 @@ def normalise_labels(
     forces_key: str | None = None,
     stress_key: str | None = None,
     nan_labels: Literal["keep", "missing"] = "keep",
+    units: LabelUnits = UNCHANGED,
     file: str | Path | None = None,
 ) -> Atoms:
     """Move a structure's labels (in place) to a ``SinglePointCalculator``.
@@ -133,6 +138,8 @@ def normalise_labels(
         are in eV/Å³ with ASE's sign, (3, 3), (9,) or Voigt (6,).
     nan_labels
         "keep" labels with NaN (checks refuse them later), or take them for "missing".
+    units
+        Of the stored labels.
     file
         Named in errors.
 
@@ -168,7 +175,7 @@ def normalise_labels(
                     warnings.warn(f"{file or 'structures'}: {alias!r} is {raw}, which is no {name}", stacklevel=2)
                     continue
                 del place[alias]
-                value = None if _is_null(raw) else _as_label(atoms, name, alias, raw)
+                value = None if _is_null(raw) else _as_label(atoms, name, alias, raw, units)
                 if value is None:
                     if not _is_null(raw):
                         atoms.info[alias] = raw
@@ -186,7 +193,7 @@ def normalise_labels(
     except StructureError as error:
         raise error.at(file=file, structure=identifier) from error
     if "energy" not in labels and energy_key is None and results.get("free_energy") is not None:
-        labels["energy"] = float(results["free_energy"])
+        labels["energy"] = _as_label(atoms, "energy", "free_energy", results["free_energy"], units)
     ours = {*LABEL_NAMES, *explicit.values()}
     others = {key: value for key, value in stored_results(atoms).items() if value is not None and key not in ours}
     atoms.calc = SinglePointCalculator(atoms, **others, **labels) if others or labels else None

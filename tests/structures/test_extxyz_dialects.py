@@ -23,7 +23,15 @@ def one(tmp_path, comment: str, rows: str = "Mg 0 0 0\nO 2 0 0"):
 @pytest.mark.filterwarnings("ignore:.*is text, no label")
 @pytest.mark.parametrize(
     "comment",
-    ["step 12 energy -76.4", "optimised without pbc", "energy", "virial stress forces", "Energy: -3 eV", "pbc", "12 13"],
+    [
+        "step 12 energy -76.4",
+        "optimised without pbc",
+        "energy",
+        "virial stress forces",
+        "Energy: -3 eV",
+        "pbc",
+        "12 13",
+    ],
 )
 def test_free_text_is_no_label(tmp_path, comment):
     atoms = one(tmp_path, comment)
@@ -55,7 +63,7 @@ def test_truth_is_no_energy(tmp_path, text):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert get_labels(one(tmp_path, text)).energy is None
-        with pytest.raises(StructureError, match="is not numeric|no structure has it"):
+        with pytest.raises(StructureError, match=r"is not numeric|no structure has it"):
             read_structures(tmp_path / "a.xyz", energy_key=text.split("=")[0])
 
 

@@ -14,6 +14,7 @@ from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.errors import trivial_errors
 from mdl_physpretrain.structures import (
+    chosen_references,
     label_counts,
     read_structures,
     reference_energies,
@@ -21,6 +22,7 @@ from mdl_physpretrain.structures import (
     validate_structures,
     write_structures,
 )
+from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.workflow.data import random_subset, without_nan
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
             parts[name] = random_subset(parts[name], limit, data.seed)
     validate_structures(parts["train"], require=("energy",))
     _warn_of_shared_ids(parts)
+    chosen_references(parts["train"], data.references)  # before any work, if an element has none
 
     outputs = []
     for name in PARTS:
@@ -64,6 +67,7 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
 
 def _read(data: Data) -> dict[str, list[Atoms]]:
     keys: dict[str, Any] = {"energy_key": data.energy_key, "forces_key": data.forces_key, "stress_key": data.stress_key}
+    keys |= {"units": data.units, "nan_labels": data.nan_labels}
     parts = {}
     for name in PARTS:
         source = (data.source or data.train) if name == "train" else getattr(data, name)
@@ -93,6 +97,14 @@ def _warn_of_shared_ids(parts: dict[str, list[Atoms]]) -> None:
             warnings.warn(
                 f"{len(shared)} structures of {name} have the id of a training structure (first: {shared[0]}): "
                 "if they are the same, the errors are not those of unseen data",
+                stacklevel=2,
+            )
+        names = {structure_hash(a): a.info["structure_id"] for a in parts["train"]}
+        equal = [(names[h], a.info["structure_id"]) for a in parts[name] if (h := structure_hash(a)) in names]
+        if equal:
+            warnings.warn(
+                f"{len(equal)} structures of {name} are training structures under another name or twice in the data "
+                f"(first: {equal[0][1]} is {equal[0][0]}): the errors are not those of unseen data",
                 stacklevel=2,
             )
 
