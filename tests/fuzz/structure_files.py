@@ -1,8 +1,9 @@
-"""Damaged and odd structure files: each is read right, or refused with its name; never a traceback, never a wrong label.
+"""Damaged and odd structure files: each is read right or refused by name; no traceback, no wrong label.
 
 All of it: python tests/fuzz/structure_files.py [how many per kind]
 """
 
+# ruff: noqa: E501 - one kind of damage, one line
 from __future__ import annotations
 
 import collections

@@ -88,6 +88,8 @@ def hopping(
             vectors = sites[empty] - sites[places[k]]
             vectors -= np.round(vectors @ inverse) @ framework.cell.array
             nearest = int(np.argmin(np.linalg.norm(vectors, axis=1)))
+            if np.linalg.norm(vectors[nearest]) > 0.4 * framework.cell.lengths().min():
+                continue
             ions[k] += vectors[nearest]
             places[k] = empty[nearest]
             made += 1

@@ -1,0 +1,37 @@
+"""The judge on trajectories whose truth is known by construction; ``scripts/bench_judge.py`` prints the table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from constructed_trajectories import CASES
+
+from mdl_physpretrain import assess
+from mdl_physpretrain.errors import StructureError
+
+TRUE = {
+    "physical": {"physical", "diffusing"},
+    "unphysical": {"unphysical", "refused"},
+    "not judged": {"not judged"},
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_verdict(case):
+    try:
+        row = assess([case.make(np.random.default_rng(1))], **case.options).iloc[0]
+    except StructureError as error:
+        assert "first frame" in str(error)
+        verdict = "refused"
+    else:
+        verdict = row.verdict
+        assert row.physical == (verdict in TRUE["physical"])
+        assert bool(row.reason) == (not row.physical)
+    assert verdict in TRUE[case.truth]
+    if "hop" in case.name and case.truth == "physical" and "few" not in case.name:
+        assert verdict == "diffusing"
+
+
+def test_there_are_enough():
+    assert len(CASES) >= 60
