@@ -21,11 +21,10 @@ TRUE = {
 def test_verdict(case):
     try:
         row = assess([case.make(np.random.default_rng(1))], **case.options).iloc[0]
-    except StructureError as error:
-        assert "first frame" in str(error)
+        verdict = row.verdict
+    except StructureError:  # frames that are no trajectory of one structure
         verdict = "refused"
     else:
-        verdict = row.verdict
         assert row.physical == (verdict in TRUE["physical"])
         assert bool(row.reason) == (not row.physical)
     assert verdict in TRUE[case.truth]
