@@ -110,7 +110,12 @@ def assess(
     if all(isinstance(item, RunRecord) for item in items):
         rows = [item.row(limits) for item in items]
     else:
-        options = {"limits": limits, "temperature": temperature, "wrapped": wrapped, "interval": interval}
+        options: dict[str, Any] = {
+            "limits": limits,
+            "temperature": temperature,
+            "wrapped": wrapped,
+            "interval": interval,
+        }
         options |= {"cell": cell, "pbc": pbc, **read_options}
         rows = []
         for item in track(items, "assess", enabled=progress):

@@ -5,9 +5,8 @@ stress, whatever the potential::
 
     E2 - E1 = -1/2 sum_i (F1 + F2)_i . du_i + 1/2 (V1 s1 + V2 s2) : strain
 
-A fit of both terms to the energies of pairs that lie close to each other gives
-two factors, 1 if the units agree. Where they do not, the unit whose ratio is
-nearest is named. What has no such pairs, or is off by the same factor
+Where that does not explain the changes in the units of ASE, the combination of
+common units that does is named. What has no such pairs, or is off by one factor
 everywhere, is judged by its size.
 """
 
@@ -26,8 +25,8 @@ from mdl_physpretrain.structures.units import ENERGIES, FORCES, PRESSURES
 __all__ = ["unit_warnings"]
 
 MAX_PAIRS, LEAST_PAIRS = 400, 6
-MAX_STRAIN, MAX_STEP = 0.08, 0.6  # of the cell; Å of one atom
-AGREES = 0.3  # |factor - 1| that anharmonicity and noise can make
+MAX_STRAIN, MAX_STEP = 0.06, 0.4  # of the cell; Å of one atom
+DOUBTFUL = 0.12  # share of the energy changes that anharmonicity and noise leave unexplained
 LARGE_STRESS, LARGE_FORCE = 1.0, 30.0  # eV/Å³ and eV/Å: medians that no data of solids or molecules have
 STIFF, SOFT = 150.0, 0.03  # eV/Å²: force constants beyond diamond's and molecules', and below any
 
@@ -44,7 +43,9 @@ def unit_warnings(structures: Sequence[Atoms]) -> list[str]:
     per_atom = _per_atom(labelled)
     pairs = np.array(list(itertools.islice(_pairs(labelled, per_atom), MAX_PAIRS))).reshape(-1, 5)
     sentences = ["the energies are as those of one atom in structures of any size: energy: eV/atom"] if per_atom else []
-    return sentences + _by_work(pairs) + _by_size([labels for _, labels in labelled], pairs)
+    sentences += _by_work(pairs)
+    told = {label for label in ("forces", "stress") if any(label in sentence for sentence in sentences)}
+    return sentences + _by_size([labels for _, labels in labelled], pairs, told)
 
 
 def _per_atom(labelled: Sequence[tuple[Atoms, Labels]]) -> bool:
@@ -107,70 +108,72 @@ def _work(a: Atoms, x: Labels, b: Atoms, y: Labels) -> tuple[float, ...] | None:
 
 
 def _by_work(pairs: np.ndarray) -> list[str]:
-    """From the fit of the work to the changes of energy."""
-    if len(pairs) < LEAST_PAIRS:
+    """The units in which the work of forces and stress explains the changes of energy, if those of ASE do not."""
+    if len(pairs) < LEAST_PAIRS or not np.abs(pairs[:, 0]).max() > 1e-9:
         return []
-    energy, terms = pairs[:, 0], pairs[:, 1:3]
-    kept = np.ones(len(pairs), dtype=bool)
-    used = np.flatnonzero(np.abs(terms).max(axis=0) > 1e-9)
-    if not len(used) or not np.abs(energy).max() > 1e-9:
+    unexplained = {names: _unexplained(pairs, *factors) for names, factors in _CANDIDATES.items()}
+    plain = unexplained["", "", ""]
+    # every unit that is another one has to explain a good deal more
+    best = min(_CANDIDATES, key=lambda names: np.log(unexplained[names] + 1e-3) + 0.5 * sum(map(bool, names)))
+    if plain < DOUBTFUL or unexplained[best] > min(0.1, plain / 4):
         return []
-    for _ in range(3):
-        factors = np.linalg.lstsq(terms[kept][:, used], energy[kept], rcond=1e-9)[0]
-        residual = np.abs(energy - terms[:, used] @ factors)
-        kept = residual <= np.quantile(residual, 0.8) + 1e-12
-    explained = 1 - np.square(residual[kept]).sum() / max(np.square(energy[kept]).sum(), 1e-30)
-    if explained < 0.8 or kept.sum() < LEAST_PAIRS:
-        return []
-    parts = dict(zip(used.tolist(), factors.tolist(), strict=True))
-    weight = np.square(terms[kept]).sum(axis=0) * np.square([parts.get(0, 0.0), parts.get(1, 0.0)])
-    sentences, unit = [], 1.0
-    if 0 in parts and weight[0] > 0.1 * weight.sum() and abs(parts[0] - 1) > AGREES:
-        words, unit = _forces_words(parts[0])
-        sentences.append(words)
-    if 1 in parts and weight[1] > 0.1 * weight.sum() and abs(parts[1] * unit - 1) > AGREES:
-        sentences.append(_stress_words(parts[1] * unit))
-    return sentences
+    units = {label: unit for label, unit in zip(("energy", "forces", "stress"), best, strict=True) if unit}
+    likely = ", ".join(f"{label}: {unit}" for label, unit in units.items())
+    return [
+        f"the work of forces and stress explains {max(1 - plain, 0):.0%} of the changes of energy between similar "
+        f"structures, and {1 - unexplained[best]:.0%} if the units are {likely}"
+    ]
 
 
-def _forces_words(factor: float) -> tuple[str, float]:
-    """What is wrong between energies and forces, and the likely unit of energy in eV."""
-    sign, size = ("-" if factor < 0 else ""), abs(factor)
-    if abs(size - 1) < AGREES:
-        return "the forces point uphill (they are gradients): forces: -eV/Å", 1.0
-    candidates = [(e, f, FORCES[f] / ENERGIES[e]) for e in ENERGIES for f in FORCES]
-    # one unit that differs is likelier than two
-    energy, force, _ = min(
-        candidates, key=lambda c: abs(np.log(size / c[2])) + 0.05 * (c[0] != "eV") + 0.05 * (c[1] != "eV/Å")
-    )
-    named = {"energy": energy} | {"forces": sign + force}
-    likely = ", ".join(f"{label}: {unit}" for label, unit in named.items() if unit not in {"eV", "eV/Å"})
-    return f"energies change by {factor:.3g} times the work of the forces; likely {likely}", ENERGIES[energy]
+def _unexplained(pairs: np.ndarray, energy: float, forces: float, stress: float) -> float:
+    """Share of the squared changes of energy, without the fifth of the pairs that fit worst."""
+    change = energy * pairs[:, 0]
+    squares = np.square(change - forces * pairs[:, 1] - stress * pairs[:, 2])
+    kept = squares <= np.quantile(squares, 0.8)
+    return min(float(squares[kept].sum() / max(np.square(change[kept]).sum(), 1e-30)), 1e6)
 
 
-def _stress_words(factor: float) -> str:
-    sign, size = ("-" if factor < 0 else ""), abs(factor)
-    if abs(size - 1) < AGREES:
-        return "the stress has the other sign than the energies say (ASE's is positive when stretched): stress: -eV/Å^3"
-    unit = min(PRESSURES, key=lambda name: abs(np.log(size / PRESSURES[name])) + 0.3 * ("/" in name))
-    return f"energies change by {factor:.3g} times the work of the stress; likely stress: {sign}{unit}"
+def _candidates() -> dict[tuple[str, str, str], tuple[float, float, float]]:
+    """Combinations of units of energy, forces and stress that are in use; the usual ones have no name."""
+    energies = {"": 1.0} | {name: ENERGIES[name] for name in ("Hartree", "Rydberg", "kcal/mol", "kJ/mol", "meV")}
+    common = ("Hartree/Bohr", "Rydberg/Bohr", "kcal/mol/Å", "kJ/mol/Å", "kJ/mol/nm", "meV/Å")
+    forces = {"": 1.0, "-eV/Å": -1.0}
+    stress = {"": 1.0, "-eV/Å^3": -1.0}
+    for sign in ("", "-"):
+        forces |= {sign + name: float(f"{sign}1") * FORCES[name] for name in common}
+        pressures = (
+            "GPa",
+            "kbar",
+            "bar",
+            "MPa",
+            "Pa",
+            "Hartree/Bohr^3",
+            "Rydberg/Bohr^3",
+            "kcal/mol/Å^3",
+            "kJ/mol/Å^3",
+        )
+        stress |= {sign + name: float(f"{sign}1") * PRESSURES[name] for name in pressures}
+    return {(e, f, s): (energies[e], forces[f], stress[s]) for e, f, s in itertools.product(energies, forces, stress)}
 
 
-def _by_size(labels: Sequence[Labels], pairs: np.ndarray) -> list[str]:
-    """From values that no data have."""
+_CANDIDATES = _candidates()
+
+
+def _by_size(labels: Sequence[Labels], pairs: np.ndarray, told: set[str]) -> list[str]:
+    """From values that no data have, of labels that nothing is told of yet."""
     sentences = []
     forces = [float(np.sqrt(np.square(x.forces).sum(axis=1).mean())) for x in labels if x.forces is not None]
     stresses = [float(np.abs(x.stress).max()) for x in labels if x.stress is not None]
-    if forces and np.median(forces) > LARGE_FORCE:
+    if forces and np.median(forces) > LARGE_FORCE and "forces" not in told:
         mean = np.median(forces)
         sentences.append(f"forces of {mean:.3g} eV/Å on average are no common ones; likely kcal/mol/Å or kJ/mol/nm")
-    if stresses and np.median(stresses) > LARGE_STRESS:
+    if stresses and np.median(stresses) > LARGE_STRESS and "stress" not in told:
         sentences.append(
             f"stresses of {np.median(stresses):.3g} eV/Å³ ({np.median(stresses) * 160.2:.0f} GPa) are no common ones; "
             "likely stress: GPa or kbar"
         )
     still = pairs[(np.abs(pairs[:, 2]) < 1e-12) & (pairs[:, 3] > 1e-6)]
-    if len(still) >= LEAST_PAIRS and not sentences:
+    if len(still) >= LEAST_PAIRS and not sentences and not told:
         stiffness = float(np.median(still[:, 4] / still[:, 3]))
         if stiffness > STIFF or 0 < stiffness < SOFT:
             likely = "kcal/mol or kJ/mol" if stiffness > STIFF else "Hartree/Bohr"
