@@ -117,7 +117,7 @@ def of_structures(local, structure, largest, total):
     """Largest and sum of the atoms' numbers ``local`` (N,) in each structure, shape (B,), written."""
     largest[:], total[:] = 0.0, 0.0
     for a in range(structure.shape[0]):
-        if not local[a] <= largest[structure[a]]:  # NaN, too, and it stays
+        if not local[a] <= largest[structure[a]] and not math.isnan(largest[structure[a]]):  # a NaN stays
             largest[structure[a]] = local[a]
         total[structure[a]] += local[a]
 
@@ -279,7 +279,7 @@ def look(
     for a in range(forces.shape[0]):
         k = structure[a]
         squared = forces[a, 0] * forces[a, 0] + forces[a, 1] * forces[a, 1] + forces[a, 2] * forces[a, 2]
-        if not squared <= strongest[k]:  # NaN, too, and it stays
+        if not squared <= strongest[k] and not math.isnan(strongest[k]):  # a NaN stays
             strongest[k] = squared
     for k in range(n):
         if energies and math.isnan(first_energy[k]) and math.isfinite(energy[k]):

@@ -186,6 +186,9 @@ case("two Cu atoms meet in a cluster", BROKEN, lambda rng: approached(vibrating(
 for _at in (2, 400, 990):
     case(f"MgO becomes a random packing at {_at} of 1,000", BROKEN,
          lambda rng, k=_at: becomes(crystal(), packing(crystal(), rng), rng, k, 1000))  # fmt: skip
+for _at in (3, 500, 994):
+    case(f"MgO is a random packing from {_at} of 1,000 on, no overlap between", BROKEN,
+         lambda rng, k=_at: becomes(crystal(), packing(crystal(), rng), rng, k, 1000, within=1))  # fmt: skip
 case("Al becomes a random packing", BROKEN,
      lambda rng: becomes(crystal("Al", "fcc", 4.05), packing(crystal("Al", "fcc", 4.05), rng), rng, 50, 300))  # fmt: skip
 case("MgO melts", BROKEN, lambda rng: melting(crystal(), rng))
