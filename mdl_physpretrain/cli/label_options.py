@@ -26,7 +26,7 @@ _OPTIONS = {
 def with_label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The command with the options; what it reads meanwhile is read with them."""
     signature = inspect.signature(command, eval_str=True)
-    own = list(signature.parameters.values())
+    parameters = list(signature.parameters.values())
     added = [
         Parameter(
             name,
@@ -54,7 +54,7 @@ def with_label_options(command: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             LABEL_OPTIONS.reset(token)
 
-    shown = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in [*own, *added]]
+    shown = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in [*parameters, *added]]
     run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in shown}
     return run

@@ -315,12 +315,12 @@ class Monitor:
         """Sums of some of the structures, by their number."""
         arrays = [self.lindemann.element, self.compared, self.lindemann.by_element(), self.deviations]
         element, *sums = (x.cpu().numpy() for x in arrays)
-        ends, found = np.cumsum(self.counts), {}
+        ends, sums_of = np.cumsum(self.counts), {}
         for k in which:
             atoms = slice(ends[k] - self.counts[k], ends[k])
             many = len(set(self.symbols[self.original[k]]))
-            found[k] = Sublattices(element[atoms].copy(), *(x[atoms, :many].copy() for x in sums))
-        return found
+            sums_of[k] = Sublattices(element[atoms].copy(), *(x[atoms, :many].copy() for x in sums))
+        return sums_of
 
     def _settle(self, ending: Tensor) -> None:
         """Make the verdicts of the structures in the mask final (once)."""

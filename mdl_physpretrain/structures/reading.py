@@ -110,8 +110,8 @@ def read_structures(
     stems: set[str] = set()
     selection = parse_index(index)
     chosen = LABEL_OPTIONS.get()
-    given = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key, "nan_labels": nan_labels}
-    explicit: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    keywords = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key, "nan_labels": nan_labels}
+    explicit: dict[str, Any] = {k: v for k, v in keywords.items() if v is not None}
     of_files = LabelUnits.named(chosen.units if units is None else units)
     for item in _items(source):
         if isinstance(item, Atoms):
@@ -143,8 +143,8 @@ def read_structures(
     if not structures:
         raise StructureError("there is no structure in it", file=_described(source))
     foreign = [atoms for atoms in structures if "label_source" not in atoms.info]
-    asked = chosen.keys() | explicit if foreign else explicit
-    for name, key in ((label, asked.get(f"{label}_key")) for label in LABEL_NAMES):
+    requested = chosen.keys() | explicit if foreign else explicit
+    for name, key in ((label, requested.get(f"{label}_key")) for label in LABEL_NAMES):
         # a key the user asked for must exist somewhere, or it is a misspelling
         if key is not None and not any(has_label(atoms, name) for atoms in structures):
             keys = ", ".join(available_keys(structures[0]))

@@ -44,8 +44,8 @@ def unit_warnings(structures: Sequence[Atoms]) -> list[str]:
     pairs = np.array(list(itertools.islice(_pairs(labelled, per_atom), MAX_PAIRS))).reshape(-1, 5)
     sentences = ["the energies are as those of one atom in structures of any size: energy: eV/atom"] if per_atom else []
     sentences += _by_work(pairs)
-    told = {label for label in ("forces", "stress") if any(label in sentence for sentence in sentences)}
-    return sentences + _by_size([labels for _, labels in labelled], pairs, told)
+    reported = {label for label in ("forces", "stress") if any(label in sentence for sentence in sentences)}
+    return sentences + _by_size([labels for _, labels in labelled], pairs, reported)
 
 
 def _per_atom(labelled: Sequence[tuple[Atoms, Labels]]) -> bool:
@@ -159,21 +159,21 @@ def _candidates() -> dict[tuple[str, str, str], tuple[float, float, float]]:
 _CANDIDATES = _candidates()
 
 
-def _by_size(labels: Sequence[Labels], pairs: np.ndarray, told: set[str]) -> list[str]:
-    """From values that no data have, of labels that nothing is told of yet."""
+def _by_size(labels: Sequence[Labels], pairs: np.ndarray, reported: set[str]) -> list[str]:
+    """From values that no data have, of labels that nothing is reported of yet."""
     sentences = []
     forces = [float(np.sqrt(np.square(x.forces).sum(axis=1).mean())) for x in labels if x.forces is not None]
     stresses = [float(np.abs(x.stress).max()) for x in labels if x.stress is not None]
-    if forces and np.median(forces) > LARGE_FORCE and "forces" not in told:
+    if forces and np.median(forces) > LARGE_FORCE and "forces" not in reported:
         mean = np.median(forces)
         sentences.append(f"forces of {mean:.3g} eV/Å on average are no common ones; likely kcal/mol/Å or kJ/mol/nm")
-    if stresses and np.median(stresses) > LARGE_STRESS and "stress" not in told:
+    if stresses and np.median(stresses) > LARGE_STRESS and "stress" not in reported:
         sentences.append(
             f"stresses of {np.median(stresses):.3g} eV/Å³ ({np.median(stresses) * 160.2:.0f} GPa) are no common ones; "
             "likely stress: GPa or kbar"
         )
     still = pairs[(np.abs(pairs[:, 2]) < 1e-12) & (pairs[:, 3] > 1e-6)]
-    if len(still) >= LEAST_PAIRS and not sentences and not told:
+    if len(still) >= LEAST_PAIRS and not sentences and not reported:
         stiffness = float(np.median(still[:, 4] / still[:, 3]))
         if stiffness > STIFF or 0 < stiffness < SOFT:
             likely = "kcal/mol or kJ/mol" if stiffness > STIFF else "Hartree/Bohr"

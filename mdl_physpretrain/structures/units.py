@@ -86,7 +86,7 @@ class LabelUnits:
 
 def _factor(label: str, name: str) -> float:
     table = _TABLES[label]
-    plain = {_plain(known): value for known, value in table.items()}
+    plain = {_plain(unit): value for unit, value in table.items()}
     if (key := _plain(name)) not in plain:
         near = difflib.get_close_matches(name, table, n=1, cutoff=0.3)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -79,10 +79,10 @@ def hopping(
     inverse = np.linalg.inv(framework.cell.array)
     base, frames = framework.positions.copy(), []
     noise = rng.normal(scale=0.06, size=(len(base) + n_ions, 3))
-    made = 0
+    hops_done = 0
     for _ in range(n):
         for k in rng.permutation(n_ions):
-            if rng.random() > rate or (hops is not None and made >= hops):
+            if rng.random() > rate or (hops is not None and hops_done >= hops):
                 continue
             empty = np.setdiff1d(np.arange(len(sites)), places)
             vectors = sites[empty] - sites[places[k]]
@@ -92,7 +92,7 @@ def hopping(
                 continue
             ions[k] += vectors[nearest]
             places[k] = empty[nearest]
-            made += 1
+            hops_done += 1
         noise = 0.8 * noise + 0.6 * rng.normal(scale=0.06, size=noise.shape)
         both = framework + Atoms(f"{symbol}{n_ions}", np.zeros((n_ions, 3)))
         both.positions = np.concatenate([base, ions]) + noise

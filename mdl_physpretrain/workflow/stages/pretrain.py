@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdl_physpretrain.structures import chosen_references, read_structures
+from mdl_physpretrain.training.pretrain_finetune import pretrain
 from mdl_physpretrain.training.references import is_another_energy_scale
-from mdl_physpretrain.training.stages import pretrain
 from mdl_physpretrain.workflow.data import read_part
 from mdl_physpretrain.workflow.layout import LABELLED, pretrain_folder
 from mdl_physpretrain.workflow.training import train_in_folder
@@ -20,7 +20,7 @@ __all__ = ["pretrain_network"]
 
 def pretrain_network(config: RunConfig, folder: Path, show: bool, *, seed: int, core: str) -> list[str]:
     """Train a new network on the teacher's labels."""
-    train, given = read_part(folder, "train"), config.data.references
+    train, choice = read_part(folder, "train"), config.data.references
     return train_in_folder(
         config,
         folder,
@@ -30,7 +30,7 @@ def pretrain_network(config: RunConfig, folder: Path, show: bool, *, seed: int, 
         config.backbone.name,
         read_structures(folder / LABELLED),
         parents=train,
-        references=None if given == "fit" else chosen_references(train, given),
+        references=None if choice == "fit" else chosen_references(train, choice),
         model_args=config.backbone.args,
         core=core,
         shift_energies=is_another_energy_scale(config.teacher, anchor=config.augment.anchor),
