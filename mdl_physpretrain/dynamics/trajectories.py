@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from glob import glob, has_magic
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -181,22 +182,22 @@ def _fractional(atoms: Atoms) -> np.ndarray:
     return np.linalg.solve(atoms.cell.complete().array.T, atoms.positions.T).T
 
 
-def expand_trajectories(given: Any) -> list[Any]:
+def expand_trajectories(trajectories: Any) -> list[Any]:
     """One flat list of records or trajectories."""
-    if isinstance(given, (str, Path)):
-        if has_magic(str(given)) and not Path(given).is_file():
-            matches = sorted(glob(str(given), recursive=True))  # noqa: PTH207 - the pattern may be absolute
+    if isinstance(trajectories, (str, Path)):
+        if has_magic(str(trajectories)) and not Path(trajectories).is_file():
+            matches = sorted(glob(str(trajectories), recursive=True))  # noqa: PTH207 - the pattern may be absolute
             if not matches:
-                raise StructureError("no file matches", file=str(given))
+                raise StructureError("no file matches", file=str(trajectories))
             return matches
-        return [given]
-    if isinstance(given, RunRecord):
-        return [given]
-    items = list(given)
+        return [trajectories]
+    if isinstance(trajectories, RunRecord):
+        return [trajectories]
+    items = list(trajectories)
     if items and all(isinstance(item, Atoms) for item in items):
         return [items]
     if items and any(isinstance(item, RunRecord) for item in items):
         if not all(isinstance(item, RunRecord) for item in items):
             raise ConfigError("give either runs or trajectories, not both")
         return items
-    return [one for item in items for one in (expand_trajectories(item) if isinstance(item, (str, Path)) else [item])]
+    return list(chain.from_iterable(expand_trajectories(i) if isinstance(i, (str, Path)) else [i] for i in items))

@@ -149,7 +149,7 @@ class Verdict:
         Of the explosion: ``"volume"``, ``"temperature"``, ``"energy"``,
         ``"force"``, ``"out of bounds"``.
     overlap_pair, overlap_distance
-        The first pair that overlapped, and its distance then (Å).
+        The first pair that overlapped, and its distance then (Å); empty and 0 without.
     elements
         Symbols of the elements, in the order of ``sublattices``.
     element, compared, fluctuations, deviations
@@ -172,7 +172,7 @@ class Verdict:
     lindemann_step_paper: int | None = None
     cause: str = ""
     overlap_pair: str = ""
-    overlap_distance: float = float("nan")
+    overlap_distance: float = 0.0
     elements: Sequence[str] = ()
     element: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False)
     compared: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)), repr=False)

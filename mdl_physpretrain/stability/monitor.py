@@ -351,7 +351,7 @@ class Monitor:
                 lindemann_printed=printed[atoms].copy(),
                 cause=CAUSES[int(self.cause[k])],
                 overlap_pair="" if overlap is None else _pair_name(symbols, *(row[k] - start for row in overlapping)),
-                overlap_distance=float(self.overlap_squared[k].sqrt()),
+                overlap_distance=0.0 if overlap is None else float(self.overlap_squared[k].sqrt()),
                 elements=[chemical_symbols[z] for z in sorted(atomic_numbers[s] for s in set(symbols))],
                 **vars(sublattices[k]),
             )
