@@ -43,7 +43,7 @@ class Physicality(Probe):
         table = tables.get("physicality")
         if table is None:
             return None
-        table = table[table["label"].isna()] if "label" in table else table
+        table = table[table["label"].fillna("") == ""] if "label" in table else table
         unjudged = table["verdict"] == "not judged" if "verdict" in table else pd.Series(False, index=table.index)
         if not len(table):
             return None
