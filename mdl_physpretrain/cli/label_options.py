@@ -43,7 +43,7 @@ def with_label_options(command: Callable[..., Any]) -> Callable[..., Any]:
         from mdl_physpretrain.structures.reading import LABEL_OPTIONS, LabelOptions
         from mdl_physpretrain.structures.units import LabelUnits
 
-        values = {p.name: arguments.pop(p.name) for p in added}
+        values = {p.name: arguments.pop(p.name, p.default) for p in added}
         units = _units(values.pop("units", None))
         LabelUnits.named(units)  # a wrong one is refused before any work
         if values.get("nan_labels", "keep") not in {"keep", "missing"}:
