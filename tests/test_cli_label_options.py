@@ -68,3 +68,12 @@ def test_on_the_command_line(file):
     )
     assert result.exit_code == 2
     assert "field no: no structure has it as energy" in result.output
+
+
+@pytest.mark.filterwarnings("ignore:.*differ")
+def test_labels_that_only_some_have_are_counted(file, rocksalt):
+    for atoms in rocksalt[:3]:
+        del atoms.calc.results["forces"]
+    write_structures(file, rocksalt)
+    with pytest.warns(UserWarning, match=r"a\.extxyz: 3 of 8 structures have no forces \(first: mgo-0\)"):
+        with_label_options(lambda structures: read_structures(structures))(structures=file)

@@ -23,6 +23,9 @@ _OPTIONS = {
 }
 
 
+_CHECKED = {"train", "finetune", "pretrain", "fit_eam", "fit_teacher"}  # these count missing labels themselves
+
+
 def with_label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The command with the options; what it reads meanwhile is read with them."""
     signature = inspect.signature(command, eval_str=True)
@@ -48,7 +51,8 @@ def with_label_options(command: Callable[..., Any]) -> Callable[..., Any]:
         LabelUnits.named(units)  # a wrong one is refused before any work
         if values.get("nan_labels", "keep") not in {"keep", "missing"}:
             raise ConfigError(f"--nan-labels: {values['nan_labels']!r} is neither keep nor missing")
-        token = LABEL_OPTIONS.set(LabelOptions(**values, units=units))
+        counts = command.__name__ not in _CHECKED
+        token = LABEL_OPTIONS.set(LabelOptions(**values, units=units, count_missing=counts))
         try:
             return command(**arguments)
         finally:

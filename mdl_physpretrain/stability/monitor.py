@@ -269,7 +269,13 @@ class Monitor:
     def _look_compiled(self, step: int, *frame: Tensor) -> Tensor | None:
         """What :func:`look_with_torch` does, in one pass of machine code."""
         if not self._arrays:
-            state: tuple[Tensor, ...] = (self.threshold_squared, self.first_energy, self.smallest_squared, self.closest, self.overlapping)
+            state: tuple[Tensor, ...] = (
+                self.threshold_squared,
+                self.first_energy,
+                self.smallest_squared,
+                self.closest,
+                self.overlapping,
+            )
             state += (self.overlap_squared, self.cause, self.steps, self._fine.clone())
             self._arrays = [x.numpy() for x in (self.lindemann.structure, self.radius, self.n_atoms, *state)]
         structure, *arrays = self._arrays

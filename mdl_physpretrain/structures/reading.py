@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob as globbing
+import warnings
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from mdl_physpretrain.structures.datasets import demo_structures, load_public
 from mdl_physpretrain.structures.formats import read_file
 from mdl_physpretrain.structures.identifiers import unique_ids
 from mdl_physpretrain.structures.label_keys import available_keys, normalise_labels
-from mdl_physpretrain.structures.labels import LABEL_NAMES, has_label, stored_results
+from mdl_physpretrain.structures.labels import LABEL_NAMES, has_label, missing_labels, stored_results
 from mdl_physpretrain.structures.selection import parse_index, selected_positions
 from mdl_physpretrain.structures.units import LabelUnits
 
@@ -28,6 +29,7 @@ __all__ = ["LABEL_OPTIONS", "LabelOptions", "Source", "read_structures"]
 class LabelOptions:
     """How labels are called and what units they have, for everything that is read meanwhile (a command's options).
 
+    With ``count_missing`` what is read is told how many structures lack a label that others have.
     Structures that this package labelled (``info["label_source"]``) are read by the usual names.
     """
 
@@ -36,10 +38,12 @@ class LabelOptions:
     stress_key: str | None = None
     nan_labels: Literal["keep", "missing"] | None = None
     units: Mapping[str, str] = field(default_factory=dict)
+    count_missing: bool = False
 
     def keys(self) -> dict[str, Any]:
         """Options of :func:`~mdl_physpretrain.structures.label_keys.normalise_labels` that are given."""
-        return {name: value for name, value in vars(self).items() if name != "units" and value is not None}
+        names = ("energy_key", "forces_key", "stress_key", "nan_labels")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 LABEL_OPTIONS: ContextVar[LabelOptions] = ContextVar("LABEL_OPTIONS", default=LabelOptions())  # noqa: B039 - frozen
@@ -152,6 +156,9 @@ def read_structures(
             raise StructureError(message, file=_described(source), field=key)
     unique_ids(structures, origins=origins, generated=generated, duplicates=duplicates)
     _check_required(structures, origins, require)
+    if chosen.count_missing:
+        for message in missing_labels(structures, partly=True):
+            warnings.warn(f"{_described(source)}: {message}", stacklevel=2)
     return structures
 
 

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.identifiers import unique_ids
-from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, has_label, label_counts, structure_id
+from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, label_counts, missing_labels, structure_id
 from mdl_physpretrain.structures.unit_checks import unit_warnings
 
 __all__ = ["validate_structures"]
@@ -79,13 +79,7 @@ def _check_labels(structures: list[Atoms], require: Sequence[str], partial: str)
     wrong = next((name for name in require if name not in LABEL_NAMES), None)
     if wrong is not None:
         raise StructureError(f"{wrong!r} is not a label ({', '.join(LABEL_NAMES)})", field="require")
-    for name in LABEL_NAMES:
-        # a stress is that of a solid: molecules and slabs have none to speak of
-        able = structures if name != "stress" else [a for a in structures if a.pbc.all()]
-        missing = [atoms for atoms in able if not has_label(atoms, name)]
-        if not missing:
-            continue
-        message = f"{len(missing)} of {len(able)} structures have no {name} (first: {structure_id(missing[0])})"
+    for message, name in missing_labels(structures).items():
         if name in require and counts[name] == 0:
             raise StructureError(
                 f"none of the {len(structures)} structures has this label (name it with {name}_key if it is called "
