@@ -213,8 +213,8 @@ class MolecularDynamics(Section):
     stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(
         default=["overlap", "nan", "explosion"], description="Events that end a trajectory."
     )
-    lindemann_variant: Literal["literature", "printed"] = Field(
-        default="literature", description="With the root, or without."
+    lindemann_variant: Literal["literature", "printed", "paper"] = Field(
+        default="literature", description="'paper': the paper's verdict; 'printed': that with its index as printed."
     )
     interval: Count = Field(default=1, description="Steps between two looks at overlap and Lindemann.")
     trace_interval: Count = Field(default=10, description="Steps between two points of the traces.")
@@ -312,7 +312,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "pretrain": {"epochs": 50, "loss": "mae", "force_scale": None, "ema": None},
         "finetune": {"epochs": 200, "loss": "mae", "replay_fraction": 0.0, "shift_energies": False, "ema": None},
-        "md": {"timestep": 1.0, "steps": 5000, "n_structures": 100, "friction": 0.01},
+        "md": {"timestep": 1.0, "steps": 5000, "n_structures": 100, "friction": 0.01, "lindemann_variant": "paper"},
     },
 }
 

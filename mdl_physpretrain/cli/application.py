@@ -5,11 +5,13 @@ Nothing heavy is imported before a command runs.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from mdl_physpretrain.cli.label_options import with_label_options
 from mdl_physpretrain.errors import PhysPretrainError
 
 __all__ = ["app"]
@@ -31,7 +33,21 @@ class _Group(TyperGroup):
             raise typer.Exit(130) from None
 
 
-app = typer.Typer(
+class _Application(typer.Typer):
+    """Gives every command that reads structures the options that say how their labels are called."""
+
+    def command(self, *args: Any, **options: Any) -> Any:
+        register = super().command(*args, **options)
+
+        def decorate(function: Any) -> Any:
+            reads = "structures" in inspect.signature(function).parameters
+            register(with_label_options(function) if reads else function)
+            return function
+
+        return decorate
+
+
+app = _Application(
     name="physpretrain",
     cls=_Group,
     no_args_is_help=True,

@@ -87,19 +87,59 @@ def assess(
     temperature: Annotated[
         float | None, typer.Option("--temperature", "-T", help="Target, K: explosion limit.")
     ] = None,
-    variant: Annotated[str, typer.Option("--variant", help="Lindemann index: literature or printed.")] = "literature",
+    variant: Annotated[
+        str,
+        typer.Option(
+            "--variant", help="literature; paper: the paper's verdict; printed: that with its index as printed."
+        ),
+    ] = "literature",
     unwrapped: Annotated[bool, typer.Option("--unwrapped", help="Positions are not wrapped into the cell.")] = False,
     interval: Annotated[int, typer.Option("--interval", help="Look at every so many frames.")] = 1,
+    cell: Annotated[
+        str | None, typer.Option("--cell", help="Of files without: 3 lengths, 6 parameters or 9 numbers, as 8,8,20.")
+    ] = None,
+    pbc: Annotated[
+        str | None, typer.Option("--pbc", help="Periodic directions, e.g. TTF, instead of the files'.")
+    ] = None,
 ) -> None:
-    """Atom overlap, Lindemann indices, NaN and explosion of existing trajectories."""
+    """Overlap, explosion, NaN, melting and diffusion in existing trajectories.
+
+    A file that cannot be read is told, and costs only its own row.
+    """
     from mdl_physpretrain.dynamics.assessment import assess as assess_trajectories
     from mdl_physpretrain.stability.limits import Limits
 
     table = assess_trajectories(
-        trajectories, limits=Limits(variant=variant), temperature=temperature, wrapped=not unwrapped, interval=interval,
+        trajectories, limits=Limits(variant=variant), temperature=temperature,
+        wrapped=False if unwrapped else None, interval=interval, cell=_numbers(cell), pbc=_directions(pbc),
         progress=sys.stderr.isatty(),
     )  # fmt: skip
     _physicality_table(table, output)
+    unreadable = table[table["verdict"] == "unreadable"]
+    for row in unreadable.to_dict("records"):
+        typer.secho(f"{row['structure_id']}: {row['reason']}", err=True, fg="red")
+    if len(unreadable):
+        raise typer.Exit(1)
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    """Numbers with commas or blanks between them."""
+    if text is None:
+        return None
+    try:
+        return [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise ConfigError(f"--cell: {text!r} are not numbers with commas between them") from None
+
+
+def _directions(text: str | None) -> list[bool] | None:
+    """Three of T and F, or one for all."""
+    if text is None:
+        return None
+    letters = text.replace(",", "").replace(" ", "").upper()
+    if not letters or len(letters) not in (1, 3) or set(letters) - {"T", "F"}:
+        raise ConfigError(f"--pbc: {text!r} is not one or three of T and F, such as TTF")
+    return [letter == "T" for letter in letters] * (3 // len(letters))
 
 
 def _physicality_table(frame: Any, output: Path | None) -> None:
@@ -107,9 +147,11 @@ def _physicality_table(frame: Any, output: Path | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    names = ["structure_id", "steps_done", "physical", "reason", "first_unphysical_step", "min_distance"]
-    names += ["closest_pair", "lindemann_local", "lindemann_global"]
-    table = Table(*names, title=f"{int((~frame['physical']).sum())} of {len(frame)} trajectories are unphysical")
+    names = ["structure_id", "steps_done", "verdict", "reason", "detail", "mobile", "first_unphysical_step"]
+    names += ["min_distance", "closest_pair", "lindemann_local", "lindemann_global", "physical_paper"]
+    counts = {name: int((frame["verdict"] == name).sum()) for name in ("unphysical", "not judged", "unreadable")}
+    title = f"{counts.pop('unphysical')} of {len(frame)} trajectories are unphysical"
+    table = Table(*names, title=title + "".join(f", {n} {name}" for name, n in counts.items() if n))
     for row in frame[names].to_dict("records"):
         table.add_row(*(Text(f"{v:.3f}" if isinstance(v, float) else str(v)) for v in row.values()))
     Console().print(table)

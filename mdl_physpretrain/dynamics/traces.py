@@ -55,10 +55,10 @@ class Traces:
 class TrajectoryWriter:
     """Writes one trajectory file per structure, positions unwrapped, replacing one of an earlier run.
 
-    Frames carry ``info["structure_id"]``, ``info["step"]`` and ``info["time_fs"]`` (``timestep`` in fs), velocities,
-    energy and forces. Formats: ``"extxyz"`` (positions to 1e-8 Å), ``"traj"`` (exact). Characters of an id that a file
-    name should not have become ``_``. Raises StructureError if the folder cannot be written, or two ids give one file
-    name.
+    Frames carry ``info["structure_id"]``, ``info["step"]``, ``info["time_fs"]`` (``timestep`` in fs) and
+    ``info["unwrapped"]``, velocities, energy and forces. Formats: ``"extxyz"`` (positions to 1e-8 Å), ``"traj"``
+    (exact). Characters of an id that a file name should not have become ``_``. Raises StructureError if the folder
+    cannot be written, or two ids give one file name.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TrajectoryWriter:
     def write(self, frame: Atoms, name: str, step: int, energy: float, forces: np.ndarray) -> None:
         """Append one frame; step 0 starts the file anew."""
         frame = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, velocities=frame.get_velocities())
-        frame.info.update(structure_id=name, step=step, time_fs=step * self.timestep)
+        frame.info.update(structure_id=name, step=step, time_fs=step * self.timestep, unwrapped=True)
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
         if self.file_format == "extxyz":
             write(self.paths[name], frame, format="extxyz", append=step > 0)

@@ -178,6 +178,9 @@ def read_run(run_dir: Path) -> RunData:
     _read_seed_folders(run)
     if run.physicality is not None:
         run.physicality = with_outcomes(_with_arm_and_seed(run.physicality))
+        if not len(run.physicality):
+            run.physicality = None
+            run.notes["physicality"] = "No trajectory could be judged: none has more than one frame."
     if run.is_check and run.answers is None and "verdicts" not in run.notes:
         run.answers = _answers(run)
     return run

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import (
     Count,
     Positive,
@@ -20,6 +21,7 @@ from mdl_physpretrain.option_types import (
     none_as_text,
 )
 from mdl_physpretrain.recipe import Augment, Backbone, Finetune, Loop, Pretrain, Teacher
+from mdl_physpretrain.structures.units import LabelUnits
 from mdl_physpretrain.workflow.md_options import MD, Probe
 
 __all__ = ["Arm", "RunConfig"]
@@ -56,6 +58,16 @@ class Data(Section):
     energy_key: str | None = Field(default=None, description="Name of the energy label, where it is unusual.")
     forces_key: str | None = Field(default=None, description="Name of the force label, where it is unusual.")
     stress_key: str | None = Field(default=None, description="Name of the stress label, where it is unusual.")
+    units: dict[Literal["energy", "forces", "stress", "virial"], str] = Field(
+        default={}, description="Units in the files, e.g. {energy: eV/atom, stress: GPa}; '-kbar' is VASP's stress."
+    )
+    nan_labels: Literal["keep", "missing"] = Field(
+        default="keep", description="'missing': a label with NaN is none; 'keep': it is an error."
+    )
+    references: Literal["fit", "isolated"] | dict[str, float] = Field(
+        default="fit",
+        description="Energy per element (eV) of a new network: fit, isolated (atoms in the data), or {Li: -1.9, ...}.",
+    )
     duplicates: Literal["error", "rename"] = Field(default="error", description="What to do with equal structure ids.")
     elements: list[str] | None = Field(
         default=None, description="Keep only structures made of these elements (of all parts)."
@@ -71,6 +83,15 @@ class Data(Section):
     def _sum(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
         if abs(sum(value) - 1) > 1e-6 or min(value) < 0:
             raise ValueError("train, val and test shares must not be negative and must add up to 1")
+        return value
+
+    @field_validator("units")
+    @classmethod
+    def _known_units(cls, value: dict[str, str]) -> dict[str, str]:
+        try:
+            LabelUnits.named(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return value
 
     @model_validator(mode="after")

@@ -121,7 +121,7 @@ def _teacher_tasks(config: RunConfig) -> list[Task]:
 
 
 def _trainings(config: RunConfig, seed: int) -> list[Task]:
-    common = [seed, config.accelerator, config.devices, config.strategy]
+    common = [seed, config.accelerator, config.devices, config.strategy, config.data.references]
     foreign = is_another_energy_scale(config.teacher, anchor=config.augment.anchor)
     backbone = [config.backbone.name, config.backbone.args]
     tasks = []
