@@ -32,9 +32,10 @@ def register() -> None:
     """
     from importlib import import_module
 
-    from mdl_physpretrain.hosts.matdeeplearn.host import require_host
+    from mdl_physpretrain.hosts.matdeeplearn.host import quiet_loggers, require_host
 
     require_host()
+    quiet_loggers()
     for module in sorted(set(_PLUGIN.values())):
         import_module(f"{__name__}.{module}")
 

@@ -10,7 +10,7 @@ import yaml
 from mdl_physpretrain.augmentation import TABLE_A1
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.config import BOOKKEEPING
-from mdl_physpretrain.hosts.matdeeplearn.networks import HYBRID_OPTIONS
+from mdl_physpretrain.hosts.matdeeplearn.hybrid_options import HYBRID_OPTIONS
 from mdl_physpretrain.workflow.config_files import _read, _Source
 
 __all__ = ["BACKBONES", "SYSTEMS", "as_yaml", "read_job"]

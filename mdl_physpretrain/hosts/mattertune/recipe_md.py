@@ -21,6 +21,7 @@ from mdl_physpretrain.hosts.mattertune.labelling import clean
 from mdl_physpretrain.hosts.mattertune.loading import potential
 from mdl_physpretrain.hosts.physicality import start_structures, trajectory_table
 from mdl_physpretrain.option_types import Sources
+from mdl_physpretrain.potentials.safe_load import load_foreign
 from mdl_physpretrain.probes.physicality import trajectory_counts
 from mdl_physpretrain.report import write_report
 from mdl_physpretrain.workflow.md_options import Simulation
@@ -120,24 +121,31 @@ class MDPhysicalityCallback(Callback):
         if self.config.at_end == "no":
             return
         best = getattr(trainer.checkpoint_callback, "best_model_path", "") if self.config.at_end == "best" else ""
-        module: Any = pl_module
-        kept = {k: v.clone() for k, v in module.state_dict().items()} if best else {}
-        before = module.device
-        module.to_device(trainer.strategy.root_device)
         try:
-            if best:
-                state = torch.load(best, map_location=before, weights_only=True)["state_dict"]
-                module.load_state_dict(state)
-            self.final = self._run(trainer, module, None)
-        finally:
-            if kept:
-                module.load_state_dict(kept)
-            module.to_device(before)
+            self.final = self._run_with(best, trainer, pl_module)
+        except Exception:  # whatever happens in MD, what was trained is not lost to it
+            saved = f"the trained weights are in {best}" if best else "the model keeps its trained weights"
+            log.exception("md_physicality: the MD at the end failed, there are no counts of it; %s", saved)
+            return
         values = {f"{FINAL}/{name}": float(count) for name, count in self.final.items()}
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
             logger.save()
+
+    def _run_with(self, best: str, trainer: Trainer, module: Any) -> dict[str, int]:
+        """MD with the weights of a checkpoint, or the present ones; afterwards the module is as before."""
+        kept = {k: v.clone() for k, v in module.state_dict().items()} if best else {}
+        before = module.device
+        module.to_device(trainer.strategy.root_device)
+        try:
+            if best:
+                module.load_state_dict(load_foreign(best)["state_dict"])
+            return self._run(trainer, module, None)
+        finally:
+            if kept:
+                module.load_state_dict(kept)
+            module.to_device(before)
 
     def _due(self, epoch: int) -> bool:
         every = self.config.every_n_epochs
@@ -155,7 +163,9 @@ class MDPhysicalityCallback(Callback):
         if trainer.is_global_zero:
             config = self.config
             trajectories = Path(config.directory) / f"{config.arm}-{config.seed}.trajectories"
-            table = trajectory_table(potential(module), self.structures, config.md, trajectories, config.seed)
+            table = trajectory_table(
+                potential(module, batched=True), self.structures, config.md, trajectories, config.seed
+            )
             counts = trajectory_counts(table)
             self._write(table, counts, epoch)
             when = "at the end" if epoch is None else f"after epoch {epoch}"
