@@ -55,7 +55,7 @@ def test_radius_of_the_authors_files() -> None:
     with pytest.raises(ConfigError, match=r"physpretrain.sam \(0.05\) and optim.rho \(0.005\)"):
         read_settings({**theirs, "physpretrain": {"sam": 0.05}})
     theirs["optim"]["rho"] = -1
-    with pytest.raises(ConfigError, match="optim.rho"):
+    with pytest.raises(ConfigError, match=r"optim\.rho"):
         read_settings(theirs)
 
 
