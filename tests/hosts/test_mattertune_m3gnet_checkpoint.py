@@ -13,7 +13,7 @@ import torch
 from ase import Atoms
 
 from mdl_physpretrain.errors import CheckpointError
-from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune, write_mattertune
 from mdl_physpretrain.potentials import CGCNN, M3GNet, predict
 
@@ -270,7 +270,7 @@ def test_any_backbone_gets_energies_per_element_and_moves_many_structures(
     other = crystal.copy()
     other.rattle(0.05, seed=3)
     calculator, many = ModuleCalculator(module), ModulePotential(module)
-    together = predict(many, build_batch([crystal, other], many.cutoff))
+    together = predict(many, collate([build_batch(a, many.cutoff) for a in (crystal, other)]))
     first = 0
     for k, atoms in enumerate((crystal, other)):
         calculator.calculate(atoms)
