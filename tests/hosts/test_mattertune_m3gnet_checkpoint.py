@@ -15,7 +15,7 @@ from ase import Atoms
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune, write_mattertune
-from mdl_physpretrain.potentials import CGCNN, M3GNet, predict
+from mdl_physpretrain.potentials import EAM, M3GNet, predict
 
 SMALL = {"units": 8, "num_blocks": 2, "max_l": 3, "max_n": 3}  # with the cutoffs of the released networks
 PROPERTIES = [
@@ -240,8 +240,8 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused(written: Path, tmp_path:
 
 
 def test_another_model_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="'cgcnn'"):
-        write_mattertune(CGCNN(), tmp_path / "m.ckpt")
+    with pytest.raises(CheckpointError, match="'eam'"):
+        write_mattertune(EAM(["O"]), tmp_path / "m.ckpt")
 
 
 @pytest.mark.hosts

@@ -32,8 +32,9 @@ def register() -> None:
     """
     from importlib import import_module
 
-    from mdl_physpretrain.hosts.matdeeplearn.host import quiet_loggers, require_host
+    from mdl_physpretrain.hosts.matdeeplearn.host import errors_in_one_line, quiet_loggers, require_host
 
+    errors_in_one_line()
     require_host()
     quiet_loggers()
     for module in sorted(set(_PLUGIN.values())):

@@ -95,7 +95,8 @@ def _incompatible(name: str) -> ConfigError:
 
 def errors_in_one_line() -> None:
     """Under MatDeepLearn's bare ``main.py`` end with the message of an error of ours instead of a traceback."""
-    if sys.excepthook is not _excepthook:
+    script = getattr(sys.modules["__main__"], "__file__", None) or ""
+    if Path(script).name == "main.py" and sys.excepthook is not _excepthook:
         _excepthook.before = sys.excepthook  # type: ignore[attr-defined]
         sys.excepthook = _excepthook
 

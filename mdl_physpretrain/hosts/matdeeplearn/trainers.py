@@ -22,7 +22,6 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
 from mdl_physpretrain.hosts.matdeeplearn.data import Replay, host_data, label_index, structures_of
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import HYBRID_PREFIX, PREFIX
-from mdl_physpretrain.hosts.matdeeplearn.host import errors_in_one_line
 from mdl_physpretrain.hosts.matdeeplearn.job_checks import check_job
 from mdl_physpretrain.hosts.matdeeplearn.labelling import labelled_structures
 from mdl_physpretrain.hosts.matdeeplearn.losses import EFSLoss
@@ -65,7 +64,6 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> _StagedTrainer:
         """As MatDeepLearn's; checks the configuration before anything is loaded."""
-        errors_in_one_line()
         check_job(config)
         settings = cls._settings(config)
         forces = "forces" in (config["dataset"].get("additional_attributes") or [])
