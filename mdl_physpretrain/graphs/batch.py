@@ -173,12 +173,9 @@ def neighbour_list(
 
 
 def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Fill zero cell vectors of non-periodic directions with unit normals.
+    """Cell with unit normals for missing vectors.
 
-    Raises
-    ------
-    StructureError
-        If a periodic direction has no cell vector, or the cell is flat.
+    Raises StructureError if a periodic one is missing or the cell is flat.
     """
     lengths = np.linalg.norm(cell, axis=1)
     if np.any(pbc & (lengths < 1e-8)):

@@ -29,24 +29,10 @@ STRING_CODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHO
 
 
 def load_foreign(path: str | Path) -> Any:
-    """Content of a ``torch.save`` file, on the CPU, made of plain values and tensors only.
+    """Content of a ``torch.save`` file (zip, or before torch 1.6), on the CPU, made of plain values and tensors only.
 
-    Parameters
-    ----------
-    path
-        A file in the zip format, or in the one before torch 1.6.
-
-    Returns
-    -------
-    object
-        Usually a dictionary. Paths come back as text, numpy numbers as Python
-        numbers, default dictionaries as dictionaries.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing or damaged, or wants anything else to be
-        imported; the message names it. Nothing of it has been run then.
+    Paths come back as text, numpy numbers as Python's, default dictionaries as dictionaries. Raises CheckpointError if
+    the file is damaged or wants anything else to be imported, naming it; nothing of it has been run then.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,20 +42,20 @@ def load_foreign(path: str | Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         first = error
-    wanted = globals_of(path)
+    imported_names = globals_of(path)
     substitutes = _substitutes()
-    strange = sorted(w for w in wanted if w not in substitutes and not _torch_allows(w))
+    strange = sorted(w for w in imported_names if w not in substitutes and not _torch_allows(w))
     if strange:
         raise CheckpointError(
             f"{path} asks to import {', '.join(strange)}: refused, a checkpoint may hold numbers and tensors only. "
             "Save its state_dict alone in the program that wrote it"
         ) from first
-    if not wanted & set(substitutes):
+    if not imported_names & set(substitutes):
         raise CheckpointError(f"{path} is damaged or not a torch checkpoint: {_line(first)}") from first
     if not hasattr(torch.serialization, "safe_globals"):
         raise CheckpointError(f"{path} needs torch 2.6 or newer to be read safely, this is {torch.__version__}")
-    allowed: list[Any] = [(function, name) for name, function in substitutes.items() if name in wanted]
-    if "numpy.dtype" in wanted:
+    allowed: list[Any] = [(function, name) for name, function in substitutes.items() if name in imported_names]
+    if "numpy.dtype" in imported_names:
         allowed += [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
     try:
         with _allowing(allowed):
@@ -79,13 +65,7 @@ def load_foreign(path: str | Path) -> Any:
 
 
 def globals_of(path: str | Path) -> set[str]:
-    """Dotted names a checkpoint would import, found by reading its opcodes.
-
-    Raises
-    ------
-    CheckpointError
-        If the file holds no pickle.
-    """
+    """Dotted names that a checkpoint would import, read from its opcodes; raises CheckpointError without a pickle."""
     path = Path(path)
     names: set[str] = set()
     try:

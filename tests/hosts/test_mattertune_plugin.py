@@ -297,7 +297,7 @@ def test_normalizers_that_forces_would_not_follow_are_refused(plugin, tmp_path: 
 def test_shipped_configurations_are_valid(plugin) -> None:
     from mattertune.main import MatterTunerConfig
 
-    from mdl_physpretrain.hosts.mattertune.stages import load_stages
+    from mdl_physpretrain.hosts.mattertune.job import load_stages
 
     folder = Path(__file__).parents[2] / "configs" / "mattertune"
     files = sorted(folder.glob("*.yaml"))

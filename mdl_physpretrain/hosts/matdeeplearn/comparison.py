@@ -20,7 +20,7 @@ from mdl_physpretrain.hosts.matdeeplearn.host import root_logger_kept
 from mdl_physpretrain.hosts.matdeeplearn.networks import ALIASES, EARLY_BY_NAME
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.safe_load import load_foreign
-from mdl_physpretrain.workflow.config_files import _read, _Source
+from mdl_physpretrain.workflow.yaml_files import read_yaml
 
 __all__ = ["NotCompared", "host_differences"]
 
@@ -65,7 +65,7 @@ def host_differences(
     cells = [a for a in structures if a.pbc.all() and a.cell.rank == 3]
     if not cells:
         raise NotCompared("it knows crystals that are periodic in three directions only")
-    described, content = read_host_config(config), _read(Path(config), _Source(), ())
+    described, content = read_host_config(config), read_yaml(Path(config))
     module, remark = _host_module(
         described, content, state_of(load_foreign(checkpoint), str(checkpoint), member=member)
     )

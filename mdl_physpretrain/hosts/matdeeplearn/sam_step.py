@@ -16,16 +16,10 @@ __all__ = ["SAMStep"]
 
 
 class SAMStep:
-    """Replaces the step of a ``PropertyTrainer`` when :attr:`sam_radius` is positive.
+    """Replaces the step of a ``PropertyTrainer`` when ``sam_radius`` (in units of the weights) is positive.
 
-    Attributes
-    ----------
-    sam_radius
-        Of the ball, in units of the weights.
-    sam_adaptive
-        Whether every weight moves in proportion to its square.
-    step_loss
-        What is minimised, where it is another than the loss that is reported.
+    With ``sam_adaptive`` every weight moves in proportion to its square; ``step_loss`` is what is minimised, where it
+    is another than the loss that is reported.
     """
 
     sam_radius: float = 0.0

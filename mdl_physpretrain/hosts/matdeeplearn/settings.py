@@ -83,13 +83,7 @@ _PAPER = {
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
-    """The checked section of a whole configuration, with the radius of ``optim.rho``.
-
-    Raises
-    ------
-    ConfigError
-        Naming every unknown key and wrong value.
-    """
+    """The checked section of a configuration, with the radius of ``optim.rho``; ConfigError names every fault."""
     section = {} if config.get(SECTION) is None else config[SECTION]
     if not isinstance(section, Mapping):
         raise ConfigError(f"{SECTION}: expected keys and values, not {section!r}")

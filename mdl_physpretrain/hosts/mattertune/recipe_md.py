@@ -1,4 +1,4 @@
-"""Recipe ``md_physicality``: molecular dynamics while training, and a count of what goes wrong in it."""
+"""Recipe ``md_physicality``: molecular dynamics during training, and counts of its failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.hosts.mattertune.labelling import clean
 from mdl_physpretrain.hosts.mattertune.loading import potential
-from mdl_physpretrain.hosts.physicality import start_structures, trajectory_table
+from mdl_physpretrain.hosts.training_md import start_structures, trajectory_table
 from mdl_physpretrain.option_types import Sources
 from mdl_physpretrain.potentials.safe_load import load_foreign
 from mdl_physpretrain.probes.physicality import trajectory_counts
@@ -79,12 +79,7 @@ class MDPhysicalityRecipeConfig(RecipeConfigBase):
 class MDPhysicalityCallback(Callback):
     """Does what :class:`MDPhysicalityRecipeConfig` says.
 
-    Attributes
-    ----------
-    counts
-        Of the latest MD while training.
-    final
-        Of the MD at the end.
+    ``counts`` are of the latest MD, ``final`` of that at the end.
     """
 
     def __init__(self, config: MDPhysicalityRecipeConfig) -> None:
@@ -168,8 +163,8 @@ class MDPhysicalityCallback(Callback):
             )
             counts = trajectory_counts(table)
             self._write(table, counts, epoch)
-            when = "at the end" if epoch is None else f"after epoch {epoch}"
-            log.info("MD %s: %d of %d trajectories unphysical", when, counts["unphysical"], counts["trajectories"])
+            moment = "at the end" if epoch is None else f"after epoch {epoch}"
+            log.info("MD %s: %d of %d trajectories unphysical", moment, counts["unphysical"], counts["trajectories"])
         return trainer.strategy.broadcast(counts)
 
     def _write(self, table: pd.DataFrame, counts: dict[str, int], epoch: int | None) -> None:

@@ -1,0 +1,147 @@
+"""YAML files with ``inherits`` and ``key.sub=value`` words as nested dictionaries.
+
+Every key remembers its file and line for error messages.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.option_types import Place
+from mdl_physpretrain.recipe import merge
+
+__all__ = ["KeyLines", "read_yaml", "set_value"]
+
+
+NULL = "tag:yaml.org,2002:null"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which ``1e-3`` is a number, as everybody expects (YAML 1.1 wants ``1.0e-3``)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+class KeyLines:
+    """Where each key of a YAML file stands."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Place, str] = {}
+
+    def of(self, place: Place) -> str | None:
+        """``file:line`` of a place or of the nearest one above it."""
+        for end in range(len(place), 0, -1):
+            if place[:end] in self.lines:
+                return self.lines[place[:end]]
+        return None
+
+
+def read_yaml(path: Path, source: KeyLines | None = None, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Content of a YAML file, over the files that it inherits.
+
+    Parameters
+    ----------
+    path
+        YAML; ``inherits: other.yaml`` (or a list) names files relative to it.
+    source
+        Gets the line of every key.
+    above
+        Files that inherit this one.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read, is not valid YAML, has a key twice, or inherits itself.
+    """
+    source = source or KeyLines()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        named = f" (inherited by {above[-1]})" if above else ""
+        raise ConfigError(f"configuration {path} {reason}{named}") from error
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: 'inherits' goes round in a circle")
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader) if node is not None else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
+    if content.get(None, 0) is None:  # lone "?" lines, as in files of MatDeepLearn: a key without name and value
+        del content[None]
+    lines: dict[Place, str] = {}
+    if node is not None:
+        _walk(node, (), lines, path)
+    parents = content.pop("inherits", [])
+    if not (isinstance(parents, str) or (isinstance(parents, list) and all(isinstance(p, str) for p in parents))):
+        raise ConfigError(f"{lines.get(('inherits',), path)}: inherits: expected a file name or a list of them")
+    merged: dict[str, Any] = {}
+    for parent in [parents] if isinstance(parents, str) else parents:
+        inherited = read_yaml(path.parent / parent, source, (*above, path.resolve()))
+        merged = merge(merged, inherited)
+    source.lines.update(lines)
+    return merge(merged, content)
+
+
+def _walk(node: yaml.Node, place: Place, lines: dict[Place, str], path: Path) -> None:
+    """Collect the line of every key; refuse a key that occurs twice."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.tag == value.tag == NULL:
+                continue
+            key_place = (*place, str(key.value))
+            line = f"{path}:{key.start_mark.line + 1}"
+            if key_place in lines:
+                raise ConfigError(f"{line}: {_dotted(key_place)} occurs twice (first at {lines[key_place]})")
+            lines[key_place] = line
+            _walk(value, key_place, lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for k, value in enumerate(node.value):
+            lines[*place, k] = f"{path}:{value.start_mark.line + 1}"
+            _walk(value, (*place, k), lines, path)
+
+
+def set_value(content: dict[str, Any], word: str, source: KeyLines) -> None:
+    """Set one value of nested dictionaries from a word ``key.sub=value``; the value is YAML.
+
+    Raises
+    ------
+    ConfigError
+        If the word has another form, or a key on its way is a value.
+    """
+    key, equals, value = word.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"{word!r} is not of the form key.sub=value")
+    try:
+        parsed = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{word!r}: the value is not valid YAML: {getattr(error, 'problem', error)}") from error
+    inner = content
+    for k, name in enumerate(names[:-1]):
+        if not isinstance(inner.get(name), dict):
+            if name in inner and inner[name] is not None:
+                raise ConfigError(f"{word!r}: {'.'.join(names[: k + 1])} is a value, it has no {names[k + 1]!r}")
+            inner[name] = {}
+        inner[name] = dict(inner[name])
+        inner = inner[name]
+    inner[names[-1]] = parsed
+    source.lines[tuple(names)] = f"option {word!r}"
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(str(p) for p in place)
