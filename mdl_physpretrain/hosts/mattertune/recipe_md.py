@@ -116,12 +116,7 @@ class MDPhysicalityCallback(Callback):
         if self.config.at_end == "no":
             return
         best = getattr(trainer.checkpoint_callback, "best_model_path", "") if self.config.at_end == "best" else ""
-        try:
-            self.final = self._run_with(best, trainer, pl_module)
-        except Exception:  # whatever happens in MD, what was trained is not lost to it
-            saved = f"the trained weights are in {best}" if best else "the model keeps its trained weights"
-            log.exception("md_physicality: the MD at the end failed, there are no counts of it; %s", saved)
-            return
+        self.final = self._run_with(best, trainer, pl_module)
         values = {f"{FINAL}/{name}": float(count) for name, count in self.final.items()}
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
         for logger in trainer.loggers:
@@ -156,16 +151,25 @@ class MDPhysicalityCallback(Callback):
         """Counts of one MD of all structures; one process runs it, all learn them."""
         counts: dict[str, int] = {}
         if trainer.is_global_zero:
-            config = self.config
-            trajectories = Path(config.directory) / f"{config.arm}-{config.seed}.trajectories"
-            table = trajectory_table(
-                potential(module, batched=True), self.structures, config.md, trajectories, config.seed
-            )
-            counts = trajectory_counts(table)
-            self._write(table, counts, epoch)
-            moment = "at the end" if epoch is None else f"after epoch {epoch}"
-            log.info("MD %s: %d of %d trajectories unphysical", moment, counts["unphysical"], counts["trajectories"])
+            try:
+                counts = self._simulated(module, epoch)
+            except Exception:  # whatever happens in the MD at the end, what was trained is not lost to it
+                if epoch is not None:
+                    raise
+                log.exception("md_physicality: the MD at the end failed, there are no counts of it")
         return trainer.strategy.broadcast(counts)
+
+    def _simulated(self, module: Any, epoch: int | None) -> dict[str, int]:
+        """Counts of one MD of all structures, which are also written."""
+        config = self.config
+        trajectories = Path(config.directory) / f"{config.arm}-{config.seed}.trajectories"
+        model = potential(module, batched=True)
+        table = trajectory_table(model, self.structures, config.md, trajectories, config.seed)
+        counts = trajectory_counts(table)
+        self._write(table, counts, epoch)
+        moment = "at the end" if epoch is None else f"after epoch {epoch}"
+        log.info("MD %s: %d of %d trajectories unphysical", moment, counts["unphysical"], counts["trajectories"])
+        return counts
 
     def _write(self, table: pd.DataFrame, counts: dict[str, int], epoch: int | None) -> None:
         folder, config = Path(self.config.directory), self.config
