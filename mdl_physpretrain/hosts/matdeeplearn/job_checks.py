@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
 from inspect import signature
 from typing import Any
 
@@ -71,7 +72,8 @@ def check_job(config: Mapping[str, Any]) -> None:
 
 def _check_pooling(model: Mapping[str, Any]) -> None:
     """The public ``torchmd_etEarly`` has no ``pool_order``."""
-    if str(model.get("name")).rpartition(".")[2] not in EARLY_BY_NAME or model.get("pool_order", "early") == "early":
+    named = str(model.get("name")).rpartition(".")[2] in EARLY_BY_NAME
+    if not named or model.get("pool_order", "early") == "early" or find_spec("matdeeplearn") is None:
         return
     from matdeeplearn.models.torchmd_etEarly import TorchMD_ET_Early
 
