@@ -43,7 +43,7 @@ def test_refused(changes: dict[str, Any], message: str) -> None:
     "trainer", [TRAINER, "physpretrain", "sam", f"{TRAINER.rpartition('.')[0]}.trainers.SAMTrainer"]
 )
 def test_accepted(trainer: str) -> None:
-    check_job({**job(CGCNN), "trainer": trainer, "physpretrain": SECTION, None: None})
+    check_job({**job(CGCNN), "trainer": trainer, "physpretrain": SECTION, "submit": False, None: None})
 
 
 def test_radius_of_the_authors_files() -> None:

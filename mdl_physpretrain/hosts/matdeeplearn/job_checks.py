@@ -15,6 +15,7 @@ __all__ = ["check_job", "is_our_trainer", "sam_radius"]
 
 SECTION = "physpretrain"
 HOST_SECTIONS = ("trainer", "task", "model", "optim", "dataset")
+FLAG = "submit"  # which main.py adds
 SHORT_NAMES = ("physpretrain", "sam")
 PACKAGE = "mdl_physpretrain.hosts.matdeeplearn."
 TRAINER = f"{PACKAGE}PhysPretrainTrainer"
@@ -56,7 +57,7 @@ def check_job(config: Mapping[str, Any]) -> None:
         Naming the section or key, and the nearest name.
     """
     known = (*HOST_SECTIONS, SECTION)
-    for name in (k for k in config if k is not None and k not in known):
+    for name in (k for k in config if k is not None and k not in (*known, FLAG)):
         near = get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else f"the sections are {', '.join(known)}"
         raise ConfigError(f"unknown section {name!r}, which would be ignored: {hint}")

@@ -121,8 +121,8 @@ def _take_over_references(module: Any, path: str | Path) -> None:
 
 def _weights(module: Any, path: str | Path) -> dict[str, Tensor]:
     if isinstance(module, NativeBackbone):
-        state = module.without_normalizers(named_as_in_host(read_checkpoint_of(path)).state_dict())
-        return {f"backbone.{k}": v for k, v in state.items()}
+        network = named_as_in_host(read_checkpoint_of(path))
+        return {f"backbone.{k}": v for k, v in module.without_normalizers(network.state_dict()).items()}
     content = load_foreign(path)
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
