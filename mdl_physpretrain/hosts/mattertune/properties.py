@@ -152,9 +152,10 @@ def require_training_labels(trainer: Any, names: PropertyNames) -> None:
     if not isinstance(module, MatterTuneDataModule):
         return
     for part in ("train", "validation"):
-        data: Any = module.datasets.get(part)
-        for k in range(len(data) if hasattr(data, "__len__") else 0):
-            require_labels(data[k], forces=names.forces is not None, stress=names.stress is not None)
+        whole: Any = module.datasets.get(part)
+        for data in (getattr(whole, "base", whole), getattr(whole, "replay", ())):
+            for k in range(len(data) if hasattr(data, "__len__") else 0):
+                require_labels(data[k], forces=names.forces is not None, stress=names.stress is not None)
 
 
 def training_references(trainer: Any) -> dict[str, float] | None:
