@@ -18,7 +18,7 @@ ROOMS = [
 ]  # fmt: skip
 OPTIONAL = {
     "chgnet", "distributed", "huggingface_hub", "load_atoms", "matdeeplearn", "mattersim", "mattertune",
-    "torch_geometric", "fcntl", "_compat_pickle",
+    "torch_geometric", "fcntl", "_compat_pickle", "mace", "e3nn",
 }  # fmt: skip
 MODULES = {
     ".".join((PACKAGE, *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): file

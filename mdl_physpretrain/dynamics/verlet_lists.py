@@ -173,6 +173,8 @@ class VerletListForces:
 
     def _forces_only(self, batch: EdgeBatch) -> Prediction:
         """As :func:`~mdl_physpretrain.potentials.base.predict` without the stress."""
+        if (whole := self.model.prediction(batch)) is not None:
+            return whole
         energy, gradient = self.model.energy_and_gradient(batch, batch.edge_vectors())
         forces = torch.zeros_like(batch.positions)
         if self.compiled:

@@ -173,6 +173,13 @@ class EnergyModel(nn.Module):
             )
         return (energy, gradient) if create_graph else (energy.detach(), gradient)
 
+    def prediction(self, batch: AtomicBatch) -> Prediction | None:
+        """Energies, forces and stress of a model that has no gradient by edge vector (another package's).
+
+        ``None``, the default: :func:`predict` derives them from :meth:`energy_and_gradient`.
+        """
+        return None
+
     def forward(self, batch: AtomicBatch) -> Tensor:
         """Potential energies in eV, shape (B,)."""
         batch, vectors, _ = within_cutoff(batch, batch.edge_vectors(), self.cutoff)
@@ -239,6 +246,8 @@ def predict(model: EnergyModel, batch: AtomicBatch, *, create_graph: bool = Fals
     -------
     Prediction
     """
+    if (whole := model.prediction(batch)) is not None:
+        return whole
     vectors = batch.edge_vectors()
     inner, vectors, _ = within_cutoff(batch, vectors, model.cutoff)
     energy, gradient = model.energy_and_gradient(inner, vectors, create_graph=create_graph)

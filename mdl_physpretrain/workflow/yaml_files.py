@@ -18,6 +18,9 @@ from mdl_physpretrain.recipe import merge
 __all__ = ["KeyLines", "read_yaml", "set_value"]
 
 
+NULL = "tag:yaml.org,2002:null"
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which ``1e-3`` is a number, as everybody expects (YAML 1.1 wants ``1.0e-3``)."""
 
@@ -78,6 +81,8 @@ def read_yaml(path: Path, source: KeyLines | None = None, above: tuple[Path, ...
         raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
+    if content.get(None, 0) is None:  # lone "?" lines, as in files of MatDeepLearn: a key without name and value
+        del content[None]
     lines: dict[Place, str] = {}
     if node is not None:
         _walk(node, (), lines, path)
@@ -96,6 +101,8 @@ def _walk(node: yaml.Node, place: Place, lines: dict[Place, str], path: Path) ->
     """Collect the line of every key; refuse a key that occurs twice."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if key.tag == value.tag == NULL:
+                continue
             key_place = (*place, str(key.value))
             line = f"{path}:{key.start_mark.line + 1}"
             if key_place in lines:

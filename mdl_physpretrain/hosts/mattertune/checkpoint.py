@@ -21,7 +21,7 @@ from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.potentials.safe_load import load_foreign
 
-__all__ = ["read_mattertune", "write_mattertune"]
+__all__ = ["is_identity", "read_mattertune", "write_mattertune"]
 
 BACKBONE, NETWORK = "backbone.", "backbone.model."
 STOCK, OURS = "mattersim", "mattersim_m3gnet"  # MatterTune's backbone, and the plugin's that takes model_args
@@ -180,7 +180,7 @@ def references_of(settings: dict[str, Any], state: dict[str, Tensor], path: str 
     kinds = {p.get("name"): p.get("type") for p in settings.get("properties") or []}
     for name, normalizers in (settings.get("normalizers") or {}).items():
         for k, normalizer in enumerate(normalizers):
-            if not normalizer.get("only_for_target", True) or _is_identity(normalizer):
+            if not normalizer.get("only_for_target", True) or is_identity(normalizer):
                 continue
             if kinds.get(name) != "energy" or "per_atom_references" not in normalizer:
                 options = ", ".join(f"{key} {value}" for key, value in normalizer.items() if key != "only_for_target")
@@ -196,7 +196,8 @@ def references_of(settings: dict[str, Any], state: dict[str, Tensor], path: str 
     return total
 
 
-def _is_identity(normalizer: dict[str, Any]) -> bool:
+def is_identity(normalizer: dict[str, Any]) -> bool:
+    """Whether a normalizer, as plain values, changes nothing."""
     if "rms" in normalizer:
         return float(normalizer["rms"]) == 1
     return "std" in normalizer and float(normalizer["std"]) == 1 and float(normalizer["mean"]) == 0
