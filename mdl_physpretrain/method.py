@@ -141,7 +141,7 @@ def pretrain_and_finetune(
     }
     content = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in sections.items() if v is not None}
     merged = over_preset({"preset": preset, **content})
-    recipe = validated(Recipe, {k: v for k, v in merged.items() if k != "md"})  # MD comes after
+    recipe = validated(Recipe, {k: v for k, v in merged.items() if k not in ("md", "arms")})  # of runs
     if recipe.loop.rounds and not recipe.finetune.replay_fraction:
         raise ConfigError("loop.rounds puts new labels into replay: finetune.replay_fraction must be above 0")
     structures, val = list(structures), list(val or ()) or None

@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 
+Preset = Literal["default", "stable", "paper"]
+PRESET_WORDS = "'stable': what lasts longest in MD, 'paper': exactly the paper's settings."
+
+
 class EAMFit(Section):
     """How an EAM is fitted."""
 
@@ -70,7 +74,7 @@ class Teacher(EAMFit):
 class Perturbation(Section):
     """Algorithm 1 and Table A.1's ladder."""
 
-    n_aug: Count = Field(default=5, description="Rounds per structure.")
+    n_aug: int = Field(default=5, ge=0, description="Rounds per structure; 0: no such structures.")
     n_pairs: int = Field(default=4, ge=0, description="Close pairs pulled together.")
     pull: NotNegative = Field(default=1.0, description="Largest pull, Å.")
     n_sites: int = Field(default=5, ge=0, description="Atoms displaced.")
@@ -270,7 +274,7 @@ class Check(Section):
 class Recipe(Section):
     """The whole method: teacher, labels, network, pretraining, finetuning."""
 
-    preset: Literal["default", "paper"] = Field(default="default", description="'paper': exactly the paper's settings.")
+    preset: Preset = Field(default="default", description=PRESET_WORDS)
     teacher: Teacher = Field(default_factory=Teacher)
     augment: Augment = Field(default_factory=Augment)
     backbone: Backbone = Field(default_factory=Backbone)
@@ -287,6 +291,21 @@ MD, CHECK, LOOP = MolecularDynamics(), Check(), Loop()
 #: CGCNN), Appendix C, section 4.1 (epochs), Table 1 (MD). It examined no teacher, hence ``force``.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    # the teacher that knows changes of force best labels every distance and the disorder of the target temperature,
+    # and a third of every epoch are its labels, from the first one on: docs/recipe.md
+    "stable": {
+        "teacher": {"kind": "auto"},
+        "augment": {
+            "n_aug": 0,
+            "coverage": 5,
+            "thermal": "md",
+            "thermal_rounds": 3,
+            "compression": 0.04,
+            "max_force": 500.0,
+        },
+        "finetune": {"replay_fraction": 0.3, "force_scale": "auto", "scheduler_patience": 4, "scheduler_factor": 0.7},
+        "arms": {"baseline": {"pretrain": False}, "replay": {"pretrain": False, "replay": 0.3}},
+    },
     "paper": {
         "teacher": {"preset": "paper", "cutoff": 8.0, "n_basis": 10, "epochs": 200, "force": True},
         "augment": {
@@ -325,6 +344,8 @@ def over_preset(content: Mapping[str, Any], presets: Mapping[str, Mapping[str, A
     """
     name = content.get("preset", "default")
     preset = (presets or PRESETS).get(name, {}) if isinstance(name, str) else {}
+    if content.get("arms") is not None:
+        preset = {k: v for k, v in preset.items() if k != "arms"}
     teacher = content.get("teacher")
     if isinstance(teacher, Mapping) and teacher.get("kind", "eam") != "eam":
         kept = {k: v for k, v in preset.get("teacher", {}).items() if k not in EAMFit.model_fields}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_origin
 
 import typer
 
+from mdl_physpretrain import recipe
 from mdl_physpretrain.option_types import Section, validated
 from mdl_physpretrain.recipe import MD, PRESETS
 
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
-Preset = Annotated[Literal["default", "paper"], typer.Option("--preset", help="'paper': exactly the paper's settings.")]
+Preset = Annotated[recipe.Preset, typer.Option("--preset", help=recipe.PRESET_WORDS)]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of a run; what is random is derived from it.")]
 Structures = Annotated[list[str], typer.Argument(help="Files ASE reads, patterns, 'demo' or load-atoms:<name>.")]
 Workers = Annotated[

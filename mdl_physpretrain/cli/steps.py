@@ -144,7 +144,7 @@ def augment(
     parents = read_all(structures)
     further = further_structures(parents, options, None if teacher is None else potential_of(teacher, "auto"))
     algorithm = options.model_dump(include=set(Perturbation.model_fields))
-    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **algorithm)
+    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **algorithm) if options.n_aug else ()
     write_structures(output, chain(perturbed, further))
     small = sum(len(atoms) < 2 for atoms in parents)
     if small:

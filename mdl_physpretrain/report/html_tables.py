@@ -16,9 +16,27 @@ from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.tables import efs_reference_rows
 from mdl_physpretrain.statistics.reference import has_reference
 
-__all__ = ["Cell", "Column", "HtmlTable", "alignment", "column", "count", "coverage", "decimal", "efs", "filtered",
-           "html_table", "name", "per_seed", "physicality", "rounds", "teacher_pairs", "timings",
-           "trajectories"]  # fmt: skip
+__all__ = [
+    "Cell",
+    "Column",
+    "HtmlTable",
+    "alignment",
+    "column",
+    "comparison",
+    "count",
+    "coverage",
+    "decimal",
+    "efs",
+    "filtered",
+    "html_table",
+    "name",
+    "per_seed",
+    "physicality",
+    "rounds",
+    "teacher_pairs",
+    "timings",
+    "trajectories",
+]  # fmt: skip
 
 Row = dict[Any, Any]
 MAX_ROWS = 1000  # trajectories on the page; the CSV has all of them
@@ -282,6 +300,19 @@ def coverage(table: pd.DataFrame) -> HtmlTable:
         name("Not covered", "holes", missing=DASH, css="wrap"),
     ]
     return html_table(rows, columns, "coverage", sortable=len(rows) > 6)
+
+
+def comparison(table: pd.DataFrame) -> HtmlTable:
+    """Native teachers that were fitted, and which one labels."""
+    columns = [
+        name("Teacher", "teacher"),
+        column("Examination", cell=lambda row: Cell("passed") if row["passed"] else Cell("failed", css="bad")),
+        decimal("Error", "error", 3, "eV/Å"),
+        decimal("Of predicting none", "trivial", 3, "eV/Å"),
+        name("Measured on", "of"),
+        column("Labels", cell=lambda row: Cell("yes" if row["chosen"] else "")),
+    ]
+    return html_table(table.to_dict("records"), columns, "comparison")
 
 
 def rounds(table: pd.DataFrame) -> HtmlTable:

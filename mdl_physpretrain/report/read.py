@@ -58,6 +58,7 @@ class RunData:
     filter: dict[str, Any] | None = None
     distances: pd.DataFrame | None = None
     coverage: pd.DataFrame | None = None
+    comparison: pd.DataFrame | None = None
     rounds: pd.DataFrame | None = None
     answers: pd.DataFrame | None = None
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -166,6 +167,7 @@ def read_run(run_dir: Path) -> RunData:
     run.curves = take("curves", "teacher/curves.csv", table_reader("curves"), quiet=other)
     run.filter = take("filter", "augment/filter.json", read_filter)
     run.distances = take("distances", "augment/min_distances.csv", table_reader("distances"))
+    run.comparison = take("comparison", "teacher/comparison.csv", table_reader("comparison"), quiet=True)
     run.coverage = take("coverage", "augment/coverage.csv", table_reader("coverage"), quiet=True)
     run.decomposition = take("decomposition", "teacher/decomposition.csv", table_reader("decomposition"), quiet=True)
     run.reference = take("reference", "reference/potential.json", read_mapping(read_json), quiet=True)

@@ -46,7 +46,9 @@ def augmented_labels(
     nothing.
     """
     parents = anchors(structures) if options.anchor else list(structures)
-    augmented = augment(parents, **options.model_dump(include=set(Perturbation.model_fields)), progress=progress)
+    augmented = Augmented()
+    if options.n_aug:
+        augmented = augment(parents, **options.model_dump(include=set(Perturbation.model_fields)), progress=progress)
     augmented += further_structures(parents, options, teacher)
     labelled = label(
         augmented,

@@ -20,7 +20,7 @@ from mdl_physpretrain.option_types import (
     Sources,
     none_as_text,
 )
-from mdl_physpretrain.recipe import Augment, Backbone, Finetune, Loop, Pretrain, Teacher
+from mdl_physpretrain.recipe import PRESET_WORDS, Augment, Backbone, Finetune, Loop, Preset, Pretrain, Teacher
 from mdl_physpretrain.structures.units import LabelUnits
 from mdl_physpretrain.workflow.md_options import MD, Probe
 
@@ -136,7 +136,7 @@ class RunConfig(Section):
 
     name: str | None = Field(default=None, description="Title of the report.")
     output: str | None = Field(default=None, description="Run folder; default: runs/<name of the file>.")
-    preset: Literal["default", "paper"] = Field(default="default", description="'paper': exactly the paper's settings.")
+    preset: Preset = Field(default="default", description=PRESET_WORDS)
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         default=[0, 1, 2, 3, 4], min_length=1, description="Of the networks."
     )

@@ -361,7 +361,13 @@ def _report(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> Task:
     kinds = collected_kinds(suite, ("potential", "simulation", "frames"))
     inputs = [f"{kind}.csv" for kind in kinds]
     inputs += ["data/summary.json", REFERENCE, "teacher/decomposition.csv"]
-    inputs += ["teacher/errors.json", "teacher/examination.json", "teacher/curves.csv", "teacher/history.csv"]
+    inputs += [
+        "teacher/errors.json",
+        "teacher/examination.json",
+        "teacher/curves.csv",
+        "teacher/history.csv",
+        "teacher/comparison.csv",
+    ]
     inputs += ["augment/filter.json", "augment/min_distances.csv", "augment/coverage.csv"]
     inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]
     needs = tuple(t.name for t in tasks)

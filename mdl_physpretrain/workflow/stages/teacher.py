@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["teach"]
 
 #: Files that some kinds of teachers have and others have not.
-OPTIONAL = ("examination.json", "curves.csv", "decomposition.csv", "history.csv")
+OPTIONAL = ("examination.json", "curves.csv", "decomposition.csv", "history.csv", "comparison.csv")
 
 
 def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
@@ -47,6 +47,7 @@ def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
         "curves.csv": kind.curves(model, train),
         "decomposition.csv": kind.decomposition(model, test or val or train),
         "history.csv": pd.DataFrame(fit["history"]) if fit.get("history") else None,
+        "comparison.csv": pd.DataFrame(model.metadata["comparison"]) if "comparison" in model.metadata else None,
     }
     contents = {"errors.json": json.dumps(without_nan(errors), indent=1)}
     if examination is not None:
