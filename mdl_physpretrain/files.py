@@ -18,9 +18,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        ``<name>.part`` in the same folder, which is made; removed after an error.
+        ``.<name>.part`` in the same folder, which is made; removed after an error.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     part.unlink(missing_ok=True)
     try:

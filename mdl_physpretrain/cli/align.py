@@ -24,8 +24,11 @@ def align(
     device: Device = "auto",
 ) -> None:
     """Angles between the forces of two potentials, atom by atom (Fig. B.1)."""
+    from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.probes.force_alignment import alignment_summary, force_angles, hybrid_angles
 
+    if out is not None:
+        claim_folder(out, "alignment", inputs=[model, reference, structures])
     mine, data = _potential(model, device), _read(structures)
     if reference == "parts":
         angles = hybrid_angles(mine, data, min_force=min_force)

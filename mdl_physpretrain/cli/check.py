@@ -81,6 +81,9 @@ def check(
     from mdl_physpretrain.workflow.check import check as checked
 
     numbers = seeds_of(seeds)
+    from mdl_physpretrain.ownership import claim_folder
+
+    claim_folder(output, "check", inputs=[structures, potentials, *(text.partition("=")[2] for text in potentials)])
     chosen = _spread(read_structures(structures), n_structures)
     texts, loaded = potentials_of(potentials, device)
     result = checked(

@@ -98,8 +98,10 @@ def compare(
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the whole table to this file.")] = None,
 ) -> None:
     """Several runs in one table (Markdown): stability, errors and training time of every arm."""
+    from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.report.compare import compare_runs, markdown
 
+    refuse_overwriting(csv, folders)
     table = compare_runs(folders)
     typer.echo(markdown(table), nl=False)
     if csv is not None:

@@ -116,10 +116,12 @@ def augment(
     from itertools import chain
 
     from mdl_physpretrain.augmentation import augment_iter
+    from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.progress import track
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.labelled_set import further_structures
 
+    refuse_overwriting(output, structures, teacher)
     parents = _read(structures)
     further = further_structures(parents, options, None if teacher is None else _potential(teacher, "auto"))
     algorithm = options.model_dump(include=set(Perturbation.model_fields))
@@ -152,12 +154,15 @@ def label(
 ) -> None:
     """Label structures with a native teacher or any ASE calculator, and keep those fit for training."""
     from mdl_physpretrain.executors import open_executor
+    from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.potentials.factories import calculator_factory
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.label import label as labels_of
     from mdl_physpretrain.teacher.labelled_set import filtered
 
+    refuse_overwriting(output, structures, parents, teacher)
     journal = resume or output.with_name(f".{output.name}.journal")
+    refuse_overwriting(journal, structures, parents, teacher)
     data, anchors = _read(structures), _read(parents)
     if options.anchor and not anchors:
         if any("parent_id" in atoms.info for atoms in data):
@@ -202,9 +207,9 @@ def pretrain(
     from mdl_physpretrain import training
 
     _train(
-        training.pretrain, model, structures, output, options, arg, core, preset, parents=_read(parents) or None,
-        shift_energies=shift_energies, split_seed=split_seed, seed=seed, accelerator=accelerator, devices=devices,
-        strategy=strategy,
+        training.pretrain, model, structures, output, options, arg, core, preset, parents,
+        parents=_read(parents) or None, shift_energies=shift_energies, split_seed=split_seed, seed=seed,
+        accelerator=accelerator, devices=devices, strategy=strategy,
     )  # fmt: skip
 
 
@@ -231,9 +236,9 @@ def finetune(
     from mdl_physpretrain import training
 
     _train(
-        training.finetune, model, structures, output, options, arg, core, preset, val=_read(val) or None, eam=eam,
-        freeze_eam=freeze_eam, replay=_read(replay), seed=seed, accelerator=accelerator, devices=devices,
-        strategy=strategy,
+        training.finetune, model, structures, output, options, arg, core, preset, [val, replay, eam],
+        val=_read(val) or None, eam=eam, freeze_eam=freeze_eam, replay=_read(replay), seed=seed,
+        accelerator=accelerator, devices=devices, strategy=strategy,
     )  # fmt: skip
 
 
@@ -264,9 +269,10 @@ def train(
     from mdl_physpretrain import training
 
     _train(
-        training.train, model, structures, output, options, arg, core, preset, val=_read(val) or None, eam=eam,
-        freeze_eam=freeze_eam, replay=_read(replay), replay_fraction=replay_fraction, shift_energies=shift_energies,
-        seed=seed, accelerator=accelerator, devices=devices, strategy=strategy,
+        training.train, model, structures, output, options, arg, core, preset, [val, replay, eam],
+        val=_read(val) or None, eam=eam, freeze_eam=freeze_eam, replay=_read(replay),
+        replay_fraction=replay_fraction, shift_energies=shift_energies, seed=seed,
+        accelerator=accelerator, devices=devices, strategy=strategy,
     )  # fmt: skip
 
 
@@ -296,22 +302,27 @@ def _train(
     arg: list[str] | None,
     core: str | None,
     preset: str,
+    inputs: Any,
     *,
     devices: str,
     **others: Any,
 ) -> None:
     """One training with the network that model, arguments, core and preset describe."""
+    from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.training.network import is_name
+    from mdl_physpretrain.workflow.lock import locked
 
     args, chosen = _arguments(arg), {} if core is None else {"core": core}
     if is_name(model):
         backbone = over_preset({"preset": preset, "backbone": {"name": model, "args": args, **chosen}})["backbone"]
         args, core = backbone["args"], backbone.get("core")
-    result = stage(
-        model, _read(structures), model_args=args or None, core=core, directory=output, progress=_bars(),
-        devices=int(devices) if devices.isdigit() else devices, **options.model_dump(), **others,
-    )  # fmt: skip
-    result.save(str(output / "best.pt"))
+    claim_folder(output, "training", inputs=[model, structures, inputs])
+    with locked(output):
+        result = stage(
+            model, _read(structures), model_args=args or None, core=core, directory=output, progress=_bars(),
+            devices=int(devices) if devices.isdigit() else devices, **options.model_dump(), **others,
+        )  # fmt: skip
+        result.save(str(output / "best.pt"))
     typer.echo(f"Wrote {output / 'best.pt'} (validation total {result.metadata['best_val_loss']:.4g})")
 
 
@@ -344,12 +355,14 @@ def _arguments(words: list[str] | None) -> dict[str, Any]:
 
 
 def _fit(kind: str, structures: list[str], val: list[str] | None, options: Section, output: Path) -> None:
+    from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.potentials.errors import evaluate as errors_of
     from mdl_physpretrain.potentials.errors import trivial_errors
     from mdl_physpretrain.structures import reference_energies
     from mdl_physpretrain.teacher.registry import teacher_kind
     from mdl_physpretrain.teacher.source import fitted_teacher
 
+    refuse_overwriting(output, structures, val)
     data = _read(structures)
     teacher = fitted_teacher(teacher_kind(kind), data, _read(val), options, progress=_bars())
     teacher.save(output)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from mdl_physpretrain.augmentation.filter import FilterResult
 from mdl_physpretrain.option_types import validated
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.recipe import BACKBONE, Recipe, over_preset
@@ -133,15 +134,13 @@ def pretrain_and_finetune(
     merged = over_preset({"preset": preset, **content})
     recipe = validated(Recipe, {k: v for k, v in merged.items() if k != "md"})  # MD comes after
     structures, val = list(structures), list(val or ()) or None
-    folder = None if directory is None else Path(directory)
+    folder = None if directory is None else claim_folder(directory, "pretraining with its finetuning")
 
     if is_options:
         teacher = obtain_teacher(structures, val, recipe.teacher, device=device, directory=folder, progress=progress)
     elif isinstance(teacher, EnergyModel):
         teacher = teacher.to(resolve_device(device))
     journal = None if folder is None else folder / "labels.journal"
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     labels = augmented_labels(
         structures, teacher, recipe.augment, force=recipe.teacher.force, resume=journal, progress=progress
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
@@ -20,7 +21,7 @@ from mdl_physpretrain.option_types import shows_options, validated
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.recipe import FINETUNE, Training
-from mdl_physpretrain.structures import validate_structures
+from mdl_physpretrain.structures import label_counts, validate_structures
 from mdl_physpretrain.training.data import EpochSampler, loader
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
@@ -125,6 +126,9 @@ def train(
     structures = validate_structures(list(structures), require=())
     if val is not None and len(val) == 0:
         raise StructureError("the validation set is empty; pass val=None to select on the training set")
+    for name, part in (("training", structures), ("validation", val)):
+        if part is not None and not any(label_counts(part)[kind] for kind in ("energy", "forces", "stress")):
+            raise StructureError(f"no {name} structure has an energy, forces or a stress")
     if isinstance(eam, str | Path):
         eam = load_model(eam, expect="eam")
     if is_name(model):
@@ -223,6 +227,13 @@ def train(
         log.setLevel(level)
     if not keep.best_weights:
         raise StructureError("training gave no finite validation error: look at the labels and the learning rate")
+    diverged = [row["epoch"] for row in keep.history if not math.isfinite(row["val_loss"])]
+    if diverged:
+        warnings.warn(
+            f"the validation error is NaN or infinite from epoch {diverged[0]} on: the best state before is kept; "
+            "a smaller learning rate may help",
+            stacklevel=2,
+        )
     result = deepcopy(network).cpu()
     result.load_state_dict(keep.best_weights)
     elements = set(network.metadata.get("elements", []))

@@ -21,6 +21,7 @@ from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError, StructureError
 from mdl_physpretrain.executors.transfer import send
 from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.identity import is_calculator, potential_fingerprint
 from mdl_physpretrain.probes.errors import labelled
@@ -36,7 +37,7 @@ from mdl_physpretrain.workflow.folder import environment, write_timings
 from mdl_physpretrain.workflow.layout import md_file
 from mdl_physpretrain.workflow.lock import locked, prepare_folder
 from mdl_physpretrain.workflow.plan import probe_modules
-from mdl_physpretrain.workflow.records import Records
+from mdl_physpretrain.workflow.records import Records, note_written, remove_written
 from mdl_physpretrain.workflow.run import RunResult, execute
 from mdl_physpretrain.workflow.stages.collect import joint_table
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
@@ -165,7 +166,7 @@ def check(
     judge = CheckSuite(plan, folder)
     for asked_of in ("potential", "frames"):
         judge.probes(asked_of)  # options out of range are told now
-    _open(folder, settings)
+    _open(folder, settings, [structures if not isinstance(structures, Atoms) else (), references, described])
     _see_every_element(potentials, starts)
     with locked(folder):
         work = _Check(judge)
@@ -258,8 +259,9 @@ class _Check:
         checked.verdicts = verdict_table(checked.tables, names, self.unanswered, self.settings.options)
         if len(checked.verdicts):
             write_atomic(self.folder / "verdicts.csv", checked.verdicts.to_csv(index=False))
+            note_written(self.folder, ["verdicts.csv"])
         else:
-            (self.folder / "verdicts.csv").unlink(missing_ok=True)
+            remove_written(self.folder, "verdicts.csv")
         if "physicality" in checked.tables:
             table = checked.tables["physicality"]
             table = table[table["label"].isna()]
@@ -290,20 +292,22 @@ class _Check:
             parts = joint_table(self.judge, probe, kind, cells) if self.judge.asks(probe) and cells else []
             if parts := [part for part in parts if len(part)]:
                 write_atomic(file, joined(parts))
+                note_written(self.folder, [file.name])
                 tables[kind] = read_table(file, texts=cls.texts)
             else:
-                file.unlink(missing_ok=True)
+                remove_written(self.folder, file.name)
         return tables
 
 
-def _open(folder: Path, settings: CheckSettings) -> None:
-    """Create the folder, and make sure that it holds no run and no MD under other conditions."""
+def _open(folder: Path, settings: CheckSettings, inputs: Sequence[Any]) -> None:
+    """Create the folder, and make sure that it is ours and holds no run and no MD under other conditions."""
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} is the folder of a run: choose another output folder")
     try:
         prepare_folder(folder)
     except PhysPretrainError as error:
         raise ConfigError(str(error)) from error
+    claim_folder(folder, "check", inputs=inputs)
     try:
         stored = json.loads((folder / "check.json").read_text())["settings"]
         asked = json.loads(json.dumps(asdict(settings)))

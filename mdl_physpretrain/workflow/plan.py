@@ -29,7 +29,7 @@ from mdl_physpretrain.workflow.stages.report import report
 from mdl_physpretrain.workflow.stages.teacher import teach
 from mdl_physpretrain.workflow.task import Task
 
-__all__ = ["STAGES", "external_inputs", "plan", "probe_modules"]
+__all__ = ["STAGES", "external_inputs", "input_files", "plan", "probe_modules"]
 
 #: In the order of the method; ``--only`` and ``--from`` name these.
 STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "evaluate", "md", "report")
@@ -72,6 +72,14 @@ def external_inputs(sources: Sequence[str] | None) -> tuple[list[str], list[tupl
         else:
             files.append(str(Path(source).resolve()))
     return files, named
+
+
+def input_files(config: RunConfig) -> list[str]:
+    """Files of the user that a run reads, but for those of its own folder."""
+    data, md = config.data, config.md
+    sources = [s or [] for s in (data.source, data.train, data.val, data.test, md.source, md.reference)]
+    files = [name for part in sources for name in external_inputs(part)[0] if Path(name).is_absolute()]
+    return files + ([config.teacher.checkpoint] if config.teacher.checkpoint else [])
 
 
 def _prepare(config: RunConfig) -> Task:

@@ -22,7 +22,9 @@ from typing import Any
 
 from mdl_physpretrain.files import file_hash, write_atomic
 
-__all__ = ["Records", "fingerprint"]
+__all__ = ["Records", "fingerprint", "note_written", "remove_written"]
+
+WRITTEN = ".stages/written"
 
 
 def fingerprint(section: Any, inputs: Iterable[tuple[str, str]], code: str) -> str:
@@ -110,6 +112,7 @@ class Records:
             known = (self.read(task) or {}).get("basis")
         left = [self.folder / name for name in scratch if (self.folder / name).exists()]
         resumes = known == mark and not afresh and bool(left)
+        note_written(self.folder, (self.read(task) or {"outputs": ()})["outputs"])
         self._path(task, "json").unlink(missing_ok=True)
         if not resumes:
             self._put_away(task, left, [self.folder / name for name in dear if (self.folder / name).is_file()])
@@ -165,6 +168,26 @@ class Records:
 
     def _path(self, task: str, suffix: str) -> Path:
         return self.stages / f"{_file_name(task)}.{suffix}"
+
+
+def note_written(folder: Path, names: Iterable[str]) -> None:
+    """Note files of a run or check that a later call may remove."""
+    before = _written(folder)
+    if not before.issuperset(names):
+        write_atomic(folder / WRITTEN, "\n".join(sorted({*before, *names})))
+
+
+def remove_written(folder: Path, name: str) -> None:
+    """Remove a file of an earlier call; one that no call has written is the user's, and stays."""
+    if name in _written(folder):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _written(folder: Path) -> set[str]:
+    try:
+        return set((folder / WRITTEN).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        return set()
 
 
 def _file_name(task: str) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.folder import describe, preflight, write_timings
 from mdl_physpretrain.workflow.lock import locked, prepare_folder
-from mdl_physpretrain.workflow.plan import STAGES, plan
+from mdl_physpretrain.workflow.plan import STAGES, input_files, plan
 from mdl_physpretrain.workflow.records import Records, fingerprint
 from mdl_physpretrain.workflow.task import Task
 from mdl_physpretrain.workflow.workers import Inline, Workers
@@ -99,6 +100,7 @@ def run_pipeline(
         raise ConfigError(f"jobs must be at least 1, not {jobs}")
     folder = Path(output or config.output or "runs/run")
     prepare_folder(folder)
+    claim_folder(folder, "run", inputs=input_files(config))
     with locked(folder):
         preflight(config)
         tasks = plan(config)

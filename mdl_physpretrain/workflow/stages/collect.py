@@ -14,6 +14,7 @@ from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import probe_classes
 from mdl_physpretrain.probes.tables import joined, read_table
+from mdl_physpretrain.workflow.records import remove_written
 from mdl_physpretrain.workflow.suite import Cell, Suite, SuiteMaker
 
 __all__ = ["collect", "collected_kinds", "joint_table"]
@@ -26,7 +27,7 @@ def collect(config: Any, folder: Path, show: bool, *, suite: SuiteMaker, asked_o
     for name, cls in probe_classes().items():
         if cls.asked_of in asked_of:
             for kind in set(cls.files) - set(kinds):
-                (folder / f"{kind}.csv").unlink(missing_ok=True)
+                remove_written(folder, f"{kind}.csv")
             for kind in (kind for kind in cls.files if kind in kinds):
                 probe = judge.probe(name)
                 write_atomic(folder / f"{kind}.csv", joined(joint_table(judge, probe, kind, judge.cells(probe))))

@@ -22,6 +22,7 @@ from mdl_physpretrain.structures import (
     write_structures,
 )
 from mdl_physpretrain.workflow.data import random_subset, without_nan
+from mdl_physpretrain.workflow.records import remove_written
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import Data, RunConfig
@@ -51,10 +52,11 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
     outputs = []
     for name in PARTS:
         path = folder / "data" / f"{name}.extxyz"
-        path.unlink(missing_ok=True)
         if parts[name]:
             write_structures(path, parts[name])
             outputs.append(f"data/{name}.extxyz")
+        else:
+            remove_written(folder, f"data/{name}.extxyz")
     judged = parts["test"] or parts["val"] or parts["train"]
     summary = _summary(config, parts)
     summary["trivial"] = trivial_errors(judged, reference_energies(parts["train"]))
