@@ -10,13 +10,13 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.errors import PhysPretrainError, Terminated
 
 __all__ = ["app"]
 
 
 class _Group(TyperGroup):
-    """Turns errors raised on purpose into one message and exit code 2, and Ctrl-C into 130."""
+    """Turns errors raised on purpose into one message and exit code 2, Ctrl-C into 130, SIGTERM into 143."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -26,9 +26,10 @@ class _Group(TyperGroup):
                 raise
             _complain(f"error: {error}")
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            _complain("interrupted; finished work is kept, the same command goes on from there")
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as signal:
+            word, code = ("ended by SIGTERM", 143) if isinstance(signal, Terminated) else ("interrupted", 130)
+            _complain(f"{word}; finished work is kept, the same command goes on from there")
+            raise typer.Exit(code) from None
 
 
 app = typer.Typer(

@@ -17,7 +17,7 @@ from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY, OK, Monitor
 
 __all__ = ["run_ase"]

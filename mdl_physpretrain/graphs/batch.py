@@ -14,17 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.geometry import complete_cell as ase_complete_cell
 from torch import Tensor
-from vesin import NeighborList
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.edge_kernel import edge_vectors
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 
-MAX_EXTENT = 2e4  # largest extent of an open structure, in units of the cutoff
-
-__all__ = ["AtomicBatch", "build_batch", "collate", "neighbour_list"]
+__all__ = ["AtomicBatch", "build_batch", "collate"]
 
 
 @dataclass
@@ -125,69 +122,6 @@ class AtomicBatch:
             f.name: getattr(self, f.name).pin_memory() for f in fields(self) if f.name != "list_cutoff"
         }
         return replace(self, **pinned)
-
-
-def neighbour_list(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float, shift_dtype: Any = np.int64
-) -> tuple[np.ndarray, np.ndarray]:
-    """All directed edges shorter than ``cutoff``, with vesin.
-
-    Parameters
-    ----------
-    positions, cell, pbc
-        Shapes (N, 3), (3, 3), (3,). Cell vectors may be zero in directions
-        that are not periodic.
-    cutoff
-        In Å.
-    shift_dtype
-        NumPy type of the shifts.
-
-    Returns
-    -------
-    edge_index
-        Shape (2, E), int64, sorted by centre.
-    shifts
-        Shape (E, 3), of ``shift_dtype``; an atom's own periodic images are included.
-
-    Raises
-    ------
-    StructureError
-        If a position is not finite, the cell is impossible, or an open
-        structure is spread out beyond all reason.
-    """
-    pbc, positions = np.asarray(pbc, dtype=bool), np.asarray(positions, dtype=np.float64)
-    if not np.isfinite(positions).all():
-        raise StructureError("NaN or infinite value", field="positions")
-    extent = np.ptp(positions, axis=0).max(initial=0.0)
-    if not pbc.all() and extent > MAX_EXTENT * cutoff:  # vesin's cell grid overflows far beyond this
-        raise StructureError(f"atoms are spread over {extent:.3g} Å: an exploded structure", field="positions")
-    i, j, shifts = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1).compute(
-        points=np.ascontiguousarray(positions),
-        box=complete_cell(np.asarray(cell, dtype=np.float64), pbc),
-        periodic=pbc.tolist(),
-        quantities="ijS",
-    )
-    edge_index = np.empty((2, len(i)), dtype=np.int64)
-    edge_index[0], edge_index[1] = i, j
-    return edge_index, shifts.astype(shift_dtype)
-
-
-def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Fill zero cell vectors of non-periodic directions with unit normals.
-
-    Raises
-    ------
-    StructureError
-        If a periodic direction has no cell vector, or the cell is flat.
-    """
-    lengths = np.linalg.norm(cell, axis=1)
-    if np.any(pbc & (lengths < 1e-8)):
-        raise StructureError("periodic direction without a cell vector", field="cell")
-    if np.any(lengths < 1e-8):
-        cell = ase_complete_cell(cell)
-    if np.any(pbc) and abs(np.linalg.det(cell)) < 1e-6:
-        raise StructureError("cell vectors are linearly dependent (zero volume)", field="cell")
-    return cell
 
 
 def build_batch(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32) -> AtomicBatch:

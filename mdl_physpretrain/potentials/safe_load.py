@@ -212,6 +212,7 @@ def _substitutes() -> dict[str, Callable[..., Any]]:
     """Names that may be asked for, and what is called in their place."""
     functions: dict[str, Callable[..., Any]] = {
         "_codecs.encode": _encode,
+        "builtins.bytes": _no_bytes,
         "collections.defaultdict": _dictionary,
         "numpy.dtype": StoredKind,
         "numpy.ndarray": StoredArray,
@@ -230,6 +231,10 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding not in {"latin1", "latin-1"}:
         raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
     return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    return b""
 
 
 def _dictionary(*_: object) -> dict[Any, Any]:

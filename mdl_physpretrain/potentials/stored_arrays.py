@@ -13,8 +13,8 @@ __all__ = ["StoredArray", "StoredKind", "restored", "scalar"]
 
 #: Fixed sizes of numbers; bytes and text of so many characters at most.
 KINDS = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6}")
-#: What numpy writes of a plain type beside version and byte order: no fields, no subarray, no flags.
-REST = (None, None, None, -1, -1, 0)
+#: What numpy writes of a number's type beside version and byte order: no fields, no subarray, no flags.
+NUMBER = (None, None, None, -1, -1, 0)
 
 
 class StoredKind:
@@ -30,11 +30,10 @@ class StoredKind:
         self.name, self.order = name, "|"
 
     def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) not in (8, 9) or state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError("an array of a type that is not plain")
-        rest, size = state[2:8], self.name[1:]
-        length = int(size) * (4 if self.name[0] == "U" else 1)
-        if rest != REST and not (self.name[0] in "SU" and rest[:3] == REST[:3] and rest[3] == length):
+        size, letter = int(self.name[1:]), self.name[0]
+        expected = {"S": (None, None, None, size, 1, 0), "U": (None, None, None, 4 * size, 4, 8)}.get(letter, NUMBER)
+        plain = isinstance(state, tuple) and len(state) == 8 and isinstance(state[1], str) and state[1] in "<>|="
+        if not plain or len(state[1]) != 1 or state[2:] != expected:
             raise pickle.UnpicklingError("an array of a type that is not plain")
         self.order = state[1]
 

@@ -41,7 +41,7 @@ from ase import Atoms
 from ase.geometry.minkowski_reduction import minkowski_reduce
 from torch import Tensor
 
-from mdl_physpretrain.graphs.batch import complete_cell
+from mdl_physpretrain.graphs.neighbour_lists import complete_cell
 from mdl_physpretrain.stability.monitor_kernel import add_fluctuations, count_frame, image_shifts, of_structures
 
 __all__ = ["VARIANTS", "LindemannAccumulator", "compared_pairs", "minimum_image_shifts"]

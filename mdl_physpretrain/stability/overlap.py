@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 
 __all__ = ["ClosestPair", "closest_pair"]
 

@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
+from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError, Terminated
 from mdl_physpretrain.option_types import shows_options, validated
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
@@ -222,7 +222,7 @@ def train(
             )
             last = None if folder is None else folder / "last.ckpt"
             checkpoint = str(last) if resume and last is not None and last.is_file() else None
-            trainer.fit(module, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+            _fit(trainer, module, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
     finally:
         log.setLevel(level)
     if not keep.best_weights:
@@ -245,6 +245,20 @@ def train(
         "elements": sorted(elements),
     }
     return result.eval()
+
+
+def _fit(trainer: Trainer, *args: Any, **options: Any) -> None:
+    """Train; Lightning makes quiet exits of Ctrl-C (code 1) and SIGTERM (code 0), which are no finished training."""
+    try:
+        trainer.fit(*args, **options)
+    except SystemExit as end:
+        if trainer.received_sigterm:
+            raise Terminated from None
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    if trainer.received_sigterm:
+        raise Terminated
 
 
 def _prepare(directory: str | Path | None) -> Path | None:

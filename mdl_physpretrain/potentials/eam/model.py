@@ -125,8 +125,8 @@ class EAM(EnergyModel):
             pair_of[a, b] = pair_of[b, a] = p
         self.register_buffer("element_of", element_of, persistent=False)
         self.register_buffer("pair_of", pair_of, persistent=False)
-        radii = torch.as_tensor(covalent_radii)
-        contact = torch.stack([radii[z[a]] + radii[z[b]] for a, b in pairs])
+        radii = [float(covalent_radii[atomic_numbers[e]]) for e in elements]
+        contact = torch.tensor([radii[a] + radii[b] for a, b in pairs], dtype=torch.float64)
         n_pairs = len(pairs)
         self.D = nn.Parameter(torch.ones(n_pairs))
         self.alpha = nn.Parameter(torch.ones(n_pairs))

@@ -24,6 +24,7 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel, predict, within_cutoff
 from mdl_physpretrain.potentials.checkpoint import write_checkpoint
+from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.m3gnet.angles import MAX_ORDER, radial_functions, smooth_cutoff, three_body_sums
 from mdl_physpretrain.potentials.registry import register_model
 from mdl_physpretrain.potentials.safe_load import load_foreign
@@ -212,7 +213,7 @@ class M3GNet(EnergyModel):
         """
         arguments = {k: v for k, v in {**MATTERSIM_DEFAULTS, **args}.items() if k in signature(cls).parameters}
         try:
-            model = cls(**arguments)
+            model = constructed(lambda: cls(**arguments), weights, source)
         except (ConfigError, TypeError) as error:
             raise CheckpointError(f"{source}: no M3GNet has the arguments {arguments}: {error}") from error
         expected = model.network.state_dict()
