@@ -50,6 +50,7 @@ class AtomicBatch:
         Cutoff in Å the neighbour list was built with.
     energy, forces, stress
         Labels in eV, eV/Å, eV/Å³ (ASE sign): shapes (B,), (N, 3), (B, 3, 3).
+        Energies are float64 in every batch (but on devices without it).
         Where a label is missing the entry is zero and the mask is False.
     has_energy, has_forces, has_stress
         Label masks, shape (B,), bool.
@@ -113,6 +114,8 @@ class AtomicBatch:
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
                 to_dtype = dtype if dtype is not None and value.is_floating_point() else value.dtype
+                if f.name == "energy":
+                    to_dtype = torch.float32 if torch.device(device or value.device).type == "mps" else torch.float64
                 moved[f.name] = value.to(device=device, dtype=to_dtype, non_blocking=True)
         return replace(self, **moved)
 
@@ -165,7 +168,7 @@ def build_batch(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32)
         structure=torch.zeros(len(atoms), dtype=torch.int64),
         edge_index=torch.as_tensor(edge_index),
         edge_shifts=tensor(shifts),
-        energy=tensor([0.0 if labels.energy is None else labels.energy]),
+        energy=torch.tensor([0.0 if labels.energy is None else labels.energy], dtype=torch.float64),
         forces=tensor(np.zeros((len(atoms), 3)) if labels.forces is None else labels.forces),
         stress=tensor(np.zeros((1, 3, 3)) if labels.stress is None else labels.stress[None]),
         has_energy=mask(labels.energy is not None),

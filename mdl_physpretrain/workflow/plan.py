@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.files import file_hash
+from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
@@ -113,13 +114,15 @@ def _teaching(config: RunConfig) -> list[Task]:
         section = [section, teacher.calculator, teacher.calculator_args]
     if config.uses_labels:
         needs = ("prepare", *(t.name for t in tasks))
+        files_of_args: tuple[tuple[str, str], ...] = ()
         if teacher.calculator is None:
             modules = _model_modules(*teacher_kind(teacher.kind).potentials)
         else:
             modules = (teacher.calculator.partition(":")[0],)
+        files_of_args = tuple(named_files(teacher.calculator_args))
         tasks.append(
             Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), (LABELLED,),
-                 modules=modules)
+                 fixed=files_of_args, modules=modules)
         )  # fmt: skip
     return tasks
 

@@ -208,7 +208,7 @@ class EAM(EnergyModel):
         arrays = [x.numpy() for x in (*of_edges, batch.structure, element, self.pair_of)]
         potential = (*parameters, self.cutoff, SWITCH_START * self.cutoff)
         edge_kernel.energy_and_gradient(*arrays, potential, energy.numpy(), gradient.numpy())
-        return energy.to(vectors.dtype), gradient
+        return energy, gradient
 
     def _tables(self) -> Tables:
         # by attribute: a host holds the parameters itself and sets them before a call
@@ -251,9 +251,11 @@ class EAM(EnergyModel):
             pair_slope = pair_slope.index_add(0, near, core_slope)
         at_atom = r.new_zeros(len(batch.numbers)).index_add(0, i, density).index_add(0, j, density)
         embedding, embedding_slope = self.embedding(at_atom, element)
-        atomic = embedding + self.base_atomic_energy[element]
+        # energies of atoms may be those of an all-electron code: in float32 their sum would swallow the others
+        exact = torch.float32 if r.device.type == "mps" else torch.float64
+        atomic = embedding.to(exact) + self.base_atomic_energy.to(exact)[element]
         energy = atomic.new_zeros(len(batch)).index_add(0, batch.structure, atomic)
-        energy = energy.index_add(0, batch.structure[i], pair_energy)
+        energy = energy.index_add(0, batch.structure[i], pair_energy.to(exact))
         slope = pair_slope + (embedding_slope[i] + embedding_slope[j]) * density_slope
         gradient = torch.zeros_like(vectors).index_put((half,), (slope / r.clamp_min(1e-6)).unsqueeze(1) * half_vectors)
         return energy, gradient

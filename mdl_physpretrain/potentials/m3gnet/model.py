@@ -156,8 +156,7 @@ class M3GNet(EnergyModel):
             e = e + _gated_bond(block.gated_mlp_edge, x, e, i, j) * block.edge_layer_edge.linear(basis)
             message = _gated_bond(block.gated_mlp_atom, x, e, i, j) * F.silu(block.edge_layer_atom.linear(basis))
             x = x.index_add(0, i, message)
-        atomic = net.normalizer(net.final(x).squeeze(1), numbers) + self.reference_energies[numbers]
-        return atomic.new_zeros(len(batch)).index_add(0, batch.structure, atomic)
+        return self.total_energy(net.normalizer(net.final(x).squeeze(1), numbers), batch)
 
     def _angles(self, centre: Tensor, r: Tensor, vectors: Tensor, n_atoms: int) -> Tensor:
         sbf, n, m = self.network.sbf, self.max_n, self.max_l
