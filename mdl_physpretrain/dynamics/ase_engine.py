@@ -18,6 +18,7 @@ from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
+from mdl_physpretrain.potentials.results import CheckedCalculator
 from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY, OK, Monitor
 
 __all__ = ["run_ase"]
@@ -83,7 +84,7 @@ def run_ase(
     monitor = Monitor([atoms], limits=settings.limits, temperature=settings.temperature, stop_on=settings.stop_on)
     traces = Traces(1, settings)
     last = atoms.copy()  # the last frame that could be evaluated
-    atoms.calc = calculator
+    atoms.calc = CheckedCalculator(calculator)
     step = 0
     try:
         atoms.get_potential_energy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,6 +169,8 @@ def simulate(
         trace_interval=trace_interval,
         limits=limits or Limits(),
     )
+    for doubt in settings.doubts():
+        warnings.warn(doubt, stacklevel=2)
     structures = _prepare(structures, settings)
     engine = _choose_engine(engine, potential, structures)
     if not skin >= 0:
