@@ -12,7 +12,7 @@ PACKAGE = "mdl_physpretrain"
 ROOT = Path(mdl_physpretrain.__file__).parent
 #: From the lowest to the highest; a room imports only from itself and from those before it.
 ROOMS = [
-    "errors", "progress", "files", "ownership", "source_graph", "option_types", "plugin_classes", "recipe",
+    "errors", "progress", "files", "ownership", "source_graph", "option_types", "yaml_text", "plugin_classes", "recipe",
     "compiled", "structures", "graphs", "statistics", "potentials", "augmentation", "executors", "teacher", "training",
     "stability", "dynamics", "probes", "report", "workflow", "hosts", "reproduction", "cli", "__main__",
 ]  # fmt: skip

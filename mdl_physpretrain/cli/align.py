@@ -44,6 +44,7 @@ def align(
 def _print(summary: Any) -> None:
     import pandas as pd
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from mdl_physpretrain.probes.force_alignment import RANDOM
@@ -56,7 +57,7 @@ def _print(summary: Any) -> None:
         counts = ["" if name == RANDOM else str(int(row[k])) for k in ("n_atoms", "left_out")]
         error = "" if pd.isna(row["mean_error"]) else f" ±{row['mean_error']:.1f}"
         shares = [f"{100 * row[f'below_{limit}']:.1f}" for limit in (30, 60, 90)]
-        table.add_row(str(name), *counts, f"{row['mean']:.1f}{error}", f"{row['median']:.1f}", *shares)
+        table.add_row(escape(str(name)), *counts, f"{row['mean']:.1f}{error}", f"{row['median']:.1f}", *shares)
     Console().print(table)
 
 

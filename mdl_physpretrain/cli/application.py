@@ -12,11 +12,14 @@ from typer.core import TyperGroup
 
 from mdl_physpretrain.errors import PhysPretrainError, Terminated
 
-__all__ = ["app"]
+__all__ = ["INTERNAL", "app"]
+
+#: How the message of an error that nobody foresaw begins.
+INTERNAL = "internal error"
 
 
 class _Group(TyperGroup):
-    """Turns errors raised on purpose into one message and exit code 2, Ctrl-C into 130, SIGTERM into 143."""
+    """Turns errors raised on purpose into one message and exit code 2, Ctrl-C into 130, SIGTERM into 143, what nobody foresaw into 70."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -26,10 +29,25 @@ class _Group(TyperGroup):
                 raise
             _complain(f"error: {error}")
             raise typer.Exit(2) from None
+        except (OSError, MemoryError) as error:
+            if ctx.params.get("debug"):
+                raise
+            kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+            _complain(f"error: {kind}: {' '.join(str(error).split())}; finished work is kept")
+            raise typer.Exit(2) from None
         except KeyboardInterrupt as signal:
             word, code = ("ended by SIGTERM", 143) if isinstance(signal, Terminated) else ("interrupted", 130)
             _complain(f"{word}; finished work is kept, the same command goes on from there")
             raise typer.Exit(code) from None
+        except Exception as error:
+            foreseen = isinstance(error, typer.Abort) or hasattr(error, "exit_code")  # Typer's own
+            if foreseen or ctx.params.get("debug"):
+                raise
+            words = " ".join(str(error).split())[:300]
+            _complain(
+                f"{INTERNAL}: {type(error).__name__}: {words}\nphyspretrain --debug ... shows where; please report it"
+            )
+            raise typer.Exit(70) from None
 
 
 app = typer.Typer(

@@ -114,14 +114,14 @@ def seeds_of(text: str) -> tuple[int, ...]:
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
     """Values by name of texts such as ``name=3``."""
-    import yaml
+    from mdl_physpretrain.yaml_text import parse_yaml
 
     options = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"--probe: {word!r} is not of the form option=value")
-        options[name] = yaml.safe_load(value)
+        options[name] = parse_yaml(value, f"--probe {word}")[0]
     return options
 
 

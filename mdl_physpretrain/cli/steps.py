@@ -343,14 +343,14 @@ def _potential(text: str, device: str) -> Any:
 
 
 def _arguments(words: list[str] | None) -> dict[str, Any]:
-    import yaml
+    from mdl_physpretrain.yaml_text import parse_yaml
 
     values = {}
     for word in words or ():
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ConfigError(f"--arg: {word!r} is not of the form name=value")
-        values[name] = yaml.safe_load(value)
+        values[name] = parse_yaml(value, f"--arg {word}")[0]
     return values
 
 
@@ -388,6 +388,7 @@ def _examine(kind: NativeTeacher, model: Any, structures: list[Any]) -> bool:
 
 def _errors_table(rows: dict[str, dict[str, float]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Mean absolute errors", caption="trivial: reference energies, zero forces and stress")
@@ -403,5 +404,5 @@ def _errors_table(rows: dict[str, dict[str, float]]) -> None:
     for title in columns.values():
         table.add_column(title, justify="right")
     for name, errors in rows.items():
-        table.add_row(name, *(f"{errors[key]:.4g}" for key in columns))
+        table.add_row(escape(name), *(f"{errors[key]:.4g}" for key in columns))
     Console().print(table)

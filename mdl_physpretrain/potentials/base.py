@@ -27,6 +27,8 @@ from mdl_physpretrain.structures.labels import Labels
 
 __all__ = ["EnergyModel", "Labeller", "Prediction", "predict", "within_cutoff"]
 
+MAX_CUTOFF = 100.0  # Å; a larger one is a mistake, and its neighbour lists fit into no memory
+
 
 class Labeller(Protocol):
     """A fast way to label many structures, see :meth:`EnergyModel.labeller`."""
@@ -97,8 +99,8 @@ class EnergyModel(nn.Module):
 
     def __init__(self, cutoff: float, hparams: dict[str, Any], *, reference_energies: bool = False) -> None:
         super().__init__()
-        if not cutoff > 0:
-            raise ConfigError(f"cutoff must be positive (Å), not {cutoff}")
+        if not 0 < cutoff <= MAX_CUTOFF:
+            raise ConfigError(f"cutoff must lie in (0, {MAX_CUTOFF:g}] Å, not {cutoff}")
         self.cutoff = float(cutoff)
         self.hparams = hparams
         self.metadata: dict[str, Any] = {}

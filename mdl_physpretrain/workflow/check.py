@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -32,12 +31,12 @@ from mdl_physpretrain.report import write_report
 from mdl_physpretrain.statistics.paired import PotentialPair, compare_potentials
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
-from mdl_physpretrain.workflow.check_suite import MD, CheckPlan, CheckSettings, CheckSuite
+from mdl_physpretrain.workflow.check_suite import MD, CheckPlan, CheckSettings, CheckSuite, check_names
 from mdl_physpretrain.workflow.folder import environment, write_timings
 from mdl_physpretrain.workflow.layout import md_file
 from mdl_physpretrain.workflow.lock import locked, prepare_folder
 from mdl_physpretrain.workflow.plan import probe_modules
-from mdl_physpretrain.workflow.records import Records, note_written, remove_written
+from mdl_physpretrain.workflow.records import Records, note_written, refuse_shared_records, remove_written
 from mdl_physpretrain.workflow.run import RunResult, execute
 from mdl_physpretrain.workflow.stages.collect import joint_table
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
@@ -51,8 +50,6 @@ if TYPE_CHECKING:
     from mdl_physpretrain.probes.single_points import Potential
 
 __all__ = ["Checked", "check"]
-
-NAME = r"\w[\w.+-]*"
 
 
 @dataclass
@@ -154,7 +151,7 @@ def check(
         When a potential fails at a question: the others are still asked.
     """
     settings = CheckSettings(**options)
-    _check_names(potentials)
+    check_names(potentials)
     starts = read_structures(structures)
     known = read_references(references, starts) if references else {}
     if known and not settings.compares:
@@ -189,6 +186,10 @@ class _Check:
         self.tasks: list[Task] = []
         for name, potential in judge.config.potentials.items():
             self._add_tasks(name, potential)
+        refuse_shared_records(task.name for task in self.tasks)
+        cells = [(name, seed, label) for name in judge.config.potentials for seed, label in self._simulations()]
+        kinds = [*judge.probes("potential", "labels"), *judge.probes("simulation", "nvt", "npt", "nve")]
+        judge.refuse_shared_files(cells, [*kinds, *judge.probes("frames")])
 
     def _add_tasks(self, name: str, potential: Any) -> None:
         judge, settings = self.judge, self.settings
@@ -204,8 +205,7 @@ class _Check:
             modules = (*models, *probe_modules([probe]))
             self._add(name, (probe.name,), Task(f"{probe.name} of {name}", "evaluate", work, section, fixed=mark,
                                              modules=modules, parallel=True))  # fmt: skip
-        labels = [(settings.seeds[0], settings.nve_label)] if settings.simulated(settings.nve_label) else []
-        for seed, label in [*labels, *((seed, "") for seed in settings.seeds)]:
+        for seed, label in self._simulations():
             start, of_md = md_file(seed, name, label), f"md {name} seed {seed} {label}".strip()
             probes = judge.probes("simulation", judge.conditions(label)["ensemble"])
             self._add(name, settings.simulated(label), Task(
@@ -226,6 +226,12 @@ class _Check:
                     inputs=(f"{start}.runs.npz",), needs=(of_md,), fixed=tuple(references),
                     modules=probe_modules([probe]), parallel=True,
                 ))  # fmt: skip
+
+    def _simulations(self) -> list[tuple[int, str]]:
+        """Seeds and labels of what is simulated."""
+        settings = self.settings
+        first = [(settings.seeds[0], settings.nve_label)] if settings.simulated(settings.nve_label) else []
+        return [*first, *((seed, "") for seed in settings.seeds)]
 
     def _add(self, name: str, probes: tuple[str, ...], task: Task) -> None:
         self.tasks.append(task)
@@ -363,16 +369,6 @@ def _describe(folder: Path, plan: CheckPlan, potentials: Mapping[str, str], comm
         ("data/summary.json", summary),
     ):
         write_atomic(folder / name, json.dumps(value, indent=1))
-
-
-def _check_names(potentials: Mapping[str, Any]) -> None:
-    if not potentials:
-        raise ConfigError("no potential to check")
-    for name in potentials:
-        if not re.fullmatch(NAME, name) or name == "reference":
-            raise ConfigError(
-                f"a potential cannot be called {name!r}: letters, digits and . + - _ only, and not 'reference'"
-            )
 
 
 def _described(potential: Any) -> str:

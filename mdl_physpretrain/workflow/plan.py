@@ -17,6 +17,7 @@ from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teache
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, TEACHER, arm_folder, md_file, pretrain_folder
+from mdl_physpretrain.workflow.records import refuse_shared_records
 from mdl_physpretrain.workflow.run_suite import RunSuite
 from mdl_physpretrain.workflow.stages.collect import collect, collected_kinds
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
@@ -52,6 +53,11 @@ def plan(config: RunConfig) -> list[Task]:
         tasks += _judgements(config, judge, seed)
     tasks += _collections(config, judge, tasks)
     tasks.append(_report(config, judge, tasks))
+    refuse_shared_records(task.name for task in tasks)
+    every = judge.probes("potential", "labels", "eam") + judge.probes("simulation", "nvt", "npt", "nve")
+    labels = config.md.conditions()
+    cells = [(arm, seed, label) for arm in config.arms for seed in config.seeds for label in labels]
+    judge.refuse_shared_files(cells, [*every, *judge.probes("frames")])
     return tasks
 
 

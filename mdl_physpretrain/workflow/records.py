@@ -20,9 +20,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import file_hash, write_atomic
 
-__all__ = ["Records", "fingerprint", "note_written", "remove_written"]
+__all__ = ["Records", "fingerprint", "note_written", "refuse_shared_records", "remove_written"]
 
 WRITTEN = ".stages/written"
 
@@ -188,6 +189,21 @@ def _written(folder: Path) -> set[str]:
         return set((folder / WRITTEN).read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError):
         return set()
+
+
+def refuse_shared_records(names: Iterable[str]) -> None:
+    """Raise where two tasks would have one record, as of the arms ``a b`` and ``a-b``.
+
+    Raises
+    ------
+    ConfigError
+        Naming both.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(_file_name(name), name)
+        if other != name:
+            raise ConfigError(f"{name!r} and {other!r} would be the same task: give an arm or a potential another name")
 
 
 def _file_name(task: str) -> str:
