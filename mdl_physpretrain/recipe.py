@@ -40,7 +40,7 @@ class EAMFit(Section):
 
     preset: Literal["default", "paper"] = Field(default="default", description="Of the EAM fit.")
     cutoff: float = Field(default=8.0, gt=0, le=20, description="Of the EAM, Å.")
-    n_basis: Count = Field(default=10, description="Exponentials in the EAM's density.")
+    n_basis: int = Field(default=10, ge=1, le=1000, description="Exponentials in the EAM's density.")
     epochs: Count | None = Field(default=None, description="Of the fit; null: the preset's.")
     weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
     seed: int = Field(default=0, ge=0, description="Of the fit.")
@@ -197,7 +197,7 @@ class MolecularDynamics(Section):
     ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin, Berendsen, velocity Verlet.")
     temperature: NotNegative = Field(default=300.0, description="K.")
     timestep: Positive = Field(default=1.0, description="fs.")
-    steps: int = Field(default=1000, ge=0, description="Number of steps.")
+    steps: int = Field(default=1000, ge=0, le=10**10, description="Number of steps.")
     n_structures: Count | None = Field(default=100, description="At most so many starting structures (random choice).")
     source: Sources = Field(default=["test"], description="'test', 'val', 'train', or files of starting structures.")
     max_atoms: Count | None = Field(default=None, description="Leave larger structures out.")
@@ -218,7 +218,7 @@ class MolecularDynamics(Section):
     trajectory_interval: Count | None = Field(
         default=None, description="Steps between frames on disk; null: no trajectories."
     )
-    skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
+    skin: float = Field(default=1.0, ge=0, le=20, description="Of the Verlet lists, Å.")
 
 
 class Check(Section):

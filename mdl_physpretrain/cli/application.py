@@ -19,7 +19,9 @@ INTERNAL = "internal error"
 
 
 class _Group(TyperGroup):
-    """Turns errors raised on purpose into one message and exit code 2, Ctrl-C into 130, SIGTERM into 143, what nobody foresaw into 70."""
+    """Turns errors into one message and an exit code: 2 (raised on purpose, or by the machine), 130 (Ctrl-C),
+    143 (SIGTERM), 70 (nobody foresaw it).
+    """  # noqa: D205
 
     def invoke(self, ctx: Any) -> Any:
         try:

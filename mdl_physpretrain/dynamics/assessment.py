@@ -194,7 +194,12 @@ def _closest_edge(atoms: Atoms, within: float) -> tuple[tuple[int, int], float] 
 
 
 def _step(atoms: Atoms, index: int) -> int:
-    return int(atoms.info.get("step", index))
+    value = atoms.info.get("step", index)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):  # of any program, of any kind
+        return index
+    return int(number) if abs(number) < 2**53 else index
 
 
 def _with_first(first: Atoms, rest: Iterable[Atoms]) -> Iterator[Atoms]:

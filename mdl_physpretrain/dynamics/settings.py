@@ -22,6 +22,7 @@ VELOCITIES = ("maxwell", "keep")
 TRAJECTORY_FORMATS = ("extxyz", "traj")
 WATER_COMPRESSIBILITY = 4.57e-5 / (1e5 * units.Pascal)  # Å³/eV; 4.57e-5 per bar, customary in ASE and GROMACS
 
+MAX_STEPS, MAX_POINTS = 10**10, 10**7  # of a trajectory, and of its traces in memory
 #: Name, unit, and what is usual; of which ensembles.
 USUAL = (
     ("temperature", "K", 1.0, 2e4, ENSEMBLES),
@@ -87,6 +88,11 @@ class MDSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"{name} must be an integer of at least {least}, not {value!r}")
+        if self.steps > MAX_STEPS or self.steps // self.trace_interval > MAX_POINTS:
+            raise ConfigError(
+                f"steps must be at most {MAX_STEPS:.0e}, and at most {MAX_POINTS:.0e} times trace_interval, "
+                f"not {self.steps} and {self.trace_interval}"
+            )
 
     def doubts(self) -> list[str]:
         """Values that are possible, but look like those of another unit."""

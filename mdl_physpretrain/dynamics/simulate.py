@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from ase.calculators.calculator import BaseCalculator
 
-__all__ = ["simulate"]
+__all__ = ["prepared_structures", "simulate"]
 
+MAX_SKIN = 20.0  # Å
 ENGINES = ("auto", "ase", "batched")
 BATCH_ATOMS = {"cpu": 512, "cuda": 16384}
 
@@ -171,10 +172,10 @@ def simulate(
     )
     for doubt in settings.doubts():
         warnings.warn(doubt, stacklevel=2)
-    structures = _prepare(structures, settings)
+    structures = prepared_structures(structures, settings)
     engine = _choose_engine(engine, potential, structures)
-    if not skin >= 0:
-        raise ConfigError(f"skin must not be negative (Å), not {skin}")
+    if not 0 <= skin <= MAX_SKIN:
+        raise ConfigError(f"skin must lie in [0, {MAX_SKIN:g}] Å, not {skin}")
     if trajectory_format not in TRAJECTORY_FORMATS:
         raise ConfigError(
             f"trajectory_format must be one of {', '.join(TRAJECTORY_FORMATS)}, not {trajectory_format!r}"
@@ -207,8 +208,14 @@ def simulate(
     return saved.runs()
 
 
-def _prepare(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
-    """Copies with ids, checked."""
+def prepared_structures(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
+    """Copies with ids, of which MD can start.
+
+    Raises
+    ------
+    ConfigError, StructureError
+        See :func:`simulate`.
+    """
     if isinstance(structures, Atoms):
         structures = [structures]
     prepared = []
@@ -226,6 +233,8 @@ def _prepare(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
             raise StructureError("has no atoms", structure=name)
         if not np.isfinite(atoms.positions).all():
             raise StructureError("NaN or infinite value", structure=name, field="positions")
+        if not np.isfinite(atoms.cell.array).all():
+            raise StructureError("NaN or infinite value", structure=name, field="cell")
         if not (atoms.get_masses() > 0).all():
             raise StructureError("an atom without mass cannot move", structure=name, field="masses")
         if settings.initial_velocities == "keep" and not np.isfinite(atoms.get_velocities()).all():

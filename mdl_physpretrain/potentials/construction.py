@@ -26,7 +26,9 @@ class _TooLarge(Exception):
     """A model that has more weights than its checkpoint."""
 
 
-def constructed(make: Callable[[], Made], weights: Mapping[str, Any], path: str | Path) -> Made:
+def constructed(
+    make: Callable[[], Made], weights: Mapping[str, Any], path: str | Path, *, numbers: int = SPARE_NUMBERS
+) -> Made:
     """What ``make`` makes, unless it would be larger than the weights that belong to it.
 
     It is made without memory first (torch's ``meta`` device), and counted while it grows.
@@ -39,6 +41,8 @@ def constructed(make: Callable[[], Made], weights: Mapping[str, Any], path: str 
         Tensors of the checkpoint.
     path
         For the message.
+    numbers
+        That it may have beyond those of the checkpoint.
 
     Raises
     ------
@@ -46,7 +50,7 @@ def constructed(make: Callable[[], Made], weights: Mapping[str, Any], path: str 
         If it would be larger.
     """
     stored = sum(v.numel() for v in weights.values() if isinstance(v, Tensor))
-    limits = 2 * stored + SPARE_NUMBERS, 2 * len(weights) + SPARE_ENTRIES  # some are registered twice
+    limits = 2 * stored + numbers, 2 * len(weights) + SPARE_ENTRIES  # some are registered twice
     try:
         with _counted(*limits), torch.device("meta"), contextlib.suppress(NotImplementedError, RuntimeError):
             make()  # some constructors look at numbers, which are not there
@@ -54,7 +58,7 @@ def constructed(make: Callable[[], Made], weights: Mapping[str, Any], path: str 
             return make()
     except _TooLarge:
         raise CheckpointError(
-            f"{path}: its arguments make a model that is larger than the {stored} numbers stored in it"
+            f"{path}: its arguments make a model that is larger than the {stored + numbers} numbers it can have"
         ) from None
 
 

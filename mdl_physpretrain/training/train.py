@@ -23,6 +23,7 @@ from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.recipe import FINETUNE, Training
 from mdl_physpretrain.structures import label_counts, validate_structures
 from mdl_physpretrain.training.data import EpochSampler, loader
+from mdl_physpretrain.training.hardware import check_hardware
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
 from mdl_physpretrain.training.network import copied_network, is_name, new_network
@@ -123,6 +124,7 @@ def train(
         raise ConfigError(f"replay_fraction must lie in [0, 1), not {replay_fraction}")
     if chosen.optimizer == "sam" and find_spec("pytorch_optimizer") is None:
         raise ConfigError("optimizer 'sam' needs the package pytorch_optimizer: pip install pytorch-optimizer")
+    check_hardware(accelerator, devices, strategy)
     structures = validate_structures(list(structures), require=())
     if val is not None and len(val) == 0:
         raise StructureError("the validation set is empty; pass val=None to select on the training set")

@@ -12,6 +12,7 @@ from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.early import check_prepared
 from mdl_physpretrain.workflow.folder import describe, preflight, write_timings
 from mdl_physpretrain.workflow.lock import locked, prepare_folder
 from mdl_physpretrain.workflow.plan import STAGES, input_files, plan
@@ -111,6 +112,8 @@ def run_pipeline(
         records = Records(folder)
 
         def note(event: str, task: Task, seconds: float) -> None:
+            if task.name == "prepare" and event in ("done", "skip"):
+                check_prepared(config, folder, chosen)
             if event != "start" and event != "resume":
                 write_timings(folder, tasks, result.status, result.seconds)
             if listener is not None:
