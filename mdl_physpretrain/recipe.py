@@ -68,7 +68,7 @@ class Teacher(EAMFit):
 class Perturbation(Section):
     """Algorithm 1 and Table A.1's ladder."""
 
-    n_aug: Count = Field(default=5, description="Rounds per structure.")
+    n_aug: int = Field(default=5, ge=1, le=100_000, description="Rounds per structure.")
     n_pairs: int = Field(default=4, ge=0, description="Close pairs pulled together.")
     pull: NotNegative = Field(default=1.0, description="Largest pull, Å.")
     n_sites: int = Field(default=5, ge=0, description="Atoms displaced.")
@@ -89,8 +89,11 @@ class Perturbation(Section):
 class Augmentation(Perturbation):
     """Structures made of the data: those of Algorithm 1, and on request covered distances and thermal disorder."""
 
-    coverage: Count | None = Field(
-        default=None, description="Structures for each 0.1 Å of every pair of elements, from its core to the data."
+    coverage: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Structures for each 0.1 Å of every pair of elements, from its core to the data.",
     )
     thermal: Positive | None = Field(
         default=None,
@@ -100,7 +103,9 @@ class Augmentation(Perturbation):
         default=None, description="Instead: largest standard deviation of a coordinate, Å."
     )
     thermal_factor: Positive = Field(default=1.5, description="Multiplies what the springs say: MD goes beyond it.")
-    thermal_rounds: Count = Field(default=5, description="Thermally disordered structures per structure.")
+    thermal_rounds: int = Field(
+        default=5, ge=1, le=100_000, description="Thermally disordered structures per structure."
+    )
     compression: float = Field(default=0.06, ge=0, lt=0.5, description="Of their cells, at most, either way.")
     shear: float = Field(default=0.03, ge=0, lt=0.5, description="Of their cells, at most.")
 

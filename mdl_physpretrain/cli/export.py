@@ -14,8 +14,12 @@ from mdl_physpretrain.cli.application import app
 def export_lammps(
     eam: Annotated[Path, typer.Argument(help="Checkpoint of a fitted EAM.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File; default: <eam>.eam.fs")] = None,
-    n_r: Annotated[int, typer.Option("--points", help="Points of the tables of distance.")] = 10_000,
-    n_rho: Annotated[int, typer.Option("--density-points", help="Points of the tables of density.")] = 50_000,
+    n_r: Annotated[
+        int, typer.Option("--points", min=2, max=10_000_000, help="Points of the tables of distance.")
+    ] = 10_000,
+    n_rho: Annotated[
+        int, typer.Option("--density-points", min=2, max=10_000_000, help="Points of the tables of density.")
+    ] = 50_000,
 ) -> None:
     """Write an EAM as a LAMMPS eam/fs table and print the input lines that use it."""
     from mdl_physpretrain.ownership import refuse_overwriting

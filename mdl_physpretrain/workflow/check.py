@@ -37,7 +37,7 @@ from mdl_physpretrain.workflow.layout import md_file
 from mdl_physpretrain.workflow.lock import locked, prepare_folder
 from mdl_physpretrain.workflow.plan import probe_modules
 from mdl_physpretrain.workflow.records import Records, note_written, refuse_shared_records, remove_written
-from mdl_physpretrain.workflow.run import RunResult, execute
+from mdl_physpretrain.workflow.run import MAX_JOBS, RunResult, execute
 from mdl_physpretrain.workflow.stages.collect import joint_table
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
 from mdl_physpretrain.workflow.stages.frames import read_frames
@@ -156,8 +156,8 @@ def check(
     known = read_references(references, starts) if references else {}
     if known and not settings.compares:
         raise ConfigError("reference trajectories are compared by RDFs of trajectories, which are not asked for")
-    if jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, not {jobs}")
+    if not 1 <= jobs <= MAX_JOBS:
+        raise ConfigError(f"jobs must lie between 1 and {MAX_JOBS}, not {jobs}")
     folder = Path(output)
     plan = CheckPlan(potentials, starts, known, settings)
     judge = CheckSuite(plan, folder)

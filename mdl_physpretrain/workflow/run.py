@@ -23,6 +23,7 @@ from mdl_physpretrain.workflow.workers import Inline, Workers
 __all__ = ["RunResult", "execute", "run_pipeline", "selected_stages", "task_fingerprint"]
 
 ABSENT = "absent"
+MAX_JOBS = 1024
 Listener = Callable[[str, Task, float], None]
 
 
@@ -97,8 +98,8 @@ def run_pipeline(
         stage; what was finished is kept.
     """
     chosen = selected_stages(only, start)
-    if jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, not {jobs}")
+    if not 1 <= jobs <= MAX_JOBS:
+        raise ConfigError(f"jobs must lie between 1 and {MAX_JOBS}, not {jobs}")
     folder = Path(output or config.output or "runs/run")
     prepare_folder(folder)
     claim_folder(folder, "run", inputs=input_files(config))
