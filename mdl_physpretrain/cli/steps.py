@@ -320,7 +320,7 @@ def _train(
     with locked(output):
         result = stage(
             model, _read(structures), model_args=args or None, core=core, directory=output, progress=_bars(),
-            devices=int(devices) if devices.isdigit() else devices, **options.model_dump(), **others,
+            devices=int(devices) if devices.isdecimal() else devices, **options.model_dump(), **others,
         )  # fmt: skip
         result.save(str(output / "best.pt"))
     typer.echo(f"Wrote {output / 'best.pt'} (validation total {result.metadata['best_val_loss']:.4g})")

@@ -165,7 +165,7 @@ def _look(
     traced, written = traces.due(step), writer is not None and writer.due(step)
     if finite:
         last.set_positions(atoms.positions, apply_constraint=False)
-        last.set_cell(atoms.cell)
+        last.set_cell(atoms.cell, apply_constraint=False)
         last.set_velocities(velocities)
     if not (observed or traced or written):
         return False

@@ -239,6 +239,7 @@ def prepared_structures(structures: Sequence[Atoms], settings: MDSettings) -> li
             raise StructureError("an atom without mass cannot move", structure=name, field="masses")
         if settings.initial_velocities == "keep" and not np.isfinite(atoms.get_velocities()).all():
             raise StructureError("NaN or infinite value", structure=name, field="velocities")
+        _refuse_uncounted(atoms)
         if settings.ensemble == "npt" and not (atoms.pbc.all() and atoms.cell.volume > 1e-6):
             raise ConfigError(
                 f"ensemble 'npt' needs a cell that is periodic in three directions; structure {name} is periodic in "
@@ -248,6 +249,20 @@ def prepared_structures(structures: Sequence[Atoms], settings: MDSettings) -> li
     if not prepared:
         raise ConfigError("no structures to simulate")
     return prepared
+
+
+def _refuse_uncounted(atoms: Atoms) -> None:
+    """Refuse constraints of which ASE does not know how many degrees of freedom they take (FixSymmetry)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            atoms.get_number_of_degrees_of_freedom()
+    except Exception as error:
+        kinds = ", ".join(sorted({type(c).__name__ for c in atoms.constraints}))
+        raise ConfigError(
+            f"structure {atoms.info['structure_id']} has constraints ({kinds}) whose degrees of freedom ASE does not "
+            "count, which a temperature needs: remove them"
+        ) from error
 
 
 def _choose_engine(engine: str, potential: object, structures: Sequence[Atoms]) -> str:
