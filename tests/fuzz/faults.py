@@ -1,4 +1,4 @@
-"""Faults of the machine while work is done: one clear line, nothing of the user's lost, and the same result after it."""
+"""Faults of the machine while work is done: one clear line, nothing lost, and the same result afterwards."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """What can be known before the work is told before the work: no training begins, no MD is lost."""
 
+# ruff: noqa: E501 - one kind of mistake, one line
 from __future__ import annotations
 
 import collections
