@@ -10,6 +10,7 @@ import typer
 
 from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import Device, Preset, Seed, Structures, Workers, recipe_options
+from mdl_physpretrain.cli.printing import errors_table
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.recipe import (
@@ -290,7 +291,7 @@ def evaluate(
 
     data = _read(structures)
     row = potential_errors(_potential(model, device), data)
-    _errors_table({potential_name(model): row, "trivial": trivial_errors(data, reference_energies(data))})
+    errors_table({potential_name(model): row, "trivial": trivial_errors(data, reference_energies(data))})
 
 
 def _train(
@@ -368,7 +369,7 @@ def _fit(kind: str, structures: list[str], val: list[str] | None, options: Secti
     teacher.save(output)
     fit = teacher.metadata.get("fit", {})
     trivial = fit.get("trivial") or trivial_errors(data, reference_energies(data))
-    _errors_table({"teacher": fit.get("errors") or errors_of(teacher, data), "trivial": trivial})
+    errors_table({"teacher": fit.get("errors") or errors_of(teacher, data), "trivial": trivial})
     passed = _examine(teacher_kind(kind), teacher, data)
     typer.echo(f"Wrote {output}")
     if not passed:
@@ -384,25 +385,3 @@ def _examine(kind: NativeTeacher, model: Any, structures: list[Any]) -> bool:
         return True
     Console().print(verdict.table())
     return verdict.passed
-
-
-def _errors_table(rows: dict[str, dict[str, float]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title="Mean absolute errors", caption="trivial: reference energies, zero forces and stress")
-    columns = {
-        "energy_mae": "E (eV)",
-        "energy_per_atom_mae": "E (eV/atom)",
-        "forces_mae": "F (eV/Å)",
-        "stress_mae": "S (eV/Å³)",
-        "stress_mae_gpa": "S (GPa)",
-        "total": "total",
-    }
-    table.add_column("")
-    for title in columns.values():
-        table.add_column(title, justify="right")
-    for name, errors in rows.items():
-        table.add_row(escape(name), *(f"{errors[key]:.4g}" for key in columns))
-    Console().print(table)
