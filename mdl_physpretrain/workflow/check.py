@@ -163,7 +163,11 @@ def check(
     judge = CheckSuite(plan, folder)
     for asked_of in ("potential", "frames"):
         judge.probes(asked_of)  # options out of range are told now
-    _open(folder, settings, [structures if not isinstance(structures, Atoms) else (), references, described])
+    _open(
+        folder,
+        settings,
+        [structures if not isinstance(structures, Atoms) else (), references, (described or {}).values()],
+    )
     _see_every_element(potentials, starts)
     with locked(folder):
         work = _Check(judge)
