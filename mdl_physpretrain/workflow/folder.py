@@ -18,6 +18,7 @@ import torch
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.registry import model_class
@@ -57,7 +58,9 @@ def preflight(config: RunConfig) -> None:
             hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
             raise ConfigError(f"backbone.args.{name}: {config.backbone.name} has no such argument; {hint}")
     try:
-        constructed(lambda: cls(**config.backbone.args), {}, "backbone.args", numbers=MAX_NUMBERS)
+        network = constructed(lambda: cls(**config.backbone.args), {}, "backbone.args", numbers=MAX_NUMBERS)
+        if not all(weight.numel() for weight in network.parameters()):
+            raise ConfigError("a layer of the network is empty")
     except Exception as error:  # a constructor of any package, with arguments of any kind
         words = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"backbone.args: {words[:300]}") from error
@@ -86,6 +89,8 @@ def preflight(config: RunConfig) -> None:
     for name, key in files.items():
         if not Path(name).is_file() and not Path(name).is_dir():
             raise StructureError("does not exist", file=name, field=key)
+    if config.teacher.checkpoint is not None and config.uses_native_teacher:
+        load_model(config.teacher.checkpoint)
 
 
 def describe(config: RunConfig, folder: Path) -> None:

@@ -95,7 +95,7 @@ def cases(at: dict[str, str], folder: Path) -> dict[str, dict[str, Any]]:
         made[f"backbone {name} {args}"] = {"backbone": {"name": name, "args": args}}
     for teacher in (
         {"calculator": "no_such_module:f"}, {"calculator": "math:no_such"}, {"calculator": "math:pi"},
-        {"calculator": "ase.calculators.emt:EMT", "calculator_args": {"no_such": 1}}, {"kind": "no-such"},
+        {"kind": "no-such"},
         {"checkpoint": str(folder / "missing.pt")}, {"checkpoint": str(folder / "net.pt")},
         {"kind": "ionic", "args": {"no_such": 1}},
     ):  # fmt: skip
