@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from mdl_physpretrain.potentials import load_model as load_model
     from mdl_physpretrain.potentials import predict as predict
     from mdl_physpretrain.potentials import save_model as save_model
-    from mdl_physpretrain.potentials.errors import evaluate as evaluate
+    from mdl_physpretrain.potentials.error_metrics import evaluate as evaluate
     from mdl_physpretrain.structures import read_structures as read_structures
     from mdl_physpretrain.structures import split_structures as split_structures
     from mdl_physpretrain.structures import write_structures as write_structures

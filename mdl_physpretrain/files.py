@@ -13,13 +13,7 @@ __all__ = ["file_hash", "make_writable", "replacing", "write_atomic"]
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Where to write a file that takes the place of ``path`` when the block ends without an error.
-
-    Yields
-    ------
-    Path
-        ``.<name>.part`` in the same folder, which is made; removed after an error.
-    """
+    """Yield ``.<name>.part`` to write to, which takes the place of ``path`` if the block ends without an error."""
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     part.unlink(missing_ok=True)
@@ -45,14 +39,8 @@ def file_hash(path: Path) -> str:
 
 
 def make_writable(folder: Path) -> None:
-    """Make a folder and write into it for a moment.
-
-    Raises
-    ------
-    OSError
-        If that fails: better now than after hours of work.
-    """
+    """Make a folder and write into it for a moment; raises OSError now rather than after hours of work."""
     folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.touch()
+    probe = folder / f".write-test-{os.getpid()}"
+    probe.write_text("test")
     probe.unlink()

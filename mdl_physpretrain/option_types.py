@@ -68,22 +68,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def validated(section: type[SectionType], values: Mapping[str, Any], prefix: str = "") -> SectionType:
-    """A section with these values and its defaults.
-
-    Parameters
-    ----------
-    section
-        Its class.
-    values
-        By the names of its fields.
-    prefix
-        Before the names in messages, e.g. ``"--"`` or ``"physpretrain."``.
-
-    Raises
-    ------
-    ConfigError
-        Naming every unknown option, with the nearest valid one, and every value out of range.
-    """
+    """A section with these values and its defaults; raises ConfigError naming every wrong option after ``prefix``."""
     try:
         return section.model_validate(values)
     except ValidationError as error:
@@ -116,20 +101,8 @@ def problems(
     prefix: str = "",
     line_of: Callable[[Place], str | None] = lambda place: None,
 ) -> str:
-    """One line for every wrong option: where it stands, what is wrong, the nearest valid one.
-
-    Parameters
-    ----------
-    error
-        Of ``section``.
-    section
-        That was validated.
-    prefix
-        Before every name.
-    line_of
-        The file and line in which an option stands, if it stands in one.
-    """
-    return "\n".join(dict.fromkeys(_sentence(one, section, prefix, line_of) for one in error.errors()))
+    """One line for every wrong option: where it stands (``line_of``), what is wrong, the nearest valid one."""
+    return "\n".join(dict.fromkeys(_sentence(detail, section, prefix, line_of) for detail in error.errors()))
 
 
 def option_fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -168,8 +141,8 @@ def _choices(error: Any) -> list[str]:
 def _hint(place: Place, section: type[BaseModel], prefix: str) -> str:
     """The nearest valid key, here or in another section."""
     key, above = str(place[-1]), place[:-1]
-    here = _keys_under(above, section)
-    lowered = {name.lower(): name for name in here}
+    keys = _keys_under(above, section)
+    lowered = {name.lower(): name for name in keys}
     near = difflib.get_close_matches(key.lower().replace("-", "_"), lowered, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {prefix + '.'.join(map(str, (*above, lowered[near[0]])))!r}?"
@@ -177,7 +150,7 @@ def _hint(place: Place, section: type[BaseModel], prefix: str) -> str:
     elsewhere += [s for s in section.model_fields if s == key and s not in elsewhere]
     if elsewhere:
         return f"; it belongs elsewhere: {', '.join(repr(prefix + p) for p in elsewhere)}"
-    return f"; valid keys here: {', '.join(here)}" if here else ""
+    return f"; valid keys here: {', '.join(keys)}" if keys else ""
 
 
 def _keys_under(place: Place, section: type[BaseModel]) -> list[str]:

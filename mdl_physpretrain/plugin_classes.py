@@ -15,7 +15,7 @@ __all__ = ["plugin_classes"]
 Class = TypeVar("Class")
 
 
-def plugin_classes(package: str, group: str, base: type[Class], what: str) -> list[type[Class]]:
+def plugin_classes(package: str, group: str, base: type[Class], noun: str) -> list[type[Class]]:
     """Every class that inherits from a base and is not abstract.
 
     Parameters
@@ -26,7 +26,7 @@ def plugin_classes(package: str, group: str, base: type[Class], what: str) -> li
         Entry points of other packages.
     base
         The contract.
-    what
+    noun
         One of them in words, for messages.
 
     Raises
@@ -49,8 +49,8 @@ def plugin_classes(package: str, group: str, base: type[Class], what: str) -> li
         try:
             cls = entry.load()
         except Exception as error:  # another package may fail in any way while it is imported
-            raise ConfigError(f"{what} {entry.name!r} ({entry.value}) cannot be imported: {error}") from error
+            raise ConfigError(f"{noun} {entry.name!r} ({entry.value}) cannot be imported: {error}") from error
         if not (inspect.isclass(cls) and issubclass(cls, base)):
-            raise ConfigError(f"{what} {entry.name!r} ({entry.value}) does not inherit from {base.__name__}")
+            raise ConfigError(f"{noun} {entry.name!r} ({entry.value}) does not inherit from {base.__name__}")
         classes.append(cls)
     return classes

@@ -14,19 +14,7 @@ __all__ = ["track"]
 
 
 def track(iterable: Iterable[T], description: str, *, total: int | None = None, enabled: bool = True) -> Iterator[T]:
-    """Iterate with a progress bar on stderr (rate and time left).
-
-    Parameters
-    ----------
-    iterable
-        What to iterate over.
-    description
-        Shown left of the bar.
-    total
-        Number of items, when ``len(iterable)`` is not known.
-    enabled
-        Show nothing when False.
-    """
+    """Iterate with a progress bar on stderr (rate and time left)."""
     if not enabled:
         yield from iterable
         return

@@ -1,4 +1,4 @@
-"""Which modules of the package a module runs, read from the import statements, and a hash of their source."""
+"""Import graph of the package: the modules that a module reaches, and a hash of their source."""
 
 from __future__ import annotations
 
@@ -29,12 +29,7 @@ def dependencies(modules: Iterable[str]) -> frozenset[str]:
     functions count, those under ``if TYPE_CHECKING`` do not: they are never executed. A name that a package's
     ``__init__.py`` takes from a module stands for that module, so that the other names of the package do not count;
     this package's root, with the version, counts for nothing. What is looked up by name at run time (potentials,
-    probes) cannot be seen: who uses it has to name its module, too.
-
-    Parameters
-    ----------
-    modules
-        Dotted names; those without a Python file are left out.
+    probes) cannot be seen: who uses it has to name its module, too. Names without a Python file are left out.
     """
     waiting = [name for name in modules if _file(name) is not None]
     packages = {PACKAGE, *(name.partition(".")[0] for name in waiting)} - NOT_FOLLOWED

@@ -82,7 +82,7 @@ def test_what_is_reached_is_what_is_used():
         assert suite | modules("structures.randomness") <= reach[name], (
             name
         )  # which structures, seeds, limits and options are judged
-    probes = modules("probes.diatomics", "probes.compression", "probes.errors", "probes.force_alignment")
+    probes = modules("probes.diatomics", "probes.compression", "probes.accuracy", "probes.force_alignment")
     assert probes <= reach["evaluate seed 0 baseline"]
     assert modules("probes.rdf") <= reach["md seed 0 baseline rdf"] - reach["md seed 0 baseline"]
     assert modules("probes.diffusion") <= reach["md seed 0 baseline diffusion"]

@@ -1,4 +1,4 @@
-"""A displaced, possibly strained copy of a labelled structure, with its provenance."""
+"""Displaced, possibly strained copies of labelled structures, with their provenance."""
 
 from __future__ import annotations
 
@@ -23,28 +23,11 @@ def displaced_child(
     strain: np.ndarray | None = None,
     **provenance: Any,
 ) -> Atoms:
-    """The parent moved by ``displacement``, then strained as a whole; without labels.
+    """The parent moved by ``displacement`` (n, 3), Å, then strained as a whole; without labels.
 
-    Parameters
-    ----------
-    parent
-        Its cell, periodicity, texts of ``info`` and magnetic moments are
-        inherited.
-    parent_id, suffix
-        The child's ``structure_id`` is ``<parent_id>-<suffix>``.
-    displacement
-        Of every atom in the parent's cell, Å, shape (n, 3).
-    strain
-        Symmetric strain, shape (3, 3): positions and cell vectors ``v`` (rows)
-        become ``v (1 + strain)``. ``None``: the cell stays.
-    provenance
-        More entries of ``info``.
-
-    Returns
-    -------
-    Atoms
-        With ``info["parent_id"]``, ``arrays["aug_displacement"]`` (Å, before
-        the strain) and, where there is one, ``info["aug_strain"]``, shape (3, 3).
+    With a symmetric ``strain`` (3, 3) positions and cell vectors ``v`` (rows) become ``v (1 + strain)``. The child's
+    id is ``<parent_id>-<suffix>``; ``provenance``, ``parent_id`` and ``aug_strain`` go into ``info``, the displacement
+    into ``arrays["aug_displacement"]``. Texts of ``info`` and magnetic moments are inherited.
     """
     positions, cell = parent.positions + displacement, parent.cell.array
     displacement = positions - parent.positions  # as rounded as the positions are

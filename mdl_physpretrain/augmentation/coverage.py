@@ -31,13 +31,7 @@ ROUNDS = 40  # of pushing other atoms out of the way
 
 
 class Covering(list[Atoms]):
-    """Structures that cover distances: a list that knows what could not be made.
-
-    Attributes
-    ----------
-    missing
-        Number of structures that could not be made, by pair (``"P-P"``).
-    """
+    """Structures that cover distances; ``missing``: how many could not be made, by pair (``"P-P"``)."""
 
     def __init__(self, structures: Sequence[Atoms] = (), *, missing: dict[str, int] | None = None) -> None:
         super().__init__(structures)
@@ -110,19 +104,9 @@ def coverage_table(
 
 
 def coverage_with(structures: Sequence[Atoms], augmented: Sequence[Atoms], *, wanted: int = 5) -> pd.DataFrame:
-    """What data and augmented structures cover together, in the bins of the data.
+    """Coverage of data and augmented structures together, in the bins of the data.
 
-    Parameters
-    ----------
-    structures, augmented
-        Data, and what was made of them.
-    wanted
-        Structures per bin that count as covered.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As :func:`coverage_table`, with ``data``: the count of the data alone.
+    ``data``: the count of these alone.
     """
     table = coverage_table(structures, wanted=wanted)
     table.insert(3, "data", table["count"])

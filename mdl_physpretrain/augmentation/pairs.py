@@ -84,34 +84,10 @@ def close_pairs(atoms: Atoms, n_pairs: int) -> ClosePairs:
 def kinds_of_pairs(atoms: Atoms, n_pairs: int, rounds: int, rng: np.random.Generator) -> tuple[ClosePairs, np.ndarray]:
     """For every round, close pairs of as many kinds (of elements) as there are.
 
-    The closest pairs of a compound are nearly always of one kind (cation and
-    anion), so Algorithm 1 as printed never shows how two cations repel. Here
-    the kinds take turns, in random order: each gives one of its eight closest
-    pairs that share no atom with those already chosen.
-
-    Parameters
-    ----------
-    atoms
-        Any periodicity.
-    n_pairs
-        Capped by half the number of atoms.
-    rounds
-        Number of independent choices.
-    rng
-        Decides the order of kinds and among the candidates of a kind.
-
-    Returns
-    -------
-    pairs
-        All candidates.
-    chosen
-        Which of them each round takes, shape (rounds, P); -1 where a round has
-        fewer.
-
-    Raises
-    ------
-    StructureError
-        As :func:`close_pairs`.
+    The closest pairs of a compound are nearly always of one kind (cation and anion), so Algorithm 1 as printed never
+    shows how two cations repel. Here the kinds take turns, in random order: each gives one of its eight closest pairs
+    that share no atom with those already chosen. Returns all candidates, and which of them each round takes, shape
+    (rounds, P), -1 where a round has fewer.
     """
     closest = close_pairs(atoms, n_pairs)  # also checks the structure
     i, j, vectors, distances = _pairs_within(atoms, KIND_REACH)

@@ -116,33 +116,12 @@ def _per_atom(atoms: Atoms, amplitude: float | dict[str, float]) -> np.ndarray:
 def thermal_amplitudes(
     displaced: Sequence[Atoms], parents: Sequence[Atoms], temperature: float, *, largest: float = 0.5
 ) -> dict[str, float]:
-    """Standard deviation of a coordinate at a temperature, per element, from an Einstein model.
+    """Standard deviation of a coordinate (Å, by symbol) at a temperature (K), from an Einstein model.
 
-    The spring of an element is the regression of the change of force on the
-    displacement, ``k = -sum(dF . u) / sum(u . u)`` over its atoms, and the
-    amplitude ``sqrt(kB T / k)`` (equipartition).
-
-    Parameters
-    ----------
-    displaced
-        Labelled structures with ``arrays["aug_displacement"]`` and
-        ``info["parent_id"]``; small displacements of all atoms serve best.
-    parents
-        The same parents, labelled by the same potential.
-    temperature
-        In K.
-    largest
-        Limit in Å, also where no restoring force is found.
-
-    Returns
-    -------
-    dict
-        Amplitude in Å by symbol.
-
-    Raises
-    ------
-    StructureError
-        If a parent or a force is missing.
+    The spring of an element is the regression of the change of force on the displacement, ``k = -sum(dF . u) / sum(u .
+    u)`` over its atoms, and the amplitude ``sqrt(kB T / k)`` (equipartition), at most ``largest`` (Å), also where no
+    restoring force is found. ``displaced`` and ``parents`` are labelled by the same potential; small displacements of
+    all atoms serve best. Raises StructureError if a parent or a force is missing.
     """
     by_id = dict(zip(require_unique_ids(parents, "parents"), parents, strict=True))
     work: dict[str, np.ndarray] = {}

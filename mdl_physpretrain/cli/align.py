@@ -1,4 +1,4 @@
-"""Command align: whether two potentials push the atoms the same way."""
+"""Command align: angles between the forces of two potentials."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mdl_physpretrain.cli.application import app
-from mdl_physpretrain.cli.steps import Device, Structures, _potential, _read
+from mdl_physpretrain.cli.options import Device, Structures, potential_of, read_all
 from mdl_physpretrain.errors import ConfigError
 
 
@@ -29,11 +29,11 @@ def align(
 
     if out is not None:
         claim_folder(out, "alignment", inputs=[model, reference, structures])
-    mine, data = _potential(model, device), _read(structures)
+    potential, data = potential_of(model, device), read_all(structures)
     if reference == "parts":
-        angles = hybrid_angles(mine, data, min_force=min_force)
+        angles = hybrid_angles(potential, data, min_force=min_force)
     else:
-        angles = force_angles(mine, _potential(reference, device), data, min_force=min_force)
+        angles = force_angles(potential, potential_of(reference, device), data, min_force=min_force)
     angles.insert(0, "arm", Path(model).stem)
     summary = alignment_summary(angles)
     _print(summary)

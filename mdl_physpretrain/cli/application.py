@@ -83,5 +83,5 @@ def _complain(text: str) -> None:
     Console(stderr=True, soft_wrap=True).print(Text(text, style="bold red"))
 
 
-def _format_warning(message: Warning | str, *rest: object, **more: object) -> str:
+def _format_warning(message: Warning | str, *rest: object, **options: object) -> str:
     return f"warning: {message}\n"

@@ -1,4 +1,4 @@
-"""The command that asks any potential all questions."""
+"""Command check: the probes of any finished potentials."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import typer
 from typer.core import TyperCommand
 
 from mdl_physpretrain.cli.application import app
+from mdl_physpretrain.cli.options import SIMULATION, Device, shared_options
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.recipe import CHECK, MD
+from mdl_physpretrain.recipe import CHECK
 
 __all__ = ["potentials_of", "seeds_of", "tell"]
 
@@ -29,6 +30,7 @@ class _NamesProbes(TyperCommand):
 
 
 @app.command(cls=_NamesProbes)
+@shared_options(SIMULATION)
 def check(
     potentials: Annotated[
         list[str],
@@ -48,12 +50,6 @@ def check(
     reference: Annotated[
         list[str] | None, typer.Option("--reference", help="Reference trajectories, for the RDFs.")
     ] = None,
-    ensemble: Annotated[str, typer.Option("--ensemble", help="nvt, npt or nve.")] = MD.ensemble,
-    temperature: Annotated[float, typer.Option("--temperature", "-T", help="K.")] = MD.temperature,
-    timestep: Annotated[float, typer.Option("--timestep", help="fs.")] = MD.timestep,
-    steps: Annotated[int, typer.Option("--steps")] = MD.steps,
-    friction: Annotated[float, typer.Option("--friction", help="Langevin, 1/fs.")] = MD.friction,
-    pressure: Annotated[float, typer.Option("--pressure", help="eV/Å³.")] = MD.pressure,
     seeds: Annotated[str, typer.Option("--seeds", help="Of velocities and noise, e.g. 0,1,2.")] = "0",
     trajectories: Annotated[
         int, typer.Option("--trajectories", min=1, help="A frame every so many steps.")
@@ -64,14 +60,14 @@ def check(
     nve_steps: Annotated[int, typer.Option("--nve-steps")] = CHECK.nve_steps,
     compressed: Annotated[int, typer.Option("--compressed", help="How many are compressed.")] = CHECK.compressed,
     r_max: Annotated[float, typer.Option("--r-max", help="Of the RDFs, Å.")] = CHECK.r_max,
-    engine: Annotated[str, typer.Option("--engine", help="auto, ase or batched.")] = MD.engine,
     probe: Annotated[
         list[str] | None,
         typer.Option("--probe", metavar="OPTION=VALUE", help="Further option, as in 'probe:' of YAML."),
     ] = None,
     skip: Annotated[list[str] | None, typer.Option("--skip", help="Question that is not asked.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Tasks at a time, with one thread each.")] = 1,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")] = "auto",
+    device: Device = "auto",
+    **simulation: Any,
 ) -> None:
     """Is it safe to run these potentials? MD, diatomics, compression, energy drift, RDFs, diffusion, errors.
 
@@ -88,10 +84,9 @@ def check(
     texts, loaded = potentials_of(potentials, device)
     result = checked(
         loaded, chosen, output=output, references=reference or (), described=texts, command=sys.argv,
-        progress=sys.stderr.isatty(), seeds=numbers, ensemble=ensemble, temperature=temperature, timestep=timestep,
-        steps=steps, friction=friction, pressure=pressure, engine=engine, trajectory_interval=trajectories,
-        nve_structures=nve_structures, nve_steps=nve_steps, compressed=compressed, r_max=r_max,
-        skip=tuple(skip or ()), probe=_options(probe or ()), jobs=jobs,
+        progress=sys.stderr.isatty(), seeds=numbers, trajectory_interval=trajectories, nve_structures=nve_structures,
+        nve_steps=nve_steps, compressed=compressed, r_max=r_max, skip=tuple(skip or ()), probe=_options(probe or ()),
+        jobs=jobs, **simulation,
     )  # fmt: skip
     tell(result)
 
@@ -135,10 +130,10 @@ def tell(result: Any) -> None:
     console = Console()
     _counts(console, result)
     colours = {"yes": "green", "no": "bold red", "unanswered": "yellow"}
-    others = result.verdicts[result.verdicts["question"] != "MD stays physical"]
-    if len(others):
+    rows = result.answers[result.answers["question"] != "MD stays physical"]
+    if len(rows):
         table = Table("potential", "question", "", "finding", title="Answers", box=box.SIMPLE_HEAD, pad_edge=False)
-        for row in result.verdicts.to_dict("records"):
+        for row in result.answers.to_dict("records"):
             mark = Text(row["verdict"], style=colours.get(row["verdict"], ""))
             table.add_row(Text(row["arm"]), row["question"], mark, Text(row["finding"]))
         console.print(table)
@@ -166,8 +161,8 @@ def _counts(console: Any, result: Any) -> None:
     main = runs[runs["label"].isna()]
     counts = summarize(main.assign(unphysical=~main["physical"].astype(bool)), by="arm")
     for row in counts.to_dict("records"):
-        mine = main[main["arm"] == row["arm"]]
-        broken = int((mine["nan"].astype(bool) | mine["exploded"].astype(bool)).sum())
+        potential_rows = main[main["arm"] == row["arm"]]
+        broken = int((potential_rows["nan"].astype(bool) | potential_rows["exploded"].astype(bool)).sum())
         interval = f"{100 * (1 - row['physical_high']):.0f}-{100 * (1 - row['physical_low']):.0f} %"
         numbers = (row["n"], row["overlap"], row["lindemann_violation"], broken, row["n"] - row["physical"])
         table.add_row(Text(str(row["arm"])), *map(str, numbers), interval)

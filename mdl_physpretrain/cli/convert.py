@@ -50,10 +50,10 @@ def convert(
         typer.echo(f"note: {note}")
     typer.echo(f"Wrote {', '.join(str(f) for f in result.files)} ({result.target_kind})")
     if structures:
-        again = read_checkpoint_of(
+        written = read_checkpoint_of(
             target, result.target_kind, config=result.files[1] if len(result.files) > 1 else None
         )
-        largest = differences(result.model, again, structures)
+        largest = differences(result.model, written, structures)
         typer.echo(
             f"Largest differences over {len(structures)} structures: energy {largest['energy']:.2g} eV, forces "
             f"{largest['forces']:.2g} eV/Å, stress {largest['stress']:.2g} eV/Å³ "

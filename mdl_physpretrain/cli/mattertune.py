@@ -10,7 +10,7 @@ import typer
 from mdl_physpretrain.cli.application import app
 
 if TYPE_CHECKING:
-    from mdl_physpretrain.hosts.mattertune.stages import Outcome
+    from mdl_physpretrain.hosts.mattertune.job import Outcome
 
 
 @app.command("mattertune")
@@ -27,7 +27,7 @@ def mattertune(
     from mdl_physpretrain.hosts.mattertune.host import require_host
 
     require_host()
-    from mdl_physpretrain.hosts.mattertune.stages import load_stages, run_stages
+    from mdl_physpretrain.hosts.mattertune.job import load_stages, run_stages
 
     warnings.filterwarnings("ignore", module=r"lightning\.|torch_geometric|mattersim")
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
@@ -60,12 +60,12 @@ def _summary(outcomes: list[Outcome]) -> None:
         "of": "physicality_end/trajectories",
     }
     table = Table("stage", "s", "best", *columns, "best checkpoint")
-    for one in outcomes:
-        numbers = [one.best, *(one.metrics.get(key) for key in columns.values())]
+    for outcome in outcomes:
+        numbers = [outcome.best, *(outcome.metrics.get(key) for key in columns.values())]
         table.add_row(
-            escape(one.name),
-            f"{one.seconds:.1f}",
+            escape(outcome.name),
+            f"{outcome.seconds:.1f}",
             *("–" if v is None else f"{v:.4g}" for v in numbers),
-            escape(str(one.checkpoint or "–")),
+            escape(str(outcome.checkpoint or "–")),
         )
     Console(width=140).print(table)

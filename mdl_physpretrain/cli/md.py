@@ -9,29 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from mdl_physpretrain.cli.application import app
-from mdl_physpretrain.cli.options import Workers
+from mdl_physpretrain.cli.options import SIMULATION, Device, Structures, Workers, shared_options
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.recipe import MD
 
 
 @app.command()
+@shared_options(SIMULATION)
 def md(
     potential: Annotated[
         str, typer.Argument(metavar="[NAME=]POTENTIAL", help="Checkpoint, or module:factory of an ASE calculator.")
     ],
-    structures: Annotated[list[str], typer.Argument(help="Files ASE reads, patterns, 'demo' or load-atoms:<name>.")],
+    structures: Structures,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for physicality.csv and runs.npz.")],
     also: Annotated[
         list[str] | None,
         typer.Option("--also", metavar="[NAME=]POTENTIAL", help="Another one, on the same velocities and noise."),
     ] = None,
-    ensemble: Annotated[str, typer.Option("--ensemble", help="nvt, npt or nve.")] = MD.ensemble,
-    temperature: Annotated[float, typer.Option("--temperature", "-T", help="K.")] = MD.temperature,
-    timestep: Annotated[float, typer.Option("--timestep", help="fs.")] = MD.timestep,
-    steps: Annotated[int, typer.Option("--steps")] = MD.steps,
-    friction: Annotated[float, typer.Option("--friction", help="Langevin, 1/fs.")] = MD.friction,
-    pressure: Annotated[float, typer.Option("--pressure", help="eV/Å³.")] = MD.pressure,
-    engine: Annotated[str, typer.Option("--engine", help="auto, ase or batched.")] = MD.engine,
     trajectories: Annotated[
         int | None, typer.Option("--trajectories", min=1, help="Write a frame every so many steps.")
     ] = None,
@@ -41,7 +34,8 @@ def md(
     batch_atoms: Annotated[
         int | None, typer.Option("--batch-atoms", min=1, help="Together at most; less serves more workers.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")] = "auto",
+    device: Device = "auto",
+    **options: Any,
 ) -> None:
     """Molecular dynamics of structures, and whether it stays physical.
 
@@ -52,10 +46,6 @@ def md(
     from mdl_physpretrain.structures import read_structures
     from mdl_physpretrain.workflow.lock import locked
 
-    options: dict[str, Any] = {
-        "ensemble": ensemble, "temperature": temperature, "timestep": timestep, "steps": steps, "friction": friction,
-        "pressure": pressure, "engine": engine,
-    }  # fmt: skip
     if (also or seeds is not None) and (executor != "serial" or batch_atoms is not None):
         raise ConfigError("--executor and --batch-atoms are for a single potential and --seed")
     numbers = (seed,) if seeds is None else seeds_of(seeds)
@@ -76,18 +66,18 @@ def md(
         )  # fmt: skip
         return
     from mdl_physpretrain.dynamics import simulate
-    from mdl_physpretrain.dynamics.assessment import assess as judged
+    from mdl_physpretrain.dynamics.assessment import assess as assess_trajectories
     from mdl_physpretrain.executors import open_executor
 
     if trajectories is not None:
         options |= {"trajectory_dir": output / "trajectories", "trajectory_interval": trajectories}
-    (one,) = loaded.values()
+    (model,) = loaded.values()
     with locked(output), open_executor(executor) as workers:
         runs = simulate(
-            one, starts, seed=seed, checkpoint=output / "runs.npz", max_batch_atoms=batch_atoms, executor=workers,
+            model, starts, seed=seed, checkpoint=output / "runs.npz", max_batch_atoms=batch_atoms, executor=workers,
             progress=show, **options,
         )  # fmt: skip
-        _physicality_table(judged(runs), output / "physicality.csv")
+        _physicality_table(assess_trajectories(runs), output / "physicality.csv")
 
 
 @app.command()
@@ -104,12 +94,12 @@ def assess(
     interval: Annotated[int, typer.Option("--interval", help="Look at every so many frames.")] = 1,
 ) -> None:
     """Atom overlap, Lindemann indices, NaN and explosion of existing trajectories."""
-    from mdl_physpretrain.dynamics.assessment import assess as judged
+    from mdl_physpretrain.dynamics.assessment import assess as assess_trajectories
     from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.stability.limits import Limits
 
     refuse_overwriting(output, trajectories)
-    table = judged(
+    table = assess_trajectories(
         trajectories, limits=Limits(variant=variant), temperature=temperature, wrapped=not unwrapped, interval=interval,
         progress=sys.stderr.isatty(),
     )  # fmt: skip

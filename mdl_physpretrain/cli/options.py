@@ -12,9 +12,20 @@ import typer
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Section, validated
-from mdl_physpretrain.recipe import PRESETS
+from mdl_physpretrain.recipe import MD, PRESETS
 
-__all__ = ["Device", "Preset", "Seed", "Structures", "Workers", "recipe_options"]
+__all__ = [
+    "SIMULATION",
+    "Device",
+    "Preset",
+    "Seed",
+    "Structures",
+    "Workers",
+    "potential_of",
+    "read_all",
+    "recipe_options",
+    "shared_options",
+]
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
 Preset = Annotated[Literal["default", "paper"], typer.Option("--preset", help="'paper': exactly the paper's settings.")]
@@ -24,8 +35,49 @@ Workers = Annotated[
     str, typer.Option("--executor", help="serial, processes[:N], threads[:N] or dask://host:port (docs/cluster.md).")
 ]
 
+#: Options of a simulation, with their defaults.
+SIMULATION: dict[str, tuple[Any, Any]] = {
+    "ensemble": (Annotated[str, typer.Option(help="nvt, npt or nve.")], MD.ensemble),
+    "temperature": (Annotated[float, typer.Option("--temperature", "-T", help="K.")], MD.temperature),
+    "timestep": (Annotated[float, typer.Option(help="fs.")], MD.timestep),
+    "steps": (int, MD.steps),
+    "friction": (Annotated[float, typer.Option(help="Langevin, 1/fs.")], MD.friction),
+    "pressure": (Annotated[float, typer.Option(help="eV/Å³.")], MD.pressure),
+    "engine": (Annotated[str, typer.Option(help="auto, ase or batched.")], MD.engine),
+}
+
 SHORT = {"learning_rate": ("--lr",)}
 SWITCHES = {"anchor": "--anchored/--no-anchored"}  # `--anchor` took a file once: `label` refuses it
+
+
+def read_all(sources: list[str] | None) -> list[Any]:
+    """Structures of all sources; none without a source."""
+    from mdl_physpretrain.structures import read_structures
+
+    return read_structures(sources) if sources else []
+
+
+def potential_of(text: str, device: str) -> Any:
+    """Any potential by its checkpoint or factory."""
+    from mdl_physpretrain.hosts.loading import load_potential
+
+    return load_potential(text, device)
+
+
+def shared_options(options: Mapping[str, tuple[Any, Any]]) -> Callable[..., Any]:
+    """Decorator: give a command further options (annotation and default by name) in place of its ``**`` parameter."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+        added = [
+            Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+            for name, (annotation, default) in options.items()
+        ]
+        command.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
 
 
 def recipe_options(
@@ -33,21 +85,9 @@ def recipe_options(
 ) -> Callable[..., Any]:
     """Decorator: give a command the options of a section of the recipe, with its defaults and descriptions.
 
-    The command's parameter ``options`` becomes one option for every field, and
-    gets the checked section: the values on the command line, over those of
-    ``--preset``, over the defaults.
-
-    Parameters
-    ----------
-    section
-        Class of the section.
-    key
-        Its name in :data:`mdl_physpretrain.recipe.PRESETS`.
-    only
-        Names of the fields that the command can use.
-    also
-        Parameters of the command that are fields of other sections, with the
-        names of these: they, too, follow ``--preset`` where they are not given.
+    The command's parameter ``options`` becomes one option for every field (``only`` some), and gets the checked
+    section: the values on the command line, over those of ``--preset`` (under ``key``), over the defaults. ``also``
+    has parameters that are fields of other sections, which follow ``--preset``, too.
     """
     fields = {name: f for name, f in section.model_fields.items() if only is None or name in only}
 

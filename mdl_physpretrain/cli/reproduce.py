@@ -1,4 +1,4 @@
-"""The command that measures the paper's tables again."""
+"""Command reproduce: the paper's tables, measured again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def reproduce(
 
     console = Console(highlight=False)
     if collect:
-        written = write_tables(output / scale)
+        tables = write_tables(output / scale)
     else:
         if not system:
             raise ConfigError("which system? --system silica, phosphorus, mptrj, lmo or inp")
@@ -65,10 +65,10 @@ def reproduce(
         def started(config: RunConfig, folder: Path) -> None:
             console.print(f"[bold]{escape(str(config.name))}[/] in {escape(str(folder))}")
 
-        written = reproduced(
+        tables = reproduced(
             system, backbones, scale=scale, data=data, output=output, overrides=overrides or (),
             jobs=jobs or default_jobs(12), progress=False, listener=tell, started=started,
         )  # fmt: skip
-    typer.echo(written["tables"].read_text(encoding="utf-8"))
-    for name, path in written.items():
+    typer.echo(tables["tables"].read_text(encoding="utf-8"))
+    for name, path in tables.items():
         console.print(escape(f"{name}: {path}"), soft_wrap=True)

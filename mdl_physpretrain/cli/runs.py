@@ -75,7 +75,7 @@ def run(
         time = f" ({seconds:.1f} s)" if event == "done" else ""
         console.print(f"{words[event]} {escape(task.name)}{time}")
         if task.name == "teacher" and event in ("done", "skip"):
-            _verdict(console, folder)
+            _print_examination(console, folder)
 
     bars = not quiet and workers == 1 and console.is_terminal
     result = run_pipeline(
@@ -166,32 +166,32 @@ def datasets(
 
     if name is None:
         typer.echo("demo (shipped; labels by CHGNet, not DFT)")
-        for known in PUBLIC_DATASETS:
-            typer.echo(f"load-atoms:{known}")
+        for dataset in PUBLIC_DATASETS:
+            typer.echo(f"load-atoms:{dataset}")
         return
     from mdl_physpretrain.structures import label_counts, read_structures, write_structures
 
     source = name if name == "demo" or name.startswith("load-atoms:") else f"load-atoms:{name}"
     structures = read_structures(source, duplicates="rename")
-    counts = ", ".join(f"{count} {what}" for what, count in label_counts(structures).items())
+    counts = ", ".join(f"{count} {label_name}" for label_name, count in label_counts(structures).items())
     typer.echo(f"{source}: {counts}; elements {' '.join(sorted({s for a in structures for s in a.symbols}))}")
     if output is not None:
         write_structures(output, structures)
         typer.echo(f"Wrote {output}")
 
 
-def _verdict(console: Console, folder: Path) -> None:
+def _print_examination(console: Console, folder: Path) -> None:
     """Print the stored examination of the teacher."""
     import json
 
-    from mdl_physpretrain.teacher.examine import Examination, PairVerdict
+    from mdl_physpretrain.teacher.examine import Examination, PairExamination
 
     file = folder / "teacher" / "examination.json"
     if not file.exists():  # not every kind of teacher has one
         return
     try:
         stored = json.loads(file.read_text())
-        stored["pairs"] = [PairVerdict(**pair) for pair in stored["pairs"]]
+        stored["pairs"] = [PairExamination(**pair) for pair in stored["pairs"]]
         console.print(Examination(**stored).table())
     except (OSError, ValueError, TypeError, KeyError):
         console.print("the teacher's examination is not readable; see teacher/examination.json")

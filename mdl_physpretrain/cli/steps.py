@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mdl_physpretrain.cli.application import app
-from mdl_physpretrain.cli.options import Device, Preset, Seed, Structures, Workers, recipe_options
+from mdl_physpretrain.cli.options import (
+    Device,
+    Preset,
+    Seed,
+    Structures,
+    Workers,
+    potential_of,
+    read_all,
+    recipe_options,
+    shared_options,
+)
 from mdl_physpretrain.cli.printing import errors_table
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.option_types import Section
@@ -34,20 +45,30 @@ LABELLED = [name for name in Augment.model_fields if name not in Augmentation.mo
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")]
-Model = Annotated[str, typer.Option("--model", help="Registered name, or checkpoint (.pt) to go on from.")]
-ModelArgs = Annotated[list[str] | None, typer.Option("--arg", help="Argument of a new model, e.g. cutoff=5.0.")]
-Core = Annotated[str | None, typer.Option("--core", help="none or zbl; default: none, or the preset's.")]
-Eam = Annotated[str | None, typer.Option("--eam", help="Fitted EAM (.pt) added to a new model.")]
-FreezeEam = Annotated[bool, typer.Option("--freeze-eam", help="Do not train the added EAM.")]
 Val = Annotated[list[str] | None, typer.Option("--val", help="Structures that choose the best state.")]
 Parents = Annotated[list[str] | None, typer.Option("--parents", help="Structures that were augmented.")]
-Replay = Annotated[list[str] | None, typer.Option("--replay", help="Teacher-labelled structures mixed in.")]
-Accelerator = Annotated[str, typer.Option("--accelerator", help="Lightning's.")]
-Devices = Annotated[str, typer.Option("--devices", help="Lightning's.")]
-Strategy = Annotated[str, typer.Option("--strategy", help="Lightning's.")]
 ShiftEnergies = Annotated[
     bool, typer.Option("--shift-energies/--no-shift-energies", help="First fit energies per element to the labels.")
 ]
+
+
+#: Options of every training, with their defaults.
+TRAINING: dict[str, tuple[Any, Any]] = {
+    "model": (Annotated[str, typer.Option(help="Registered name, or checkpoint (.pt) to go on from.")], BACKBONE.name),
+    "arg": (Annotated[list[str] | None, typer.Option(help="Argument of a new model, e.g. cutoff=5.0.")], None),
+    "core": (Annotated[str | None, typer.Option(help="none or zbl; default: none, or the preset's.")], None),
+    "preset": (Preset, "default"),
+    "accelerator": (Annotated[str, typer.Option(help="Lightning's.")], "auto"),
+    "devices": (Annotated[str, typer.Option(help="Lightning's.")], "1"),
+    "strategy": (Annotated[str, typer.Option(help="Lightning's.")], "auto"),
+}
+#: Further ones of a training on reference labels.
+ON_REFERENCE: dict[str, tuple[Any, Any]] = {
+    "val": (Val, None),
+    "eam": (Annotated[str | None, typer.Option(help="Fitted EAM (.pt) added to a new model.")], None),
+    "freeze_eam": (Annotated[bool, typer.Option("--freeze-eam", help="Do not train the added EAM.")], False),
+    "replay": (Annotated[list[str] | None, typer.Option(help="Teacher-labelled structures mixed in.")], None),
+}
 
 
 def _old_spelling(value: str | None) -> None:
@@ -100,7 +121,7 @@ def examine(checkpoint: Annotated[Path, typer.Argument(help="A teacher (.pt).")]
         raise CheckpointError(
             f"{checkpoint} holds {model.registry_name!r}, which is no native teacher ({', '.join(teacher_kinds())})"
         )
-    if not _examine(kind, model, _read(structures)):
+    if not _examine(kind, model, read_all(structures)):
         raise typer.Exit(1)
 
 
@@ -123,8 +144,8 @@ def augment(
     from mdl_physpretrain.teacher.labelled_set import further_structures
 
     refuse_overwriting(output, structures, teacher)
-    parents = _read(structures)
-    further = further_structures(parents, options, None if teacher is None else _potential(teacher, "auto"))
+    parents = read_all(structures)
+    further = further_structures(parents, options, None if teacher is None else potential_of(teacher, "auto"))
     algorithm = options.model_dump(include=set(Perturbation.model_fields))
     perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **algorithm)
     write_structures(output, chain(perturbed, further))
@@ -164,7 +185,7 @@ def label(
     refuse_overwriting(output, structures, parents, teacher)
     journal = resume or output.with_name(f".{output.name}.journal")
     refuse_overwriting(journal, structures, parents, teacher)
-    data, anchors = _read(structures), _read(parents)
+    data, anchors = read_all(structures), read_all(parents)
     if options.anchor and not anchors:
         if any("parent_id" in atoms.info for atoms in data):
             raise ConfigError(
@@ -172,7 +193,7 @@ def label(
                 "--parents FILE, or --no-anchored to label with the teacher alone"
             )
         options.anchor = False  # nothing that was augmented, nothing to anchor to
-    expert = calculator_factory(teacher, _arguments(arg)) if arg else _potential(teacher, device)
+    expert = calculator_factory(teacher, _arguments(arg)) if arg else potential_of(teacher, device)
     with open_executor(executor) as workers:
         labelled = labels_of(
             data, expert, anchor=options.anchor, parents=anchors or None, batch_size=options.batch_size,
@@ -188,92 +209,56 @@ def label(
 
 @app.command()
 @recipe_options(Pretrain, "pretrain")
+@shared_options(TRAINING)
 def pretrain(
     structures: Annotated[list[str], typer.Argument(help="Structures with the teacher's labels.")],
     output: Folder,
     options: Pretrain,
     parents: Parents = None,
-    model: Model = BACKBONE.name,
-    arg: ModelArgs = None,
-    core: Core = None,
     shift_energies: ShiftEnergies = False,
     split_seed: Annotated[int, typer.Option("--split-seed", min=0, help="Of the validation structures.")] = 0,
     seed: Seed = 0,
-    preset: Preset = "default",
-    accelerator: Accelerator = "auto",
-    devices: Devices = "1",
-    strategy: Strategy = "auto",
+    **shared: Any,
 ) -> None:
     """Train on a teacher's labels, as a run does; the network is made from the parents' data."""
     from mdl_physpretrain import training
 
     _train(
-        training.pretrain, model, structures, output, options, arg, core, preset, parents,
-        parents=_read(parents) or None, shift_energies=shift_energies, split_seed=split_seed, seed=seed,
-        accelerator=accelerator, devices=devices, strategy=strategy,
+        training.pretrain, structures, output, options, parents=parents, split_seed=split_seed,
+        shift_energies=shift_energies, seed=seed, **shared,
     )  # fmt: skip
 
 
 @app.command()
 @recipe_options(Finetune, "finetune")
-def finetune(
-    structures: Structures,
-    output: Folder,
-    options: Finetune,
-    model: Model = BACKBONE.name,
-    arg: ModelArgs = None,
-    val: Val = None,
-    core: Core = None,
-    eam: Eam = None,
-    freeze_eam: FreezeEam = False,
-    replay: Replay = None,
-    seed: Seed = 0,
-    preset: Preset = "default",
-    accelerator: Accelerator = "auto",
-    devices: Devices = "1",
-    strategy: Strategy = "auto",
-) -> None:
+@shared_options(TRAINING | ON_REFERENCE)
+def finetune(structures: Structures, output: Folder, options: Finetune, seed: Seed = 0, **shared: Any) -> None:
     """Train on reference labels, from a pretrained network (or afresh), as a run does."""
     from mdl_physpretrain import training
 
-    _train(
-        training.finetune, model, structures, output, options, arg, core, preset, [val, replay, eam],
-        val=_read(val) or None, eam=eam, freeze_eam=freeze_eam, replay=_read(replay), seed=seed,
-        accelerator=accelerator, devices=devices, strategy=strategy,
-    )  # fmt: skip
+    _train(training.finetune, structures, output, options, seed=seed, **shared)
 
 
 @app.command()
 @recipe_options(Training, "finetune", also={"replay_fraction": "finetune"})
+@shared_options(TRAINING | ON_REFERENCE)
 def train(
     structures: Structures,
     output: Folder,
     options: Training,
-    model: Model = BACKBONE.name,
-    arg: ModelArgs = None,
-    val: Val = None,
-    core: Core = None,
-    eam: Eam = None,
-    freeze_eam: FreezeEam = False,
-    replay: Replay = None,
     replay_fraction: Annotated[
         float, typer.Option("--replay-fraction", help="Share of replayed structures in an epoch.")
     ] = FINETUNE.replay_fraction,
     shift_energies: ShiftEnergies = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the weights and of the order.")] = 0,
-    preset: Preset = "default",
-    accelerator: Accelerator = "auto",
-    devices: Devices = "1",
-    strategy: Strategy = "auto",
+    **shared: Any,
 ) -> None:
     """Train a potential; the same command goes on after an interruption."""
     from mdl_physpretrain import training
 
     _train(
-        training.train, model, structures, output, options, arg, core, preset, [val, replay, eam],
-        val=_read(val) or None, eam=eam, freeze_eam=freeze_eam, replay=_read(replay),
-        replay_fraction=replay_fraction, shift_energies=shift_energies, seed=seed,
-        accelerator=accelerator, devices=devices, strategy=strategy,
+        training.train, structures, output, options, replay_fraction=replay_fraction, shift_energies=shift_energies,
+        seed=seed, **shared,
     )  # fmt: skip
 
 
@@ -285,28 +270,27 @@ def evaluate(
 ) -> None:
     """Energy, force and stress errors, next to those of the trivial predictor."""
     from mdl_physpretrain.hosts.loading import potential_name
-    from mdl_physpretrain.potentials.errors import trivial_errors
-    from mdl_physpretrain.probes.errors import potential_errors
+    from mdl_physpretrain.potentials.error_metrics import trivial_errors
+    from mdl_physpretrain.probes.accuracy import potential_errors
     from mdl_physpretrain.structures import reference_energies
 
-    data = _read(structures)
-    row = potential_errors(_potential(model, device), data)
+    data = read_all(structures)
+    row = potential_errors(potential_of(model, device), data)
     errors_table({potential_name(model): row, "trivial": trivial_errors(data, reference_energies(data))})
 
 
 def _train(
-    stage: Any,
-    model: str,
+    step: Callable[..., Any],
     structures: list[str],
     output: Path,
     options: Training,
+    *,
+    model: str,
     arg: list[str] | None,
     core: str | None,
     preset: str,
-    inputs: Any,
-    *,
     devices: str,
-    **others: Any,
+    **further_options: Any,
 ) -> None:
     """One training with the network that model, arguments, core and preset describe."""
     from mdl_physpretrain.ownership import claim_folder
@@ -317,30 +301,22 @@ def _train(
     if is_name(model):
         backbone = over_preset({"preset": preset, "backbone": {"name": model, "args": args, **chosen}})["backbone"]
         args, core = backbone["args"], backbone.get("core")
-    claim_folder(output, "training", inputs=[model, structures, inputs])
+    read = ("val", "replay", "eam", "parents")
+    claim_folder(output, "training", inputs=[model, structures, [further_options.get(name) for name in read]])
+    for name in ("parents", "val", "replay"):
+        if name in further_options:
+            further_options[name] = read_all(further_options[name]) or (() if name == "replay" else None)
     with locked(output):
-        result = stage(
-            model, _read(structures), model_args=args or None, core=core, directory=output, progress=_bars(),
-            devices=int(devices) if devices.isdecimal() else devices, **options.model_dump(), **others,
+        result = step(
+            model, read_all(structures), model_args=args or None, core=core, directory=output, progress=_bars(),
+            devices=int(devices) if devices.isdecimal() else devices, **options.model_dump(), **further_options,
         )  # fmt: skip
         result.save(str(output / "best.pt"))
     typer.echo(f"Wrote {output / 'best.pt'} (validation total {result.metadata['best_val_loss']:.4g})")
 
 
-def _read(sources: list[str] | None) -> list[Any]:
-    from mdl_physpretrain.structures import read_structures
-
-    return read_structures(sources) if sources else []
-
-
 def _bars() -> bool:
     return sys.stderr.isatty()
-
-
-def _potential(text: str, device: str) -> Any:
-    from mdl_physpretrain.hosts.loading import load_potential
-
-    return load_potential(text, device)
 
 
 def _arguments(words: list[str] | None) -> dict[str, Any]:
@@ -357,15 +333,15 @@ def _arguments(words: list[str] | None) -> dict[str, Any]:
 
 def _fit(kind: str, structures: list[str], val: list[str] | None, options: Section, output: Path) -> None:
     from mdl_physpretrain.ownership import refuse_overwriting
-    from mdl_physpretrain.potentials.errors import evaluate as errors_of
-    from mdl_physpretrain.potentials.errors import trivial_errors
+    from mdl_physpretrain.potentials.error_metrics import evaluate as errors_of
+    from mdl_physpretrain.potentials.error_metrics import trivial_errors
     from mdl_physpretrain.structures import reference_energies
     from mdl_physpretrain.teacher.registry import teacher_kind
     from mdl_physpretrain.teacher.source import fitted_teacher
 
     refuse_overwriting(output, structures, val)
-    data = _read(structures)
-    teacher = fitted_teacher(teacher_kind(kind), data, _read(val), options, progress=_bars())
+    data = read_all(structures)
+    teacher = fitted_teacher(teacher_kind(kind), data, read_all(val), options, progress=_bars())
     teacher.save(output)
     fit = teacher.metadata.get("fit", {})
     trivial = fit.get("trivial") or trivial_errors(data, reference_energies(data))
@@ -379,9 +355,9 @@ def _fit(kind: str, structures: list[str], val: list[str] | None, options: Secti
 def _examine(kind: NativeTeacher, model: Any, structures: list[Any]) -> bool:
     from rich.console import Console
 
-    verdict = kind.examine(model, structures)
-    if verdict is None:
+    examination = kind.examine(model, structures)
+    if examination is None:
         typer.echo(f"A teacher of the kind {kind.name!r} is not examined")
         return True
-    Console().print(verdict.table())
-    return verdict.passed
+    Console().print(examination.table())
+    return examination.passed

@@ -33,15 +33,7 @@ class WeightCache(Generic[T]):
         self._kept: tuple[list[Tensor], T] | None = None
 
     def get(self, sources: Sequence[Tensor], make: Callable[[], T]) -> T:
-        """The kept result, or that of ``make()`` where a source has changed.
-
-        Parameters
-        ----------
-        sources
-            All tensors on which the result depends.
-        make
-            Called without gradients; its tensors outlive this call.
-        """
+        """The stored result, or that of ``make()`` (without gradients) where one of the sources has changed."""
         entry = self._kept
         if entry is None or len(entry[0]) != len(sources) or not all(map(_same, entry[0], sources)):
             with torch.inference_mode(False), torch.no_grad():

@@ -21,24 +21,11 @@ MARGIN = 48  # grid points beyond each end; what is wrong there is worth 0.43**4
 
 
 def spline_coefficients(function: Callable[[np.ndarray], np.ndarray], step: float, intervals: int) -> np.ndarray:
-    """Rows ``P`` for which the spline meets a function on a uniform grid from zero.
+    """Rows ``P`` (intervals + 5, m) for which the spline meets a function on a uniform grid from zero.
 
-    Parameters
-    ----------
-    function
-        Takes points (n,), returns values (n, m); smooth also a little beyond
-        the grid on both sides.
-    step
-        Distance of the grid points. A Gaussian of standard deviation ``8 step``
-        is met to 5e-9, its slope to 2e-7 of the largest.
-    intervals
-        The spline holds from 0 to ``intervals * step``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (intervals + 5, m), float64: at ``x = (k + t) step`` the rows
-        ``k`` to ``k + 5`` count.
+    ``function`` takes points (n,) and returns values (n, m), smooth also a little beyond the grid. At ``x = (k + t)
+    step`` the rows ``k`` to ``k + 5`` count. A Gaussian of standard deviation ``8 step`` is met to 5e-9, its slope to
+    2e-7.
     """
     points = np.arange(-MARGIN, intervals + MARGIN + 1)
     bands = np.empty((3, len(points)))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["arrays_of", "wanted"]
+__all__ = ["arrays_of", "needs_gradient"]
 
 
 def arrays_of(*tensors: Tensor) -> list[np.ndarray]:
@@ -16,7 +16,7 @@ def arrays_of(*tensors: Tensor) -> list[np.ndarray]:
     return [(x.detach() if x.requires_grad else x).contiguous().numpy() for x in tensors]
 
 
-def wanted(ctx: Any, argument: int) -> bool:
+def needs_gradient(ctx: Any, argument: int) -> bool:
     """Whether the backward pass that is running goes on to this argument: for forces, not to the weights."""
     if not ctx.needs_input_grad[argument]:
         return False

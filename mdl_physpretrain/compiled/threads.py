@@ -46,26 +46,10 @@ def launch(
     arguments: Sequence[Any],
     sums: Sequence[Tensor] = (),
 ) -> list[Tensor]:
-    """Run a kernel.
+    """Run a kernel on ranges of items, one thread each; return the sums over threads, added in their order.
 
-    Parameters
-    ----------
-    alone
-        ``alone(first, last, *arguments, *sums)`` works on items ``first`` to ``last``.
-    shared
-        ``shared(bounds, *arguments, *sums)`` does this for every range, the ``k``-th
-        with ``sums[0][k], ...``, in a ``prange``.
-    bounds
-        Where ranges begin, and the end.
-    arguments
-        What all threads read, or write in places of their own.
-    sums
-        Shaped like what every thread adds to, from zero, in arrays of its own.
-
-    Returns
-    -------
-    list
-        The sums over threads, in their order, which sums of floats depend on.
+    ``alone(first, last, *arguments, *sums)`` works on one range; ``shared(bounds, *arguments, *sums)`` on all, the
+    ``k``-th with ``sums[0][k], ...``, in a ``prange``. ``sums`` are shaped like what every thread adds to, from zero.
     """
     ranges = len(bounds) - 1
     parts = [like.new_zeros(ranges, *like.shape) for like in sums]

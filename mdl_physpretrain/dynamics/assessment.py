@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from glob import glob, has_magic
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -232,22 +233,22 @@ def trajectory_frames(trajectory: Trajectory, read_options: Mapping[str, Any] | 
         raise StructureError(f"cannot read frame {count}: {error}", file=source) from error
 
 
-def expand_trajectories(given: Any) -> list[Any]:
+def expand_trajectories(trajectories: Any) -> list[Any]:
     """One flat list of records or trajectories."""
-    if isinstance(given, (str, Path)):
-        if has_magic(str(given)):
-            found = sorted(glob(str(given)))  # noqa: PTH207 - the pattern may be absolute
-            if not found:
-                raise StructureError("no file matches", file=str(given))
-            return found
-        return [given]
-    if isinstance(given, RunRecord):
-        return [given]
-    items = list(given)
+    if isinstance(trajectories, (str, Path)):
+        if has_magic(str(trajectories)):
+            matches = sorted(glob(str(trajectories)))  # noqa: PTH207 - the pattern may be absolute
+            if not matches:
+                raise StructureError("no file matches", file=str(trajectories))
+            return matches
+        return [trajectories]
+    if isinstance(trajectories, RunRecord):
+        return [trajectories]
+    items = list(trajectories)
     if items and all(isinstance(item, Atoms) for item in items):
         return [items]
     if items and any(isinstance(item, RunRecord) for item in items):
         if not all(isinstance(item, RunRecord) for item in items):
             raise ConfigError("give either runs or trajectories, not both")
         return items
-    return [one for item in items for one in (expand_trajectories(item) if isinstance(item, (str, Path)) else [item])]
+    return list(chain.from_iterable(expand_trajectories(i) if isinstance(i, (str, Path)) else [i] for i in items))

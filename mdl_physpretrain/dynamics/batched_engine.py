@@ -40,31 +40,8 @@ def split_batches(structures: Sequence[Atoms], max_atoms: int) -> list[list[int]
 class BatchedRun:
     """State of a running batch; :meth:`step` advances all its structures.
 
-    Parameters
-    ----------
-    model
-        In evaluation mode.
-    structures
-        With the velocities they start from, and ids.
-    generators
-        Random numbers of each structure.
-    settings
-        Options.
-    skin
-        Of the Verlet lists, in Å.
-    writer
-        Of trajectory files.
-    finished
-        Called with the record of every structure whose trajectory has ended.
-
-    Attributes
-    ----------
-    state, forces, monitor
-        Positions and velocities; what computes the forces; physicality.
-    now
-        Prediction at the present positions.
-    done
-        Steps made.
+    Structures carry the velocities they start from, and ids; ``generators`` are the random numbers of each; ``skin``
+    (Å) is of the Verlet lists; ``finished`` is called with the record of every structure whose trajectory has ended.
     """
 
     def __init__(
@@ -180,7 +157,7 @@ class BatchedRun:
         self.monitor.keep(stay)
         self.now = Prediction(self.now.energy[stay], self.now.forces[atoms], self.now.stress[stay])
 
-    def _frames(self, which: Sequence[int]) -> list[tuple[Atoms, np.ndarray]]:
+    def _frames(self, indices: Sequence[int]) -> list[tuple[Atoms, np.ndarray]]:
         """Present structures with velocities, and their forces."""
         counts = self.state.n_atoms.cpu().numpy()
         ends = np.cumsum(counts)
@@ -188,7 +165,7 @@ class BatchedRun:
             x.cpu().numpy() for x in (self.state.positions, self.state.velocities, self.state.cells, self.now.forces)
         )
         frames = []
-        for k in which:
+        for k in indices:
             rows = slice(ends[k] - counts[k], ends[k])
             first = self.structures[self.active[k]]
             atoms = Atoms(first.numbers, positions[rows], cell=cells[k], pbc=first.pbc, masses=first.get_masses())
@@ -196,15 +173,15 @@ class BatchedRun:
             frames.append((atoms, forces[rows]))
         return frames
 
-    def _write(self, step: int, which: Sequence[int]) -> None:
+    def _write(self, step: int, indices: Sequence[int]) -> None:
         assert self.writer is not None
         broken, energy = self.state.broken.tolist(), self.now.energy.tolist()
-        which = [k for k in which if not broken[k]]  # their positions are not those of this step
-        for k, (atoms, forces) in zip(which, self._frames(which), strict=True):
+        indices = [k for k in indices if not broken[k]]  # their positions are not those of this step
+        for k, (atoms, forces) in zip(indices, self._frames(indices), strict=True):
             self.writer.write(atoms, self.ids[self.active[k]], step, energy[k], forces)
 
-    def _report(self, which: np.ndarray) -> None:
-        for k, (atoms, _) in zip(which.tolist(), self._frames(which.tolist()), strict=True):
+    def _report(self, indices: np.ndarray) -> None:
+        for k, (atoms, _) in zip(indices.tolist(), self._frames(indices.tolist()), strict=True):
             original = int(self.active[k])
             verdict = self.monitor.verdicts[original]
             assert verdict is not None

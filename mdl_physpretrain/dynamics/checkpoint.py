@@ -27,20 +27,9 @@ class OlderRecords(CheckpointError):
 
 
 class MDCheckpoint:
-    """Finished records, in memory and in the checkpoint file.
+    """Finished records, in memory and in the checkpoint file (``path``; ``None``: no file).
 
-    Parameters
-    ----------
-    path
-        Of the checkpoint, or ``None``.
-    settings, potential, structures
-        What the simulation is: options, fingerprint, structures with ids.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is damaged or of another simulation
-        (:class:`OlderRecords`: or perhaps not).
+    Raises CheckpointError if the file is damaged or of another simulation (:class:`OlderRecords`: or perhaps not).
     """
 
     def __init__(
@@ -89,14 +78,7 @@ class MDCheckpoint:
             self.save()
 
     def save(self, *, often: bool = False) -> None:
-        """Write the file if there is anything new.
-
-        Parameters
-        ----------
-        often
-            Called often: writes only when the last time is long enough ago
-            for writing to cost a twentieth of the time.
-        """
+        """Write the file if there is anything new; if ``often``, so rarely that it costs a twentieth of the time."""
         began = time.monotonic()
         if self.path is None or not self.dirty or (often and self.save_seconds > SAVE_SHARE * (began - self.saved_at)):
             return

@@ -206,8 +206,8 @@ def run_by_workers(
             _remove_unfinished(simulation.files.folder)
     if lost:
         first, cause = next(iter(lost.items()))
-        others = f"; so did those of {len(lost) - 1} other structures" if len(lost) > 1 else ""
-        raise StructureError(f"{cause.reason}{others}; the other structures are finished", structure=first)
+        suffix = f"; so did those of {len(lost) - 1} other structures" if len(lost) > 1 else ""
+        raise StructureError(f"{cause.reason}{suffix}; the other structures are finished", structure=first)
     _tell(failures)
 
 

@@ -33,19 +33,10 @@ class Integrator(Protocol):
 
 
 class LangevinStep:
-    """NVT: Langevin dynamics, centre of mass free.
+    """NVT: Langevin dynamics, centre of mass free; temperature in K, friction and ``dt`` in ASE units.
 
-    Equation 23 of E. Vanden-Eijnden and G. Ciccotti, Chem. Phys. Lett. 429,
-    310 (2006), as in ASE.
-
-    Parameters
-    ----------
-    temperature
-        K.
-    friction, dt
-        ASE units.
-    noise
-        Random numbers; follows the state when structures are dropped.
+    Equation 23 of E. Vanden-Eijnden and G. Ciccotti, Chem. Phys. Lett. 429, 310 (2006), as in ASE. The noise follows
+    the state when structures are dropped.
     """
 
     def __init__(self, *, temperature: float, friction: float, dt: float, noise: NoiseStream) -> None:
@@ -74,13 +65,7 @@ class LangevinStep:
 
 
 class VelocityVerletStep:
-    """NVE: velocity Verlet.
-
-    Parameters
-    ----------
-    dt
-        ASE units.
-    """
+    """NVE: velocity Verlet; ``dt`` in ASE units."""
 
     def __init__(self, *, dt: float) -> None:
         self.dt = dt
@@ -94,24 +79,11 @@ class VelocityVerletStep:
 
 
 class NPTBerendsenStep:
-    """NPT: Berendsen's weak coupling, isotropic, centre of mass held.
+    """NPT: Berendsen's weak coupling, isotropic, centre of mass held; K, eV/Å³, Å³/eV, times in ASE units.
 
-    Each step scales velocities, then the cell with the atoms by the pressure
-    (ideal-gas part included), then does a velocity-Verlet step in the new
-    cell: two evaluations, as in ASE. H. J. C. Berendsen et al., J. Chem. Phys.
-    81, 3684 (1984). It is for getting to a temperature and a pressure; its
-    fluctuations are not those of an ensemble.
-
-    Parameters
-    ----------
-    temperature
-        K.
-    pressure
-        eV/Å³.
-    taut, taup, dt
-        ASE units.
-    compressibility
-        Å³/eV.
+    Each step scales velocities, then the cell with the atoms by the pressure (ideal-gas part included), then does a
+    velocity-Verlet step in the new cell: two evaluations, as in ASE. H. J. C. Berendsen et al., J. Chem. Phys. 81, 3684
+    (1984). It is for getting to a temperature and a pressure; its fluctuations are not those of an ensemble.
     """
 
     def __init__(

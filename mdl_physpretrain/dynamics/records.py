@@ -223,8 +223,8 @@ def _pack(record: RunRecord) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _unpack(plain: dict[str, Any], content: Any, k: int) -> RunRecord:
-    def arrays(kind: type, prefix: str, known: dict[str, Any]) -> dict[str, Any]:
-        names = [f.name for f in fields(kind) if f.name not in known and f.name != "verdict"]
+    def arrays(kind: type, prefix: str, scalars: dict[str, Any]) -> dict[str, Any]:
+        names = [f.name for f in fields(kind) if f.name not in scalars and f.name != "verdict"]
         return {name: content[f"{k}/{prefix}{name}"] for name in names}
 
     verdict = Verdict(**plain["verdict"], **arrays(Verdict, "verdict.", plain["verdict"]))

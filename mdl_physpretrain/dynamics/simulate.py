@@ -219,16 +219,16 @@ def prepared_structures(structures: Sequence[Atoms], settings: MDSettings) -> li
     if isinstance(structures, Atoms):
         structures = [structures]
     prepared = []
-    seen: set[str] = set()
+    identifiers: set[str] = set()
     for index, original in enumerate(structures):
         if not isinstance(original, Atoms):
             raise StructureError(f"not an ase.Atoms but {type(original).__name__}", structure=index)
         atoms = original.copy()
         atoms.info = {"structure_id": str(original.info.get("structure_id", f"{atoms.symbols}-{index}"))}
         name = atoms.info["structure_id"]
-        if name in seen:
+        if name in identifiers:
             raise StructureError("the id occurs twice", structure=name, field="structure_id")
-        seen.add(name)
+        identifiers.add(name)
         if not len(atoms):
             raise StructureError("has no atoms", structure=name)
         if not np.isfinite(atoms.positions).all():

@@ -18,54 +18,22 @@ CHUNK_VALUES = 2_000_000  # random numbers held at a time
 
 
 def maxwell_velocities(masses: np.ndarray, temperature: float, rng: np.random.Generator) -> np.ndarray:
-    """Maxwell-Boltzmann velocities with the centre of mass at rest.
-
-    Parameters
-    ----------
-    masses
-        Shape (n,), u.
-    temperature
-        K.
-    rng
-        One draw of (n, 3) normal numbers.
-
-    Returns
-    -------
-    ndarray
-        Shape (n, 3), ASE units (Å per ``sqrt(u Å²/eV)``).
-    """
+    """Maxwell-Boltzmann velocities (n, 3) in ASE units with the centre of mass at rest; masses (n,) in u."""
     velocities = rng.standard_normal((len(masses), 3)) * np.sqrt(units.kB * temperature / masses)[:, None]
     return velocities - (masses[:, None] * velocities).sum(0) / masses.sum()
 
 
 @dataclass
 class MDState:
-    """``B`` structures with ``N`` atoms, float64, on the model's device.
+    """``B`` structures with ``N`` atoms, float64, on the model's device."""
 
-    Attributes
-    ----------
-    positions, velocities
-        Unwrapped, shape (N, 3): Å and ASE units.
-    masses
-        Shape (N, 1), u.
-    cells
-        Shape (B, 3, 3), Å. A new tensor whenever they change.
-    structure
-        Shape (N,), sorted.
-    n_atoms
-        Shape (B,).
-    broken
-        Shape (B,): why a structure cannot go on, see
-        :mod:`mdl_physpretrain.stability.monitor`; 0 is fine.
-    """
-
-    positions: Tensor
-    velocities: Tensor
-    masses: Tensor
-    cells: Tensor
-    structure: Tensor
-    n_atoms: Tensor
-    broken: Tensor
+    positions: Tensor  # unwrapped, (N, 3), Å
+    velocities: Tensor  # (N, 3), ASE units
+    masses: Tensor  # (N, 1), u
+    cells: Tensor  # (B, 3, 3), Å; a new tensor whenever they change
+    structure: Tensor  # (N,), sorted
+    n_atoms: Tensor  # (B,)
+    broken: Tensor  # (B,): why a structure cannot go on, see stability.monitor; 0 is fine
 
     @classmethod
     def from_structures(cls, structures: Sequence[Atoms], device: torch.device | str = "cpu") -> MDState:
@@ -126,17 +94,8 @@ class MDState:
 class NoiseStream:
     """Normal random numbers of all structures, each from its own generator.
 
-    They are drawn for many steps at once: ``Generator.standard_normal`` fills
-    an array in order, so the numbers are those of drawing step by step.
-
-    Parameters
-    ----------
-    generators
-        One per structure.
-    n_atoms
-        Atoms per structure.
-    device
-        Where the numbers go.
+    They are drawn for many steps at once: ``Generator.standard_normal`` fills an array in order, so the numbers are
+    those of drawing step by step.
     """
 
     def __init__(

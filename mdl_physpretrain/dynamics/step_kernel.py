@@ -24,23 +24,9 @@ def _square(x, y, z):
 
 @compiled
 def square_edges(positions, index, shift_vectors, limit, near, squared, near_squared):
-    """Squared lengths of edges.
+    """Write squared lengths of edges (E,) and of the ``near`` ones (P,), Å².
 
-    Parameters
-    ----------
-    positions, index, shift_vectors
-        Shapes (N, 3), Å; (2, E); (E, 3), Å.
-    limit
-        Å².
-    near
-        Edges that are asked for apart, shape (P,).
-    squared, near_squared
-        Written, shapes (E,) and (P,), Å².
-
-    Returns
-    -------
-    int
-        How many are below the limit.
+    Return how many are below the limit (Å²).
     """
     below = 0
     for e in range(squared.shape[0]):
@@ -95,15 +81,7 @@ def _twice_kinetic(mass, x, y, z):
 
 @compiled
 def temperatures(masses, velocities, structure, n_atoms, unit, kelvin):
-    """Instantaneous temperatures, shape (B,), written.
-
-    Parameters
-    ----------
-    masses, velocities, structure, n_atoms
-        Of a :class:`~mdl_physpretrain.dynamics.state.MDState`.
-    unit
-        Twice the kinetic energy of an atom per K, eV/K.
-    """
+    """Write instantaneous temperatures (B,); ``unit``: twice the kinetic energy of an atom per K, eV/K."""
     kelvin[:] = 0.0
     for a in range(structure.shape[0]):
         kelvin[structure[a]] += _twice_kinetic(masses[a, 0], velocities[a, 0], velocities[a, 1], velocities[a, 2])

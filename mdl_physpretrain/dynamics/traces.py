@@ -23,15 +23,7 @@ LONGEST = 180  # bytes of a structure's id in a file name
 
 
 class Traces:
-    """Temperature, potential energy and volume every ``trace_interval`` steps.
-
-    Parameters
-    ----------
-    n_structures
-        Number of structures traced together.
-    settings
-        Length of the run, interval.
-    """
+    """Temperature, potential energy and volume every ``trace_interval`` steps."""
 
     def __init__(self, n_structures: int, settings: MDSettings) -> None:
         self.interval = settings.trace_interval
@@ -64,29 +56,12 @@ class Traces:
 
 
 class TrajectoryWriter:
-    """Writes one trajectory file per structure, positions unwrapped.
+    """Writes one trajectory file per structure, positions unwrapped, replacing one of an earlier run.
 
-    Frames carry ``info["structure_id"]``, ``info["step"]`` and
-    ``info["time_fs"]``, velocities, energy and forces. A file of an earlier
-    run is replaced.
-
-    Parameters
-    ----------
-    folder
-        Created when missing.
-    ids
-        Structure ids; characters a file name should not have become ``_``.
-    interval
-        In MD steps.
-    file_format
-        ``"extxyz"`` (positions to 1e-8 Å) or ``"traj"`` (exact).
-    timestep
-        In fs.
-
-    Raises
-    ------
-    StructureError
-        If the folder cannot be written, or two ids give one file name.
+    Frames carry ``info["structure_id"]``, ``info["step"]`` and ``info["time_fs"]`` (``timestep`` in fs), velocities,
+    energy and forces. Formats: ``"extxyz"`` (positions to 1e-8 Å), ``"traj"`` (exact). Characters of an id that a file
+    name should not have become ``_``. Raises StructureError if the folder cannot be written, or two ids give one file
+    name.
     """
 
     def __init__(

@@ -45,53 +45,21 @@ class EdgeBatch(AtomicBatch):
 
 @dataclass
 class PairList:
-    """Neighbour list of one structure.
+    """Neighbour list of one structure."""
 
-    Attributes
-    ----------
-    edge_index
-        Within the structure, shape (2, E).
-    shifts
-        Cell shifts in the model's dtype, shape (E, 3).
-    shift_vectors
-        ``shifts @ cell`` when the list was built, float64, shape (E, 3), Å.
-    near
-        Indices of the edges that overlaps are looked for among.
-    """
-
-    edge_index: Tensor
-    shifts: Tensor
-    shift_vectors: Tensor
-    near: Tensor
+    edge_index: Tensor  # (2, E)
+    shifts: Tensor  # of cells, in the model's dtype, (E, 3)
+    shift_vectors: Tensor  # ``shifts @ cell`` when the list was built, (E, 3), Å
+    near: Tensor  # edges among which overlaps are looked for
 
 
 class VerletListForces:
-    """Energies, forces and, where the cell can change, stress of an :class:`MDState`.
+    """Energies, forces and, where the cell can change, stress of an :class:`MDState`, in the model's dtype.
 
-    Parameters
-    ----------
-    model
-        Evaluated in its own dtype on its own device.
-    structures
-        The structures of the state, in order.
-    near
-        Distance in Å, shape (B,), up to which :meth:`near_pairs` must hold all
-        pairs, and so the list, which reaches at least to the model's cutoff.
-    skin
-        In Å.
-    fixed_cell
-        Promise that cells never change. Then no stress is computed: it would
-        cost as much as the forces of an EAM, and no integrator asks.
-    volume_change
-        Factor of volume change beyond which no list is built any more.
-
-    Attributes
-    ----------
-    edge_index, edge_squared
-        The whole lists and the squared distances (Å², float64) of the last
-        evaluation, shapes (2, E), (E,); the next one overwrites them.
-    rebuilds
-        Number of neighbour lists built so far.
+    :meth:`near_pairs` holds all pairs up to ``near`` (B,), Å, and so does the list, which reaches at least to the
+    model's cutoff; ``skin`` in Å. With ``fixed_cell`` no stress is computed: it would cost as much as the forces of an
+    EAM, and no integrator reads it. Beyond a factor ``volume_change`` no list is built any more. ``edge_index`` (2, E)
+    and ``edge_squared`` (E,), Å², float64, are the whole lists of the last evaluation; the next one overwrites them.
     """
 
     def __init__(
@@ -216,13 +184,9 @@ class VerletListForces:
         return Prediction(energy, forces, torch.full_like(batch.cells, torch.nan))
 
     def near_pairs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs among which all shorter than ``near`` are, after an evaluation.
+        """Atoms (2, P), structures (P,) and squared distances (P,), Å², of pairs, all shorter than ``near`` among them.
 
-        Returns
-        -------
-        edge_index, edge_structure, squared
-            Shapes (2, P), (P,), (P,): atoms, structure, squared distance (Å²).
-            Valid until the next evaluation.
+        Valid until the next evaluation.
         """
         if not self.compiled:
             self._near_squared = self.edge_squared.index_select(0, self._near)
@@ -347,18 +311,12 @@ class VerletListForces:
         )
 
     def check_elements(self, ids: Sequence[str]) -> None:
-        """Find the structure whose element the model does not know.
-
-        Raises
-        ------
-        StructureError
-            Naming it.
-        """
+        """Raise StructureError naming the structure whose element the model does not know."""
         unknown: dict[int, str] = {}
         for number in sorted(set(self.numbers.tolist())):
-            alone = build_batch(Atoms([number], positions=[[0, 0, 0]]), self.model.cutoff, self.model.dtype)
+            isolated = build_batch(Atoms([number], positions=[[0, 0, 0]]), self.model.cutoff, self.model.dtype)
             try:
-                self.model(alone.to(self.device))
+                self.model(isolated.to(self.device))
             except StructureError as error:
                 unknown[number] = str(error)
         owner = np.repeat(np.arange(len(self.counts)), self.counts)

@@ -1,4 +1,4 @@
-"""Distributing work to any executor: sent, collected in any order, sent again when a worker dies."""
+"""Distribution of work to an executor, with a repeat when a worker dies."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def distribute(
             f"not {type(executor).__name__}"
         )
     fresh = iter(portions)
-    again: deque[tuple[Sequence[int], int]] = deque()
+    retries: deque[tuple[Sequence[int], int]] = deque()
     running: dict[Future[Any], tuple[Sequence[int], int]] = {}
     sizes: dict[Future[Any], int] = {}
     try:
         while True:
             while len(running) < IN_FLIGHT and sum(sizes.values()) < BYTES_IN_FLIGHT:
-                indices, deaths = again.popleft() if again else (next(fresh, None), 0)
+                indices, deaths = retries.popleft() if retries else (next(fresh, None), 0)
                 if indices is None:
                     break
                 future, size = _submit(executor, work, arguments(indices))
@@ -90,11 +90,11 @@ def distribute(
                     if not _worker_died(error):
                         raise
                     if deaths + 1 < ATTEMPTS:
-                        again.append((indices, deaths + 1))
+                        retries.append((indices, deaths + 1))
                     elif isinstance(error, CancelledError):
                         raise PhysPretrainError(f"the executor cancelled the same work {ATTEMPTS} times") from error
                     elif len(indices) > 1:
-                        again.extend(([k], 1) for k in indices)
+                        retries.extend(([k], 1) for k in indices)
                     else:
                         yield indices, LostWork(f"every worker process that took it died ({_first_line(error)})")
                 else:

@@ -127,12 +127,12 @@ class Processes(Executor):
 @contextlib.contextmanager
 def single_threaded() -> Any:
     """Let processes started inside use one thread: libraries read these variables when they are imported."""
-    old = {name: os.environ.get(name) for name in THREADS}
+    previous = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         yield
     finally:
-        for name, value in old.items():
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:

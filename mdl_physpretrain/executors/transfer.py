@@ -1,4 +1,4 @@
-"""Sending potentials to another process: as a checkpoint, a name, or a plain calculator; never a network object."""
+"""Transfer of potentials to other processes: as a checkpoint, a name, or a plain calculator."""
 
 from __future__ import annotations
 

@@ -19,25 +19,12 @@ BONDED = 1.35  # a pair is bonded where its typical distance is below this multi
 
 @dataclass(frozen=True)
 class PairDistances:
-    """Distances of one pair of elements in a dataset, in Å.
+    """Distances of one pair of elements in a data set, in Å."""
 
-    Attributes
-    ----------
-    typical
-        Median over atoms of the distance to the nearest neighbour of the
-        other kind.
-    closest
-        Smallest distance of all.
-    contact
-        Sum of the covalent radii.
-    count
-        Number of atoms the median is over.
-    """
-
-    typical: float
-    closest: float
-    contact: float
-    count: int
+    typical: float  # median over atoms of the distance to the nearest neighbour of the other kind
+    closest: float  # smallest distance
+    contact: float  # sum of the covalent radii
+    count: int  # atoms that the median is over
 
     @property
     def bonded(self) -> bool:
@@ -46,21 +33,7 @@ class PairDistances:
 
 
 def nearest_distances(structures: Sequence[Atoms], cutoff: float) -> dict[tuple[str, str], PairDistances]:
-    """Nearest-neighbour distances for every unordered pair of elements.
-
-    Parameters
-    ----------
-    structures
-        Only positions and cells are used.
-    cutoff
-        Pairs farther apart than this, in Å, are not seen.
-
-    Returns
-    -------
-    dict
-        Keyed by the symbols in order of atomic number; pairs that never come
-        within the cutoff are missing.
-    """
+    """Nearest-neighbour distances of pairs of elements (by atomic number) that come within ``cutoff`` (Å)."""
     nearest_of: dict[tuple[int, int], list[np.ndarray]] = {}
     for atoms in structures:
         edges, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
@@ -83,21 +56,10 @@ def nearest_distances(structures: Sequence[Atoms], cutoff: float) -> dict[tuple[
 
 
 def core_ends(distances: dict[tuple[str, str], PairDistances]) -> dict[str, float]:
-    """Where a ZBL core has to end, for every pair of elements, in Å.
+    """Ends of a ZBL core for every pair of elements ("Li-O"), in Å.
 
-    The core must not touch what the data describes: it ends before the
-    closest distance of the pair found there, at 0.95 of the sum of covalent
-    radii at most and 0.6 at least.
-
-    Parameters
-    ----------
-    distances
-        From :func:`nearest_distances`.
-
-    Returns
-    -------
-    dict
-        Keyed like ``"Li-O"``, for :class:`mdl_physpretrain.potentials.ZBL`.
+    The core must not touch what the data describes: it ends before the closest distance of the pair found there, at
+    0.95 of the sum of covalent radii at most and 0.6 at least.
     """
     return {
         f"{a}-{b}": round(float(np.clip(0.98 * d.closest, SMALLEST_CORE * d.contact, LARGEST_CORE * d.contact)), 4)

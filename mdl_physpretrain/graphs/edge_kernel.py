@@ -15,8 +15,8 @@ __all__ = ["add_forces", "add_virials", "edge_vectors"]
 
 
 @exact
-def _component(there, here, s1, s2, s3, cell, c):
-    return there - here + (s1 * cell[0, c] + s2 * cell[1, c] + s3 * cell[2, c])
+def _component(end, start, s1, s2, s3, cell, c):
+    return end - start + (s1 * cell[0, c] + s2 * cell[1, c] + s3 * cell[2, c])
 
 
 @compiled
@@ -31,17 +31,7 @@ def edge_vectors(positions, cells, structure, index, shifts, vectors):
 
 @compiled
 def add_forces(index, gradient, forces):
-    """Forces by the gradient of the energy with respect to the edge vectors.
-
-    Parameters
-    ----------
-    index
-        Shape (2, E).
-    gradient
-        Shape (E, 3), eV/Å.
-    forces
-        Added to, shape (N, 3), eV/Å.
-    """
+    """Add forces (N, 3) by the gradient (E, 3) of the energy with respect to the edge vectors, eV/Å."""
     for e in range(index.shape[1]):
         i = index[0, e]
         for c in range(3):
@@ -59,17 +49,7 @@ def _sum_of_products(total, a, b):
 
 @compiled
 def add_virials(index, structure, vectors, gradient, virials):
-    """``sum r (x) dE/dr`` over the edges of each structure.
-
-    Parameters
-    ----------
-    index, structure
-        Shapes (2, E), (N,).
-    vectors, gradient
-        Shape (E, 3), Å and eV/Å.
-    virials
-        Added to, shape (B, 3, 3), eV, float64.
-    """
+    """Add ``sum r (x) dE/dr`` over the edges of each structure to ``virials`` (B, 3, 3), eV, float64."""
     for e in range(index.shape[1]):
         k = structure[index[0, e]]
         for a in range(3):

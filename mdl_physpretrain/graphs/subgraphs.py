@@ -11,28 +11,12 @@ __all__ = ["select_edges"]
 
 
 def select_edges(batch: AtomicBatch, r: Tensor, *, images: str = "all", limit: int | None = None) -> Tensor | None:
-    """Indices of the edges that stay, or ``None`` when all do.
+    """Indices (E',) of the edges that stay, sorted, or ``None`` when all do.
 
-    Parameters
-    ----------
-    batch
-        Its edges reach the cutoff of the model.
-    r
-        Their lengths in Å, shape (E,).
-    images
-        ``"all"``, or ``"nearest"``: of the periodic images of a neighbour only
-        the nearest, and none of the atom itself (the minimum-image graph,
-        MatDeepLearn's ``edge_calc_method: mdl``).
-    limit
-        Longest list of neighbours; the nearest stay. It counts the edges of a
-        centre, or, with ``images="nearest"``, those an atom appears in as a
-        neighbour: there MatDeepLearn shortens the rows of a matrix whose
-        columns it sums over.
-
-    Returns
-    -------
-    Tensor or None
-        Shape (E',), sorted.
+    ``images="nearest"`` keeps only the nearest periodic image of a neighbour, and none of the atom itself (the
+    minimum-image graph, MatDeepLearn's ``edge_calc_method: mdl``). ``limit`` is the longest list of neighbours, the
+    nearest stay; it counts the edges of a centre or, with ``"nearest"``, those an atom appears in as a neighbour:
+    there MatDeepLearn shortens the rows of a matrix whose columns it sums over.
     """
     centre, neighbour = batch.edge_index
     r = r.detach()

@@ -223,10 +223,10 @@ def differences(model: EnergyModel, other: EnergyModel, structures: Sequence[Ato
     largest = {"energy": 0.0, "forces": 0.0, "stress": 0.0, "longest_list": 0.0}
     for atoms in structures:
         batch = build_batch(atoms, max(model.cutoff, other.cutoff), dtype=torch.float64)
-        one = predict(model, batch.to(dtype=model.dtype))
+        ours = predict(model, batch.to(dtype=model.dtype))
         two = predict(other, batch.to(dtype=other.dtype))
         for name in ("energy", "forces", "stress"):
-            gap = (getattr(one, name).double() - getattr(two, name).double()).abs().max()
+            gap = (getattr(ours, name).double() - getattr(two, name).double()).abs().max()
             largest[name] = max(largest[name], float(gap))
         if batch.edge_index.shape[1]:
             longest = float(torch.bincount(batch.edge_index[0]).max())

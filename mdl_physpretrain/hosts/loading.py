@@ -1,4 +1,4 @@
-"""Any potential from a text: a checkpoint of ours, one of a host program, or an ASE calculator."""
+"""``load_potential``: any potential from a text, be it our checkpoint, a host's, or an ASE calculator."""
 
 from __future__ import annotations
 
@@ -96,13 +96,7 @@ def potential_name(text: str) -> str:
 
 
 def named_potentials(texts: Sequence[str]) -> dict[str, str]:
-    """Texts such as ``name=net.pt`` or ``net.pt`` by their name, in order.
-
-    Raises
-    ------
-    ConfigError
-        If two have the same name.
-    """
+    """Texts such as ``name=net.pt`` or ``net.pt`` by their name, in order; raises ConfigError if two share one."""
     potentials: dict[str, str] = {}
     for text in texts:
         match = NAMED.fullmatch(text)

@@ -33,26 +33,14 @@ CONFIG_FOLDERS = {"config", "configs"}
 
 @dataclass
 class Released:
-    """A checkpoint of the repository and what became of it.
-
-    Attributes
-    ----------
-    path, config
-        In the repository; ``config`` is empty when none was found or needed.
-    kind, model
-        What it turned out to be.
-    outcome
-        ``"converted"``, or why not.
-    target
-        The native checkpoint.
-    """
+    """A checkpoint of the repository and what became of it."""
 
     path: str
-    config: str = ""
+    config: str = ""  # in the repository; empty when none was found or needed
     kind: str = ""
     model: str = ""
-    outcome: str = ""
-    target: str = ""
+    outcome: str = ""  # "converted", or why not
+    target: str = ""  # the native checkpoint
 
 
 def list_released(names: Sequence[str] = (), *, repo: str = REPOSITORY) -> list[Released]:

@@ -1,11 +1,11 @@
-"""Energy models: teacher and students, and what derives forces from them."""
+"""Energy models of teachers and networks, and the derivation of forces from them."""
 
 from mdl_physpretrain.potentials.base import EnergyModel, Prediction, predict
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN
 from mdl_physpretrain.potentials.checkpoint import load_model, save_model
 from mdl_physpretrain.potentials.eam.model import EAM
-from mdl_physpretrain.potentials.errors import evaluate, trivial_errors
+from mdl_physpretrain.potentials.error_metrics import evaluate, trivial_errors
 from mdl_physpretrain.potentials.ionic import IonicPair
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.registry import register_model, registered_models

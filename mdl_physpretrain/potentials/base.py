@@ -1,6 +1,6 @@
-"""What every potential is: an energy of the edge vectors, its derivatives, and hooks that have defaults.
+"""Contract of every potential: energies of edge vectors, their derivatives, and hooks with defaults.
 
-Teacher (EAM) and student (CGCNN, ...) are the same kind of thing, an
+Teacher (EAM) and network (CGCNN, ...) are the same kind of thing, an
 :class:`EnergyModel`. Forces and stress are derived in one place,
 :func:`predict`, from the gradient of the energy with respect to the edge
 vectors: one backward pass gives both. What training, labelling, MD and
@@ -228,19 +228,9 @@ def _ordinary(batch: AtomicBatch) -> AtomicBatch:
 
 
 def within_cutoff(batch: AtomicBatch, vectors: Tensor, cutoff: float) -> tuple[AtomicBatch, Tensor, Tensor | None]:
-    """Drop edges longer than ``cutoff`` from a list that was built with more.
+    """Batch, vectors and mask (E,) without edges longer than ``cutoff``.
 
-    Returns
-    -------
-    batch, vectors
-        Restricted to the edges that stay.
-    keep
-        Mask of shape (E,), or ``None`` when no edge had to be looked at.
-
-    Raises
-    ------
-    ConfigError
-        If the list was built with less than ``cutoff``.
+    The mask is ``None`` when the list has no longer ones.
     """
     if batch.list_cutoff < cutoff - 1e-9:
         raise ConfigError(f"neighbour list of {batch.list_cutoff:g} Å is too short for a model of {cutoff:g} Å")

@@ -72,13 +72,7 @@ def save_model(model: EnergyModel, path: str | Path, *, metadata: dict[str, Any]
 
 
 def write_checkpoint(content: Any, path: str | Path) -> Path:
-    """``torch.save`` that is atomic and makes the folders.
-
-    Raises
-    ------
-    CheckpointError
-        If the file cannot be written.
-    """
+    """``torch.save`` that is atomic and makes the folders; raises CheckpointError."""
     path = Path(path)
     try:
         with replacing(path) as part:
@@ -89,12 +83,9 @@ def write_checkpoint(content: Any, path: str | Path) -> Path:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint's dictionary without executing anything in it.
+    """A checkpoint's dictionary, read without executing anything.
 
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged, or not one of ours.
+    Raises CheckpointError if it is missing or not one of ours.
     """
     path = Path(path)
     if not path.is_file():

@@ -24,24 +24,11 @@ FACTORY = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-
 
 
 def calculator_factory(text: str, arguments: Mapping[str, Any] | None = None) -> Callable[[], BaseCalculator]:
-    """The function that makes the ASE calculator named ``module:factory``.
+    """The function that makes the ASE calculator named ``module:factory``; its prints (banners) are dropped.
 
-    What the factory prints on standard output (banners) is dropped. The
-    returned function carries ``text`` as its name, by which interrupted work
-    knows the potential again.
-
-    Parameters
-    ----------
-    text
-        ``module:factory``.
-    arguments
-        Keyword arguments of the factory.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be imported, is not callable, or does not take the
-        arguments; when called, if it fails or makes no calculator.
+    It carries ``text`` as its name, by which interrupted work recognises the potential. Raises ConfigError if it
+    cannot be imported, is not callable, or does not take the arguments; when called, if it fails or makes no
+    calculator.
     """
     match = FACTORY.fullmatch(text)
     if match is None:
@@ -84,9 +71,9 @@ class _Factory:
 
 
 def _imported(text: str, module: str, name: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path and importlib.util.find_spec(module.partition(".")[0]) is None:
-        sys.path.append(here)
+    folder = str(Path.cwd())
+    if folder not in sys.path and importlib.util.find_spec(module.partition(".")[0]) is None:
+        sys.path.append(folder)
         importlib.invalidate_caches()
     try:
         return getattr(importlib.import_module(module), name)

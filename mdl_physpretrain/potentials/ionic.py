@@ -38,24 +38,10 @@ SWITCH_FROM = 0.8  # of the cutoff: repulsion and dispersion go to zero from her
 
 
 def radial_terms(r: Tensor, cutoff: float, lengths: Sequence[float] = LENGTHS) -> tuple[Tensor, Tensor]:
-    """Functions of the distance that the energy of a pair is a sum of, and their derivatives.
+    """Functions of the distance (Å) that a pair's energy is a sum of, and their derivatives: eV and eV/Å, (L + 2, E).
 
-    The first is the Coulomb energy of two unit charges, then one repulsion per
-    length, the last is the dispersion (negative).
-
-    Parameters
-    ----------
-    r
-        Distances in Å, shape (E,).
-    cutoff
-        In Å.
-    lengths
-        Decay lengths of the repulsion in Å, L of them.
-
-    Returns
-    -------
-    values, slopes
-        eV and eV/Å, shape (L + 2, E).
+    The first is the Coulomb energy of two unit charges, then one repulsion per decay length, the last is the dispersion
+    (negative).
     """
 
     def bare(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,24 +46,10 @@ STRING_CODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHO
 
 
 def load_foreign(path: str | Path) -> Any:
-    """Content of a ``torch.save`` file, on the CPU, made of plain values and tensors only.
+    """Content of a ``torch.save`` file (zip, or before torch 1.6), on the CPU, made of plain values and tensors only.
 
-    Parameters
-    ----------
-    path
-        A file in the zip format, or in the one before torch 1.6.
-
-    Returns
-    -------
-    object
-        Usually a dictionary. Paths come back as text, numpy numbers as Python
-        numbers, default dictionaries as dictionaries.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing or damaged, or wants anything else to be
-        imported; the message names it. Nothing of it has been run then.
+    Paths come back as text, numpy numbers as Python's, default dictionaries as dictionaries. Raises CheckpointError if
+    the file is damaged or wants anything else to be imported, naming it; nothing of it has been run then.
     """
     path = Path(path)
     if not path.is_file():
@@ -114,13 +100,7 @@ def refuse_damaged(path: Path) -> None:
 
 
 def globals_of(path: str | Path) -> set[str]:
-    """Dotted names a checkpoint would import, found by reading its opcodes.
-
-    Raises
-    ------
-    CheckpointError
-        If the file holds no pickle.
-    """
+    """Dotted names that a checkpoint would import, read from its opcodes; raises CheckpointError without a pickle."""
     path = Path(path)
     names: set[str] = set()
     try:

@@ -9,22 +9,9 @@ __all__ = ["quintic_switch"]
 
 
 def quintic_switch(r: Tensor, inner: Tensor | float, outer: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Switch from 1 at ``inner`` to 0 at ``outer``, twice differentiable.
+    """Switch from 1 at ``inner`` to 0 at ``outer`` (Å), twice differentiable, and its derivative (1/Å).
 
-    With ``s = 1 - (r - inner) / (outer - inner)`` the switch is
-    ``6 s^5 - 15 s^4 + 10 s^3``.
-
-    Parameters
-    ----------
-    r
-        Distances in Å.
-    inner, outer
-        Bounds in Å, broadcast against ``r``.
-
-    Returns
-    -------
-    value, derivative
-        The switch and its derivative (1/Å), shaped like ``r``.
+    With ``s = 1 - (r - inner) / (outer - inner)`` it is ``6 s^5 - 15 s^4 + 10 s^3``.
     """
     width = outer - inner
     s = torch.clamp(1 - (r - inner) / width, 0.0, 1.0)

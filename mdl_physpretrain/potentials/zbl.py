@@ -39,21 +39,9 @@ def inverse_length(zi: Number, zj: Number) -> Number:
 
 
 def zbl_pair(r: Tensor, zi: Tensor, zj: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
-    """Switched ZBL energy of pairs and its derivative.
+    """Energy (eV) and derivative (eV/Å) of pairs at ``r`` (Å), switched off from ``inner`` to ``outer``.
 
-    Parameters
-    ----------
-    r
-        Distances in Å, shape (E,).
-    zi, zj
-        Atomic numbers as floats, shape (E,).
-    inner, outer
-        Distances in Å of full strength and of none, shape (E,).
-
-    Returns
-    -------
-    energy, derivative
-        eV and eV/Å, shape (E,).
+    All shape (E,).
     """
     r = r.clamp_min(SMALLEST_CORE_R)
     per_length = inverse_length(zi, zj)

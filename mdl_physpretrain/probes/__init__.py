@@ -1,4 +1,4 @@
-"""Questions to a finished potential: one file each, with what it asks and what it makes of the answer."""
+"""Probes: questions to a finished potential, one file each."""
 
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.compression import compression_curve, compression_flags

@@ -33,7 +33,7 @@ Answer = tuple[Literal["yes", "no", "value"], str]
 
 @dataclass(frozen=True)
 class Subject:
-    """A potential and the structures that it is asked about.
+    """A potential and the structures that it is evaluated on.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Simulated:
     structures
         That it started from.
     runs
-        Its records; ``None`` for probes that are asked of frames.
+        Its records; ``None`` for probes of frames.
     trajectories
         Folder of its frames, where they were kept.
     references
@@ -111,7 +111,7 @@ class Probe(ABC):
         Of ``--skip`` and of files.
     question
         Whose answer is "yes" when all is well.
-    asked_of
+    applies_to
         ``"potential"``: :meth:`tables` gets a :class:`Subject`;
         ``"simulation"``: a :class:`Simulated` with records; ``"frames"``: a
         :class:`Simulated` with a folder of trajectories.
@@ -143,7 +143,7 @@ class Probe(ABC):
 
     name: ClassVar[str]
     question: ClassVar[str]
-    asked_of: ClassVar[Literal["potential", "simulation", "frames"]]
+    applies_to: ClassVar[Literal["potential", "simulation", "frames"]]
     needs: ClassVar[frozenset[str]] = frozenset()
     compares: ClassVar[bool] = False
     files: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -159,22 +159,22 @@ class Probe(ABC):
     def __init__(self, **options: Any) -> None:
         self.options: Any = self.Options(**options)
 
-    def wanted(self, given: frozenset[str]) -> bool:
+    def is_applicable(self, available: frozenset[str]) -> bool:
         """Whether there is what it needs, and its options do not say no."""
-        return self.needs <= given
+        return self.needs <= available
 
     def kinds(self, *, references: bool) -> tuple[str, ...]:
         """Which of its :attr:`files` it fills, with reference trajectories or without."""
         return tuple(self.files)
 
     @abstractmethod
-    def tables(self, asked: Any) -> dict[str, pd.DataFrame]:
+    def tables(self, subject: Any) -> dict[str, pd.DataFrame]:
         """Ask.
 
         Parameters
         ----------
-        asked
-            A :class:`Subject` or a :class:`Simulated`, as :attr:`asked_of` says.
+        subject
+            A :class:`Subject` or a :class:`Simulated`, as :attr:`applies_to` says.
 
         Returns
         -------
@@ -207,7 +207,7 @@ class Probe(ABC):
         """
         return None
 
-    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+    def page(self, tables: Tables, arms: Sequence[str], heading: str) -> PagePart | None:
         """What its section of the report holds; ``None``: nothing.
 
         Parameters
@@ -216,7 +216,7 @@ class Probe(ABC):
             All tables of the folder, with the columns ``arm`` and ``seed``.
         arms
             Potentials in the order of the page.
-        who
+        heading
             What they are called, ``"Arm"`` or ``"Potential"``.
         """
         return None

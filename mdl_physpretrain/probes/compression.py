@@ -1,4 +1,4 @@
-"""Energy of a structure squeezed evenly, which shows whether it could collapse."""
+"""Probe of compression: energy of a structure under even squeezing, which shows collapse."""
 
 from __future__ import annotations
 
@@ -135,9 +135,9 @@ def compression_flags(curve: pd.DataFrame) -> dict[str, Any]:
     """
     ordered = curve.sort_values("scale", ascending=False)
     scale, energy = ordered["scale"].to_numpy(float), ordered["energy_per_atom"].to_numpy(float)
-    there = np.isfinite(energy)
-    failed = int((~there).sum())
-    scale, energy = scale[there], energy[there]
+    finite = np.isfinite(energy)
+    failed = int((~finite).sum())
+    scale, energy = scale[finite], energy[finite]
     near = np.flatnonzero(scale >= MINIMUM_FROM)
     if len(scale) < MIN_POINTS or not len(near):
         raise ConfigError(
@@ -174,7 +174,7 @@ class Compression(Probe):
 
     name = "compression"
     question = "compression costs energy"
-    asked_of = "potential"
+    applies_to = "potential"
     files = {"compression": ("structure_id", "scale", "energy_per_atom"), "compression_flags": ("structure_id", "ok")}  # noqa: RUF012
     numbers = ("scale", "energy_per_atom")
     flags = ("collapse", "discontinuity", "ok")
@@ -190,32 +190,32 @@ class Compression(Probe):
             description="Test structures that are compressed to 0.7 of their length.",
         )
 
-    def wanted(self, given: frozenset[str]) -> bool:
+    def is_applicable(self, available: frozenset[str]) -> bool:
         return self.options.n_compressed > 0
 
-    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
+    def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
         curves, flags = [], []
-        for atoms in asked.choose(asked.first_split("test", "train"), self.options.n_compressed):
+        for atoms in subject.choose(subject.first_split("test", "train"), self.options.n_compressed):
             name = structure_id(atoms)
             curve = pd.DataFrame(
                 {"scale": SCALES, "energy_per_atom": np.nan, "max_force": np.nan, "min_distance": np.nan}
             )
             try:
-                curve = compression_curve(asked.potential, atoms)
+                curve = compression_curve(subject.potential, atoms)
                 flags.append({"structure_id": name, **compression_flags(curve)})
             except (ConfigError, StructureError) as error:
-                if not asked.flag_failures:
+                if not subject.flag_failures:
                     raise
-                warnings.warn(f"{asked.name}: compression: {error}", stacklevel=2)
+                warnings.warn(f"{subject.name}: compression: {error}", stacklevel=2)
                 flags.append({"structure_id": name, "ok": False, "failed_points": len(curve)})
             curve.insert(0, "structure_id", name)
-            curves.append(curve if asked.decimals is None else curve.round(asked.decimals))
+            curves.append(curve if subject.decimals is None else curve.round(subject.decimals))
         return {"compression": pd.concat(curves, ignore_index=True), "compression_flags": pd.DataFrame(flags)}
 
     def answer(self, tables: Tables) -> Answer | None:
         return flag_answer(tables.get("compression_flags"), "structure_id", "structures")
 
-    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+    def page(self, tables: Tables, arms: Sequence[str], heading: str) -> PagePart | None:
         curves, flags = tables.get("compression"), tables.get("compression_flags")
         if curves is None and flags is None:
             return None
@@ -230,13 +230,13 @@ class Compression(Probe):
             part.saved["compression_curves"] = curves
         if flags is not None:
             part.summary = _summary(flags, arms)
-            part.table, part.table_title = _flag_table(part.summary, who), "Flags of the compression curves"
+            part.table, part.table_title = _flag_table(part.summary, heading), "Flags of the compression curves"
             names = list(dict.fromkeys(flags.loc[~flags["ok"], "structure_id"].astype(str)))
             if names:
-                rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
-                part.remark = f"Flagged structures: {', '.join(names[:8])}{rest}."
-            part.saved["compression_flags_each"], part.each = flags, "compression_flags_each"
-            part.each_words = "Every curve:"
+                remainder = f" and {len(names) - 8} more" if len(names) > 8 else ""
+                part.remark = f"Flagged structures: {', '.join(names[:8])}{remainder}."
+            part.saved["compression_flags_each"], part.details = flags, "compression_flags_each"
+            part.details_caption = "Every curve:"
         return part
 
 
@@ -250,9 +250,9 @@ def _summary(flags: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     return counts[columns].assign(deepest_fall=counts["arm"].map(deepest))
 
 
-def _flag_table(summary: pd.DataFrame, who: str) -> HtmlTable:
+def _flag_table(summary: pd.DataFrame, heading: str) -> HtmlTable:
     kinds = {"collapse": "Collapse", "discontinuity": "Discontinuity", "not_finite": "Not finite"}
-    columns = [Column(who, numeric=False), Column("Curves"), *(Column(title) for title in kinds.values())]
+    columns = [Column(heading, numeric=False), Column("Curves"), *(Column(title) for title in kinds.values())]
     columns += [Column("Deepest fall", "eV/atom"), Column("Without a flag")]
     rows = []
     for row in summary.to_dict("records"):

@@ -1,4 +1,4 @@
-"""What is wrong with a curve of energies: falls, jumps; and tables of such flags in words and counts."""
+"""Falls and jumps of energy curves, and tables of such flags."""
 
 from __future__ import annotations
 
@@ -18,22 +18,7 @@ MAX_NAMED = 4
 
 
 def deepest_fall(energy: np.ndarray, least_rise: float) -> tuple[float, int]:
-    """How far a sequence falls below what it had risen to.
-
-    Parameters
-    ----------
-    energy
-        Shape (n,).
-    least_rise
-        Falls only count after a rise of this much above the first value.
-
-    Returns
-    -------
-    depth
-        0 where it never falls.
-    index
-        Of the lowest point of that fall.
-    """
+    """Depth and lowest index of the deepest fall below an earlier maximum, after a rise of ``least_rise``."""
     highest = np.maximum.accumulate(energy)
     fall = np.where(highest - energy[0] > least_rise, highest - energy, 0.0)
     index = int(np.argmax(fall))
@@ -41,14 +26,7 @@ def deepest_fall(energy: np.ndarray, least_rise: float) -> tuple[float, int]:
 
 
 def standing_out(differences: np.ndarray) -> float:
-    """The largest step that is more than twice both of its neighbours, else 0.
-
-    Parameters
-    ----------
-    differences
-        Between neighbouring points of a curve on an even grid, shape (n,). The
-        first and the last have one neighbour only and are not judged.
-    """
+    """The largest step that is more than twice both of its neighbours, else 0; the first and the last do not count."""
     return float(np.abs(differences)[stands_out(differences)].max(initial=0.0))
 
 
@@ -61,27 +39,19 @@ def stands_out(differences: np.ndarray) -> np.ndarray:
 
 
 def flag_answer(table: pd.DataFrame | None, column: str, plural: str) -> Answer | None:
-    """Whether no curve has a flag; else the first few that have one.
-
-    Parameters
-    ----------
-    table
-        Flags of one potential, with ``ok``.
-    column, plural
-        Which column names the curves, and what they are called.
-    """
+    """Answer "yes" where no curve has a flag, else the first few that have one; ``column`` names the curves."""
     if table is None or not len(table):
         return None
-    bad = table[~table["ok"].astype(bool)]
-    words = f"{len(table) - len(bad)} of {len(table)} {plural} without a flag"
-    if not len(bad):
+    flagged = table[~table["ok"].astype(bool)]
+    words = f"{len(table) - len(flagged)} of {len(table)} {plural} without a flag"
+    if not len(flagged):
         return "yes", words
-    kinds = [flag for flag in FLAGS if flag in bad]
+    kinds = [flag for flag in FLAGS if flag in flagged]
     named = []
-    for row in bad.to_dict("records")[:MAX_NAMED]:
+    for row in flagged.to_dict("records")[:MAX_NAMED]:
         named.append(f"{row[column]} ({', '.join(c.replace('_', ' ') for c in kinds if row[c])})")
-    rest = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
-    return "no", f"{words}; {', '.join(named)}{rest}"
+    remainder = f" and {len(flagged) - MAX_NAMED} more" if len(flagged) > MAX_NAMED else ""
+    return "no", f"{words}; {', '.join(named)}{remainder}"
 
 
 def flag_counts(table: pd.DataFrame, arms: Sequence[str], flags: Sequence[str], by: str | None = None) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What is wrong with the energy curve of two atoms."""
+"""Flags of a diatomic energy curve: holes, missing walls, jumps, spurious minima."""
 
 from __future__ import annotations
 
@@ -147,9 +147,9 @@ def _ordered(r: Any, energy: Any, force: Any) -> tuple[np.ndarray, np.ndarray, n
         raise ConfigError(f"r, energy and force must have one shape (n,), not {[x.shape for x in arrays]}")
     if not np.isfinite(arrays[0]).all() or len(np.unique(arrays[0])) < len(arrays[0]):
         raise ConfigError("distances of a diatomic curve must be finite and differ from each other")
-    there = np.isfinite(arrays[1]) & np.isfinite(arrays[2])
-    if there.sum() < MIN_POINTS:
-        raise ConfigError(f"a diatomic curve needs {MIN_POINTS} points to be judged; {int(there.sum())} are finite")
-    order = np.argsort(arrays[0][there])
-    distances, energies, forces = (x[there][order] for x in arrays)
-    return distances, energies, forces, int((~there).sum())
+    finite = np.isfinite(arrays[1]) & np.isfinite(arrays[2])
+    if finite.sum() < MIN_POINTS:
+        raise ConfigError(f"a diatomic curve needs {MIN_POINTS} points to be judged; {int(finite.sum())} are finite")
+    order = np.argsort(arrays[0][finite])
+    distances, energies, forces = (x[finite][order] for x in arrays)
+    return distances, energies, forces, int((~finite).sum())

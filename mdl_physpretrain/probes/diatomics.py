@@ -1,4 +1,4 @@
-"""Energy of two atoms alone, which shows whether a potential has a core."""
+"""Probe of diatomic curves: energy of an isolated pair of atoms, which shows the repulsive core."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def diatomic_curve(
             atoms.cell[:] = np.eye(3) * (distances.max() + BOX_MARGIN)
             atoms.pbc = True
         energy, forces = energies_and_forces(potential, molecules)
-    there = np.flatnonzero(np.isfinite(energy))
-    zero = energy[there[np.argmax(distances[there])]]
+    finite = np.flatnonzero(np.isfinite(energy))
+    zero = energy[finite[np.argmax(distances[finite])]]
     return energy - zero, np.array([f[1, 0] for f in forces])
 
 
@@ -118,25 +118,25 @@ class Diatomics(Probe):
 
     name = "diatomics"
     question = "two atoms repel"
-    asked_of = "potential"
+    applies_to = "potential"
     files = {"diatomics": ("pair", "r", "energy"), "diatomic_flags": ("pair", "ok")}  # noqa: RUF012
     expected = frozenset({"diatomics"})
     flags = ("hole", "discontinuity", "missing_repulsion", "ok")
     title = "Diatomic curves"
     answer_place, page_place = 30, 20
 
-    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
+    def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
         curves, flags = [], []
-        for pair in element_pairs(asked.elements):
+        for pair in element_pairs(subject.elements):
             name = "-".join(pair)
             energy = force = np.full(len(DISTANCES), np.nan)
             try:
-                energy, force = diatomic_curve(asked.potential, pair, DISTANCES)
+                energy, force = diatomic_curve(subject.potential, pair, DISTANCES)
                 flags.append({"pair": name, **diatomic_flags(pair, DISTANCES, energy, force)})
             except (ConfigError, StructureError) as error:
-                if not asked.flag_failures:
+                if not subject.flag_failures:
                     raise
-                warnings.warn(f"{asked.name}: curve of {name}: {error}", stacklevel=2)
+                warnings.warn(f"{subject.name}: curve of {name}: {error}", stacklevel=2)
                 flags.append({"pair": name, "ok": False, "failed_points": len(DISTANCES)})
             curves.append(pd.DataFrame({"pair": name, "r": DISTANCES, "energy": energy, "force": force}))
         return {"diatomics": pd.concat(curves, ignore_index=True), "diatomic_flags": pd.DataFrame(flags)}
@@ -144,24 +144,27 @@ class Diatomics(Probe):
     def answer(self, tables: Tables) -> Answer | None:
         return flag_answer(tables.get("diatomic_flags"), "pair", "pairs")
 
-    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+    def page(self, tables: Tables, arms: Sequence[str], heading: str) -> PagePart | None:
         curves, flags = tables.get("diatomics"), tables.get("diatomic_flags")
         if curves is None and flags is None:
             return None
         part = PagePart(
             caption="Energy of two atoms alone, zero at the largest distance (Fig. 6a of the paper); thin lines are "
             "seeds. The vertical axis is cut: a curve that leaves it downwards at short distance is a hole."
-            + ("" if who == "Potential" else " The teacher’s curve, where shown, is that of a pair in the surroundings "
-               "of the data."),
+            + (
+                ""
+                if heading == "Potential"
+                else " The teacher’s curve, where shown, is that of a pair in the surroundings of the data."
+            ),
             curves="diatomic_curves",
         )  # fmt: skip
         if curves is not None:
             part.figure = partial(_figure, curves, tables.get("curves"), arms)
             part.saved["diatomic_curves"] = curves
         if flags is not None:
-            several = who == "Arm" and flags["seed"].nunique() > 1
+            several = heading == "Arm" and flags["seed"].nunique() > 1
             part.summary = flag_counts(flags, arms, tuple(FLAGS), by="pair")
-            part.table = _flag_table(part.summary, who)
+            part.table = _flag_table(part.summary, heading)
             part.table_title, part.heading = "Flags of the diatomic curves", "Flags"
             part.text = (
                 "Hole: on the way in the energy rises and then falls again. Spurious minima: wells beyond the first. "
@@ -172,18 +175,18 @@ class Diatomics(Probe):
         return part
 
 
-def _flag_table(summary: pd.DataFrame, who: str) -> HtmlTable:
+def _flag_table(summary: pd.DataFrame, heading: str) -> HtmlTable:
     """Per potential and pair, how many curves carry each flag."""
-    titles = (who, "Pair", *FLAGS.values(), "Verdict")
+    titles = (heading, "Pair", *FLAGS.values(), "Verdict")
     rows = []
     for row in summary.to_dict("records"):
-        n, good = row["curves"], row["ok"] == row["curves"]
+        n, sound = row["curves"], row["ok"] == row["curves"]
         cells = [Cell(row["arm"], arm=row["arm"]), Cell(row["pair"])]
         for name in FLAGS:
             hits = row[name]
             words = "no" if not hits else "yes" if n == 1 else f"{hits} of {n}"
             cells.append(Cell(words, css="flag" if hits else "zero", key=hits))
-        cells.append(Cell("no flag" if good else "flagged", css="good" if good else "flag", key=int(good)))
+        cells.append(Cell("no flag" if sound else "flagged", css="good" if sound else "flag", key=int(sound)))
         rows.append(cells)
     columns = [Column(title, numeric=False) for title in titles]
     return HtmlTable(columns, rows, "diatomic_flags", sortable=len(rows) > 6, css="dense" if len(rows) > 12 else "")

@@ -1,4 +1,4 @@
-"""How far atoms wander: mean squared displacement of trajectories, and self-diffusion coefficients."""
+"""Probe of diffusion: mean squared displacement and self-diffusion coefficients of trajectories."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ from mdl_physpretrain.probes.base import Answer, Probe, Simulated, Tables
 from mdl_physpretrain.probes.page import (
     ALL,
     DASH,
-    MAX_PANELS,
     Cell,
     Column,
     Figure,
     HtmlTable,
     PagePart,
-    Panel,
     Styles,
-    arm_legend,
     by_arm,
     number,
+    panels_by,
     plural,
     seed_lines,
     significant,
@@ -161,7 +159,7 @@ class Diffusion(Probe):
 
     name = "diffusion"
     question = "self-diffusion"
-    asked_of = "frames"
+    applies_to = "frames"
     files = {  # noqa: RUF012
         "msd": ("structure_id", "element", "t", "msd"),
         "diffusion": ("structure_id", "element", "diffusion", "diffusion_error", "diffusion_cm2_s", "exponent"),
@@ -180,13 +178,13 @@ class Diffusion(Probe):
             default=0.2, ge=0, lt=1, description="Share of a trajectory that is left out of its displacements."
         )
 
-    def tables(self, asked: Simulated) -> dict[str, pd.DataFrame]:
+    def tables(self, subject: Simulated) -> dict[str, pd.DataFrame]:
         """``msd`` and ``diffusion``; structure ``"all"``: the mean over trajectories of full length."""
-        assert asked.trajectories is not None
+        assert subject.trajectories is not None
         curves, rows = [], []
-        for atoms in asked.structures:
+        for atoms in subject.structures:
             name = str(atoms.info["structure_id"])
-            file = asked.trajectories / trajectory_name(name)
+            file = subject.trajectories / trajectory_name(name)
             frames = list(trajectory_frames(file))
             if not frames:
                 raise StructureError("has no frames", file=file)
@@ -229,7 +227,7 @@ class Diffusion(Probe):
             words.append(f"{element} {value:.2g}" + (f" ± {error:.1g}" if np.isfinite(error) else "") + rattles)
         return "value", f"D in cm²/s: {', '.join(words)}"
 
-    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+    def page(self, tables: Tables, arms: Sequence[str], heading: str) -> PagePart | None:
         curves, values = tables.get("msd"), tables.get("diffusion")
         if curves is None and values is None:
             return None
@@ -245,15 +243,15 @@ class Diffusion(Probe):
             part.saved["msd_curves"] = means
         if values is not None:
             part.summary = _summary(values[values["structure_id"] == ALL], arms)
-            part.table, part.table_title = _table(part.summary, who), "Diffusion coefficients"
+            part.table, part.table_title = _table(part.summary, heading), "Diffusion coefficients"
             part.text = (
                 "Self-diffusion coefficients by Einstein’s relation, from the slope of the mean squared displacement "
                 "over the later half of its times; ± is the standard error between structures (between blocks of the "
                 "trajectory where there is one), then between seeds. The exponent is that of time: near 1 atoms "
                 "diffuse, near 0 they rattle, and the coefficient says little."
             )
-            part.saved["diffusion_each"], part.each = values, "diffusion_each"
-            part.each_words = "Every trajectory:"
+            part.saved["diffusion_each"], part.details = values, "diffusion_each"
+            part.details_caption = "Every trajectory:"
         return part
 
 
@@ -289,8 +287,8 @@ def _summary(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _table(summary: pd.DataFrame, who: str) -> HtmlTable:
-    columns = [Column(who, numeric=False), Column("Element", numeric=False), Column("Diffusion", "Å²/ps"),
+def _table(summary: pd.DataFrame, heading: str) -> HtmlTable:
+    columns = [Column(heading, numeric=False), Column("Element", numeric=False), Column("Diffusion", "Å²/ps"),
                Column("Diffusion", "cm²/s"), Column("Exponent of time")]  # fmt: skip
     rows = []
     for row in summary.to_dict("records"):
@@ -304,12 +302,7 @@ def _table(summary: pd.DataFrame, who: str) -> HtmlTable:
 
 
 def _figure(table: pd.DataFrame, arms: Sequence[str], styles: Styles) -> Figure:
-    present = [arm for arm in arms if (table["arm"] == arm).any()]
-    panels = [
-        Panel(str(element), partial(_paint, table=table[table["element"] == element], arms=present, styles=styles))
-        for element in list(dict.fromkeys(table["element"]))[:MAX_PANELS]
-    ]
-    return Figure("Mean squared displacement", panels, arm_legend(present, styles), size=(3.8, 2.4))
+    return Figure("Mean squared displacement", *panels_by("element", table, arms, styles, _paint), size=(3.8, 2.4))
 
 
 def _paint(ax: Axes, table: pd.DataFrame, arms: Sequence[str], styles: Styles) -> None:

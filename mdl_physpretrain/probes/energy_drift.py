@@ -1,4 +1,4 @@
-"""Does the total energy stay? Drift of constant-energy MD."""
+"""Probe of energy drift: change of the total energy in NVE simulations."""
 
 from __future__ import annotations
 
@@ -103,16 +103,16 @@ class EnergyDrift(Probe):
 
     name = "nve"
     question = "energy is conserved"
-    asked_of = "simulation"
+    applies_to = "simulation"
     needs = frozenset({"nve"})
     files = {"nve": ("structure_id", "drift")}  # noqa: RUF012
     numbers = ("drift", "fluctuation", "ps", "steps_done")
     title = "Energy drift"
     answer_place, page_place = 20, 40
 
-    def tables(self, asked: Simulated) -> dict[str, pd.DataFrame]:
-        assert asked.runs is not None
-        return {"nve": nve_drift(asked.runs)}
+    def tables(self, subject: Simulated) -> dict[str, pd.DataFrame]:
+        assert subject.runs is not None
+        return {"nve": nve_drift(subject.runs)}
 
     def answer(self, tables: Tables) -> Answer | None:
         table = tables.get("nve")
@@ -121,16 +121,16 @@ class EnergyDrift(Probe):
         size = table["drift"].abs()
         if size.isna().all():
             return "no", "no trajectory lasted long enough to measure a drift"
-        worst = table.iloc[int(np.nanargmax(size))]
+        largest = table.iloc[int(np.nanargmax(size))]
         over = int(((size > MAX_DRIFT) & (size * table["ps"] > 2 * table["fluctuation"])).sum())
         lost = int(size.isna().sum())
-        words = f"largest drift {worst['drift']:.3g} meV/atom/ps ({worst['structure_id']}, {worst['ps']:.3g} ps)"
+        words = f"largest drift {largest['drift']:.3g} meV/atom/ps ({largest['structure_id']}, {largest['ps']:.3g} ps)"
         if over or lost:
             reasons = [f"{over} of {len(table)} drift"] * bool(over) + [f"{lost} ended too early"] * bool(lost)
             return "no", f"{words}; {', '.join(reasons)}"
         return "yes", words
 
-    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+    def page(self, tables: Tables, arms: Sequence[str], heading: str) -> PagePart | None:
         table = tables.get("nve")
         if table is None:
             return None
@@ -146,14 +146,14 @@ class EnergyDrift(Probe):
             cells += [Cell(significant(row[k])) for k in ("drift_median", "drift_largest", "fluctuation")]
             rows.append(cells)
         return PagePart(
-            table=HtmlTable([Column(who, numeric=False), *(Column(*title) for title in titles)], rows, "nve"),
+            table=HtmlTable([Column(heading, numeric=False), *(Column(*title) for title in titles)], rows, "nve"),
             summary=summary,
             table_title="Energy drift",
             text="Total energy in molecular dynamics without a thermostat: the slope of a straight line (drift, its "
             "size) and the scatter around it. Forces that are not the derivative of the energy, or a time step that is "
             "too long, show as drift.",
-            each="nve_each",
-            each_words="Every trajectory:",
+            details="nve_each",
+            details_caption="Every trajectory:",
             saved={"nve_each": table},
         )
 

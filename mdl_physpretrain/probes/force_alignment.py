@@ -1,4 +1,4 @@
-"""Do two potentials push an atom the same way? Angles between their forces (Fig. B.1)."""
+"""Probe of force alignment: angles between the forces of two potentials (Fig. B.1)."""
 
 from __future__ import annotations
 
@@ -161,17 +161,17 @@ class ForceAlignment(Probe):
 
     name = "alignment"
     question = "forces as the teacher's"
-    asked_of = "potential"
+    applies_to = "potential"
     needs = frozenset({"eam"})
     files = {"alignment": ("structure_id", "element", "angle")}  # noqa: RUF012
     texts = ("against",)
     expected = frozenset({"alignment"})
     answer_place = 70
 
-    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
-        assert asked.eam is not None
-        structures = asked.choose(asked.first_split("test", "val", "train"), MAX_STRUCTURES)
-        angles = alignment_table({asked.name: asked.potential}, asked.eam, structures)  # type: ignore[dict-item]
+    def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
+        assert subject.eam is not None
+        structures = subject.choose(subject.first_split("test", "val", "train"), MAX_STRUCTURES)
+        angles = alignment_table({subject.name: subject.potential}, subject.eam, structures)  # type: ignore[dict-item]
         return {"alignment": angles.drop(columns="arm").round(4)}
 
 
@@ -214,16 +214,16 @@ def null_density(angle: np.ndarray | float) -> np.ndarray:
 
 
 def _numbers(group: pd.DataFrame) -> dict[str, Any]:
-    known = group[group["angle"].notna()]
-    found: dict[str, Any] = {"n_atoms": len(known), "left_out": len(group) - len(known)}
-    if known.empty:
-        return found
-    mean = float(known["angle"].mean())
-    deviations = (known["angle"] - mean).groupby(known["structure_id"]).sum()
+    defined = group[group["angle"].notna()]
+    numbers: dict[str, Any] = {"n_atoms": len(defined), "left_out": len(group) - len(defined)}
+    if defined.empty:
+        return numbers
+    mean = float(defined["angle"].mean())
+    deviations = (defined["angle"] - mean).groupby(defined["structure_id"]).sum()
     n = len(deviations)
-    error = float(np.sqrt(n / (n - 1) * (deviations**2).sum())) / len(known) if n > 1 else float("nan")
-    shares = {f"below_{limit}": float((known["angle"] < limit).mean()) for limit in SHARES}
-    return found | {"mean": mean, "mean_error": error, "median": float(known["angle"].median())} | shares
+    error = float(np.sqrt(n / (n - 1) * (deviations**2).sum())) / len(defined) if n > 1 else float("nan")
+    shares = {f"below_{limit}": float((defined["angle"] < limit).mean()) for limit in SHARES}
+    return numbers | {"mean": mean, "mean_error": error, "median": float(defined["angle"].median())} | shares
 
 
 def _check(structures: Sequence[Atoms], min_force: float) -> None:
@@ -235,15 +235,15 @@ def _check(structures: Sequence[Atoms], min_force: float) -> None:
 
 def _forces(potential: Potential, structures: Sequence[Atoms]) -> list[np.ndarray]:
     """Forces of a potential in eV/Å, shape (n, 3) for each structure."""
-    found = label(structures, potential, stress=False, force=True, on_error="raise")
-    return [np.asarray(get_labels(atoms).forces, dtype=np.float64) for atoms in found]
+    calculated = label(structures, potential, stress=False, force=True, on_error="raise")
+    return [np.asarray(get_labels(atoms).forces, dtype=np.float64) for atoms in calculated]
 
 
 def _compare(
-    mine: Sequence[np.ndarray], other: Sequence[np.ndarray], structures: Sequence[Atoms], min_force: float
+    forces: Sequence[np.ndarray], reference: Sequence[np.ndarray], structures: Sequence[Atoms], min_force: float
 ) -> pd.DataFrame:
     tables = []
-    for atoms, a, b in zip(structures, mine, other, strict=True):
+    for atoms, a, b in zip(structures, forces, reference, strict=True):
         size_a, size_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
         # arccos would lose half the digits near 0 and 180 degrees
         angle = np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b), axis=1), (a * b).sum(axis=1)))

@@ -1,10 +1,11 @@
-"""What a probe puts on the report's page: tables and figures as plain data, and how numbers are written."""
+"""Parts of the report's page as plain data: tables, figures, formatted numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["ALL", "DASH", "INK", "MAX_PANELS", "MUTED", "REFERENCE", "ArmStyle", "Cell", "Column", "Figure",
-           "HtmlTable", "Legend", "PagePart", "Panel", "Styles", "arm_legend", "by_arm", "number", "plural",
-           "seed_lines", "significant", "spread"]  # fmt: skip
+           "HtmlTable", "Legend", "PagePart", "Panel", "Styles", "arm_legend", "by_arm", "number", "panels_by",
+           "plural", "seed_lines", "significant", "spread"]  # fmt: skip
 
 DASH = "–"
 INK, MUTED = "#1b2730", "#66727d"
@@ -86,13 +87,7 @@ def arm_legend(arms: Sequence[str], styles: Styles) -> list[Legend]:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes.
-
-    Attributes
-    ----------
-    badge
-        A word beside the title on the page, and whether it is good news.
-    """
+    """One set of axes; ``badge`` is a word beside the title, and whether it is good news."""
 
     title: str
     paint: Callable[[Axes], None]
@@ -127,7 +122,7 @@ class PagePart:
         ``file``; ``None``: nothing to tabulate.
     table_title, text, remark
         Caption of the table, paragraphs before and after it.
-    each, each_words
+    details, details_caption
         A download below it, and what it is.
     heading
         Heading of the table, where the section has another subject, too.
@@ -144,8 +139,8 @@ class PagePart:
     heading: str = ""
     text: str = ""
     remark: str = ""
-    each: str = ""
-    each_words: str = ""
+    details: str = ""
+    details_caption: str = ""
     saved: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
@@ -186,16 +181,22 @@ def by_arm(table: pd.DataFrame, arms: Iterable[str]) -> list[tuple[str, pd.DataF
     return [(arm, table[table["arm"] == arm]) for arm in order]
 
 
+def panels_by(
+    column: str, table: pd.DataFrame, arms: Sequence[str], styles: Styles, draw_panel: Callable[..., None]
+) -> tuple[list[Panel], list[Legend]]:
+    """A panel for each value of a column (at most :data:`MAX_PANELS`), and the legend of the arms in the table."""
+    present = [arm for arm in arms if (table["arm"] == arm).any()]
+    panels = [
+        Panel(str(value), partial(draw_panel, table=table[table[column] == value], arms=present, styles=styles))
+        for value in list(dict.fromkeys(table[column]))[:MAX_PANELS]
+    ]
+    return panels, arm_legend(present, styles)
+
+
 def seed_lines(
     ax: Axes, table: pd.DataFrame, arms: Sequence[str], styles: Styles, x: str, y: str, *, width: float = 0.7
 ) -> dict[str, pd.DataFrame]:
-    """Draw ``y`` over ``x`` for each arm: thin lines are seeds, the thick one is their mean.
-
-    Returns
-    -------
-    dict
-        What was drawn by arm, ``x`` down and seeds across.
-    """
+    """Draw ``y`` over ``x`` for each arm (thin lines: seeds, thick: their mean); return what was drawn."""
     drawn = {}
     for arm in arms:
         wide = table[table["arm"] == arm].pivot_table(index=x, columns="seed", values=y)

@@ -19,13 +19,7 @@ def element_pairs(elements: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def symbols_of(pair: tuple[str, str] | str) -> tuple[str, str]:
-    """The two elements of ``("Mn", "O")`` or ``"Mn-O"``.
-
-    Raises
-    ------
-    ConfigError
-        If it is no pair of elements.
-    """
+    """The two elements of ``("Mn", "O")`` or ``"Mn-O"``; raises ConfigError if it is no pair."""
     symbols = tuple(pair.split("-")) if isinstance(pair, str) else tuple(pair)
     if len(symbols) != 2 or any(s not in atomic_numbers or s == "X" for s in symbols):
         raise ConfigError(f"{pair!r} is not a pair of elements such as 'Mn-O'")

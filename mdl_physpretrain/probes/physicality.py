@@ -1,4 +1,4 @@
-"""Does MD stay physical? The verdict on every trajectory of a simulation (Table 1 of the paper)."""
+"""Probe of physicality: overlap, Lindemann indices and explosions of every trajectory (Table 1 of the paper)."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Physicality(Probe):
 
     name = "md"
     question = "MD stays physical"
-    asked_of = "simulation"
+    applies_to = "simulation"
     files = {"physicality": ("structure_id", "overlap", "lindemann_violation", "physical")}  # noqa: RUF012
     texts = ("closest_pair",)
     expected = frozenset({"physicality"})
     answer_place = 10
 
-    def tables(self, asked: Simulated) -> dict[str, pd.DataFrame]:
-        assert asked.runs is not None
-        return {"physicality": assess(asked.runs, limits=asked.limits)}
+    def tables(self, subject: Simulated) -> dict[str, pd.DataFrame]:
+        assert subject.runs is not None
+        return {"physicality": assess(subject.runs, limits=subject.limits)}
 
     def answer(self, tables: Tables) -> Answer | None:
         table = tables.get("physicality")
@@ -44,10 +44,11 @@ class Physicality(Probe):
         table = table[table["label"].isna()] if "label" in table else table
         if not len(table):
             return None
-        bad = table[~table["physical"].astype(bool)]
-        low, high = wilson_interval(len(bad), len(table))
-        words = f"{len(bad)} of {len(table)} trajectories unphysical (95 % interval {100 * low:.0f}-{100 * high:.0f} %)"
-        if not len(bad):
+        failures = table[~table["physical"].astype(bool)]
+        low, high = wilson_interval(len(failures), len(table))
+        share = f"95 % interval {100 * low:.0f}-{100 * high:.0f} %"
+        words = f"{len(failures)} of {len(table)} trajectories unphysical ({share})"
+        if not len(failures):
             return "yes", words
-        first = bad["reason"].str.split(",").str[0].value_counts()
+        first = failures["reason"].str.split(",").str[0].value_counts()
         return "no", f"{words}: " + ", ".join(f"{reason} {n}" for reason, n in first.items())

@@ -1,4 +1,4 @@
-"""Partial pair distribution functions of trajectories, and how far two are apart."""
+"""Probe of radial distribution functions: partial RDFs of trajectories and their errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from mdl_physpretrain.probes.page import (
     ALL,
     DASH,
     INK,
-    MAX_PANELS,
     MUTED,
     REFERENCE,
     Cell,
@@ -31,11 +30,10 @@ from mdl_physpretrain.probes.page import (
     HtmlTable,
     Legend,
     PagePart,
-    Panel,
     Styles,
-    arm_legend,
     by_arm,
     number,
+    panels_by,
     plural,
     seed_lines,
     spread,
@@ -115,7 +113,7 @@ def rdf(
     for name, value, least in (("bins", bins, 1), ("skip", skip, 0)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ConfigError(f"{name} must be an integer of at least {least}, not {value!r}")
-    wanted = None if pairs is None else {_named(pair) for pair in pairs}
+    names = None if pairs is None else {_named(pair) for pair in pairs}
     edges = np.linspace(0.0, r_max, bins + 1)
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
@@ -127,13 +125,13 @@ def rdf(
             if k < skip:
                 continue
             n_frames += 1
-            for pair, (g, n_pairs) in _of_frame(atoms, edges, wanted, source, k).items():
+            for pair, (g, n_pairs) in _of_frame(atoms, edges, names, source, k).items():
                 sums[pair] = sums.get(pair, np.zeros(bins)) + g
                 counts[pair] = counts.get(pair, 0) + 1
                 atom_pairs[pair] = atom_pairs.get(pair, 0.0) + n_pairs
     if not n_frames:
         raise StructureError(f"no frames are left to average over (skip={skip})")
-    missing = sorted((wanted or set()) - set(sums))
+    missing = sorted((names or set()) - set(sums))
     if missing:
         raise ConfigError(f"no frame has a pair {', '.join(missing)}")
     middle = 0.5 * (edges[1:] + edges[:-1])
@@ -148,7 +146,7 @@ def rdf(
 
 
 def rdf_error(
-    found: pd.DataFrame, reference: pd.DataFrame, *, weights: Mapping[str, float] | None = None
+    table: pd.DataFrame, reference: pd.DataFrame, *, weights: Mapping[str, float] | None = None
 ) -> pd.DataFrame:
     r"""Relative distance of pair distribution functions from reference ones.
 
@@ -158,7 +156,7 @@ def rdf_error(
 
     Parameters
     ----------
-    found, reference
+    table, reference
         Of :func:`rdf`, with the same ``r``.
     weights
         Of each pair in ``"all"``; default: the numbers of pairs of atoms in
@@ -170,7 +168,7 @@ def rdf_error(
     DataFrame
         ``pair, error``; the last row, ``"all"``, has the integrals summed over
         all pairs with their weights. Infinite where the reference has no
-        neighbours in range but ``found`` has.
+        neighbours in range but ``table`` has.
 
     Raises
     ------
@@ -184,19 +182,19 @@ def rdf_error(
     arXiv:2210.07237; dividing by the reference makes pairs comparable.
     """
     names = list(dict.fromkeys(reference["pair"]))
-    if set(names) != set(found["pair"]):
+    if set(names) != set(table["pair"]):
         raise ConfigError(
-            f"the pairs differ: {', '.join(sorted(set(found['pair'])))} against {', '.join(sorted(names))}"
+            f"the pairs differ: {', '.join(sorted(set(table['pair'])))} against {', '.join(sorted(names))}"
         )
-    known = reference.attrs.get("n_pairs", {}) if weights is None else weights
+    pair_weights = reference.attrs.get("n_pairs", {}) if weights is None else weights
     off, size, weight = [], [], []
     for pair in names:
-        mine, other = (t[t["pair"] == pair] for t in (found, reference))
-        if len(mine) != len(other) or not np.allclose(mine["r"], other["r"], rtol=0, atol=1e-6):
+        curve, expected = (t[t["pair"] == pair] for t in (table, reference))
+        if len(curve) != len(expected) or not np.allclose(curve["r"], expected["r"], rtol=0, atol=1e-6):
             raise ConfigError(f"the distances of pair {pair} differ; use the same r_max and bins")
-        off.append(float(np.abs(mine["g"].to_numpy() - other["g"].to_numpy()).sum()))
-        size.append(float(other["g"].sum()))
-        weight.append(float(known.get(pair, 1.0)))
+        off.append(float(np.abs(curve["g"].to_numpy() - expected["g"].to_numpy()).sum()))
+        size.append(float(expected["g"].sum()))
+        weight.append(float(pair_weights.get(pair, 1.0)))
     off.append(float(np.dot(off, weight)))
     size.append(float(np.dot(size, weight)))
     errors = [o / s if s > 0 else (0.0 if o == 0 else float("inf")) for o, s in zip(off, size, strict=True)]
@@ -204,7 +202,7 @@ def rdf_error(
 
 
 def _of_frame(
-    atoms: Atoms, edges: np.ndarray, wanted: set[str] | None, source: str, index: int
+    atoms: Atoms, edges: np.ndarray, names: set[str] | None, source: str, index: int
 ) -> dict[str, tuple[np.ndarray, float]]:
     """``g`` of each pair in one frame, and the number of such pairs of atoms."""
     r_max, bins = float(edges[-1]), len(edges) - 1
@@ -223,16 +221,16 @@ def _of_frame(
     n = len(numbers)
     histogram = np.bincount((of_atom[i] * n + of_atom[j]) * bins + shell, minlength=n * n * bins).reshape(n, n, bins)
     symbols = {str(s): k for k, s in zip(of_atom, atoms.symbols, strict=True)}
-    found = {}
+    functions = {}
     for a, b in element_pairs(list(symbols)):
         name = f"{a}-{b}"
-        if wanted is not None and name not in wanted:
+        if names is not None and name not in names:
             continue
         first, second = symbols[a], symbols[b]
-        both = float(counts[first] * counts[second])
-        g = histogram[first, second] * volume / (both * shells)
-        found[name] = (g, both if a != b else both / 2)
-    return found
+        n_pairs = float(counts[first] * counts[second])
+        g = histogram[first, second] * volume / (n_pairs * shells)
+        functions[name] = (g, n_pairs if a != b else n_pairs / 2)
+    return functions
 
 
 def _named(pair: str | tuple[str, str]) -> str:
@@ -245,7 +243,7 @@ class RadialDistribution(Probe):
 
     name = "rdf"
     question = "structure as in the reference"
-    asked_of = "frames"
+    applies_to = "frames"
     compares = True
     files = {  # noqa: RUF012
         "rdf": ("pair", "r", "g", "structure_id"),
@@ -263,22 +261,22 @@ class RadialDistribution(Probe):
     def kinds(self, *, references: bool) -> tuple[str, ...]:
         return ("rdf", "rdf_errors") if references else ("rdf",)
 
-    def tables(self, asked: Simulated) -> dict[str, pd.DataFrame]:
+    def tables(self, subject: Simulated) -> dict[str, pd.DataFrame]:
         """``rdf`` (the mean over structures is ``"all"``) and ``rdf_errors``.
 
         Where there are reference trajectories, only structures with one count.
         """
-        assert asked.trajectories is not None
+        assert subject.trajectories is not None
         curves, errors = [], []
-        for atoms in asked.structures:
+        for atoms in subject.structures:
             name = str(atoms.info["structure_id"])
-            if asked.references and name not in asked.references:
+            if subject.references and name not in subject.references:
                 continue
-            frames = list(trajectory_frames(asked.trajectories / trajectory_name(name)))
+            frames = list(trajectory_frames(subject.trajectories / trajectory_name(name)))
             curve = self._settled(frames)
             curves.append(curve.assign(structure_id=name))
-            if asked.references:
-                error = rdf_error(curve, self._settled(asked.references[name]))
+            if subject.references:
+                error = rdf_error(curve, self._settled(subject.references[name]))
                 errors.append(error.assign(structure_id=name, n_frames=len(frames)))
         tables = {"rdf": _with_mean(curves)}
         return tables | ({"rdf_errors": pd.concat(errors, ignore_index=True)} if errors else {})
@@ -297,7 +295,7 @@ class RadialDistribution(Probe):
         every = table[table["pair"] == ALL]["error"]
         return "value", f"RDF error {every.mean():.3g} (mean of {len(every)} trajectories)"
 
-    def page(self, tables: Tables, arms: Sequence[str], who: str) -> PagePart | None:
+    def page(self, tables: Tables, arms: Sequence[str], heading: str) -> PagePart | None:
         curves, errors = tables.get("rdf"), tables.get("rdf_errors")
         if curves is None and errors is None:
             return None
@@ -313,7 +311,7 @@ class RadialDistribution(Probe):
             part.saved["rdf_curves"] = means
         if errors is not None:
             part.summary = _summary(errors, arms)
-            part.table, part.table_title = _error_table(part.summary, who), "Errors of the radial distribution"
+            part.table, part.table_title = _error_table(part.summary, heading), "Errors of the radial distribution"
             part.text = (
                 "Difference from the reference trajectory, ∫|g − g(ref)| dr / ∫g(ref) dr, as mean ± standard deviation "
                 "over seeds where there are several. Failed trajectories end early: the fewest frames that went into a "
@@ -351,10 +349,10 @@ def _summary(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _error_table(summary: pd.DataFrame, who: str) -> HtmlTable:
+def _error_table(summary: pd.DataFrame, heading: str) -> HtmlTable:
     """Arms down, pairs across."""
     pairs = sorted(dict.fromkeys(summary["pair"]), key=lambda pair: pair != ALL)[:MAX_PAIR_COLUMNS]
-    columns = [Column(who, numeric=False), *(Column("All pairs" if p == ALL else p) for p in pairs)]
+    columns = [Column(heading, numeric=False), *(Column("All pairs" if p == ALL else p) for p in pairs)]
     columns.append(Column("Frames", "fewest"))
     lowest = summary.loc[summary["pair"] == ALL, "error"].min()
     rows = []
@@ -372,12 +370,7 @@ def _error_table(summary: pd.DataFrame, who: str) -> HtmlTable:
 
 def _figure(table: pd.DataFrame, arms: Sequence[str], styles: Styles) -> Figure:
     """Fig. 5 of the paper: one panel per pair, the reference dashed."""
-    present = [arm for arm in arms if (table["arm"] == arm).any()]
-    panels = [
-        Panel(str(pair), partial(_paint, table=table[table["pair"] == pair], arms=present, styles=styles))
-        for pair in list(dict.fromkeys(table["pair"]))[:MAX_PANELS]
-    ]
-    legend = arm_legend(present, styles)
+    panels, legend = panels_by("pair", table, arms, styles, _paint)
     if (table["arm"] == REFERENCE).any():
         legend.append(Legend("reference trajectory", INK, "dashed"))
     return Figure("Radial distribution function", panels, legend, size=(3.8, 2.4))

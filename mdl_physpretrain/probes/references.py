@@ -17,22 +17,10 @@ __all__ = ["read_references"]
 
 
 def read_references(files: Sequence[str], structures: Sequence[Atoms]) -> dict[str, list[Atoms]]:
-    """Reference trajectories by structure.
+    """Reference trajectories by structure, from files or patterns that ASE reads.
 
-    Parameters
-    ----------
-    files
-        That ASE reads, or patterns. A frame belongs to the structure in its
-        ``info["structure_id"]``, else to that of the file's stem.
-    structures
-        Those that are simulated.
-
-    Raises
-    ------
-    StructureError
-        If a file is missing or damaged.
-    ConfigError
-        If no frame belongs to any of the structures.
+    A frame belongs to the structure in its ``info["structure_id"]``, else to that of the file's stem. Raises
+    StructureError for a damaged file, ConfigError if no frame belongs to any of the structures.
     """
     names = {str(a.info["structure_id"]) for a in structures}
     by_file = {trajectory_name(name): name for name in names}
@@ -45,8 +33,8 @@ def read_references(files: Sequence[str], structures: Sequence[Atoms]) -> dict[s
         for path in map(Path, paths):
             of_file = path.stem if path.stem in names else by_file.get(f"{path.stem}.extxyz", "")
             for atoms in trajectory_frames(path):
-                written = str(atoms.info.get("structure_id", of_file))
-                name = written if written in names else of_file or by_text.get(written, "")
+                identifier = str(atoms.info.get("structure_id", of_file))
+                name = identifier if identifier in names else of_file or by_text.get(identifier, "")
                 if name:
                     references.setdefault(name, []).append(atoms)
     if not references:

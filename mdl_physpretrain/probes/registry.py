@@ -1,4 +1,4 @@
-"""All probes there are: the files of this folder, and those of other packages."""
+"""Registry of probes: the files of this folder, and entry points of other packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.plugin_classes import plugin_classes
 from mdl_physpretrain.probes.base import Probe
 
-__all__ = ["make_probe", "option_fields", "probe_classes", "table_kinds", "verdict_table"]
+__all__ = ["make_probe", "option_fields", "probe_answers", "probe_classes", "table_kinds"]
 
 GROUP = "mdl_physpretrain.probes"
 
@@ -45,13 +45,7 @@ def probe_classes() -> dict[str, type[Probe]]:
 
 
 def make_probe(name: str, options: Mapping[str, Any]) -> Probe:
-    """A probe with those of the options that are its own.
-
-    Raises
-    ------
-    ConfigError
-        If one of them is out of range.
-    """
+    """A probe with those of the options that are its own; raises ConfigError if one is out of range."""
     cls = probe_classes()[name]
     try:
         return cls(**{key: options[key] for key in cls.Options.model_fields if key in options})
@@ -64,8 +58,8 @@ def option_fields(without: Collection[str] = ()) -> type[Section]:
     """A section with the options of all probes, but for those of some names."""
     fields: dict[str, Any] = {}
     for cls in probe_classes().values():
-        own = cls.Options.model_fields
-        fields |= {name: (info.annotation, info) for name, info in own.items() if name not in without}
+        options = cls.Options.model_fields
+        fields |= {name: (info.annotation, info) for name, info in options.items() if name not in without}
     return create_model("ProbeOptions", __base__=Section, **fields)
 
 
@@ -74,35 +68,15 @@ def table_kinds() -> dict[str, type[Probe]]:
     return {kind: cls for cls in probe_classes().values() for kind in cls.files}
 
 
-def verdict_table(
+def probe_answers(
     tables: Mapping[str, pd.DataFrame],
     names: list[str],
     unanswered: Mapping[tuple[str, str], str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """The answers of a check: one row per potential and question.
+    """The answers of a check: ``arm, question, verdict`` (``yes``, ``no``, ``value``, ``unanswered``) and ``finding``.
 
-    Parameters
-    ----------
-    tables
-        CSV tables of the folder by their stem.
-    names
-        Potentials in order.
-    unanswered
-        Reasons by potential and probe.
-    options
-        Of the probes; default: theirs.
-
-    Returns
-    -------
-    DataFrame
-        ``arm, question, verdict`` (``yes``, ``no``, ``value``: a number without
-        a limit, ``unanswered``) and ``finding``.
-
-    Raises
-    ------
-    ConfigError
-        If an option is out of range.
+    ``tables`` are those of the folder by stem, ``unanswered`` reasons by potential and probe.
     """
     probes = [make_probe(name, options or {}) for name in probe_classes()]
     rows = []

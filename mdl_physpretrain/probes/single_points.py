@@ -1,4 +1,4 @@
-"""Energies and forces of any potential, for the probes that need nothing else of it."""
+"""Energies and forces of any potential on a list of structures."""
 
 from __future__ import annotations
 
@@ -39,37 +39,18 @@ def as_calculator(potential: Potential) -> BaseCalculator:
         return ASECalculator(potential)
     if _calculates(potential):
         return potential  # type: ignore[return-value]
-    made = potential() if callable(potential) else potential
-    if not _calculates(made):
-        raise ConfigError(f"not an EnergyModel, an ASE calculator or a function that makes one: {made!r}")
-    return made
+    calculator = potential() if callable(potential) else potential
+    if not _calculates(calculator):
+        raise ConfigError(f"not an EnergyModel, an ASE calculator or a function that makes one: {calculator!r}")
+    return calculator
 
 
 def energies_and_forces(potential: Potential, structures: Sequence[Atoms]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """What a potential says of structures; NaN where it fails.
+    """Energies (eV) and forces (eV/Å) by a potential; NaN where it fails or a value is not finite.
 
-    Parameters
-    ----------
-    potential
-        As for :func:`as_calculator`. Models are evaluated in batches, in their
-        own dtype and in evaluation mode, calculators one structure at a time.
-    structures
-        Not changed; their labels and constraints do not matter.
-
-    Returns
-    -------
-    energies
-        eV, shape (len(structures),); NaN where the potential raised an
-        exception or gave a value that is not finite.
-    forces
-        eV/Å, shape (n, 3) for each structure; NaN likewise.
-
-    Raises
-    ------
-    StructureError
-        If it fails on every structure, or does not know an element.
-    ConfigError
-        If it is no potential.
+    Models are evaluated in batches, in their own dtype and in evaluation mode, calculators one structure at a time.
+    Raises StructureError if it fails on every structure or does not know an element, ConfigError if it is no
+    potential.
     """
     numbered = []
     for k, atoms in enumerate(structures):
@@ -78,11 +59,11 @@ def energies_and_forces(potential: Potential, structures: Sequence[Atoms]) -> tu
         numbered.append(copy)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* failed on .* structures")  # said by the NaN
-        found = label(numbered, potential, stress=False, force=True)  # type: ignore[arg-type]
-    known = {str(atoms.info["structure_id"]): get_labels(atoms) for atoms in found}
+        calculated = label(numbered, potential, stress=False, force=True)  # type: ignore[arg-type]
+    labels_of = {str(atoms.info["structure_id"]): get_labels(atoms) for atoms in calculated}
     energies, forces = np.full(len(numbered), np.nan), []
     for k, atoms in enumerate(numbered):
-        labels = known.get(str(atoms.info["structure_id"]))
+        labels = labels_of.get(str(atoms.info["structure_id"]))
         if labels is None or labels.energy is None or labels.forces is None:
             forces.append(np.full((len(atoms), 3), np.nan))
         else:

@@ -18,15 +18,7 @@ NOTHING = ["", "nan", "NaN", "<NA>", "None"]
 def read_table(path: Path, *, texts: Sequence[str] = (), whole_steps: bool = True) -> pd.DataFrame:
     """A CSV table in which names such as ``NA`` are names, and ``007`` is not 7.
 
-    Parameters
-    ----------
-    path
-        Of the file.
-    texts
-        Columns that hold text, beside those that do in every table:
-        :attr:`Probe.texts` of the probe that fills it.
-    whole_steps
-        ``first_unphysical_step`` holds integers or nothing, as we write it.
+    ``texts`` are further columns of text.
     """
     columns = pd.read_csv(path, nrows=0).columns
     text = {*TEXT, *texts}

@@ -23,21 +23,7 @@ MAX_ELEMENTS = 11  # panels beside the one of all atoms
 
 
 def alignment_figure(angles: pd.DataFrame, styles: dict[str, ArmStyle] | None = None) -> Figure | None:
-    """Distributions of the angle by arm, for all atoms and by element, with that of random directions.
-
-    Parameters
-    ----------
-    angles
-        Of :func:`mdl_physpretrain.probes.force_alignment.alignment_table`;
-        with a column ``seed`` and few arms, thin lines show the seeds.
-    styles
-        Of the arms; by default those of :func:`arm_styles`.
-
-    Returns
-    -------
-    Figure or None
-        ``None`` where no atom has an angle.
-    """
+    """Distributions of the angle by arm, for all atoms and by element; ``None`` where no atom has an angle."""
     table = angles[angles["angle"].notna()]
     if table.empty:
         return None
@@ -65,10 +51,10 @@ def _panel(ax: Axes, table: pd.DataFrame, styles: dict[str, ArmStyle]) -> None:
     def line(part: pd.DataFrame, **look: Any) -> None:
         ax.plot(centres, 100 * np.histogram(part["angle"], edges)[0] / len(part), **look)
 
-    few = table["arm"].nunique() <= MANY
+    few_arms = table["arm"].nunique() <= MANY
     for arm, group in table.groupby("arm", sort=False):
         style = styles[str(arm)]
-        seeds = [seed for _, seed in group.groupby("seed")] if "seed" in group and few else []
+        seeds = [seed for _, seed in group.groupby("seed")] if "seed" in group and few_arms else []
         for seed in seeds if len(seeds) > 1 else []:
             line(seed, color=style.colour, linewidth=0.7, alpha=0.35)
         line(group, color=style.colour, linestyle=style.line, linewidth=1.9)

@@ -173,7 +173,7 @@ def _shown(run: RunData, values: dict[str, Any], parts: dict[str, PagePart]) -> 
         "timings": values["timings"],
         "configuration": run.config_text or values["environment"],
     }
-    return {name for name, there in content.items() if there or not (run.is_check or name in OPTIONAL)}
+    return {name for name, present in content.items() if present or not (run.is_check or name in OPTIONAL)}
 
 
 def _version() -> str:

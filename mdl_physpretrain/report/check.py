@@ -1,4 +1,4 @@
-"""The verdict of ``physpretrain check``: finished potentials, each as it is, on the same trajectories."""
+"""The conclusions of ``physpretrain check``: its sentences, paired tests and answers."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ MOODS = {"fewer": "good", "more": "bad"}
 
 def check_comparisons(run: RunData) -> list[tuple[str, PotentialPair]]:
     """Every potential against the first one, by condition."""
-    table, found = run.physicality, []
+    table, comparisons = run.physicality, []
     if table is None:
         return []
     for condition in main_conditions(table):  # further simulations are too short and few for a test
-        here = table[table["condition"] == condition].drop_duplicates(["arm", "structure_id", "seed"])
-        present = [arm for arm in run.arms if (here["arm"] == arm).any()]
-        found += [(condition, compare_potentials(here, present[0], arm)) for arm in present[1:]]
-    return found
+        rows = table[table["condition"] == condition].drop_duplicates(["arm", "structure_id", "seed"])
+        present = [arm for arm in run.arms if (rows["arm"] == arm).any()]
+        comparisons += [(condition, compare_potentials(rows, present[0], arm)) for arm in present[1:]]
+    return comparisons
 
 
 def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, PotentialPair]]) -> list[Sentence]:
     """A sentence on each potential, then one on each comparison."""
-    answers = run.verdicts
+    answers = run.answers
     main = [] if run.physicality is None else main_conditions(run.physicality)
-    found = []
+    sentences = []
     for arm in run.arms:
         rows = counts[counts["arm"] == arm].to_dict("records") if len(counts) else []
         texts = [_trajectories(row, several=len(rows) > 1) for row in rows]
@@ -57,7 +57,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
             mood, label = "caution", f"{plural(flags, 'answer')} no"
         elif not rows:
             label = "no flag"
-        found.append(
+        sentences.append(
             Sentence(mood, f"{arm}: {label}", Markup("<strong>{}</strong>. ").format(arm) + Markup(" ").join(texts))
         )
     several = len({condition for condition, _ in pairs}) > 1
@@ -65,21 +65,21 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
         start = f"{condition}. " if several else ""
         label = f"{pair.potential} vs {pair.reference}: no difference shown"
         mood = "neutral"
-        if pair.verdict == "supported":
+        if pair.conclusion == "supported":
             mood, label = MOODS[pair.direction], f"{pair.potential}: {pair.direction} unphysical than {pair.reference}"
-        elif pair.verdict == "indicated":
+        elif pair.conclusion == "indicated":
             mood, label = "caution", f"{pair.potential}: {pair.direction} unphysical than {pair.reference}?"
-        found.append(Sentence(mood, label, Markup("{}{}").format(start, pair.sentence())))
-    return found
+        sentences.append(Sentence(mood, label, Markup("{}{}").format(start, pair.sentence())))
+    return sentences
 
 
 def _trajectories(row: Mapping[Any, Any], *, several: bool) -> str:
     start = f"{row['condition']}: " if several else ""
     kinds = [(row["overlap"], "atom overlap"), (row["lindemann"], "Lindemann"), (row["broken"], "NaN or explosion")]
-    what = ", ".join(f"{n} {kind}" for n, kind in kinds if n)
+    failures = ", ".join(f"{n} {kind}" for n, kind in kinds if n)
     total, failed = row["total"], row["unphysical"]
     text = f"{start}Unphysical trajectories: {share(failed, total, row['unphysical_low'], row['unphysical_high'])}"
-    return text + (f": {what}." if what else ".")
+    return text + (f": {failures}." if failures else ".")
 
 
 def check_tests(pairs: list[tuple[str, PotentialPair]]) -> HtmlTable | None:
@@ -99,7 +99,7 @@ def check_tests(pairs: list[tuple[str, PotentialPair]]) -> HtmlTable | None:
     columns.append(Column("Difference", numeric=False))
     rows = []
     for condition, c in pairs:
-        verdict = {"supported": f"{c.direction}, supported", "indicated": f"{c.direction}, not established"}
+        words = {"supported": f"{c.direction}, supported", "indicated": f"{c.direction}, not established"}
         cells = [
             Cell(f"{c.potential} vs {c.reference}", condition if several else ""),
             Cell(str(c.n_pairs)),
@@ -110,13 +110,13 @@ def check_tests(pairs: list[tuple[str, PotentialPair]]) -> HtmlTable | None:
         if repeats:
             counts = f"{c.structures_better} / {c.structures_worse}"
             cells += [Cell(counts), Cell(p_value(c.p_structures))]
-        rows.append([*cells, Cell(verdict.get(c.verdict, "not supported"))])
+        rows.append([*cells, Cell(words.get(c.conclusion, "not supported"))])
     return HtmlTable(columns, rows, "comparisons")
 
 
 def answer_table(run: RunData) -> HtmlTable | None:
     """The questions of the check down, potentials across."""
-    table = run.verdicts
+    table = run.answers
     if table is None:
         return None
     table = table.fillna("")
@@ -126,9 +126,9 @@ def answer_table(run: RunData) -> HtmlTable | None:
     for question, group in table.groupby("question", sort=False):
         cells = [Cell(str(question), css="wrap")]
         for arm in arms:
-            own = group[group["arm"] == arm]
-            answer = str(own["verdict"].iloc[0]) if len(own) else ""
-            finding = str(own["finding"].iloc[0]) if len(own) else ""
+            answers = group[group["arm"] == arm]
+            answer = str(answers["verdict"].iloc[0]) if len(answers) else ""
+            finding = str(answers["finding"].iloc[0]) if len(answers) else ""
             css = {"yes": "good", "no": "flag"}.get(answer, "")
             cells.append(Cell("" if answer == "value" else answer or DASH, finding, css=f"{css} wrap".strip()))
         rows.append(cells)

@@ -1,4 +1,4 @@
-"""What went wrong first in each trajectory, and under which conditions it ran."""
+"""First failure of each trajectory, and the conditions of its simulation."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def _with_steps(frame: pd.DataFrame) -> pd.Series:
     trajectories have the length they have), unless one arm and seed ran the
     same structure for two lengths: those are two experiments.
     """
-    same = frame.groupby([c for c in ("md", "arm", "seed", "structure_id") if c in frame])["steps"]
-    twice = (same.transform("nunique") > 1).groupby(frame["md"]).transform("any")
+    lengths = frame.groupby([c for c in ("md", "arm", "seed", "structure_id") if c in frame])["steps"]
+    twice = (lengths.transform("nunique") > 1).groupby(frame["md"]).transform("any")
     longest = frame.groupby("md")["steps"].transform("max")
     steps = frame["steps"].where(twice, longest)
     return frame["md"] + steps.map(lambda n: "" if pd.isna(n) else f", {n:.0f} steps")

@@ -1,4 +1,4 @@
-"""Tables on their way to files and into the page, so that both can be downloaded."""
+"""Tables of the page as files and as downloads inside it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,7 @@ MAX_EMBEDDED = 400_000  # characters of one table; larger ones are only in table
 
 
 class Downloads:
-    """Writes ``<folder>/<name>.csv`` and ``.json`` and remembers each table for the page.
-
-    Parameters
-    ----------
-    folder
-        Exists.
-    """
+    """Writes ``<folder>/<name>.csv`` and ``.json``, and keeps each table for the page."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

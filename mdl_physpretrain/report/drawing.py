@@ -1,4 +1,4 @@
-"""How figures look, and how one description becomes a PNG file and inline SVGs.
+"""Style of the figures, and their output as PNG files and inline SVG.
 
 A figure is a list of panels. The page shows every panel as an SVG of its own,
 so that a phone can stack what a desk shows side by side; the PNG holds all of
@@ -114,17 +114,7 @@ class Drawn:
 
 
 def draw(makers: Mapping[str, Callable[[], Figure | None]], folder: Path, notes: dict[str, str]) -> dict[str, Drawn]:
-    """Write ``folder/<name>.png`` of each figure and return its panels as SVG.
-
-    Parameters
-    ----------
-    makers
-        What makes the figure of that name; ``None`` or no panels: there is none.
-    folder
-        Exists.
-    notes
-        Gets ``figure <name>`` with the reason where a figure could not be drawn.
-    """
+    """Write ``folder/<name>.png`` of each figure; return its panels as SVG; note what cannot be drawn."""
     drawn = {}
     with mpl.rc_context():
         mpl.rcdefaults()  # the user's own style has no business here

@@ -1,4 +1,4 @@
-"""The earliest failures of a run as frames that the page can show."""
+"""Frames of the earliest failures of a run, for the page's viewer."""
 
 from __future__ import annotations
 
@@ -35,27 +35,7 @@ COLOURS = {  # of the elements met most; red is kept for what is wrong
 
 @dataclass(frozen=True)
 class Frame:
-    """The last frame of a trajectory that became unphysical, and what is wrong in it.
-
-    Attributes
-    ----------
-    arm, seed, structure, condition, formula, outcome, step
-        Of the trajectory; ``step`` is that of the failure, ``shown`` that of the frame.
-    text
-        What is seen, in one line.
-    symbols, radii
-        Element and radius (Å) of each atom.
-    positions
-        Shape (n, 3), Å, wrapped into the cell.
-    cell
-        Shape (3, 3), Å; zero rows where there is no vector.
-    pair
-        The two closest atoms, the vector from the first to the nearest image
-        of the second, and its length (Å); ``None`` where only the Lindemann
-        limits were passed.
-    mark
-        The atom with the largest local Lindemann index, where that was violated.
-    """
+    """The last frame of a trajectory that became unphysical, and the cause in it."""
 
     arm: str
     seed: int
@@ -63,15 +43,15 @@ class Frame:
     condition: str
     formula: str
     outcome: str
-    step: int
-    shown: int
+    step: int  # of the failure
+    shown: int  # step of the frame
     text: str
     symbols: list[str]
-    radii: list[float]
-    positions: list[list[float]]
-    cell: list[list[float]]
-    pair: dict[str, Any] | None
-    mark: int | None
+    radii: list[float]  # Å
+    positions: list[list[float]]  # (n, 3), Å, wrapped into the cell
+    cell: list[list[float]]  # (3, 3), Å; zero rows where there is no vector
+    pair: dict[str, Any] | None  # the closest two atoms, the vector between them, its length (Å); None: Lindemann only
+    mark: int | None  # atom with the largest local Lindemann index, where that was violated
 
     def plain(self) -> dict[str, Any]:
         """Values for JSON."""
@@ -133,10 +113,10 @@ def _record(
         if runs is None:
             continue
         if "label" in row:
-            same = label == ("" if pd.isna(row["label"]) else row["label"])
+            matching = label == ("" if pd.isna(row["label"]) else row["label"])
         else:
-            same = len(files) == 1 or row["md"] in (condition_words(runs.settings), label)
-        for record in runs if same else ():
+            matching = len(files) == 1 or row["md"] in (condition_words(runs.settings), label)
+        for record in runs if matching else ():
             if record.structure_id == row["structure_id"]:
                 return record, runs.settings
     return None, {}

@@ -56,8 +56,8 @@ def _seeds(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     if run.physicality is not None:
         for condition, part in run.physicality.groupby("condition", sort=False):
             shares = (~part["physical"]).groupby([part["seed"], part["arm"]]).mean() * 100
-            which = f" ({condition})" if len(part) < len(run.physicality) else ""
-            title = f"Unphysical trajectories per seed{which}"
+            suffix = f" ({condition})" if len(part) < len(run.physicality) else ""
+            title = f"Unphysical trajectories per seed{suffix}"
             panels.append(_slopes(title, "unphysical (%)", shares, run.arms, styles, percent=True))
     if run.efs is not None:
         efs = run.efs[run.efs["split"] == main_split(run.efs)] if "split" in run.efs else run.efs
@@ -98,19 +98,19 @@ def _teacher(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     curves = run.curves
     if curves is None:
         return None
-    verdicts = {str(p.get("pair")): p for p in (run.examination or {}).get("pairs") or [] if isinstance(p, dict)}
-    own = [str(c) for c in curves if c not in ("pair", "r", "total", "slope", *(part[0] for part in PARTS))]
-    parts = [*PARTS, *((c, c.replace("_", " "), colour) for c, colour in zip(own, PALETTE[5:], strict=False))]
+    examined = {str(p.get("pair")): p for p in (run.examination or {}).get("pairs") or [] if isinstance(p, dict)}
+    further = [str(c) for c in curves if c not in ("pair", "r", "total", "slope", *(part[0] for part in PARTS))]
+    parts = [*PARTS, *((c, c.replace("_", " "), colour) for c, colour in zip(further, PALETTE[5:], strict=False))]
     parts = [part for part in parts if part[0] in curves and curves[part[0]].abs().max() > 0]
     panels = []
     for pair, curve in _first_pairs(curves):
-        verdict = verdicts.get(pair)
-        badge = None if verdict is None else ("passed", True) if verdict.get("passed") else ("failed", False)
-        typical = (verdict or {}).get("data_distance")
+        examination = examined.get(pair)
+        badge = None if examination is None else ("passed", True) if examination.get("passed") else ("failed", False)
+        typical = (examination or {}).get("data_distance")
         typical = float(typical) if isinstance(typical, (int, float)) and np.isfinite(typical) else None
         panels.append(Panel(pair, partial(_teacher_panel, curve=curve, parts=parts, typical=typical), badge))
     legend = [Legend("total, as felt in the data", INK), *(Legend(label, c, "dashed") for _, label, c in parts)]
-    if verdicts:
+    if examined:
         legend.append(Legend("typical distance in the data", MUTED, "dotted"))
     return Figure("Curve of the teacher", panels, legend)
 
@@ -203,9 +203,9 @@ def _learning(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     for (_, training), history in run.histories.items():
         histories.setdefault(training, []).append(history)
     arms = [arm for arm in run.arms if arm in histories]
-    others = [training for training in histories if training not in arms]
+    pretrainings = [training for training in histories if training not in arms]
     panels = []
-    for training in others:
+    for training in pretrainings:
         lines = [(histories[training], column, colour, dash, 0.45) for column, colour, dash in LOSSES]
         panels.append(Panel(f"{training}: loss", partial(_losses, lines=lines, label="loss")))
     for column, label in VALIDATION.items():
@@ -213,8 +213,8 @@ def _learning(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
         if any(column in history and history[column].notna().any() for arm in arms for history in histories[arm]):
             panels.append(Panel(label[0].upper() + label[1:], partial(_losses, lines=lines, label=label)))
     legend = arm_legend(arms, styles)
-    if others:
-        legend += [Legend(f"{', '.join(others)}: validation", INK), Legend("training", MUTED, "dashed")]
+    if pretrainings:
+        legend += [Legend(f"{', '.join(pretrainings)}: validation", INK), Legend("training", MUTED, "dashed")]
     return Figure("Learning curves", panels, legend, columns=3)
 
 

@@ -1,4 +1,4 @@
-"""Picture of failing frames for paper, and for readers without JavaScript."""
+"""Still picture of failing frames, for print and for browsers without JavaScript."""
 
 from __future__ import annotations
 

@@ -54,14 +54,14 @@ def _curve(group: pd.DataFrame, length: float) -> pd.DataFrame:
 
 
 def _survival(ax: Axes, part: Timed, groups: dict[str, pd.DataFrame], styles: dict[str, ArmStyle]) -> None:
-    few = len(groups) <= MANY
+    few_groups = len(groups) <= MANY
     for arm, group in groups.items():
         steps: dict[str, Any] = {"where": "post", "color": styles[arm].colour}
-        seeds = [seed for _, seed in group.groupby("seed")] if few else []
+        seeds = [seed for _, seed in group.groupby("seed")] if few_groups else []
         for seed in seeds if len(seeds) > 1 else []:
             line = _curve(seed, part.length)
             ax.step(line["time"], line["survival"], alpha=0.35, linewidth=0.7, **steps)
-        line, alpha = _curve(group, part.length), 0.14 if few else 0.07
+        line, alpha = _curve(group, part.length), 0.14 if few_groups else 0.07
         band: dict[str, Any] = {"step": "post", "color": styles[arm].colour, "linewidth": 0}
         ax.fill_between(line["time"], line["low"], line["high"], alpha=alpha, **band)
         ax.step(line["time"], line["survival"], linestyle=styles[arm].line, linewidth=2.2, **steps)

@@ -1,4 +1,4 @@
-"""Numbers in words: decimals, spreads, p-values, shares, durations."""
+"""Number formats: decimals, spreads, p-values, shares, durations."""
 
 from __future__ import annotations
 

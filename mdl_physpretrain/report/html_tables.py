@@ -75,9 +75,9 @@ def decimal(title: str, key: str, digits: int, unit: str = "", factor: float = 1
     return column(title, unit, cell=cell)
 
 
-def _arm(who: str, *, note: str = "") -> Filled:
+def _arm(heading: str, *, note: str = "") -> Filled:
     """Arm or potential with its mark; ``note``: the column whose words stand below."""
-    return column(who, numeric=False, cell=lambda row: Cell(row["arm"], row.get(note, ""), arm=row["arm"]))
+    return column(heading, numeric=False, cell=lambda row: Cell(row["arm"], row.get(note, ""), arm=row["arm"]))
 
 
 def _condition(table: pd.DataFrame) -> str:
@@ -89,14 +89,14 @@ def _words(value: Any) -> str:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
-def physicality(table: pd.DataFrame, who: str, *, seeds: bool, still: pd.DataFrame) -> HtmlTable:
+def physicality(table: pd.DataFrame, heading: str, *, seeds: bool, still: pd.DataFrame) -> HtmlTable:
     """Table 1 with intervals.
 
     Parameters
     ----------
     table, still
         Of :func:`mdl_physpretrain.report.tables.physicality_table` and ``still_physical_table``.
-    who
+    heading
         Heading of the first column.
     seeds
         Whether seeds repeat a training, and their spread is told.
@@ -112,7 +112,7 @@ def physicality(table: pd.DataFrame, who: str, *, seeds: bool, still: pd.DataFra
         css = "" if criterion == "physical" else "bad" if row[criterion] else "zero"
         return Cell(str(row[criterion]), note, css=css)
 
-    columns = [_arm(who, note=_condition(table)), column("Trajectories", cell=total)]
+    columns = [_arm(heading, note=_condition(table)), column("Trajectories", cell=total)]
     columns += [column(title, cell=partial(failing, criterion=key)) for key, title in CRITERIA.items()]
     if len(still):
         by_arm = still.set_index(["condition", "arm", "time"]).to_dict("index")
@@ -148,10 +148,10 @@ def alignment(table: pd.DataFrame) -> HtmlTable:
     return html_table(table.reset_index(), columns, "alignment")
 
 
-def per_seed(table: pd.DataFrame, who: str) -> HtmlTable:
+def per_seed(table: pd.DataFrame, heading: str) -> HtmlTable:
     """Counts of each seed."""
     columns = [name("Condition", "condition")] if _condition(table) else []
-    columns += [count("Seed", "seed"), _arm(who), count("Trajectories", "total")]
+    columns += [count("Seed", "seed"), _arm(heading), count("Trajectories", "total")]
     columns += [count(title, key) for key, title in CRITERIA.items()]
     return html_table(table, columns, "physicality_per_seed", sortable=True)
 
@@ -161,7 +161,7 @@ def efs(table: pd.DataFrame, run: RunData) -> HtmlTable:
     several = table["split"].nunique() > 1
     lowest = table.groupby("split")["total"].min()
 
-    def who(row: Row) -> Cell:
+    def potential(row: Row) -> Cell:
         if "arm" not in row:
             return Cell(row["name"], row["note"])
         notes = [] if run.is_check else [plural(row["seeds"], "seed")]
@@ -173,7 +173,7 @@ def efs(table: pd.DataFrame, run: RunData) -> HtmlTable:
         note = f"± {number(std, digits)}" if math.isfinite(std) else ""
         return Cell(number(factor * row[key], digits), note, css="best" if best else "")
 
-    columns = [column("Potential" if run.is_check else "Arm", numeric=False, cell=who)]
+    columns = [column("Potential" if run.is_check else "Arm", numeric=False, cell=potential)]
     for title, unit, key, factor, digits in ERRORS:
         columns.append(column(title, unit, cell=partial(error, key=key, factor=factor, digits=digits)))
     yardsticks = efs_reference_rows(run)
@@ -181,7 +181,7 @@ def efs(table: pd.DataFrame, run: RunData) -> HtmlTable:
     return html_table([*table.to_dict("records"), *yardsticks], columns, "efs", row_css=css)
 
 
-def trajectories(table: pd.DataFrame, who: str) -> HtmlTable:
+def trajectories(table: pd.DataFrame, heading: str) -> HtmlTable:
     """One row per trajectory, failing ones marked."""
 
     def outcome(row: Row) -> Cell:
@@ -195,7 +195,7 @@ def trajectories(table: pd.DataFrame, who: str) -> HtmlTable:
     columns = [name("Structure", "structure_id"), name("Formula", "formula", missing=DASH)]
     columns += [name("Condition", "condition")] if _condition(table) else []
     columns += [
-        _arm(who),
+        _arm(heading),
         count("Seed", "seed"),
         column("Outcome", numeric=False, cell=outcome),
         column("First at step", cell=first),
@@ -211,7 +211,7 @@ def trajectories(table: pd.DataFrame, who: str) -> HtmlTable:
 
 
 def teacher_pairs(examination: dict[str, Any]) -> HtmlTable | None:
-    """The examination's verdict on every pair."""
+    """The examination of every pair."""
     pairs = [{"pair": "?"} | pair for pair in examination.get("pairs") or [] if isinstance(pair, dict)]
     if not pairs:
         return None
@@ -220,7 +220,7 @@ def teacher_pairs(examination: dict[str, Any]) -> HtmlTable | None:
         answers = {None: Cell(DASH), True: Cell("yes"), False: Cell("no", css="flag")}
         return column(title, numeric=False, cell=lambda row: answers[None if row.get(key) is None else bool(row[key])])
 
-    def verdict(row: Row) -> Cell:
+    def passed(row: Row) -> Cell:
         return Cell("passed", css="good") if row.get("passed") else Cell("failed", css="flag")
 
     def well(row: Row) -> Cell:
@@ -232,7 +232,7 @@ def teacher_pairs(examination: dict[str, Any]) -> HtmlTable | None:
 
     columns = [
         name("Pair", "pair"),
-        column("Verdict", numeric=False, cell=verdict),
+        column("Verdict", numeric=False, cell=passed),
         yes("Core", "core"),
         decimal("Wall", "wall_energy", 1, "eV"),
         yes("Smooth", "smooth"),

@@ -73,11 +73,16 @@ def decomposition(table: pd.DataFrame) -> HtmlTable:
     return HtmlTable(columns, rows, "decomposition", row_css=css)
 
 
-def survival(ends: pd.DataFrame, who: str) -> HtmlTable:
+def survival(ends: pd.DataFrame, heading: str) -> HtmlTable:
     """What the survival curves end with."""
     several = ends["condition"].nunique() > 1
     reference = next((r for r in ends["reference"] if r), "")
-    columns = [Column(who, numeric=False), Column("Trajectories"), Column("Failed"), Column("Physical at the end", "%")]
+    columns = [
+        Column(heading, numeric=False),
+        Column("Trajectories"),
+        Column("Failed"),
+        Column("Physical at the end", "%"),
+    ]
     columns.append(Column("Half are lost by", ends["unit"].iloc[0] if ends["unit"].nunique() == 1 else ""))
     columns += [Column("Log-rank p", f"against {reference}")] if reference else []
     rows = []

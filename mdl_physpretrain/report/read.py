@@ -1,4 +1,4 @@
-"""Reading a run folder: everything is optional, everything that is missing is remembered."""
+"""Reading of a run folder, any part of which may be missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from mdl_physpretrain.dynamics.records import Runs
 from mdl_physpretrain.errors import CheckpointError, PhysPretrainError
-from mdl_physpretrain.probes.registry import table_kinds, verdict_table
+from mdl_physpretrain.probes.registry import probe_answers, table_kinds
 from mdl_physpretrain.report.conditions import with_outcomes
 from mdl_physpretrain.report.parse import (
     attempt,
@@ -34,24 +34,10 @@ REFERENCE = "baseline"  # the arm that the others are compared with
 
 @dataclass
 class RunData:
-    """What a run folder holds.
+    """Contents of a run folder, or of a check's (``is_check``); ``None`` where a part is missing, ``notes`` says why.
 
-    Attributes
-    ----------
-    check
-        Of a folder of ``physpretrain check`` (``is_check``): what was asked.
-    physicality
-        One row per trajectory, with the columns ``arm, seed, condition, md``
-        (the condition without its length), ``broken`` (NaN or explosion) and
-        ``outcome`` added.
-    tables
-        Those of the probes, but for ``physicality`` and ``efs``, by kind.
-    verdicts
-        Answers of a check; where the file is not there, made from the tables.
-    histories
-        Learning curves by (seed, training).
-    notes
-        Why a part is missing, by the name of the part.
+    ``physicality`` has the columns ``arm, seed, condition, md`` (the condition without its length), ``broken`` (NaN or
+    explosion) and ``outcome``; ``tables`` are those of the other probes by kind; ``histories`` are by (seed, training).
     """
 
     path: Path
@@ -70,7 +56,7 @@ class RunData:
     filter: dict[str, Any] | None = None
     distances: pd.DataFrame | None = None
     coverage: pd.DataFrame | None = None
-    verdicts: pd.DataFrame | None = None
+    answers: pd.DataFrame | None = None
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     physicality: pd.DataFrame | None = None
     efs: pd.DataFrame | None = None
@@ -80,8 +66,8 @@ class RunData:
     @property
     def name(self) -> str:
         """The run's name: that of the configuration, else that of the folder."""
-        given = (self.config or {}).get("name")
-        return str(given) if given else self.path.resolve().name
+        name = (self.config or {}).get("name")
+        return str(name) if name else self.path.resolve().name
 
     @property
     def title(self) -> str:
@@ -109,13 +95,13 @@ class RunData:
         if self.is_check:
             names = list((self.check or {}).get("potentials") or {})
         else:
-            given = (self.config or {}).get("arms") or []
-            if isinstance(given, dict):
-                names = [str(name) for name in given]
-            elif isinstance(given, (list, tuple)):
-                names = [str(a.get("name", "")) if isinstance(a, dict) else str(a) for a in given]
+            arms = (self.config or {}).get("arms") or []
+            if isinstance(arms, dict):
+                names = [str(name) for name in arms]
+            elif isinstance(arms, (list, tuple)):
+                names = [str(a.get("name", "")) if isinstance(a, dict) else str(a) for a in arms]
             else:
-                names = [str(given)]
+                names = [str(arms)]
         for frame in (self.physicality, self.efs):
             if frame is not None:
                 names += sorted(frame["arm"].unique())
@@ -135,23 +121,7 @@ class RunData:
 
 
 def read_run(run_dir: Path) -> RunData:
-    """Read a run folder, or the folder of a check.
-
-    Parameters
-    ----------
-    run_dir
-        The folder that ``physpretrain run`` or ``physpretrain check`` writes.
-
-    Returns
-    -------
-    RunData
-        Parts that are missing or unreadable are ``None``, with the reason in ``notes``.
-
-    Raises
-    ------
-    PhysPretrainError
-        If ``run_dir`` is not a folder.
-    """
+    """Read the folder of ``physpretrain run`` or ``check``; raises PhysPretrainError where it is none."""
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise PhysPretrainError(f"run folder {run_dir} does not exist")
@@ -173,16 +143,16 @@ def read_run(run_dir: Path) -> RunData:
     run.summary = take("summary", "data/summary.json", read_mapping(read_json))
     # what belongs to every EAM, other kinds of teachers may have or not
     teacher = (run.config or {}).get("teacher")
-    some = isinstance(teacher, dict) and teacher.get("kind", "eam") != "eam"
-    run.examination = take("examination", "teacher/examination.json", read_examination, quiet=some)
+    other = isinstance(teacher, dict) and teacher.get("kind", "eam") != "eam"
+    run.examination = take("examination", "teacher/examination.json", read_examination, quiet=other)
     run.teacher_errors = take("teacher_errors", "teacher/errors.json", read_mapping(read_json))
-    run.teacher_history = take("teacher_history", "teacher/history.csv", table_reader("teacher_history"), quiet=some)
-    run.curves = take("curves", "teacher/curves.csv", table_reader("curves"), quiet=some)
+    run.teacher_history = take("teacher_history", "teacher/history.csv", table_reader("teacher_history"), quiet=other)
+    run.curves = take("curves", "teacher/curves.csv", table_reader("curves"), quiet=other)
     run.filter = take("filter", "augment/filter.json", read_filter)
     run.distances = take("distances", "augment/min_distances.csv", table_reader("distances"))
     run.coverage = take("coverage", "augment/coverage.csv", table_reader("coverage"), quiet=True)
     run.decomposition = take("decomposition", "teacher/decomposition.csv", table_reader("decomposition"), quiet=True)
-    run.verdicts = take("verdicts", "verdicts.csv", table_reader("verdicts"), quiet=True)
+    run.answers = take("verdicts", "verdicts.csv", table_reader("verdicts"), quiet=True)
     for kind, probe in table_kinds().items():
         table = take(kind, f"{kind}.csv", table_reader(kind), quiet=kind not in probe.expected)
         if table is not None:
@@ -191,8 +161,8 @@ def read_run(run_dir: Path) -> RunData:
     _read_seed_folders(run)
     if run.physicality is not None:
         run.physicality = with_outcomes(_with_arm_and_seed(run.physicality))
-    if run.is_check and run.verdicts is None and "verdicts" not in run.notes:
-        run.verdicts = _answers(run)
+    if run.is_check and run.answers is None and "verdicts" not in run.notes:
+        run.answers = _answers(run)
     return run
 
 
@@ -201,7 +171,7 @@ def _answers(run: RunData) -> pd.DataFrame | None:
     tables = {"efs": run.efs, "physicality": run.physicality, **run.tables}
     present = {kind: table for kind, table in tables.items() if table is not None}
     try:
-        answers = verdict_table(present, run.arms, options=run.probe_options)
+        answers = probe_answers(present, run.arms, options=run.probe_options)
     # as for figures: odd values in a column must not cost the whole report
     except Exception as error:
         run.notes["verdicts"] = f"The questions could not be answered: {error or type(error).__name__}"
@@ -242,8 +212,8 @@ def _read_seed_folders(run: RunData) -> None:
             parts.append(part.assign(**_settings(file), seed=seed, arm=arm, label=label))
     if parts:
         run.physicality = pd.concat(parts, ignore_index=True)
-        said = run.notes.get("physicality", "physicality.csv is not there yet.")
-        run.notes["physicality"] = f"{said} The trajectories below are those found in the seeds' folders."
+        reason = run.notes.get("physicality", "physicality.csv is not there yet.")
+        run.notes["physicality"] = f"{reason} The trajectories below are those found in the seeds' folders."
 
 
 def _settings(table: Path) -> dict[str, Any]:

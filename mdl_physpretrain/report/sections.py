@@ -1,4 +1,4 @@
-"""What every section of the page shows, from the tables of a run; each table is saved beside the page, too."""
+"""Contents of the page's sections; their tables are saved as files, too."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from mdl_physpretrain.probes.force_alignment import alignment_summary
 from mdl_physpretrain.report import html_tables, probes
 from mdl_physpretrain.report.check import answer_table, check_comparisons, check_sentences, check_tests
+from mdl_physpretrain.report.conclusions import paired_tests, run_sentences, summary_cards
 from mdl_physpretrain.report.downloads import Downloads
 from mdl_physpretrain.report.formats import duration, number
 from mdl_physpretrain.report.read import RunData
@@ -25,7 +26,6 @@ from mdl_physpretrain.report.tables import (
     survival_table,
     trajectory_table,
 )
-from mdl_physpretrain.report.verdict import paired_tests, run_sentences, summary_cards
 
 __all__ = ["section_values"]
 
@@ -39,24 +39,24 @@ def section_values(run: RunData, downloads: Downloads) -> dict[str, Any]:
 
 
 def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
-    """Verdict, physicality, accuracy, survival and trajectories."""
-    who = "Potential" if run.is_check else "Arm"
+    """Conclusions, physicality, accuracy, survival and trajectories."""
+    heading = "Potential" if run.is_check else "Arm"
     counts = downloads.save(physicality_table(run), "physicality")
     seeds = downloads.save(physicality_per_seed(run), "physicality_per_seed")
     errors = downloads.save(efs_table(run), "efs")
-    each = downloads.save(trajectory_table(run), "trajectories")
+    trajectories = downloads.save(trajectory_table(run), "trajectories")
     still, ends = _survival(run, downloads)
     unpaired = 0
     if run.is_check:
-        if run.verdicts is not None:
-            downloads.save(run.verdicts, "verdicts")
+        if run.answers is not None:
+            downloads.save(run.answers, "verdicts")
         pairs = check_comparisons(run)
-        rows = [asdict(pair) | {"condition": condition, "verdict": pair.verdict} for condition, pair in pairs]
+        rows = [asdict(pair) | {"condition": condition, "verdict": pair.conclusion} for condition, pair in pairs]
         sentences, tests = check_sentences(run, counts, pairs), check_tests(pairs)
     else:
         paired, differences = comparisons(run), accuracy_differences(run)
-        rows = [asdict(c) | {"verdict": c.verdict} for c in paired]
-        downloads.save(pd.DataFrame([asdict(d) | {"verdict": d.verdict} for d in differences]), "efs_differences")
+        rows = [asdict(c) | {"verdict": c.conclusion} for c in paired]
+        downloads.save(pd.DataFrame([asdict(d) | {"verdict": d.conclusion} for d in differences]), "efs_differences")
         sentences, tests = run_sentences(run, counts, errors, paired, differences), paired_tests(paired)
         unpaired = sum(c.n_unpaired for c in paired if c.criterion == "unphysical")
     downloads.save(pd.DataFrame(rows), "comparisons")
@@ -65,18 +65,18 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
         "sentences": sentences,
         "cards": summary_cards(run, counts, errors),
         "conditions": list(counts["condition"].unique()) if len(counts) else [],
-        "physicality": html_tables.physicality(counts, who, seeds=training, still=still) if len(counts) else None,
+        "physicality": html_tables.physicality(counts, heading, seeds=training, still=still) if len(counts) else None,
         "still_physical": len(still) > 0,
-        "per_seed": html_tables.per_seed(seeds, who) if len(seeds) and (len(run.seeds) > 1 or training) else None,
+        "per_seed": html_tables.per_seed(seeds, heading) if len(seeds) and (len(run.seeds) > 1 or training) else None,
         "tests": tests,
         "unpaired": unpaired,
         "verdicts": answer_table(run) if run.is_check else None,
         "efs": html_tables.efs(errors, run) if len(errors) else None,
         "efs_splits": list(errors["split"].unique()) if len(errors) else [],
-        "survival": probes.survival(ends, who) if len(ends) else None,
-        "trajectories": html_tables.trajectories(each, who) if len(each) else None,
-        "n_trajectories": len(each),
-        "n_failing": int((each["outcome"] != "physical").sum()) if len(each) else 0,
+        "survival": probes.survival(ends, heading) if len(ends) else None,
+        "trajectories": html_tables.trajectories(trajectories, heading) if len(trajectories) else None,
+        "n_trajectories": len(trajectories),
+        "n_failing": int((trajectories["outcome"] != "physical").sum()) if len(trajectories) else 0,
     }
 
 

@@ -1,4 +1,4 @@
-"""Sentences of the verdict: each says what the numbers support and no more."""
+"""Sentences of the conclusions: each says what the numbers support and no more."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Sentence", "accuracy_sentence", "physicality_sentence", "teacher_sen
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of the verdict with its mood: ``good``, ``bad``, ``caution`` or ``neutral``."""
+    """A sentence of the conclusions with its mood: ``good``, ``bad``, ``caution`` or ``neutral``."""
 
     mood: str
     label: str
@@ -25,17 +25,7 @@ class Sentence:
 
 
 def physicality_sentence(comparison: Comparison, counts: pd.DataFrame, *, name_condition: bool) -> Sentence:
-    """What pretraining did to the trajectories, and whether the data support saying so.
-
-    Parameters
-    ----------
-    comparison
-        Of the criterion ``unphysical``.
-    counts
-        The physicality table, with ``unphysical`` counts.
-    name_condition
-        Whether the reader must be told which condition is meant.
-    """
+    """Effect of pretraining on the trajectories, and whether the data support saying so."""
     c = comparison
     rows = counts[counts["condition"] == c.condition].set_index("arm").to_dict("index")
     shares = [
@@ -58,10 +48,10 @@ def physicality_sentence(comparison: Comparison, counts: pd.DataFrame, *, name_c
         f"{c.arm} (exact McNemar {p_text(c.p_value)}); {c.arm} fails less often in {c.seeds_better} of "
         f"{plural(c.n_seeds, 'seed')}{f', more often in {c.seeds_worse}' if c.seeds_worse else ''}. "
     )
-    if c.verdict == "supported":
+    if c.conclusion == "supported":
         mood = "good" if c.direction == "fewer" else "bad"
         return Sentence(mood, f"{c.arm}: {c.direction} unphysical", start + "The difference is supported.")
-    if c.verdict == "indicated":
+    if c.conclusion == "indicated":
         why = (
             f"{plural(c.n_seeds, 'seed')} cannot show the spread between trainings"
             if c.n_seeds < MIN_SEEDS
@@ -73,17 +63,7 @@ def physicality_sentence(comparison: Comparison, counts: pd.DataFrame, *, name_c
 
 
 def accuracy_sentence(difference: PairedDifference, errors: pd.DataFrame, *, split: str) -> Sentence:
-    """What pretraining did to the total error.
-
-    Parameters
-    ----------
-    difference
-        Arm minus reference over the seeds.
-    errors
-        ``total`` and ``total_std`` over the seeds, by arm.
-    split
-        Which data the error belongs to.
-    """
+    """Effect of pretraining on the total error of a split; ``errors`` has ``total`` and ``total_std`` by arm."""
     d = difference
     start = Markup(
         "Total error on the {} data: <strong>{}</strong> {} against {} {}, mean ± standard deviation over seeds. "
@@ -100,11 +80,11 @@ def accuracy_sentence(difference: PairedDifference, errors: pd.DataFrame, *, spl
         return Sentence("neutral", f"{d.arm}: accuracy, too few seeds", start + text)
     start += f"Difference within a seed: {'+' if d.mean >= 0 else ''}{number(d.mean)} "
     start += f"(95% interval {number(d.low)} to {number(d.high)}, {seeds}): "
-    if d.verdict == "unsupported":
+    if d.conclusion == "unsupported":
         label = f"{d.arm}: accuracy, no difference shown"
         return Sentence("neutral", label, start + "a difference is not supported.")
-    mood, word = ("good", "more") if d.verdict == "lower" else ("bad", "less")
-    return Sentence(mood, f"{d.arm}: {word} accurate", start + f"{d.verdict}, and supported.")
+    mood, word = ("good", "more") if d.conclusion == "lower" else ("bad", "less")
+    return Sentence(mood, f"{d.arm}: {word} accurate", start + f"{d.conclusion}, and supported.")
 
 
 def teacher_sentence(examination: dict[str, Any]) -> Sentence:

@@ -127,7 +127,7 @@ def efs_table(run: RunData) -> pd.DataFrame:
 
 
 def main_split(table: pd.DataFrame) -> str:
-    """The split that verdicts speak about: ``test`` where there is one."""
+    """The split that conclusions speak about: ``test`` where there is one."""
     splits = list(dict.fromkeys(table["split"]))
     return "test" if "test" in splits else splits[0]
 
@@ -182,18 +182,7 @@ def failure_steps(table: pd.DataFrame) -> pd.DataFrame:
 
 
 class Timed:
-    """Trajectories of one condition with the time of their failure or end.
-
-    Attributes
-    ----------
-    table
-        Rows of ``run.physicality`` with ``time`` (failure, else end) and
-        ``planned`` (for how long it was to run, else did) added, in ``unit``.
-    length
-        Longest time asked for, in ``unit``.
-    unit
-        ``"ps"``, or ``"MD step"`` where the time step is not known.
-    """
+    """Trajectories of one condition with the ``time`` of failure or end, and the ``planned`` one."""
 
     def __init__(self, condition: str, table: pd.DataFrame) -> None:
         step = table["timestep"].to_numpy(float)
@@ -219,15 +208,7 @@ def timed_trajectories(run: RunData) -> list[Timed]:
 
 
 def still_physical_table(run: RunData) -> pd.DataFrame:
-    """Share of trajectories still physical at 1, 2, 5 and 10 ps, as far as the runs of a condition go.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``condition, arm`` and ``time`` (ps), ``total, physical, share, low,
-        high`` of :func:`mdl_physpretrain.statistics.share_at`, over the
-        trajectories that were to run for so long.
-    """
+    """Share of trajectories still physical at 1, 2, 5 and 10 ps, over those that were to run for so long."""
     rows = []
     for part in timed_trajectories(run):
         times = [time for time in TIMES if time <= round(part.length, 9)] if part.unit == "ps" else []
@@ -252,15 +233,10 @@ def survival_curve(group: pd.DataFrame) -> pd.DataFrame:
 
 
 def survival_table(run: RunData) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All curves in one table, and per condition and arm what they end with.
+    """All survival curves in one table, and a row per condition and arm about their ends.
 
-    Returns
-    -------
-    tuple of DataFrame
-        ``condition, arm, unit, time, at_risk, ...`` of every curve, and
-        ``condition, arm, trajectories, failed, survival, low, high`` (at the
-        end), ``half`` (time by which half are lost, NaN if they are not),
-        ``unit, reference, p`` (log-rank against the first arm).
+    These rows have ``survival, low, high`` at the end, ``half`` (time by which half are lost, or NaN), and the log-rank
+    ``p`` against the first arm.
     """
     curves, ends = [], []
     for part in timed_trajectories(run):
@@ -272,8 +248,12 @@ def survival_table(run: RunData) -> tuple[pd.DataFrame, pd.DataFrame]:
             curves.append(pd.DataFrame({**labels, **curve}))
             p = np.nan
             if arm != reference:
-                both = pd.concat([groups[reference], group])
-                p = logrank(both["time"].to_numpy(float), ~both["physical"].to_numpy(bool), both["arm"].to_numpy())[1]
+                two_arms = pd.concat([groups[reference], group])
+                p = logrank(
+                    two_arms["time"].to_numpy(float),
+                    ~two_arms["physical"].to_numpy(bool),
+                    two_arms["arm"].to_numpy(),
+                )[1]
             ends.append(
                 {
                     "condition": part.condition,

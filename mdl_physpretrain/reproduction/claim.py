@@ -1,4 +1,4 @@
-"""The claim "more stable at no cost in accuracy", judged from a run's own numbers."""
+"""The claim "more stable at no cost in accuracy", tested with the numbers of a run."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def claims(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
                     "low": d.low if d else float("nan"),
                     "high": d.high if d else float("nan"),
                     "accuracy": cost,
-                    "claim": verdict(stable, cost),
+                    "claim": claim_outcome(stable, cost),
                 }
             )
     return pd.DataFrame(rows)
@@ -71,22 +71,22 @@ def claims(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
 
 def stability_words(c: Comparison) -> str:
     """``improved`` or ``worse``, questioned where the seeds do not carry it, else ``no difference shown``."""
-    if c.verdict == "unsupported":
+    if c.conclusion == "unsupported":
         return "no difference shown"
     word = "improved" if c.direction == "fewer" else "worse"
-    return word if c.verdict == "supported" else f"{word}?"
+    return word if c.conclusion == "supported" else f"{word}?"
 
 
 def accuracy_words(d: PairedDifference | None) -> str:
     """``lower``, ``no cost``, ``higher`` or ``undecided``, of the error."""
     if d is None or d.n_seeds < MIN_SEEDS:
         return "undecided"
-    if d.verdict in ("lower", "higher"):
-        return d.verdict
+    if d.conclusion in ("lower", "higher"):
+        return d.conclusion
     return "no cost" if d.high < MARGIN * d.scale else "undecided"
 
 
-def verdict(stable: str, cost: str) -> str:
+def claim_outcome(stable: str, cost: str) -> str:
     """Whether "more stable at no cost in accuracy" holds."""
     if cost == "higher":
         return "no: costs accuracy" + ("" if stable != "improved" else ", though more stable")

@@ -96,13 +96,7 @@ def configuration(
 
 
 def data_sources(system: str, scale: str, data: Sequence[str] | None = None) -> list[str]:
-    """Where a system's structures are read from.
-
-    Raises
-    ------
-    StructureError
-        If a file of the system is in none of the usual places.
-    """
+    """Sources of a system's structures; raises StructureError if a file is in none of the usual places."""
     if data:
         return list(data)
     sources = []

@@ -19,15 +19,7 @@ NETWORKS = {"cgcnn": "CGCNN", "torchmd_et": "TorchMD", "m3gnet": "M3GNet"}
 
 
 def markdown(tables: Mapping[str, pd.DataFrame], scale: str) -> str:
-    """All tables on one page.
-
-    Parameters
-    ----------
-    tables
-        ``stability, accuracy, claims, overhead``.
-    scale
-        Name of the scale the runs have.
-    """
+    """The tables ``stability, accuracy, claims, overhead`` on one page."""
     parts = {"stability": _stability, "accuracy": _accuracy, "claims": _claims, "overhead": _overhead}
     texts = [part(tables[name]) for name, part in parts.items()]
     return "\n".join([f"# The paper's tables at scale “{scale}”\n", *texts])

@@ -80,17 +80,9 @@ def reproduce(
 
 
 def write_tables(root: str | Path) -> dict[str, Path]:
-    """Tables of all finished runs of a folder: CSV files and ``tables.md``.
+    """CSV files and ``tables.md`` of all finished runs of ``<output>/<scale>``.
 
-    Parameters
-    ----------
-    root
-        ``<output>/<scale>`` of :func:`reproduce`.
-
-    Raises
-    ------
-    PhysPretrainError
-        If there are no results or the files cannot be written.
+    Raises PhysPretrainError without results.
     """
     root = Path(root)
     runs = _finished(root)
@@ -102,16 +94,16 @@ def write_tables(root: str | Path) -> dict[str, Path]:
         "claims": claims(runs),
         "overhead": overhead(runs),
     }
-    written = {}
+    files = {}
     try:
         for name, table in tables.items():
-            written[name] = root / f"{name}.csv"
-            table.to_csv(written[name], index=False)
-        written["tables"] = root / "tables.md"
-        written["tables"].write_text(markdown(tables, root.name), encoding="utf-8")
+            files[name] = root / f"{name}.csv"
+            table.to_csv(files[name], index=False)
+        files["tables"] = root / "tables.md"
+        files["tables"].write_text(markdown(tables, root.name), encoding="utf-8")
     except OSError as error:
         raise PhysPretrainError(f"cannot write into {root}: {error}") from error
-    return written
+    return files
 
 
 def _finished(root: Path) -> dict[tuple[str, str], Path]:

@@ -54,7 +54,7 @@ def stability(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
             arm, condition = row["arm"], row["condition"]
             ensemble, temperature = _condition(run, condition)
             per_seed = seeds[(seeds["arm"] == arm) & (seeds["condition"] == condition)]
-            same = paper[
+            printed_rows = paper[
                 (paper["system"] == system)
                 & (paper["backbone"] == backbone)
                 & (paper["setup"] == arm)
@@ -73,7 +73,7 @@ def stability(runs: Mapping[tuple[str, str], Path]) -> pd.DataFrame:
                     "trajectories": row["total"],
                     **{f"{name}{end}": row[f"{name}{end}"] for name in CRITERIA for end in ("", "_low", "_high")},
                     "per_seed": " ".join(map(str, per_seed["unphysical"])),
-                    **_printed(same, ("overlap", "lindemann", "usage")),
+                    **_printed(printed_rows, ("overlap", "lindemann", "usage")),
                 }
             )
     return pd.DataFrame(rows)

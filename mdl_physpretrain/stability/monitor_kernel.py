@@ -37,21 +37,7 @@ def _welford(r, mean, squares, weight):
 
 @compiled
 def count_frame(positions, first, second, image, shift_vectors, frames, mean, squares):
-    """Count one frame in the running means and sums of squared deviations of pair distances.
-
-    Parameters
-    ----------
-    positions
-        Shape (N, 3), Å.
-    first, second, image
-        Atoms of every pair and the row of its cell shift, shape (P,).
-    shift_vectors
-        Shape (S, 3), Å.
-    frames
-        Number of frames, this one included.
-    mean, squares
-        Updated, shape (P,): Å and Å².
-    """
+    """Count one frame in the running means (Å) and sums of squared deviations (Å²) of pair distances, shape (P,)."""
     weight = 1.0 / frames
     for p in range(first.shape[0]):
         r = _distance(positions, first[p], second[p], shift_vectors, image[p])
@@ -66,16 +52,9 @@ def _fluctuation(mean, squares, frames, root):
 
 @compiled
 def add_fluctuations(first, second, frames, mean, squares, root, total):
-    """Add the relative fluctuation of every pair to both of its atoms.
+    """Add the relative fluctuation of every pair to ``total`` (N,).
 
-    Parameters
-    ----------
-    first, second, frames, mean, squares
-        Of :func:`count_frame`.
-    root
-        Standard deviation, not variance, over mean.
-    total
-        Updated, shape (N,).
+    ``root``: of the standard deviation, not the variance.
     """
     terms = np.empty(BLOCK)
     for low in range(0, first.shape[0], BLOCK):
@@ -108,26 +87,11 @@ def _square(part, candidate, box):
 
 @compiled
 def image_shifts(vectors, box, inverse, operation, periodic, around, surely, tie, shifts):
-    """Shifts of the shortest images, see :func:`mdl_physpretrain.stability.lindemann.minimum_image_shifts`.
+    """Write shifts (P, 3) of the shortest images, see ``lindemann.minimum_image_shifts``.
 
-    Parameters
-    ----------
-    vectors
-        Shape (P, 3), Å.
-    box, inverse, operation
-        Minkowski-reduced cell, its inverse, and the integers that make it of
-        the cell, shape (3, 3).
-    periodic
-        Shape (3,).
-    around
-        Shifts looked at, shape (K, 3), relative to the one that puts a vector
-        into the reduced cell.
-    surely
-        Å: no other image of a vector shorter than this is as short.
-    tie
-        Å: images closer to each other than this are equally short.
-    shifts
-        Written, in units of the cell, shape (P, 3), int64.
+    ``box``, ``inverse`` and ``operation`` are the Minkowski-reduced cell, its inverse, and the integers that make it
+    of the cell; ``around`` (K, 3) the shifts looked at. No other image of a vector shorter than ``surely`` is as
+    short; images closer than ``tie`` are equally short (Å).
     """
     k = around.shape[0]
     part, wrapped, candidate = np.empty(3), np.empty(3), np.empty(3)
@@ -189,36 +153,11 @@ def look(
     steps,
     codes,
 ):
-    """What one frame shows, as :meth:`Monitor._look` says it.
+    """Events of one frame, see :meth:`Monitor._look`; returns the largest code.
 
-    Parameters
-    ----------
-    step, moving
-        MD step; whether this is not the first frame.
-    positions, structure
-        Shapes (N, 3), Å, and (N,).
-    temperature, energy, broken, volume_runaway
-        Shape (B,): K, eV, codes of :mod:`monitor`, bool.
-    edge_index, edge_structure, edge_squared
-        Shapes (2, E), (E,), (E,), Å².
-    temperature_limit, on_overlap, on_explosion
-        K; which events end a trajectory.
-    threshold_squared
-        Of overlap, shape (B,), Å²; zero for no overlap.
-    smallest_squared, closest
-        Updated: smallest squared distance so far (Å²) and the atoms, shapes
-        (B,) and (2, B).
-    steps
-        Updated: first steps of overlap, NaN and explosion, shape (3, B), -1
-        for none.
-    codes
-        Written: ``GOES_ON``, ``STOPS_HERE``, or ``LOST`` for a frame that
-        cannot be evaluated, shape (B,).
-
-    Returns
-    -------
-    int
-        The largest code.
+    Updates per structure the smallest squared distance (Å²) with its atoms, and the first ``steps`` of overlap, NaN and
+    explosion (3, B), -1 for none; writes ``codes``: ``GOES_ON``, ``STOPS_HERE``, or ``LOST`` for a frame that cannot be
+    evaluated. A ``threshold_squared`` of zero is no overlap.
     """
     n = codes.shape[0]
     total, shorter = np.zeros(n), np.empty(n)

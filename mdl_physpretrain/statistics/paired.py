@@ -1,4 +1,4 @@
-"""Does one potential fail more often than another? Paired trajectories: same structure, velocities and noise."""
+"""Paired comparison of failures: two potentials on the same structures, velocities and noise."""
 
 from __future__ import annotations
 
@@ -55,15 +55,7 @@ def _paired(table: pd.DataFrame, criterion: str, reference: str, other: str) -> 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired trajectories (same structure, same seed) of two arms.
-
-    Attributes
-    ----------
-    only_reference, only_arm
-        Pairs in which only the reference, only the arm fails.
-    seeds_better, seeds_worse, seeds_equal
-        Seeds in which the arm fails less, more, equally often.
-    """
+    """Paired trajectories (same structure, same seed) of two arms."""
 
     reference: str
     arm: str
@@ -71,12 +63,12 @@ class Comparison:
     condition: str
     n_pairs: int
     n_unpaired: int
-    only_reference: int
-    only_arm: int
+    only_reference: int  # pairs in which only the reference fails
+    only_arm: int  # pairs in which only the arm fails
     p_value: float
-    seeds_better: int
-    seeds_worse: int
-    seeds_equal: int
+    seeds_better: int  # seeds in which the arm fails less
+    seeds_worse: int  # more
+    seeds_equal: int  # equally often
 
     @property
     def n_seeds(self) -> int:
@@ -91,7 +83,7 @@ class Comparison:
         return "fewer" if self.only_arm < self.only_reference else "more"
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """``supported``, ``indicated`` or ``unsupported``.
 
         Trajectories of one seed share a network, so a small p-value alone is
@@ -104,19 +96,7 @@ class Comparison:
 
 
 def compare_counts(table: pd.DataFrame, reference: str, arm: str, criterion: str, condition: str) -> Comparison:
-    """Compare how often two arms fail, over paired trajectories.
-
-    Parameters
-    ----------
-    table
-        Rows with ``structure_id, seed, arm, condition`` and the boolean column ``criterion``.
-    reference, arm
-        The two arms.
-    criterion
-        Name of the boolean column, true where a trajectory fails.
-    condition
-        Which rows of ``table`` to use.
-    """
+    """Compare how often (boolean column ``criterion``) two arms fail under a condition, over paired trajectories."""
     table = table[table["condition"] == condition]
     pairs, change = _paired(table, criterion, reference, arm)
     only_reference, only_arm = int((change < 0).sum()), int((change > 0).sum())
@@ -182,7 +162,7 @@ class PotentialPair:
         return "equal" if difference == 0 else "more" if difference > 0 else "fewer"
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """``supported``, ``indicated`` (by pairs, not by structures) or ``unsupported``."""
         if self.direction != "equal" and self.p_structures < ALPHA:
             return "supported"
@@ -208,11 +188,11 @@ class PotentialPair:
             f"{'repeated' if self.n_seeds > 1 else 'drawn once'}, trainings were not, so it says nothing about two "
             "ways of training."
         )
-        if self.verdict == "supported":
+        if self.conclusion == "supported":
             return (
                 f"{start} That {p} fails {'less' if self.direction == 'fewer' else 'more'} often is supported. {about}"
             )
-        if self.verdict == "indicated":
+        if self.conclusion == "indicated":
             return (
                 f"{start} The pairs point to {self.direction} failures of {p}, but repeats of a structure are not "
                 f"independent, and too few structures differ: not established. {about}"
@@ -226,15 +206,7 @@ class PotentialPair:
 
 
 def compare_potentials(table: pd.DataFrame, reference: str, potential: str) -> PotentialPair:
-    """Compare how often two finished potentials are unphysical.
-
-    Parameters
-    ----------
-    table
-        Rows of one simulation: ``structure_id, seed, arm, physical``.
-    reference, potential
-        Values of ``arm``.
-    """
+    """Compare how often two finished potentials are unphysical; ``table`` has ``structure_id, seed, arm, physical``."""
     failed = table.assign(failed=~table["physical"].astype(bool))
     pairs, change = _paired(failed, "failed", reference, potential)
     only_reference, only_potential = int((change < 0).sum()), int((change > 0).sum())

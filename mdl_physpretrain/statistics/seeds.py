@@ -40,7 +40,7 @@ class PairedDifference:
     scale: float = math.nan
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """``lower``, ``higher`` or ``unsupported``.
 
         Unsupported: the interval holds zero, there are too few seeds, or the
@@ -57,15 +57,7 @@ class PairedDifference:
 def paired_difference(
     reference_values: pd.Series, arm_values: pd.Series, *, reference: str, arm: str, quantity: str
 ) -> PairedDifference:
-    """Student's t interval (95 %) of the difference over the seeds that both arms have.
-
-    Parameters
-    ----------
-    reference_values, arm_values
-        One number per seed, indexed by seed.
-    reference, arm, quantity
-        Names.
-    """
+    """Student's t interval (95 %) of the difference over the seeds that both arms have; values are indexed by seed."""
     both = pd.concat([reference_values, arm_values], axis=1, join="inner").dropna()
     mean, std, n = mean_std(both.iloc[:, 1] - both.iloc[:, 0])
     half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan

@@ -1,4 +1,4 @@
-"""Time to failure of trajectories, of which some did not fail while they were watched."""
+"""Survival analysis: time to failure of trajectories, some of which end without one."""
 
 from __future__ import annotations
 

@@ -28,10 +28,7 @@ _INFO_IN_DB = "physpretrain_info"
 def read_with_ase(path: Path, index: int | slice, *, is_database: bool) -> tuple[list[int], list[Atoms]]:
     """Structures of one file and their positions in it.
 
-    Raises
-    ------
-    StructureError
-        If the format is unknown, or the file is damaged.
+    Raises StructureError for an unknown format or a damaged file.
     """
     # Positions in the file are known without reading all of it only for plain forward slices.
     forward = (
@@ -81,12 +78,9 @@ def _packed(atoms: Atoms) -> tuple[Atoms, dict[str, Any]]:
 
 
 def write_with_ase(part: Path, path: Path, structures: Sequence[Atoms]) -> None:
-    """Write to ``part`` in the format that ``path``'s suffix names.
+    """Write to ``part`` in the format of ``path``'s suffix.
 
-    Raises
-    ------
-    StructureError
-        If the format is unknown or cannot hold these structures.
+    Raises StructureError if it cannot hold these structures.
     """
     if path.suffix.lower() == ".db":
         with connect(part, type="db", append=False) as database:

@@ -1,4 +1,4 @@
-"""Data that has a name: the shipped demo, and public datasets of load-atoms."""
+"""Named data sets: the shipped demo, and public ones of load-atoms."""
 
 from __future__ import annotations
 

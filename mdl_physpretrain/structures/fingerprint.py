@@ -15,21 +15,10 @@ __all__ = ["structure_hash"]
 def structure_hash(
     atoms: Atoms, *, labels: bool = False, velocities: bool = False, masses: bool = False, size: int = 16
 ) -> str:
-    """BLAKE2b hash of species, positions, cell and periodicity.
+    """BLAKE2b hash (``size`` bytes, hexadecimal) of species, positions, cell and periodicity.
 
-    Parameters
-    ----------
-    atoms
-        Its identifier, constraints and other data do not count.
-    labels, velocities, masses
-        Whether these count, too.
-    size
-        Bytes of the hash; twice as many hexadecimal digits.
-
-    Raises
-    ------
-    StructureError
-        With ``labels``, if one is not finite or of a wrong shape.
+    Identifier, constraints and other data do not count; labels, velocities and masses where asked for. Raises
+    StructureError with ``labels``, if one is not finite or of a wrong shape.
     """
     digest = blake2b(digest_size=size)
     for array, dtype in (

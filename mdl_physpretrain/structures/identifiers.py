@@ -1,4 +1,4 @@
-"""Identifiers: every structure has one, and no two have the same."""
+"""Identifiers of structures, unique within a data set."""
 
 from __future__ import annotations
 
@@ -25,13 +25,9 @@ def stable_id(atoms: Atoms) -> str:
 
 
 def require_unique_ids(structures: Sequence[Atoms], described: str) -> list[str]:
-    """Identifiers of all structures; ``described`` names these in the error.
+    """Identifiers of all structures (``described`` in the error); raises StructureError if two share one.
 
-    Raises
-    ------
-    StructureError
-        If two structures share one: their random numbers and their
-        augmented structures could not be told apart.
+    Their random numbers and their augmented structures could not be told apart.
     """
     positions: dict[str, int] = {}
     for k, atoms in enumerate(structures):

@@ -22,10 +22,7 @@ PACKED_ARRAYS = "physpretrain_arrays"
 def jsonable(value: Any) -> Any:
     """A value as JSON types (NumPy arrays and scalars become lists and numbers).
 
-    Raises
-    ------
-    TypeError
-        If it has no JSON form.
+    Raises TypeError if it has no JSON form.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value

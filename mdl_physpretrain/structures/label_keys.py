@@ -156,6 +156,6 @@ def normalise_labels(
     if "energy" not in labels and energy_key is None and results.get("free_energy") is not None:
         labels["energy"] = float(results["free_energy"])
     ours = {*LABEL_NAMES, *explicit.values()}
-    others = {key: value for key, value in results.items() if value is not None and key not in ours}
-    atoms.calc = SinglePointCalculator(atoms, **others, **labels) if others or labels else None
+    foreign = {key: value for key, value in results.items() if value is not None and key not in ours}
+    atoms.calc = SinglePointCalculator(atoms, **foreign, **labels) if foreign or labels else None
     return atoms

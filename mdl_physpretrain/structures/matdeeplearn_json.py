@@ -41,13 +41,7 @@ _RESERVED = _KNOWN | {_ARRAYS, _RESULTS, _CONSTRAINTS, _COLLIDING}
 
 
 def read_entries(content: Any, index: int | slice, file: str | Path) -> tuple[list[int], list[Atoms]]:
-    """Structures of a decoded file (a list of entries, or one entry) and their positions in it.
-
-    Raises
-    ------
-    StructureError
-        With the entry and the key that is missing or malformed.
-    """
+    """Structures of a decoded file and their positions in it; raises StructureError naming entry and key."""
     entries = [content] if isinstance(content, dict) else content
     if not isinstance(entries, list):
         raise StructureError("expected MatDeepLearn's list of structures", file=file)

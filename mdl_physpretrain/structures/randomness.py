@@ -41,15 +41,8 @@ def structure_rng(seed: int, identifier: str) -> np.random.Generator:
 def trajectory_rng(seed: int, identifier: str) -> np.random.Generator:
     """Generator of a structure's MD trajectory, whatever the engine and whatever else is simulated.
 
-    Velocities are drawn first (when they are), then ``xi`` and ``eta`` of
-    every Langevin step, as ASE's ``Langevin`` draws them.
-
-    Parameters
-    ----------
-    seed
-        Non-negative integer of the simulation.
-    identifier
-        The structure's id; the four words of its 128-bit hash join the seed.
+    Velocities are drawn first (when they are), then ``xi`` and ``eta`` of every Langevin step, as ASE's ``Langevin``
+    draws them. The four words of the identifier's 128-bit hash join the seed.
     """
     words = np.frombuffer(blake2b(identifier.encode(), digest_size=16).digest(), dtype="<u4")
     return np.random.default_rng([seed, *words.tolist()])

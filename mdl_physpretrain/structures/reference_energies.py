@@ -1,4 +1,4 @@
-"""Per-element reference energies: what composition alone explains."""
+"""Reference energies of elements: the part of the energy that composition explains."""
 
 from __future__ import annotations
 

@@ -12,13 +12,7 @@ __all__ = ["parse_index", "selected_positions"]
 
 
 def parse_index(index: str | int | slice) -> int | slice:
-    """An index or a slice, also from a text such as ``"0:100:2"``.
-
-    Raises
-    ------
-    StructureError
-        If the text is neither.
-    """
+    """An index or a slice, also from a text such as ``"0:100:2"``; raises StructureError."""
     try:
         parsed = string2index(index) if isinstance(index, str) else index
     except ValueError:
@@ -29,13 +23,7 @@ def parse_index(index: str | int | slice) -> int | slice:
 
 
 def selected_positions(count: int, index: int | slice, file: str | Path) -> list[int]:
-    """Positions of the selected ones of ``count`` structures of a file.
-
-    Raises
-    ------
-    StructureError
-        If the index is out of range.
-    """
+    """Positions of the selected ones of ``count`` structures of a file; raises StructureError out of range."""
     try:
         positions = range(count)[index]
     except IndexError:

@@ -1,4 +1,4 @@
-"""How far atoms move at a temperature, by the teacher."""
+"""Thermal vibration amplitudes of atoms by the teacher."""
 
 from __future__ import annotations
 
@@ -21,36 +21,11 @@ MOST_STRUCTURES = 50
 def amplitudes_at(
     teacher: Teacher, structures: Sequence[Atoms], temperature: float, *, factor: float = 1.0, seed: int = 0
 ) -> dict[str, float]:
-    """Amplitudes for :func:`mdl_physpretrain.augmentation.thermal.disorder`, from the teacher's springs.
+    """Thermal amplitudes (Å, by symbol) at a temperature (K), from the teacher's springs.
 
-    All atoms of up to 50 structures are displaced by 0.05 Å in every
-    direction; the teacher's change of force gives a spring per element
-    (:func:`mdl_physpretrain.augmentation.thermal.thermal_amplitudes`).
-
-    Parameters
-    ----------
-    teacher
-        What :func:`mdl_physpretrain.teacher.label` takes.
-    structures
-        With unique ids; spread evenly where there are more than 50.
-    temperature
-        In K.
-    factor
-        Multiplies the amplitudes: MD goes beyond the standard deviation, and
-        real springs soften.
-    seed
-        Of the displacements.
-
-    Returns
-    -------
-    dict
-        Standard deviation of a coordinate in Å by symbol, at most 0.5 Å times
-        the factor.
-
-    Raises
-    ------
-    ConfigError
-        If temperature or factor are not positive.
+    All atoms of up to 50 structures are displaced by 0.05 Å in every direction; the teacher's change of force gives a
+    spring per element (:func:`mdl_physpretrain.augmentation.thermal.thermal_amplitudes`). At most 0.5 Å times
+    ``factor``, which stands for MD beyond the standard deviation and for real springs that soften.
     """
     if not (temperature > 0 and factor > 0):
         raise ConfigError(f"temperature and factor must be positive, not {temperature} and {factor}")

@@ -22,16 +22,7 @@ TOLERANCE = 1e-4  # Å: text formats round positions and displacements
 
 
 def parents_of(structures: Sequence[Atoms], parents: Sequence[Atoms] | None) -> dict[str, Atoms]:
-    """The parents that the structures need, by id, each checked to be usable as an anchor.
-
-    Raises
-    ------
-    ConfigError
-        If no parents are given.
-    StructureError
-        If a structure has no provenance, its parent is missing, has no energy
-        or forces, or is not where the displacement started.
-    """
+    """The parents that the structures need, by id; raises StructureError for one that cannot be an anchor."""
     if parents is None:
         raise ConfigError("anchor=True needs parents: the labelled structures that were augmented")
     parent_of_id = dict(zip(require_unique_ids(parents, "parents"), parents, strict=True))
@@ -82,24 +73,10 @@ def _fits(atoms: Atoms, parent: Atoms) -> bool:
 
 
 def anchored_labels(atoms: Atoms, labels: Labels, parent: Atoms, at_parent: Labels | str) -> Labels | str:
-    """First-order corrected labels, see :func:`mdl_physpretrain.teacher.label`.
+    """First-order corrected labels, see :func:`mdl_physpretrain.teacher.label`, or the reason why the teacher failed.
 
-    Parameters
-    ----------
-    atoms
-        With ``arrays["aug_displacement"]``, shape (n, 3), Å; a strain of the
-        cell in ``info["aug_strain"]`` adds ``V (S_ref - S_T)(x0) : strain`` to
-        the energy where both stresses are known.
-    labels, at_parent
-        The teacher's labels of the structure and of its parent; for the
-        latter also the reason why there are none.
-    parent
-        With the reference labels.
-
-    Returns
-    -------
-    Labels or str
-        The reason, when the teacher failed on the parent.
+    ``atoms`` has ``arrays["aug_displacement"]`` (n, 3), Å; a strain of the cell in ``info["aug_strain"]`` adds
+    ``V (S_ref - S_T)(x0) : strain`` to the energy where both stresses are known.
     """
     if isinstance(at_parent, str):
         return f"the teacher failed on its parent {stable_id(parent)}: {at_parent}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -30,45 +31,26 @@ STILL = 1e-3  # Å: below, nothing has changed
 
 @dataclass(frozen=True)
 class FramePair:
-    """Two structures with the same atoms, of which one is the other displaced.
-
-    Attributes
-    ----------
-    first, second
-        Indices of the structures.
-    displacement
-        Largest displacement of an atom in Å, in the cell of the first.
-    """
+    """Two structures (indices) with the same atoms, of which one is the other displaced."""
 
     first: int
     second: int
-    displacement: float
+    displacement: float  # largest of an atom, Å, in the cell of the first
 
 
 @dataclass(frozen=True)
 class Skill:
     """How well a teacher predicts changes of force between frames, against predicting none.
 
-    Attributes
-    ----------
-    error, trivial
-        Mean absolute errors of the change of a force component in eV/Å, of the
-        teacher and of "nothing changes".
-    trust
-        Between 0 and 1: factor for the teacher's changes that the reference
-        supports (least squares, force changes scaled by ``1 + |dF|``); 0 for a
-        teacher that is no better than predicting nothing.
-    correlation
-        Of the two changes.
-    pairs
-        Number of pairs of frames.
+    ``trust`` is the factor in [0, 1] for the teacher's changes that the reference supports (least squares, force
+    changes scaled by ``1 + |dF|``); 0 for a teacher that is no better than predicting nothing.
     """
 
-    error: float
-    trivial: float
+    error: float  # mean absolute error of the change of a force component, eV/Å
+    trivial: float  # the same of "nothing changes"
     trust: float
-    correlation: float
-    pairs: int
+    correlation: float  # of the two changes
+    pairs: int  # number of pairs of frames
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -78,25 +60,11 @@ class Skill:
 def frame_pairs(
     structures: Sequence[Atoms], *, largest: float = 0.6, strain: float = 0.12, seed: int = 0
 ) -> list[FramePair]:
-    """Pairs of structures that are the same atoms, displaced and strained by little.
+    """Pairs of structures that are the same atoms in the same order, displaced and strained by little.
 
-    Parameters
-    ----------
-    structures
-        Any; atoms must be in the same order to be recognised.
-    largest
-        Largest displacement of an atom in Å, after the common motion and the
-        strain are taken off.
-    strain
-        Largest element of the strain between the cells.
-    seed
-        Of the choice where a structure has more than six partners, or more
-        than 60 to try.
-
-    Returns
-    -------
-    list[FramePair]
-        In order.
+    ``largest`` (Å) is the largest displacement of an atom after the common motion and the strain are taken off,
+    ``strain`` the largest element of the strain. A structure has at most six partners of at most 60 tried, chosen by
+    ``seed``.
     """
     groups: dict[tuple[bytes, bytes], list[int]] = {}
     for k, atoms in enumerate(structures):
@@ -131,38 +99,20 @@ def _displacement(first: Atoms, second: Atoms, strain: float) -> float | None:
 
 
 def change_skill(teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[FramePair] | None = None) -> Skill:
-    """Judge a teacher by the changes of force between frames of the same atoms.
+    """Skill of a teacher at the changes of force between frames of the same atoms; NaN errors where there are none.
 
-    Parameters
-    ----------
-    teacher
-        What :func:`mdl_physpretrain.teacher.label` takes.
-    structures
-        With reference forces.
-    pairs
-        Of :func:`frame_pairs`, computed otherwise.
-
-    Returns
-    -------
-    Skill
-        With ``pairs=0``, ``trust=0`` and NaN errors where the data hold no two
-        frames of the same atoms.
-
-    Raises
-    ------
-    StructureError
-        If a structure of a pair has no forces, or the teacher fails on one.
+    Raises StructureError if a structure of a pair has no forces, or the teacher fails on one.
     """
     pairs = frame_pairs(structures) if pairs is None else list(pairs)
     if not pairs:
         return Skill(float("nan"), float("nan"), 0.0, float("nan"), 0)
     needed = sorted({k for pair in pairs for k in (pair.first, pair.second)})
     engine = make_engine(teacher, 64, False, True)
-    outcomes = [one for some in engine.outcomes([structures[k] for k in needed]) for one in some]
+    outcomes = list(chain.from_iterable(engine.outcomes([structures[k] for k in needed])))
     taught = {k: _forces(outcome, structures[k]) for k, outcome in zip(needed, outcomes, strict=True)}
-    wanted = {k: _forces(get_labels(structures[k]), structures[k]) for k in needed}
+    reference_forces = {k: _forces(get_labels(structures[k]), structures[k]) for k in needed}
     predicted = np.concatenate([(taught[p.second] - taught[p.first]).ravel() for p in pairs])
-    reference = np.concatenate([(wanted[p.second] - wanted[p.first]).ravel() for p in pairs])
+    reference = np.concatenate([(reference_forces[p.second] - reference_forces[p.first]).ravel() for p in pairs])
     weight = 1 / (1 + np.abs(reference)) ** 2
     square = float(weight @ predicted**2)
     trust = float(np.clip((weight * predicted) @ reference / square, 0.0, 1.0)) if square > 0 else 0.0

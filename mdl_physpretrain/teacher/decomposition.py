@@ -11,7 +11,7 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials.eam.model import EAM
-from mdl_physpretrain.potentials.errors import batches_of, evaluate, trivial_errors
+from mdl_physpretrain.potentials.error_metrics import batches_of, evaluate, trivial_errors
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 from mdl_physpretrain.structures.reference_energies import reference_energies
 
@@ -21,41 +21,14 @@ COLUMNS = ["part", "energy_mae", "forces_mae", "stress_mae", "total"]
 
 
 def eam_decomposition(eam: EAM, structures: Sequence[Atoms]) -> pd.DataFrame:
-    """Errors of an EAM's pair part alone, of its embedding alone, and of both.
+    """Errors of an EAM's pair part (with its core) alone, of its embedding alone, and of both (Fig. 2, section 2.2.2).
 
-    A part alone misses what the other adds to the energy of every atom. So
-    that this constant does not decide, the atomic energies are fitted anew for
-    each part, the whole included, by least squares to the structures' energies;
-    nothing else is fitted. The trivial predictor is such atomic energies alone,
-    with zero forces and stress.
-
-    Parameters
-    ----------
-    eam
-        A trained EAM; not changed. A ZBL core is part of the pair term.
-    structures
-        Labelled; missing labels are left out.
-
-    Returns
-    -------
-    DataFrame
-        ``part`` (``"morse"``, ``"embedding"``, ``"full"``, ``"trivial"``),
-        ``energy_mae`` (eV per structure), ``forces_mae`` (eV/Å),
-        ``stress_mae`` (eV/Å³), ``total`` (weighted sum as in Table 2); NaN
-        where no structure has the label.
-
-    Raises
-    ------
-    ConfigError
-        If the potential is no EAM.
-    StructureError
-        If no structure has an energy, or one has an element that the EAM does
-        not know.
-
-    References
-    ----------
-    Fig. 2 and section 2.2.2 of the paper, which say that both together reach
-    "significantly lower EFS MAE compared to either component alone".
+    A part alone misses what the other adds to the energy of every atom. So that this constant does not decide, the
+    atomic energies are fitted anew for each part, the whole included, by least squares to the structures' energies;
+    nothing else is fitted. The trivial predictor is such atomic energies alone, with zero forces and stress. Columns:
+    ``part`` (``"morse"``, ``"embedding"``, ``"full"``, ``"trivial"``), ``energy_mae`` (eV per structure),
+    ``forces_mae`` (eV/Å), ``stress_mae`` (eV/Å³), ``total``. Raises ConfigError if the potential is no EAM,
+    StructureError without energies.
     """
     if not isinstance(eam, EAM):
         raise ConfigError(f"only an EAM has a pair part and an embedding, not {type(eam).__name__}")

@@ -47,17 +47,7 @@ class Engine(Protocol):
 
 
 def refuse_failed(teacher: EnergyModel, force: bool, section: str | None = None) -> None:
-    """Raise :class:`TeacherRefused` for a teacher that failed its examination, unless forced.
-
-    Parameters
-    ----------
-    teacher
-        With its examination in the metadata; one without has not failed.
-    force
-        Whether it may label all the same.
-    section
-        Name of the section of a configuration that describes the teacher, for the message.
-    """
+    """Raise :class:`TeacherRefused` for a teacher that failed its examination (in its metadata), unless forced."""
     examination = teacher.metadata.get("examination", {})
     if examination.get("passed") is False and not force:
         reasons = "; ".join(map(str, examination.get("failures", []))) or "no reasons recorded"

@@ -33,7 +33,7 @@ from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.eam.model import EAM
 
-__all__ = ["Examination", "PairCurve", "PairVerdict", "curve_table", "examine", "examine_curves", "teacher_curves"]
+__all__ = ["Examination", "PairCurve", "PairExamination", "curve_table", "examine", "examine_curves", "teacher_curves"]
 
 #: Energy of a pair of elements with its parts and ``slope`` (eV, eV/Å), shape (R,) each: of two
 #: symbols, their typical distance in the data (Å) and distances of shape (R,).
@@ -49,15 +49,11 @@ PUSHED_BACK = 0.95  # share of pulled pairs that must feel repulsion
 
 
 @dataclass(frozen=True)
-class PairVerdict:
-    """Answers for one pair of elements; distances in Å, energies in eV.
+class PairExamination:
+    """Results for one pair of elements; distances in Å, energies in eV.
 
-    Attributes
-    ----------
-    core, smooth, well
-        The answers; ``well`` is ``None`` for pairs without bonds in the data.
-    wall_energy
-        Energy at half the typical distance above that at the typical distance.
+    ``well`` is ``None`` for pairs without bonds in the data; ``wall_energy`` is that at half the typical distance
+    above that at the typical distance.
     """
 
     pair: str
@@ -74,11 +70,11 @@ class PairVerdict:
 
 @dataclass(frozen=True)
 class Examination:
-    """Verdict on a teacher."""
+    """Whether a teacher may label, and why not."""
 
     passed: bool
     failures: list[str]
-    pairs: list[PairVerdict] = field(default_factory=list)
+    pairs: list[PairExamination] = field(default_factory=list)
     pushed_back: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +82,7 @@ class Examination:
         return asdict(self)
 
     def table(self) -> Table:
-        """The verdict per pair as a rich table."""
+        """The examination of each pair as a rich table."""
         table = Table(title="Teacher: " + ("passed" if self.passed else "FAILED"))
         for column in ("pair", "core", "wall (eV)", "smooth", "well (Å)", "data (Å)", "verdict", "notes"):
             table.add_column(column)
@@ -127,19 +123,7 @@ def teacher_curves(model: EAM, structures: Sequence[Atoms], *, points: int = 400
 
 
 def curve_table(model: EnergyModel, structures: Sequence[Atoms], curve: PairCurve, points: int = 400) -> pd.DataFrame:
-    """Pair energies and their parts as a table, for every pair of elements in the data.
-
-    Parameters
-    ----------
-    model
-        Of which the cutoff counts.
-    structures
-        Give typical distances.
-    curve
-        Energy of a pair.
-    points
-        Distances per pair, from 0.3 Å to the cutoff.
-    """
+    """Energies of every pair of elements in the data, with parts, at ``points`` distances from 0.3 Å to the cutoff."""
     r = torch.linspace(INNERMOST, model.cutoff, points, dtype=torch.float64)
     frames = []
     for (a, b), measured in nearest_distances(structures, model.cutoff).items():
@@ -222,32 +206,23 @@ def examine(model: EAM, structures: Sequence[Atoms]) -> Examination:
 def examine_curves(
     model: EnergyModel, structures: Sequence[Atoms], curve: PairCurve, *, wells: bool = True
 ) -> Examination:
-    """Ask any potential the four questions, for every pair of elements in the data.
+    """Answer the four questions about any potential, for every pair of elements in the data it was fitted to.
 
-    Parameters
-    ----------
-    model
-        The teacher.
-    structures
-        The data it was fitted to.
-    curve
-        Energy of a pair.
-    wells
-        Whether a bonded pair must have its well where the data have the bond;
-        not so where bonds are made by the rest of the crystal, as by charges.
+    ``wells``: a bonded pair must have its well where the data have the bond; not so where bonds are made by the rest
+    of the crystal, as by charges.
     """
     distances = nearest_distances(structures, model.cutoff)
-    verdicts = [_examine_pair(model.cutoff, curve, pair, measured, wells) for pair, measured in distances.items()]
+    examined = [_examine_pair(model.cutoff, curve, pair, measured, wells) for pair, measured in distances.items()]
     pushed = _pushed_back(model, structures)
-    failures = [f"{v.pair}: {v.notes}" for v in verdicts if not v.passed]
+    failures = [f"{v.pair}: {v.notes}" for v in examined if not v.passed]
     if pushed < PUSHED_BACK:
         failures.append(f"only {pushed:.0%} of real pairs pulled to {PULL_TO:.0%} of their distance are pushed back")
-    return Examination(not failures, failures, verdicts, pushed)
+    return Examination(not failures, failures, examined, pushed)
 
 
 def _examine_pair(
     cutoff: float, curve: PairCurve, pair: tuple[str, str], measured: PairDistances, wells: bool
-) -> PairVerdict:
+) -> PairExamination:
     r = torch.linspace(INNERMOST, cutoff, 1500, dtype=torch.float64)
     parts = curve(*pair, measured.typical, r)
     energy, slope, grid = parts["total"].numpy(), parts["slope"].numpy(), r.numpy()
@@ -273,7 +248,7 @@ def _examine_pair(
         well = abs(position / measured.typical - 1) < WELL_TOLERANCE
         if not well:
             notes.append(f"well at {position:.2f} Å, bonds at {measured.typical:.2f} Å")
-    return PairVerdict(
+    return PairExamination(
         pair="-".join(pair),
         passed=core and smooth and well is not False,
         core=core,

@@ -22,7 +22,7 @@ from torch import Tensor
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.graphs.bonds import core_ends, nearest_distances
 from mdl_physpretrain.potentials.eam.model import EAM
-from mdl_physpretrain.potentials.errors import trivial_errors
+from mdl_physpretrain.potentials.error_metrics import trivial_errors
 from mdl_physpretrain.progress import track
 from mdl_physpretrain.recipe import TEACHER
 from mdl_physpretrain.structures import reference_energies, validate_structures
@@ -95,7 +95,7 @@ def fit_eam(
         default preset is fitted again, three times at most, within tighter
         bounds. ``metadata["fit"]`` holds the
         history and the errors next to the trivial predictor's,
-        ``metadata["examination"]`` the verdict.
+        ``metadata["examination"]`` its examination.
 
     Raises
     ------

@@ -37,12 +37,9 @@ class Journal:
         self.header = self.FORMAT + fingerprint.encode() + b"\n"
 
     def read(self) -> dict[int, Outcome]:
-        """Outcomes of the whole chunks by position; cuts a torn end off and creates the file where there is none.
+        """Outcomes of the whole chunks by position.
 
-        Raises
-        ------
-        ConfigError
-            If the file is not of this work, or cannot be read or written.
+        Cuts a torn end off, creates the file, refuses one of other work.
         """
         try:
             content = self.path.read_bytes() if self.path.exists() else b""
@@ -61,16 +58,16 @@ class Journal:
                 f"resume: {self.path} belongs to other structures, another teacher or other options; "
                 "delete it or choose another name"
             )
-        good = len(self.header)
-        while len(content) >= good + self.HEAD.size:
-            size, digest = self.HEAD.unpack_from(content, good)
-            payload = content[good + self.HEAD.size : good + self.HEAD.size + size]
+        valid_size = len(self.header)
+        while len(content) >= valid_size + self.HEAD.size:
+            size, digest = self.HEAD.unpack_from(content, valid_size)
+            payload = content[valid_size + self.HEAD.size : valid_size + self.HEAD.size + size]
             if len(payload) < size or blake2b(payload, digest_size=16).digest() != digest:
                 break
             outcomes |= unpack(payload)
-            good += self.HEAD.size + size
-        if good < len(content):
-            self._write("r+b", b"", size=good)
+            valid_size += self.HEAD.size + size
+        if valid_size < len(content):
+            self._write("r+b", b"", size=valid_size)
         return outcomes
 
     def append(self, outcomes: Mapping[int, Outcome]) -> None:

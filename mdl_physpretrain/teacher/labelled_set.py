@@ -40,28 +40,10 @@ def augmented_labels(
     resume: Path | None = None,
     progress: bool = False,
 ) -> LabelledSet:
-    """Augment structures, label what came out, and filter the labels.
+    """Augment labelled structures, label what came out (``resume``: journal), and filter the labels.
 
-    Parameters
-    ----------
-    structures
-        Labelled parents.
-    teacher
-        What :func:`mdl_physpretrain.teacher.label` takes.
-    options
-        Section ``augment``.
-    force
-        Let a teacher label that failed its examination.
-    resume
-        Journal of the labels.
-    progress
-        Show progress bars.
-
-    Raises
-    ------
-    ConfigError
-        If labels are to be anchored and no structure has energy and forces, or
-        if the filter leaves nothing.
+    Raises ConfigError if labels are to be anchored and no structure has energy and forces, or the filter leaves
+    nothing.
     """
     parents = anchors(structures) if options.anchor else list(structures)
     augmented = augment(parents, **options.model_dump(include=set(Perturbation.model_fields)), progress=progress)
@@ -80,21 +62,9 @@ def augmented_labels(
 
 
 def further_structures(parents: Sequence[Atoms], options: Augmentation, teacher: Any = None) -> list[Atoms]:
-    """Structures beside those of Algorithm 1: covered distances, thermal disorder; none by default.
+    """Structures beside those of Algorithm 1: covered distances, thermal disorder (which needs a teacher).
 
-    Parameters
-    ----------
-    parents
-        With unique ids.
-    options
-        Section ``augment``.
-    teacher
-        What :func:`mdl_physpretrain.teacher.label` takes; for ``options.thermal`` only.
-
-    Raises
-    ------
-    ConfigError
-        If ``options.thermal`` needs a teacher and there is none.
+    None by default.
     """
     structures: list[Atoms] = []
     if options.coverage is not None:
@@ -126,13 +96,7 @@ def further_structures(parents: Sequence[Atoms], options: Augmentation, teacher:
 
 
 def anchors(structures: Sequence[Atoms]) -> list[Atoms]:
-    """Structures that labels can be anchored to: those with energy and forces.
-
-    Raises
-    ------
-    ConfigError
-        If there is none.
-    """
+    """Structures that labels can be anchored to: those with energy and forces; raises ConfigError if there is none."""
     able = [a for a in structures if get_labels(a).energy is not None and get_labels(a).forces is not None]
     if not able:
         raise ConfigError(
@@ -157,23 +121,9 @@ def filtered(
     force: bool = False,
     executor: Executor | None = None,
 ) -> FilterResult:
-    """Labelled structures fit for training.
+    """Labelled structures fit for training; raises ConfigError if none is.
 
-    Parameters
-    ----------
-    labelled
-        By the teacher.
-    options
-        Section ``augment``: the limits, and whether the labels are anchored.
-    parents
-        Labelled structures that an energy limit counts from.
-    teacher, force, executor
-        Label the parents, where an energy limit is one on the teacher's own scale.
-
-    Raises
-    ------
-    ConfigError
-        If the filter leaves nothing.
+    An energy limit counts from the labelled ``parents``; on the teacher's own scale the teacher labels them.
     """
     reference: list[Atoms] | None = None
     if options.max_energy_per_atom is not None:  # on the teacher's own scale, which the anchor replaces

@@ -19,32 +19,12 @@ PER_LINE = 5
 
 
 def write_eam_fs(eam: EAM, path: str | Path, *, n_r: int = 10_000, n_rho: int = 50_000) -> Path:
-    """Write an EAM as an ``eam/fs`` file for LAMMPS, ASE or OpenKIM.
+    """Write an EAM as an ``eam/fs`` file for LAMMPS, ASE or OpenKIM (https://docs.lammps.org/pair_eam.html).
 
-    The atomic energies go into the embedding function, the ZBL core into the
-    pair function. LAMMPS and ASE interpolate with cubic splines between the
-    points. Densities are tabulated up to that of twelve neighbours at half
-    the sum of covalent radii; LAMMPS continues the embedding linearly.
-
-    Parameters
-    ----------
-    eam
-        A fitted potential.
-    path
-        File to write, customarily ``*.eam.fs``.
-    n_r, n_rho
-        Points of the tables of distance and of density.
-
-    Raises
-    ------
-    ConfigError
-        If the tables are too short, or the core reaches beyond the cutoff.
-    CheckpointError
-        If the file cannot be written.
-
-    References
-    ----------
-    https://docs.lammps.org/pair_eam.html
+    The atomic energies go into the embedding function, the ZBL core into the pair function. LAMMPS and ASE interpolate
+    with cubic splines between ``n_r`` distances and ``n_rho`` densities. Densities are tabulated up to that of twelve
+    neighbours at half the sum of covalent radii; LAMMPS continues the embedding linearly. Raises ConfigError if the
+    tables are too short or the core reaches beyond the cutoff.
     """
     if min(n_r, n_rho) < 100:
         raise ConfigError(f"eam/fs needs tables of at least 100 points, not {min(n_r, n_rho)}")

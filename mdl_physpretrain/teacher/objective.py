@@ -16,7 +16,7 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials.eam.labels import EAMKernel
 from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.eam.parameters import ELEMENT_PARAMETERS, PAIR_PARAMETERS
-from mdl_physpretrain.potentials.errors import ErrorSums
+from mdl_physpretrain.potentials.error_metrics import ErrorSums
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 from mdl_physpretrain.teacher.objective_kernel import measure
 
@@ -27,25 +27,8 @@ class EAMObjective:
     """Mean absolute errors of an EAM on labelled structures, and their gradient.
 
     The numbers are those of :class:`mdl_physpretrain.training.loss.EFSLoss` on
-    :func:`mdl_physpretrain.potentials.predict`, to rounding. They do not depend on
-    the number of threads: every structure is one thread's, and sums over
-    structures are taken in order.
-
-    Parameters
-    ----------
-    model
-        Gives elements, pairs, cutoff and core; its other parameters are not used.
-    structures
-        Missing labels are left out of the loss.
-    weights
-        Of energy (eV), forces (eV/Å) and stress (eV/Å³).
-    threads
-        That work at the same time.
-
-    Raises
-    ------
-    StructureError
-        On a structure that is impossible or has an element the model lacks.
+    :func:`mdl_physpretrain.potentials.predict`, to rounding. They do not depend on the number of threads: every
+    structure is one thread's, and sums over structures are taken in order. Missing labels are left out.
     """
 
     def __init__(
@@ -86,20 +69,7 @@ class EAMObjective:
         return len(self.counts)
 
     def loss(self, parameters: Mapping[str, Tensor], chosen: Sequence[int]) -> tuple[float, dict[str, Tensor]]:
-        """Loss of some structures and its gradient.
-
-        Parameters
-        ----------
-        parameters
-            Those of :class:`EAM`, by name.
-        chosen
-            Indices of the structures.
-
-        Returns
-        -------
-        loss, gradient
-            The gradient by name, shaped and typed like the parameters.
-        """
+        """Loss of some structures (indices) at some parameters of :class:`EAM`, and its gradient by name."""
         indices = np.array(chosen, dtype=np.int64)
         weights = self.weights * self.has[indices] / np.maximum(self.sizes[indices].sum(0), 1.0)
         errors, (morse, amplitudes, decays, of_elements) = self._measure(parameters, indices, weights, True)
@@ -139,8 +109,8 @@ class EAMObjective:
             of_part = tuple(g[part] for g in gradients)
             measure(indices[part], *graph, potential, labels, weights[part], errors[part], with_gradient, of_part)
 
-        first, *others = self._shares(indices)
-        futures = [self._pool.submit(work, part) for part in others] if self._pool is not None else []
+        first, *rest_of_shares = self._shares(indices)
+        futures = [self._pool.submit(work, part) for part in rest_of_shares] if self._pool is not None else []
         work(first)
         for future in futures:
             future.result()
@@ -149,8 +119,8 @@ class EAMObjective:
     def _shares(self, indices: np.ndarray) -> list[slice]:
         """One run of structures for every thread, with about as many pairs in each."""
         pairs = np.cumsum(self.segments[indices, -1] - self.segments[indices, 0])
-        wanted = pairs[-1] * np.arange(1, self.threads) / self.threads
-        ends = [0, *np.searchsorted(pairs, wanted).tolist(), len(indices)]
+        targets = pairs[-1] * np.arange(1, self.threads) / self.threads
+        ends = [0, *np.searchsorted(pairs, targets).tolist(), len(indices)]
         return [slice(low, high) for low, high in itertools.pairwise(ends) if high > low] or [slice(0)]
 
 

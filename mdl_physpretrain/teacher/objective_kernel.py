@@ -76,28 +76,12 @@ def _add_gradient(
 def measure(
     chosen, starts, element, edges, vectors, segments, potential, labels, weights, errors, with_gradient, gradients
 ):
-    """Errors of some structures and the gradient of their weighted sum.
+    """Write errors of structures ``chosen`` (K,) and the gradient of their weighted sum.
 
-    Parameters
-    ----------
-    chosen
-        Indices of the structures, (K,).
-    starts, element, edges, vectors, segments
-        All structures one after the other; ``segments`` (S, kinds + 1).
-    potential
-        As in :func:`evaluate`.
-    labels
-        ``energies, forces, stresses, volumes``: shapes (S,), (N, 3), (S, 3, 3), (S,); volumes in Å³, zero for none.
-    weights
-        Of an energy, a force component and a stress component in the loss,
-        (K, 3), zero for a missing label.
-    errors
-        Written: sums of absolute errors of every structure, (K, 3).
-    with_gradient
-        Whether the gradients are wanted.
-    gradients
-        Written, one for every structure: by Morse parameters, amplitudes, decays and parameters of the elements,
-        shaped like these with a leading K.
+    All structures stand one after the other, ``segments`` are (S, kinds + 1). ``labels`` are ``energies, forces,
+    stresses, volumes`` (S,), (N, 3), (S, 3, 3), (S,), volumes in Å³, zero for none. ``weights`` (K, 3) of energy,
+    force and stress components are zero for a missing label; ``errors`` (K, 3) are sums of absolute errors;
+    ``gradients`` are by Morse parameters, amplitudes, decays and parameters of the elements, with a leading K.
     """
     energies, forces, stresses, volumes = labels
     morse_gradient, amplitude_gradient, decay_gradient, element_gradient = gradients

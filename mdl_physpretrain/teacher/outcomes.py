@@ -1,4 +1,4 @@
-"""Labels of many structures: batch by batch, in this process or by workers, kept in a resume file."""
+"""Labelling of many structures in batches, by this process or workers, with a resume file."""
 
 from __future__ import annotations
 
@@ -47,23 +47,9 @@ def label_outcomes(
     executor: Executor | None,
     progress: bool,
 ) -> list[Outcome]:
-    """Outcomes of all jobs; those in the resume file are not computed again.
+    """Outcomes of all jobs, see :func:`mdl_physpretrain.teacher.label`.
 
-    Parameters
-    ----------
-    jobs
-        Structures.
-    engine
-        Of the teacher, in this process.
-    teacher, batch_size, stress, resume, on_error, executor, progress
-        Of :func:`mdl_physpretrain.teacher.label`.
-
-    Raises
-    ------
-    StructureError
-        With ``on_error="raise"``, of a structure that failed.
-    ConfigError
-        If the file is of other work or the teacher cannot be sent.
+    Those in the resume file are not computed again.
     """
     outcomes: dict[int, Outcome] = {}
     journal = None

@@ -71,19 +71,8 @@ def _logit(low: float, high: float, value: float) -> float:
 class BoundedEAM(nn.Module):
     """Unbounded search variables and the EAM parameters they stand for.
 
-    Parameters
-    ----------
-    eam
-        Gives elements, pairs and shapes; its values are not used.
-    distances
-        Per pair, from :func:`nearest_distances`. Pairs that are missing keep
-        the sum of covalent radii as typical distance.
-    bounds
-        The intervals.
-    energies
-        Initial atomic energies in eV, shape (n_elements,).
-    generator
-        Randomises the start a little, so that seeds explore.
+    Pairs that are missing in ``distances`` have the sum of covalent radii as typical distance; ``energies`` are the
+    initial atomic ones in eV; the generator randomises the start a little, so that seeds explore.
     """
 
     typical: Tensor

@@ -1,4 +1,4 @@
-"""All kinds of native teachers: the files of ``teacher/kinds/``, and those of other packages."""
+"""Registry of native teachers: the files of ``teacher/kinds/``, and entry points of other packages."""
 
 from __future__ import annotations
 
@@ -20,14 +20,7 @@ GROUP = "mdl_physpretrain.teachers"
 
 @cache
 def teacher_kinds() -> dict[str, NativeTeacher]:
-    """Every kind by name.
-
-    Raises
-    ------
-    ConfigError
-        If the package of an entry point cannot be imported, or two kinds share
-        a name or claim one potential.
-    """
+    """Every kind by name; raises ConfigError if two share a name or a potential, or a package cannot be imported."""
     classes = plugin_classes("mdl_physpretrain.teacher.kinds", GROUP, NativeTeacher, "teacher")  # type: ignore[type-abstract]
     kinds = [cls() for cls in classes]
     for words in ([kind.name for kind in kinds], [kind.potentials[0] for kind in kinds]):
@@ -38,20 +31,7 @@ def teacher_kinds() -> dict[str, NativeTeacher]:
 
 
 def teacher_kind(name: str, option: str = "teacher.kind") -> NativeTeacher:
-    """A kind by its name.
-
-    Parameters
-    ----------
-    name
-        The kind's.
-    option
-        Where it was given, for messages.
-
-    Raises
-    ------
-    ConfigError
-        If there is none, with the nearest name.
-    """
+    """A kind by its name; raises ConfigError with the nearest one, naming the ``option``."""
     kinds = teacher_kinds()
     if name not in kinds:
         near = difflib.get_close_matches(name, kinds, 1)
@@ -76,21 +56,9 @@ def kind_modules(name: str) -> tuple[str, ...]:
 
 
 def kind_options(options: recipe.Teacher, section: str = "teacher") -> Section:
-    """The options of the fit of a configuration's kind.
+    """The options of the fit of a configuration's kind; raises ConfigError for unknown ones.
 
     Those of the EAM stand in the section itself, those of any other kind in ``args``.
-
-    Parameters
-    ----------
-    options
-        The section.
-    section
-        Its dotted name, for messages.
-
-    Raises
-    ------
-    ConfigError
-        If one is unknown (with the nearest one), out of range, or another kind's.
     """
     kind = teacher_kind(options.kind, f"{section}.kind")
     if kind.Options.model_fields and issubclass(recipe.Teacher, kind.Options):

@@ -1,4 +1,4 @@
-"""Where a teacher comes from: an ASE calculator, a checkpoint, or a fit."""
+"""Sources of a teacher: an ASE calculator, a checkpoint, or a fit."""
 
 from __future__ import annotations
 
@@ -33,39 +33,12 @@ def obtain_teacher(
     directory: Path | None = None,
     progress: bool = False,
 ) -> Any:
-    """The teacher that the options describe, examined and allowed to label.
+    """The teacher that section ``teacher`` describes, examined and allowed to label (for a calculator: its factory).
 
-    Parameters
-    ----------
-    structures, val
-        Labelled; a native teacher is fitted to the first, its best state chosen
-        on the second (on the first without).
-    options
-        Section ``teacher``.
-    read_checkpoint
-        Reader of ``options.checkpoint``; by default of native teachers of the
-        kind that the options name. A potential of no kind is not examined.
-    device
-        Where a potential goes: ``auto``, ``cpu``, ``cuda``, ...
-    section
-        Dotted name of the section, for messages.
-    directory
-        ``teacher.pt`` is written there, also when it is then refused.
-    progress
-        Show a progress bar.
-
-    Returns
-    -------
-    EnergyModel or function
-        For an ASE calculator a function that makes it.
-
-    Raises
-    ------
-    TeacherRefused
-        If it fails its examination and ``options.force`` is not set.
-    ConfigError
-        If the calculator cannot be imported, or the kind or one of its options
-        does not exist.
+    A native teacher is fitted to ``structures``, its best state chosen on ``val``. ``read_checkpoint`` reads
+    ``options.checkpoint``; by default native teachers of the kind that the options name. ``section`` is a name for
+    messages. ``directory`` gets ``teacher.pt``, also when it is then refused. Raises TeacherRefused if it fails its
+    examination and ``options.force`` is not set, ConfigError if a calculator, kind or option does not exist.
     """
     if options.calculator is not None:
         return calculator_factory(options, section)
@@ -100,9 +73,9 @@ def native_teacher(
     else:
         teacher = read_checkpoint(options.checkpoint)
     kind = kind_of(teacher)
-    verdict = None if kind is None else kind.examine(teacher, list(structures))
-    if verdict is not None:  # what passed on other elements need not pass here
-        teacher.metadata = {**teacher.metadata, "examination": verdict.to_dict()}
+    examination = None if kind is None else kind.examine(teacher, list(structures))
+    if examination is not None:  # what passed on other elements need not pass here
+        teacher.metadata = {**teacher.metadata, "examination": examination.to_dict()}
     return teacher
 
 
@@ -113,47 +86,18 @@ def fitted_teacher(
     options: Section,
     progress: bool = False,
 ) -> EnergyModel:
-    """A native teacher fitted and examined, with its kind and the verdict in the metadata.
-
-    Parameters
-    ----------
-    kind
-        Of :func:`mdl_physpretrain.teacher.registry.teacher_kind`.
-    structures, val
-        Labelled; the second may choose the best state.
-    options
-        Of the kind.
-    progress
-        Show a progress bar.
-    """
+    """A native teacher fitted and examined, with its kind and the examination in the metadata."""
     teacher = kind.fit(structures, val=val or None, options=options, progress=progress)
     metadata: dict[str, Any] = {**teacher.metadata, "teacher": kind.name}
     if "examination" not in metadata:
-        verdict = kind.examine(teacher, list(structures))
-        metadata |= {} if verdict is None else {"examination": verdict.to_dict()}
+        examination = kind.examine(teacher, list(structures))
+        metadata |= {} if examination is None else {"examination": examination.to_dict()}
     teacher.metadata = metadata
     return teacher
 
 
 def read_teacher(path: str, kind: str, section: str = "teacher") -> EnergyModel:
-    """A checkpoint of a native teacher of one kind.
-
-    Parameters
-    ----------
-    path
-        The checkpoint.
-    kind
-        Name of the kind it must be of.
-    section
-        Dotted name of the section, for messages.
-
-    Raises
-    ------
-    ConfigError
-        If it is of another kind.
-    CheckpointError
-        If it cannot be read.
-    """
+    """A checkpoint of a native teacher of one kind; raises ConfigError if it is of another."""
     teacher = load_model(path)
     its_kind = kind_of(teacher)
     if its_kind is None:
@@ -170,13 +114,7 @@ def read_teacher(path: str, kind: str, section: str = "teacher") -> EnergyModel:
 
 
 def calculator_factory(options: recipe.Teacher, section: str = "teacher") -> Callable[[], Any]:
-    """The function that makes the ASE calculator named by ``options.calculator``.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be imported.
-    """
+    """The function that makes the ASE calculator named by ``options.calculator``; raises ConfigError."""
     assert options.calculator is not None
     try:
         return factories.calculator_factory(options.calculator, options.calculator_args)

@@ -1,4 +1,4 @@
-"""A teacher that counts near the data only as much as it is right there."""
+"""Weighting of a teacher near the data by its measured skill there."""
 
 from __future__ import annotations
 
@@ -18,53 +18,23 @@ __all__ = ["compare_teachers", "trusted_teacher"]
 
 
 def compare_teachers(teachers: Mapping[str, Teacher], structures: Sequence[Atoms]) -> pd.DataFrame:
-    """Skills of several teachers on the same changes between frames, the best first.
-
-    Parameters
-    ----------
-    teachers
-        By name; each what :func:`mdl_physpretrain.teacher.label` takes.
-    structures
-        With reference forces, better not those the teachers were fitted to.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``teacher``, ``error``, ``trivial`` (eV/Å), ``trust``,
-        ``correlation``, ``pairs``; sorted by error. All NaN where there are no
-        two frames of the same atoms.
-    """
+    """Skills of several teachers on the same changes between frames, the best first; NaN without such frames."""
     pairs = frame_pairs(structures)
-    rows = [{"teacher": name, **change_skill(each, structures, pairs).to_dict()} for name, each in teachers.items()]
+    rows = [
+        {"teacher": name, **change_skill(teacher, structures, pairs).to_dict()} for name, teacher in teachers.items()
+    ]
     return pd.DataFrame(rows).sort_values("error", kind="stable", ignore_index=True)
 
 
 def trusted_teacher(
     teacher: EnergyModel, structures: Sequence[Atoms], *, skill: Skill | None = None
 ) -> tuple[EnergyModel, Skill]:
-    """The teacher, damped to what the reference's own changes support; its core stays.
+    """The teacher, damped to what the reference's own changes support (its core stays), and its skill.
 
-    With ``t`` the trust of :func:`mdl_physpretrain.teacher.changes.change_skill`,
-    the result is ``t * teacher + (1 - t) * ZBL``: a teacher that is worse than
-    predicting no change teaches the core alone, one that is right all it
-    knows. For anchored labels, in which only changes from the parent count.
-
-    Parameters
-    ----------
-    teacher
-        With a core of its own (a fitted EAM of the default preset, the result of
-        :func:`mdl_physpretrain.teacher.kinds.ionic.fit_ionic`).
-    structures
-        Reference data, of which the skill is measured where frames of the same
-        atoms are among them. Better structures that the teacher was not fitted to.
-    skill
-        Measured before; not measured then.
-
-    Returns
-    -------
-    teacher, skill
-        The teacher itself where nothing has to be damped, or nothing is known
-        (no two frames of the same atoms).
+    With ``t`` the trust of :func:`mdl_physpretrain.teacher.changes.change_skill`, the result is ``t * teacher + (1 -
+    t) * ZBL``: a teacher that is worse than predicting no change teaches the core alone, one that is right all it
+    knows. For anchored labels, in which only changes from the parent count. The teacher must have a core of its own;
+    better structures are those that it was not fitted to. Without two frames of the same atoms it stays as it is.
     """
     skill = change_skill(teacher, structures) if skill is None else skill
     if skill.pairs == 0 or skill.trust >= 1:

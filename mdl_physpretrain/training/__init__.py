@@ -3,8 +3,8 @@
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.method import PretrainedPotential, pretrain_and_finetune
 from mdl_physpretrain.training.network import new_network
+from mdl_physpretrain.training.pretrain_finetune import finetune, pretrain
 from mdl_physpretrain.training.references import shift_reference_energies
-from mdl_physpretrain.training.stages import finetune, pretrain
 from mdl_physpretrain.training.train import train
 
 __all__ = [

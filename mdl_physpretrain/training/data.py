@@ -1,4 +1,4 @@
-"""Training batches: neighbour lists once, a seeded order every epoch."""
+"""Batches of a training: neighbour lists made once, a seeded order in every epoch."""
 
 from __future__ import annotations
 

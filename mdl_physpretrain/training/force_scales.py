@@ -1,4 +1,4 @@
-"""From which force on the loss of replayed structures is scaled down."""
+"""Force above which the loss of replayed structures is scaled down."""
 
 from __future__ import annotations
 
@@ -17,24 +17,12 @@ SMALLEST = 0.5  # eV/Å: data at rest have no scale of their own
 
 
 def force_scale_of(structures: Sequence[Atoms]) -> float:
-    """``force_scale`` for finetuning with replay, from the reference data, eV/Å.
+    """``force_scale`` for finetuning with replay, from the reference data, eV/Å; raises StructureError without forces.
 
-    Force errors are divided by ``1 + |F| / force_scale``
-    (:class:`mdl_physpretrain.training.loss.EFSLoss`). With the 95th percentile
-    of the reference's forces as scale (0.5 eV/Å at least), nearly all
-    reference atoms keep more than half of their weight, and a replayed atom
-    with a label of 100 eV/Å cannot outweigh them: a share of structures is
+    Force errors are divided by ``1 + |F| / force_scale`` (:class:`mdl_physpretrain.training.loss.EFSLoss`). With the
+    95th percentile of the reference's forces as scale (0.5 eV/Å at least), nearly all reference atoms keep more than
+    half of their weight, and a replayed atom with a label of 100 eV/Å cannot outweigh them: a share of structures is
     about a share of the loss.
-
-    Parameters
-    ----------
-    structures
-        Reference training structures, without the replayed ones.
-
-    Raises
-    ------
-    StructureError
-        If none has forces.
     """
     sizes = [np.linalg.norm(f, axis=1) for a in structures if (f := get_labels(a).forces) is not None]
     if not sizes:

@@ -19,7 +19,7 @@ from mdl_physpretrain.recipe import BACKBONE, Recipe, over_preset
 from mdl_physpretrain.structures import Split, write_structures
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
-from mdl_physpretrain.training import stages
+from mdl_physpretrain.training import pretrain_finetune
 from mdl_physpretrain.training.references import is_another_energy_scale
 
 __all__ = ["PretrainedPotential", "pretrain_and_finetune"]
@@ -149,9 +149,9 @@ def pretrain_and_finetune(
         write_structures(folder / "labelled.extxyz", labelled)
         journal.unlink(missing_ok=True)
 
-    both: dict[str, Any] = {"seed": seed, "progress": progress, **trainer}
+    common: dict[str, Any] = {"seed": seed, "progress": progress, **trainer}
     network = recipe.backbone
-    pretrained = stages.pretrain(
+    pretrained = pretrain_finetune.pretrain(
         network.name,
         labelled,
         parents=structures,
@@ -161,15 +161,15 @@ def pretrain_and_finetune(
         shift_energies=is_another_energy_scale(teacher, anchor=recipe.augment.anchor),
         directory=None if folder is None else folder / "pretrain",
         **recipe.pretrain.model_dump(),
-        **both,
+        **common,
     )
-    potential = stages.finetune(
+    potential = pretrain_finetune.finetune(
         pretrained,
         structures,
         val=val,
         replay=labelled if recipe.finetune.replay_fraction > 0 else (),
         directory=None if folder is None else folder / "finetune",
         **recipe.finetune.model_dump(),
-        **both,
+        **common,
     )
     return PretrainedPotential(potential, pretrained, labelled, teacher, labels.filtered, recipe)

@@ -1,4 +1,4 @@
-"""Lightning module and callback: any energy model learns from any labels."""
+"""Lightning module of the training, and its callback for the best weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mdl_physpretrain.files import replacing
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.checkpoint import has_finite_weights, save_model
-from mdl_physpretrain.potentials.errors import ErrorSums
+from mdl_physpretrain.potentials.error_metrics import ErrorSums
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.resume import refuse_other_training
 from mdl_physpretrain.training.sam import ClosureSAM
@@ -93,14 +93,14 @@ class TrainingModule(LightningModule):
     @contextmanager
     def perturbed_pass(self) -> Iterator[None]:
         """What surrounds SAM's second pass: the batch is not new, buffers stay."""
-        kept = [buffer.clone() for buffer in self.buffers()]
+        saved = [buffer.clone() for buffer in self.buffers()]
         self.perturbed = True
         try:
             yield
         finally:
             self.perturbed = False
             with torch.no_grad():
-                for buffer, old in zip(self.buffers(), kept, strict=True):
+                for buffer, old in zip(self.buffers(), saved, strict=True):
                     buffer.copy_(old)
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:

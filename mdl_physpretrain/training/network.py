@@ -1,4 +1,4 @@
-"""The network that is trained: a new one, or one that exists."""
+"""Construction of the network to train: new by name, or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -105,17 +105,7 @@ def new_network(
 
 
 def copied_network(model: str | Path | EnergyModel, structures: Sequence[Atoms], core: str | None) -> EnergyModel:
-    """A copy of a model, or of the one in a checkpoint, in training mode.
-
-    Parameters
-    ----------
-    model
-        A native checkpoint or a model.
-    structures
-        Training structures, for the reach of a core.
-    core
-        ``"zbl"`` adds one to a model that has none yet.
-    """
+    """A copy of a model, or of the one in a checkpoint, in training mode; ``core="zbl"`` adds one if it has none."""
     start = deepcopy(model) if isinstance(model, EnergyModel) else load_model(model)
     if core == "zbl" and not any(part.role == "core" for part in start.leaves()):
         parts: list[Any] = list(start.parts) if isinstance(start, Sum) else [start]

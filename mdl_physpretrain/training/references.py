@@ -1,4 +1,4 @@
-"""The energy scale of a network: energies per element."""
+"""Reference energies of a network, and their shift to the labels of a data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.errors import batches_of
+from mdl_physpretrain.potentials.error_metrics import batches_of
 from mdl_physpretrain.recipe import Teacher
 from mdl_physpretrain.structures import get_labels, reference_energies, set_labels
 from mdl_physpretrain.structures.labels import Labels
@@ -21,13 +21,7 @@ __all__ = ["is_another_energy_scale", "shift_reference_energies"]
 def is_another_energy_scale(teacher: Any, *, anchor: bool) -> bool:
     """Whether labels are of another code than the data, whose energies per element are then not theirs.
 
-    Parameters
-    ----------
-    teacher
-        Section ``teacher``, or the potential itself: a model was fitted to
-        data, an ASE calculator was not.
-    anchor
-        Whether the labels are anchored to the data.
+    A model (or section ``teacher`` without a calculator) was fitted to data, an ASE calculator was not.
     """
     fitted = teacher.calculator is None if isinstance(teacher, Teacher) else isinstance(teacher, EnergyModel)
     return not fitted and not anchor

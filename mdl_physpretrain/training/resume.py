@@ -1,4 +1,4 @@
-"""Which training a ``last.ckpt`` belongs to: only the same one may go on from it."""
+"""Identity of a training, which a ``last.ckpt`` must have to be resumed."""
 
 from __future__ import annotations
 
@@ -22,27 +22,13 @@ MAY_CHANGE = {"epochs", "checkpoint_every"}
 
 
 def training_identity(
-    options: Training, structures: Mapping[str, Iterable[Atoms] | None], start: Mapping[str, Any], **others: Any
+    options: Training,
+    structures: Mapping[str, Iterable[Atoms] | None],
+    start: Mapping[str, Any],
+    **further: Any,
 ) -> dict[str, str]:
-    """All that a training's result depends on, but for its length and the machine.
-
-    Parameters
-    ----------
-    options
-        Of the training.
-    structures
-        Labelled structures by what they are for.
-    start
-        What the network is made from; models count by their weights.
-    **others
-        Further options.
-
-    Returns
-    -------
-    dict
-        Values in JSON by name, hashes of structures and weights.
-    """
-    values = options.model_dump(exclude=MAY_CHANGE | ({"rho"} if options.optimizer != "sam" else set())) | others
+    """All that a training's result depends on but its length and the machine, as JSON by name."""
+    values = options.model_dump(exclude=MAY_CHANGE | ({"rho"} if options.optimizer != "sam" else set())) | further
     for name, value in start.items():
         values[name] = f"#{potential_fingerprint(value)}" if isinstance(value, EnergyModel) else value
     values |= {name: _hash(data) for name, data in structures.items()}
@@ -50,13 +36,7 @@ def training_identity(
 
 
 def refuse_other_training(before: Mapping[str, str] | None, now: Mapping[str, str], checkpoint: str) -> None:
-    """Raise unless the training that wrote a checkpoint is the one that wants to go on from it.
-
-    Raises
-    ------
-    CheckpointError
-        That says what differs, and what to do.
-    """
+    """Raise CheckpointError, saying what differs, unless the training that wrote a checkpoint is this one."""
     if before == now:
         return
     if before is None:

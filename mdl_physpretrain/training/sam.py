@@ -17,25 +17,10 @@ __all__ = ["ClosureSAM"]
 class ClosureSAM(SAM):
     """SAM over AdamW whose :meth:`step` takes both gradients itself.
 
-    With weights ``w`` and ``g = dL/dw`` on a batch, the gradient of the same
-    batch at ``w + rho g / |g|`` is what AdamW gets at ``w``. State, restoring
-    and the base optimiser are those of ``pytorch_optimizer.SAM``; there the
-    caller must have taken the first gradient, and its norm is a float32.
-
-    Parameters
-    ----------
-    parameters
-        Of one model; ``|g|`` is the norm over all of them.
-    rho
-        Length of the ascent, in the space of the weights.
-    perturbed
-        Makes the context in which the second gradient is taken.
-    **options
-        Of AdamW.
-
-    References
-    ----------
-    arXiv:2010.01412, Algorithm 1, without the second-order term, as there.
+    With weights ``w`` and ``g = dL/dw`` on a batch, the gradient of the same batch at ``w + rho g / |g|`` is what
+    AdamW gets at ``w`` (arXiv:2010.01412, Algorithm 1, without the second-order term, as there). State, restoring and
+    the base optimiser are those of ``pytorch_optimizer.SAM``; there the caller must have taken the first gradient, and
+    its norm is a float32. ``perturbed`` makes the context in which the second gradient is taken.
     """
 
     def __init__(
@@ -58,13 +43,9 @@ class ClosureSAM(SAM):
         return sam
 
     def step(self, closure: Any = None) -> Any:
-        """One update; returns the loss at the unperturbed weights.
+        """One update.
 
-        Parameters
-        ----------
-        closure
-            Clears the gradients, computes loss and gradients of one batch, and
-            returns the loss; called twice.
+        Returns the loss at the unperturbed weights. The closure, called twice, makes loss and gradients.
         """
         loss = closure()
         self.first_step(zero_grad=True)

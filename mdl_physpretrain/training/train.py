@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Model
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError, Terminated
+from mdl_physpretrain.files import make_writable
 from mdl_physpretrain.option_types import shows_options, validated
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
@@ -268,10 +269,7 @@ def _prepare(directory: str | Path | None) -> Path | None:
         return None
     folder = Path(directory)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
-        probe.touch()
-        probe.unlink()
+        make_writable(folder)
     except OSError as error:
         raise CheckpointError(f"cannot write to {folder}: {error}") from error
     return folder

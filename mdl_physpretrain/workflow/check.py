@@ -1,4 +1,4 @@
-"""A check: a plan whose potentials are given instead of trained, done as a run is."""
+"""The check of finished potentials: its tasks, tables and answers, with the runner of a run."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.identity import is_calculator, potential_fingerprint
-from mdl_physpretrain.probes.errors import labelled
+from mdl_physpretrain.probes.accuracy import labelled
 from mdl_physpretrain.probes.references import read_references
-from mdl_physpretrain.probes.registry import table_kinds, verdict_table
+from mdl_physpretrain.probes.registry import probe_answers, table_kinds
 from mdl_physpretrain.probes.tables import joined, read_table
 from mdl_physpretrain.report import write_report
 from mdl_physpretrain.statistics.paired import PotentialPair, compare_potentials
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
-from mdl_physpretrain.workflow.check_suite import MD, CheckPlan, CheckSettings, CheckSuite, check_names
+from mdl_physpretrain.workflow.check_suite import MD, CheckInputs, CheckSettings, CheckSuite, check_names
 from mdl_physpretrain.workflow.folder import environment, write_timings
 from mdl_physpretrain.workflow.layout import md_file
 from mdl_physpretrain.workflow.lock import locked, prepare_folder
@@ -61,10 +61,10 @@ class Checked:
     folder
         Where everything is.
     settings
-        What was asked.
+        The options.
     tables
         The folder's CSV files by their stem.
-    verdicts
+    answers
         One row per potential and question: ``arm, question, verdict, finding``.
     pairs
         Every potential against the first one, on the main simulation.
@@ -77,7 +77,7 @@ class Checked:
     folder: Path
     settings: CheckSettings
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    verdicts: pd.DataFrame = field(default=None, repr=False)  # type: ignore[assignment]
+    answers: pd.DataFrame = field(default=None, repr=False)  # type: ignore[assignment]
     pairs: list[PotentialPair] = field(default_factory=list)
     unanswered: dict[tuple[str, str], str] = field(default_factory=dict)
     page: Path | None = None
@@ -153,78 +153,75 @@ def check(
     settings = CheckSettings(**options)
     check_names(potentials)
     starts = read_structures(structures)
-    known = read_references(references, starts) if references else {}
-    if known and not settings.compares:
+    reference_frames = read_references(references, starts) if references else {}
+    if reference_frames and not settings.compares:
         raise ConfigError("reference trajectories are compared by RDFs of trajectories, which are not asked for")
     if not 1 <= jobs <= MAX_JOBS:
         raise ConfigError(f"jobs must lie between 1 and {MAX_JOBS}, not {jobs}")
     folder = Path(output)
-    plan = CheckPlan(potentials, starts, known, settings)
-    judge = CheckSuite(plan, folder)
-    for asked_of in ("potential", "frames"):
-        judge.probes(asked_of)  # options out of range are told now
-    _open(
-        folder,
-        settings,
-        [structures if not isinstance(structures, Atoms) else (), references, (described or {}).values()],
-    )
+    inputs = CheckInputs(potentials, starts, reference_frames, settings)
+    suite = CheckSuite(inputs, folder)
+    for applies_to in ("potential", "frames"):
+        suite.probes(applies_to)  # options out of range are told now
+    given = () if isinstance(structures, Atoms) else structures
+    _open(folder, settings, [given, references, (described or {}).values()])
     _see_every_element(potentials, starts)
     with locked(folder):
-        work = _Check(judge)
+        work = _Check(suite)
         work.refuse_other_potentials()
         words = {name: (described or {}).get(name, _described(p)) for name, p in potentials.items()}
-        _describe(folder, plan, words, command)
+        _describe(folder, inputs, words, command)
         if jobs > 1:
-            plan = CheckPlan({name: send(p) for name, p in potentials.items()}, starts, known, settings)
-        return work.run(plan, report, jobs=jobs, progress=progress, listener=listener)
+            inputs = CheckInputs({name: send(p) for name, p in potentials.items()}, starts, reference_frames, settings)
+        return work.run(inputs, report, jobs=jobs, progress=progress, listener=listener)
 
 
 class _Check:
     """The tasks of a check and what became of them."""
 
-    def __init__(self, judge: CheckSuite) -> None:
-        self.judge, self.settings, self.folder = judge, judge.settings, judge.folder
-        self.records = Records(judge.folder)
+    def __init__(self, suite: CheckSuite) -> None:
+        self.suite, self.settings, self.folder = suite, suite.settings, suite.folder
+        self.records = Records(suite.folder)
         self.unanswered: dict[tuple[str, str], str] = {}
         self.owner: dict[str, tuple[str, tuple[str, ...]]] = {}  # of a task: potential and probes
         self.tasks: list[Task] = []
-        for name, potential in judge.config.potentials.items():
+        for name, potential in suite.config.potentials.items():
             self._add_tasks(name, potential)
         refuse_shared_records(task.name for task in self.tasks)
-        cells = [(name, seed, label) for name in judge.config.potentials for seed, label in self._simulations()]
-        kinds = [*judge.probes("potential", "labels"), *judge.probes("simulation", "nvt", "npt", "nve")]
-        judge.refuse_shared_files(cells, [*kinds, *judge.probes("frames")])
+        cells = [(name, seed, label) for name in suite.config.potentials for seed, label in self._simulations()]
+        kinds = [*suite.probes("potential", "labels"), *suite.probes("simulation", "nvt", "npt", "nve")]
+        suite.refuse_shared_files(cells, [*kinds, *suite.probes("frames")])
 
     def _add_tasks(self, name: str, potential: Any) -> None:
-        judge, settings = self.judge, self.settings
-        suite: dict[str, Any] = {"suite": CheckSuite, "arm": name}
+        suite, settings = self.suite, self.settings
+        arguments: dict[str, Any] = {"suite_class": CheckSuite, "arm": name}
         identity, models = potential_fingerprint(potential), _potential_modules(potential)
-        structures = judge.config.structures
-        given = ("labels",) if labelled(structures) else ()
+        structures = suite.config.structures
+        available = ("labels",) if labelled(structures) else ()
         hashes = tuple(_hashes(structures))
-        for probe in judge.probes("potential", *given):
+        for probe in suite.probes("potential", *available):
             mark = tuple(_hashes(structures, labels=True)) if "labels" in probe.needs else hashes
-            work = partial(evaluate_potential, **suite, seed=0, probes=(probe.name,))
+            work = partial(evaluate_potential, **arguments, seed=0, probes=(probe.name,))
             section = [identity, probe.name, probe.options.model_dump()]
             modules = (*models, *probe_modules([probe]))
             self._add(name, (probe.name,), Task(f"{probe.name} of {name}", "evaluate", work, section, fixed=mark,
                                              modules=modules, parallel=True))  # fmt: skip
         for seed, label in self._simulations():
             start, of_md = md_file(seed, name, label), f"md {name} seed {seed} {label}".strip()
-            probes = judge.probes("simulation", judge.conditions(label)["ensemble"])
+            probes = suite.probes("simulation", suite.conditions(label)["ensemble"])
             self._add(name, settings.simulated(label), Task(
-                of_md, "md", partial(simulate_potential, **suite, seed=seed, label=label),
+                of_md, "md", partial(simulate_potential, **arguments, seed=seed, label=label),
                 [identity, settings.simulation(label), seed, None if label else settings.trajectory_interval],
-                scratch=(f"{start}.runs.npz", f"{start}.trajectories"), growing=tuple(_hashes(judge.starts(label))),
+                scratch=(f"{start}.runs.npz", f"{start}.trajectories"), growing=tuple(_hashes(suite.starts(label))),
                 modules=(*models, *probe_modules(probes)), parallel=True,
             ))  # fmt: skip
-            for probe in judge.probes("frames") if not label else ():
+            for probe in suite.probes("frames") if not label else ():
                 references = [
                     (f"{structure} {k}", digest)
-                    for structure, frames in judge.config.references.items()
+                    for structure, frames in suite.config.references.items()
                     for k, (_, digest) in enumerate(_hashes(frames))
                 ]
-                work = partial(read_frames, **suite, seed=seed, probe=probe.name)
+                work = partial(read_frames, **arguments, seed=seed, probe=probe.name)
                 self._add(name, (probe.name,), Task(
                     f"{probe.name} of seed {seed} of {name}", "frames", work, [identity, probe.options.model_dump()],
                     inputs=(f"{start}.runs.npz",), needs=(of_md,), fixed=tuple(references),
@@ -247,28 +244,28 @@ class _Check:
         That of older versions, whose structures cannot be recognised, is
         moved away by the task that does it again.
         """
-        for probe in self.judge.probes("simulation"):
-            for name, seed, label in self.judge.cells(probe):
+        for probe in self.suite.probes("simulation"):
+            for name, seed, label in self.suite.cells(probe):
                 options = self.settings.simulation(label)
                 del options["engine"]
-                potential = potential_fingerprint(self.judge.potential(name, seed))
+                potential = potential_fingerprint(self.suite.potential(name, seed))
                 file = self.folder / f"{md_file(seed, name, label)}.runs.npz"
                 with suppress(OlderRecords):
-                    MDCheckpoint(file, MDSettings(seed=seed, **options), potential, self.judge.starts(label))
+                    MDCheckpoint(file, MDSettings(seed=seed, **options), potential, self.suite.starts(label))
 
-    def run(self, plan: CheckPlan, report: bool, **options: Any) -> Checked:
-        """Do what is not done; join the tables, judge, compare, write the page."""
+    def run(self, inputs: CheckInputs, report: bool, **options: Any) -> Checked:
+        """Do what is not done; join the tables, answer, compare, write the page."""
         result = RunResult(self.folder)
-        execute(self.tasks, plan, self.records, result, tolerate=self._tolerate, **options)
+        execute(self.tasks, inputs, self.records, result, tolerate=self._tolerate, **options)
         answered = {name: status for name, status in result.status.items() if status != "failed"}
         write_timings(self.folder, self.tasks, answered, result.seconds)
         stored = [self.records.read(name) for name in answered]
         written = {file for record in stored if record is not None for file in record["outputs"]}
         checked = Checked(self.folder, self.settings, self._tables(written), unanswered=self.unanswered)
-        names = list(plan.potentials)
-        checked.verdicts = verdict_table(checked.tables, names, self.unanswered, self.settings.options)
-        if len(checked.verdicts):
-            write_atomic(self.folder / "verdicts.csv", checked.verdicts.to_csv(index=False))
+        names = list(inputs.potentials)
+        checked.answers = probe_answers(checked.tables, names, self.unanswered, self.settings.options)
+        if len(checked.answers):
+            write_atomic(self.folder / "verdicts.csv", checked.answers.to_csv(index=False))
             note_written(self.folder, ["verdicts.csv"])
         else:
             remove_written(self.folder, "verdicts.csv")
@@ -285,7 +282,7 @@ class _Check:
         name, probes = self.owner[task.name]
         ours = isinstance(error, PhysPretrainError)
         if isinstance(error, CheckpointError) or (
-            isinstance(self.judge.config.potentials[name], EnergyModel) and not ours
+            isinstance(self.suite.config.potentials[name], EnergyModel) and not ours
         ):
             return False
         reason = str(error) if ours else f"{type(error).__name__}: {error}"
@@ -297,9 +294,9 @@ class _Check:
         """Join the potentials' tables in the folder; an older one without successor is removed."""
         tables = {}
         for kind, cls in table_kinds().items():
-            probe, file = self.judge.probe(cls.name), self.folder / f"{kind}.csv"
-            cells = [c for c in self.judge.cells(probe) if self.judge.table_file(probe, kind, c) in written]
-            parts = joint_table(self.judge, probe, kind, cells) if self.judge.asks(probe) and cells else []
+            probe, file = self.suite.probe(cls.name), self.folder / f"{kind}.csv"
+            cells = [c for c in self.suite.cells(probe) if self.suite.table_file(probe, kind, c) in written]
+            parts = joint_table(self.suite, probe, kind, cells) if self.suite.includes(probe) and cells else []
             if parts := [part for part in parts if len(part)]:
                 write_atomic(file, joined(parts))
                 note_written(self.folder, [file.name])
@@ -320,24 +317,21 @@ def _open(folder: Path, settings: CheckSettings, inputs: Sequence[Any]) -> None:
     claim_folder(folder, "check", inputs=inputs)
     try:
         stored = json.loads((folder / "check.json").read_text())["settings"]
-        asked = json.loads(json.dumps(asdict(settings)))
-        changed = [key for key in (*MD, "nve_steps") if stored.get(key) != asked[key]]
+        options = json.loads(json.dumps(asdict(settings)))
+        changed = [key for key in (*MD, "nve_steps") if stored.get(key) != options[key]]
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{folder / 'check.json'} is damaged ({error}): choose another folder") from error
     if changed:
-        what = ", ".join(f"{key} {stored.get(key)} instead of {asked[key]}" for key in changed)
-        raise ConfigError(f"{folder} holds a check with {what}: choose another output folder")
+        differences = ", ".join(f"{key} {stored.get(key)} instead of {options[key]}" for key in changed)
+        raise ConfigError(f"{folder} holds a check with {differences}: choose another output folder")
 
 
 def _see_every_element(potentials: Mapping[str, Potential], structures: Sequence[Atoms]) -> None:
     """Let every potential see every element once, before any long work.
 
-    Raises
-    ------
-    ConfigError
-        If a potential fails; the message names it and the structure.
+    Raises ConfigError naming it and the structure.
     """
     first: dict[str, Atoms] = {}
     for atoms in sorted(structures, key=len):
@@ -351,7 +345,7 @@ def _see_every_element(potentials: Mapping[str, Potential], structures: Sequence
             raise ConfigError(f"potential {name}: {error}") from error
 
 
-def _describe(folder: Path, plan: CheckPlan, potentials: Mapping[str, str], command: Sequence[str]) -> None:
+def _describe(folder: Path, plan: CheckInputs, potentials: Mapping[str, str], command: Sequence[str]) -> None:
     """Write ``check.json``, ``environment.json`` and ``data/summary.json``."""
     sizes = [len(a) for a in plan.structures]
     content = {

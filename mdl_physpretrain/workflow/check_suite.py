@@ -1,4 +1,4 @@
-"""Judging potentials that are given: what is asked of them, and on which structures."""
+"""Evaluation of finished potentials by a check: settings, structures and the probes that apply."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mdl_physpretrain.recipe import CHECK
 from mdl_physpretrain.workflow.config import NO_VALUE
 from mdl_physpretrain.workflow.suite import Cell, Suite
 
-__all__ = ["MD", "CheckPlan", "CheckSettings", "CheckSuite", "check_names", "probe_names"]
+__all__ = ["MD", "CheckInputs", "CheckSettings", "CheckSuite", "check_names", "probe_names"]
 
 NAME = r"\w[\w.+-]{0,63}"
 
@@ -35,7 +35,7 @@ def probe_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """What is asked of every potential.
+    """Options of a check, the same for every potential.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class CheckSettings:
         Of the simulation, see :func:`mdl_physpretrain.dynamics.simulate`.
     trajectory_interval
         Steps between two frames on disk; ``None``: no trajectories, and none
-        of the probes that are asked of them.
+        of the probes of frames.
     nve_structures, nve_steps
         How many structures (the first ones) are simulated without thermostat,
         and for how long, to see whether energy is conserved.
@@ -56,7 +56,7 @@ class CheckSettings:
     probe
         Further options of probes by name, see :attr:`Probe.Options`.
     skip
-        Names of probes that are not asked.
+        Names of probes to leave out.
 
     Raises
     ------
@@ -105,22 +105,22 @@ class CheckSettings:
         """Of all probes."""
         return {"n_compressed": self.compressed, "r_max": self.r_max, **self.probe}
 
-    def asks(self, probe: str) -> bool:
+    def includes(self, probe: str) -> bool:
         """Whether a probe is wanted."""
-        frames = probe_classes()[probe].asked_of == "frames"
+        frames = probe_classes()[probe].applies_to == "frames"
         return probe not in self.skip and not (frames and self.trajectory_interval is None)
 
     @property
     def compares(self) -> bool:
         """Whether any probe that is wanted compares with reference trajectories."""
-        return any(cls.compares and self.asks(name) for name, cls in probe_classes().items())
+        return any(cls.compares and self.includes(name) for name, cls in probe_classes().items())
 
     def simulated(self, label: str) -> tuple[str, ...]:
         """Probes for which a simulation is done: the main one (no label) or that without thermostat."""
         return tuple(
             name
             for name, cls in probe_classes().items()
-            if cls.asked_of == "simulation" and ("nve" in cls.needs) == bool(label) and self.asks(name)
+            if cls.applies_to == "simulation" and ("nve" in cls.needs) == bool(label) and self.includes(name)
         )
 
     def simulation(self, label: str) -> dict[str, Any]:
@@ -137,8 +137,8 @@ class CheckSettings:
 
 
 @dataclass(frozen=True)
-class CheckPlan:
-    """What a check is about: potentials by name, structures, reference trajectories by structure, settings."""
+class CheckInputs:
+    """The inputs of a check: potentials by name, structures, reference trajectories by structure, settings."""
 
     potentials: Mapping[str, Any]
     structures: Sequence[Atoms]
@@ -147,13 +147,13 @@ class CheckPlan:
 
 
 class CheckSuite(Suite):
-    """See :class:`Suite`; ``config`` is a :class:`CheckPlan`."""
+    """See :class:`Suite`; ``config`` is a :class:`CheckInputs`."""
 
-    config: CheckPlan
+    config: CheckInputs
     front = ("arm", "seed")
     flags_failures = False
 
-    def __init__(self, config: CheckPlan, folder: Path) -> None:
+    def __init__(self, config: CheckInputs, folder: Path) -> None:
         super().__init__(config, folder)
         self.settings = config.settings
 
@@ -161,18 +161,18 @@ class CheckSuite(Suite):
     def options(self) -> Mapping[str, Any]:
         return self.settings.options
 
-    def asks(self, probe: Probe) -> bool:
-        return "eam" not in probe.needs and self.settings.asks(probe.name)
+    def includes(self, probe: Probe) -> bool:
+        return "eam" not in probe.needs and self.settings.includes(probe.name)
 
     def cells(self, probe: Probe) -> list[Cell]:
         """Every potential with its seeds; the simulation without thermostat comes first."""
         seeds, nve = self.settings.seeds, self.settings.nve_label
         cells: list[Cell] = [("", seed, "") for seed in seeds]
-        if probe.asked_of == "potential":
+        if probe.applies_to == "potential":
             cells = [("", 0, "")]
         elif "nve" in probe.needs:
             cells = [("", seeds[0], nve)]
-        elif probe.asked_of == "simulation" and self.settings.simulated(nve):
+        elif probe.applies_to == "simulation" and self.settings.simulated(nve):
             cells = [("", seeds[0], nve), *cells]
         return [(name, seed, label) for name in self.config.potentials for _, seed, label in cells]
 
@@ -208,7 +208,7 @@ class CheckSuite(Suite):
 
     def table_file(self, probe: Probe, kind: str, cell: Cell) -> str:
         arm, seed, _ = cell
-        return f"seed-{seed}/evaluate/{arm}.{kind}.csv" if probe.asked_of == "frames" else super().table_file(
+        return f"seed-{seed}/evaluate/{arm}.{kind}.csv" if probe.applies_to == "frames" else super().table_file(
             probe, kind, cell
         )  # fmt: skip
 

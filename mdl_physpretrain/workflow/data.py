@@ -1,4 +1,4 @@
-"""Data of a run folder, random choices of it, and numbers for JSON."""
+"""Reading data of a run folder, seeded subsets, and numbers for JSON."""
 
 from __future__ import annotations
 

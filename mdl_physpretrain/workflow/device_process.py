@@ -1,4 +1,4 @@
-"""One training in a process of its own, for several devices.
+"""A training task in a new process, for several devices.
 
 Lightning's DDP starts the other ranks by repeating the command of the first
 process. Of ``physpretrain run`` that would be a second run in the same folder;
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from mdl_physpretrain.errors import PhysPretrainError
 
-__all__ = ["is_first_rank", "run_alone"]
+__all__ = ["is_first_rank", "run_in_own_process"]
 
-RESULT = ".stages/alone.json"
+RESULT = ".stages/own_process.json"
 
 
 def is_first_rank() -> bool:
@@ -25,14 +25,8 @@ def is_first_rank() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def run_alone(folder: Path, name: str) -> list[str]:
-    """Do a task of the run in ``folder`` in a new process; return its outputs.
-
-    Raises
-    ------
-    PhysPretrainError
-        If it fails; what it said is on the console.
-    """
+def run_in_own_process(folder: Path, name: str) -> list[str]:
+    """Do a task of the run in ``folder`` in a new process; return its outputs, or raise PhysPretrainError."""
     result = folder / RESULT
     result.unlink(missing_ok=True)
     command = [sys.executable, "-m", "mdl_physpretrain.workflow.single_task", str(folder.resolve()), name]

@@ -1,4 +1,4 @@
-"""A run folder that explains itself, and what can be checked before any work."""
+"""Contents of a run folder besides results: README, environment, timings; and checks before the work."""
 
 from __future__ import annotations
 
@@ -39,23 +39,16 @@ PACKAGES = ("torch", "lightning", "numpy", "ase", "vesin", "pandas", "pydantic",
 
 
 def preflight(config: RunConfig) -> None:
-    """Find out now what would otherwise fail after hours.
-
-    Raises
-    ------
-    ConfigError, StructureError
-        If the backbone or one of its arguments, the device, the teacher's kind,
-        one of its options, its calculator or a file does not exist.
-    """
+    """Raise now what would otherwise be an error after hours: backbone, device, teacher, their options, files."""
     try:
         cls = model_class(config.backbone.name)
     except ConfigError as error:
         raise ConfigError(f"backbone.name: {error}") from None
-    known = [p.name for p in inspect.signature(cls).parameters.values()]
+    arguments = [p.name for p in inspect.signature(cls).parameters.values()]
     for name in config.backbone.args:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
+        if name not in arguments:
+            near = difflib.get_close_matches(name, arguments, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(arguments)}"
             raise ConfigError(f"backbone.args.{name}: {config.backbone.name} has no such argument; {hint}")
     try:
         network = constructed(lambda: cls(**config.backbone.args), {}, "backbone.args", numbers=MAX_NUMBERS)
@@ -82,10 +75,10 @@ def preflight(config: RunConfig) -> None:
         ("md.reference", config.md.reference),
         ("teacher.checkpoint", [config.teacher.checkpoint] if config.teacher.checkpoint else None),
     ):
-        found, named = external_inputs(sources)
-        if sources and not found and not named:
+        paths, named = external_inputs(sources)
+        if sources and not paths and not named:
             raise StructureError("no file matches", file=", ".join(sources), field=key)
-        files.update({name: key for name in found if Path(name).is_absolute()})
+        files.update({name: key for name in paths if Path(name).is_absolute()})
     for name, key in files.items():
         if not Path(name).is_file() and not Path(name).is_dir():
             raise StructureError("does not exist", file=name, field=key)

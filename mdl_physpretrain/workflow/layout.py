@@ -1,4 +1,4 @@
-"""Where the files of a run folder are."""
+"""File names of a run folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run at a time in a folder."""
+"""Lock of a run folder: one run at a time."""
 
 from __future__ import annotations
 
@@ -11,40 +11,26 @@ from datetime import datetime
 from pathlib import Path
 
 from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.files import make_writable
 
 __all__ = ["locked", "prepare_folder"]
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create the run folder and make sure that it can be written to.
-
-    Raises
-    ------
-    PhysPretrainError
-        If it cannot.
-    """
+    """Create the run folder; raises PhysPretrainError if it cannot be written to."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-test-{os.getpid()}"
-        probe.write_text("test")
-        probe.unlink()
+        make_writable(folder)
     except OSError as error:
         raise PhysPretrainError(f"cannot write to the run folder {folder}: {error.strerror or error}") from error
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, or say who holds it.
+    """Hold the folder's lock, or raise PhysPretrainError saying who holds it.
 
-    The operating system holds the lock (``flock``) and releases it when the
-    process ends in whatever way, so a lock that is left behind cannot exist;
-    the file only says who holds it. Where there is no such lock (Windows, some
+    The operating system holds the lock (``flock``) and releases it when the process ends in whatever way, so a lock
+    that is left behind cannot exist; the file only says who holds it. Where there is no such lock (Windows, some
     network file systems) the run goes on without.
-
-    Raises
-    ------
-    PhysPretrainError
-        If another process runs in this folder.
     """
     try:
         import fcntl
@@ -71,7 +57,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _holder(text: str) -> str:
     try:
-        known = json.loads(text)
-        return f"process {known['pid']} on {known['host']} since {known['since']}"
+        holder = json.loads(text)
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (ValueError, KeyError, TypeError):
         return "its lock file does not say which"

@@ -1,4 +1,4 @@
-"""Which tasks a configuration means, what each reads and writes, and when it is out of date."""
+"""Plan of a run: its tasks with inputs, outputs and dependencies."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def plan(config: RunConfig) -> list[Task]:
     tasks += _teaching(config)
     for seed in config.seeds:
         tasks += _trainings(config, seed)
-    judge = RunSuite(config, Path())
+    suite = RunSuite(config, Path())
     for seed in config.seeds:
-        tasks += _judgements(config, judge, seed)
-    tasks += _collections(config, judge, tasks)
-    tasks.append(_report(config, judge, tasks))
+        tasks += _evaluations(config, suite, seed)
+    tasks += _collections(config, suite, tasks)
+    tasks.append(_report(config, suite, tasks))
     refuse_shared_records(task.name for task in tasks)
-    every = judge.probes("potential", "labels", "eam") + judge.probes("simulation", "nvt", "npt", "nve")
+    every = suite.probes("potential", "labels", "eam") + suite.probes("simulation", "nvt", "npt", "nve")
     labels = config.md.conditions()
     cells = [(arm, seed, label) for arm in config.arms for seed in config.seeds for label in labels]
-    judge.refuse_shared_files(cells, [*every, *judge.probes("frames")])
+    suite.refuse_shared_files(cells, [*every, *suite.probes("frames")])
     return tasks
 
 
@@ -94,10 +94,10 @@ def _prepare(config: RunConfig) -> Task:
     files: list[str] = []
     named: list[tuple[str, str]] = []
     for part in ("source", "train", "val", "test"):
-        more, names = external_inputs(getattr(config.data, part))
-        files += more
+        paths, names = external_inputs(getattr(config.data, part))
+        files += paths
         # the part a file belongs to and its name (which makes ids) count, not its folder
-        named += names + [(f"{part}:{Path(f).name}", file_hash(Path(f)) if Path(f).is_file() else "") for f in more]
+        named += names + [(f"{part}:{Path(f).name}", file_hash(Path(f)) if Path(f).is_file() else "") for f in paths]
     return Task("prepare", "prepare", prepare, section, needs=(), fixed=tuple(named))
 
 
@@ -186,23 +186,23 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
     return tasks
 
 
-def _judgements(config: RunConfig, judge: RunSuite, seed: int) -> list[Task]:
+def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
     tasks = []
     files, named = external_inputs(config.md.source)
-    suite: dict[str, Any] = {"suite": RunSuite}
+    arguments: dict[str, Any] = {"suite_class": RunSuite}
     for name, arm in config.arms.items():
         best, trained = f"{arm_folder(seed, name)}/best.pt", f"finetune seed {seed} {name}"
         taught = ("teacher",) if config.uses_eam else ()
         models = _network_modules(config, config.core_of(name), arm.hybrid)
         common: dict[str, Any] = {"needs": ("prepare", trained, *taught), "parallel": True}
-        suite |= {"arm": name, "seed": seed}
-        probes = judge.probes("potential", "labels", *(("eam",) if config.uses_eam else ()))
+        arguments |= {"arm": name, "seed": seed}
+        probes = suite.probes("potential", "labels", *(("eam",) if config.uses_eam else ()))
         tasks.append(
             Task(
                 name=f"evaluate seed {seed} {name}",
                 stage="evaluate",
-                work=partial(evaluate_potential, **suite, probes=tuple(probe.name for probe in probes)),
-                section=[seed, name, config.data.seed, _asked(probes)],
+                work=partial(evaluate_potential, **arguments, probes=tuple(probe.name for probe in probes)),
+                section=[seed, name, config.data.seed, _probe_options(probes)],
                 inputs=(*_DATA, best, *((TEACHER,) if config.uses_eam else ())),
                 modules=(*models, *probe_modules(probes), *(_model_modules("eam") if config.uses_eam else ())),
                 **common,
@@ -210,14 +210,14 @@ def _judgements(config: RunConfig, judge: RunSuite, seed: int) -> list[Task]:
         )
         for label, md in config.md.conditions().items():
             start = md_file(seed, name, label)
-            probes = judge.probes("simulation", md.ensemble)
+            probes = suite.probes("simulation", md.ensemble)
             options = md.model_dump(exclude={"source", "reference", "also", "r_max"})
             tasks.append(
                 Task(
                     name=f"md seed {seed} {name}" + (f" {label}" if label else ""),
                     stage="md",
-                    work=partial(simulate_potential, **suite, label=label),
-                    section=[seed, config.data.seed, options, _asked(probes)],
+                    work=partial(simulate_potential, **arguments, label=label),
+                    section=[seed, config.data.seed, options, _probe_options(probes)],
                     inputs=(*files, best),
                     scratch=(f"{start}.runs.npz", f"{start}.trajectories"),
                     fixed=tuple(named),
@@ -225,17 +225,17 @@ def _judgements(config: RunConfig, judge: RunSuite, seed: int) -> list[Task]:
                     **common,
                 )
             )
-        references, others = external_inputs(config.md.reference)
-        for probe in judge.probes("frames"):
+        references, reference_names = external_inputs(config.md.reference)
+        for probe in suite.probes("frames"):
             tasks.append(
                 Task(
                     name=f"md seed {seed} {name} {probe.name}",
                     stage="md",
-                    work=partial(read_frames, **suite, probe=probe.name),
-                    section=[_asked([probe]), config.md.n_structures, config.md.max_atoms, config.data.seed],
+                    work=partial(read_frames, **arguments, probe=probe.name),
+                    section=[_probe_options([probe]), config.md.n_structures, config.md.max_atoms, config.data.seed],
                     inputs=(*files, *references, f"{md_file(seed, name)}.runs.npz"),
                     needs=(f"md seed {seed} {name}",),
-                    fixed=tuple(named + others),
+                    fixed=tuple(named + reference_names),
                     modules=probe_modules([probe]),
                     parallel=True,
                 )
@@ -243,25 +243,25 @@ def _judgements(config: RunConfig, judge: RunSuite, seed: int) -> list[Task]:
     return tasks
 
 
-def _collections(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> list[Task]:
+def _collections(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> list[Task]:
     """The tables of all seeds and arms together."""
-    shown = [judge.conditions(label) for label in config.md.conditions()]
+    conditions = [suite.conditions(label) for label in config.md.conditions()]
     tables = table_kinds()
     collections = []
-    for stage, asked_of in (("evaluate", ("potential",)), ("md", ("simulation", "frames"))):
-        kinds = collected_kinds(judge, asked_of)
-        probes = [judge.probe(tables[kind].name) for kind in kinds]
+    for stage, applies_to in (("evaluate", ("potential",)), ("md", ("simulation", "frames"))):
+        kinds = collected_kinds(suite, applies_to)
+        probes = [suite.probe(tables[kind].name) for kind in kinds]
         inputs = [
-            judge.table_file(probe, kind, cell)
+            suite.table_file(probe, kind, cell)
             for kind, probe in zip(kinds, probes, strict=True)
-            for cell in judge.cells(probe)
+            for cell in suite.cells(probe)
         ]
         collections.append(
             Task(
                 stage,
                 stage,
-                partial(collect, suite=RunSuite, asked_of=asked_of),
-                [config.seeds, list(config.arms), shown if stage == "md" else None],
+                partial(collect, suite_class=RunSuite, applies_to=applies_to),
+                [config.seeds, list(config.arms), conditions if stage == "md" else None],
                 tuple(inputs),
                 tuple(t.name for t in tasks if t.stage == stage),
                 modules=probe_modules(probes),
@@ -270,8 +270,8 @@ def _collections(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> l
     return collections
 
 
-def _report(config: RunConfig, judge: RunSuite, tasks: Sequence[Task]) -> Task:
-    kinds = collected_kinds(judge, ("potential", "simulation", "frames"))
+def _report(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> Task:
+    kinds = collected_kinds(suite, ("potential", "simulation", "frames"))
     inputs = [f"{kind}.csv" for kind in kinds]
     inputs += ["data/summary.json", "teacher/decomposition.csv"]
     inputs += ["teacher/errors.json", "teacher/examination.json", "teacher/curves.csv", "teacher/history.csv"]
@@ -288,7 +288,7 @@ def probe_modules(probes: Sequence[Probe]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(type(probe).__module__ for probe in probes))
 
 
-def _asked(probes: Sequence[Probe]) -> Mapping[str, Any]:
+def _probe_options(probes: Sequence[Probe]) -> Mapping[str, Any]:
     """Names and options of probes."""
     return {probe.name: probe.options.model_dump() for probe in probes}
 

@@ -35,13 +35,7 @@ def fingerprint(section: Any, inputs: Iterable[tuple[str, str]], code: str) -> s
 
 
 class Records:
-    """What is known of the tasks of a run folder.
-
-    Parameters
-    ----------
-    folder
-        The run folder.
-    """
+    """Records of the tasks of a run folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.stages = folder, folder / ".stages"
@@ -52,7 +46,7 @@ class Records:
         record = self.read(task)
         if record is None:
             return None
-        return record if all(self._same(name, known) for name, known in record["outputs"].items()) else None
+        return record if all(self._same(name, stored) for name, stored in record["outputs"].items()) else None
 
     def read(self, task: str) -> dict[str, Any] | None:
         """The record of a task that was finished once."""
@@ -81,87 +75,54 @@ class Records:
         afresh: bool = False,
         growing: bool = False,
     ) -> bool:
-        """Note that a task begins; put away what belongs to other work.
+        """Note that a task begins, put away (with a warning) what belongs to other work, and say whether it resumes.
 
-        Parameters
-        ----------
-        task, mark
-            Name and fingerprint.
-        scratch
-            Files and folders of the run folder that the task resumes from.
-        dear
-            Files that are kept, too, when it does not resume.
-        afresh
-            Never go on with what is there.
-        growing
-            What a finished task left is gone on with, too: there is more of
-            the same to do.
-
-        Returns
-        -------
-        bool
-            Whether an interrupted attempt at the same work is gone on with.
-
-        Warns
-        -----
-        UserWarning
-            When something was put away: what, and where it is.
+        It resumes from ``scratch`` files of the same fingerprint ``mark``; with ``growing`` also from those of a
+        finished task, of which there is more to do; ``afresh`` never. ``dear`` files are kept when it does not.
         """
         started = self._path(task, "started")
-        known = started.read_text() if started.is_file() else None
-        if known is None and growing:
-            known = (self.read(task) or {}).get("basis")
-        left = [self.folder / name for name in scratch if (self.folder / name).exists()]
-        resumes = known == mark and not afresh and bool(left)
+        earlier = started.read_text() if started.is_file() else None
+        if earlier is None and growing:
+            earlier = (self.read(task) or {}).get("basis")
+        leftovers = [self.folder / name for name in scratch if (self.folder / name).exists()]
+        resumes = earlier == mark and not afresh and bool(leftovers)
         note_written(self.folder, (self.read(task) or {"outputs": ()})["outputs"])
         self._path(task, "json").unlink(missing_ok=True)
         if not resumes:
-            self._put_away(task, left, [self.folder / name for name in dear if (self.folder / name).is_file()])
+            self._put_away(task, leftovers, [self.folder / name for name in dear if (self.folder / name).is_file()])
         write_atomic(started, mark)
         return resumes
 
     def finish(self, task: str, mark: str, outputs: Iterable[str], seconds: float, *, basis: str | None = None) -> None:
-        """Note that a task is done; from now on it is skipped.
-
-        Parameters
-        ----------
-        task, mark
-            Name and fingerprint.
-        outputs
-            Files of the folder.
-        seconds
-            Time that it took.
-        basis
-            Fingerprint without what may grow.
-        """
-        known = {}
+        """Note that a task is done, so that it is skipped from now on; ``basis``: fingerprint without what may grow."""
+        hashes = {}
         for name in outputs:
             state = (self.folder / name).stat()
-            known[name] = {"sha256": self.hash(name), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
-        record = {"task": task, "fingerprint": mark, "seconds": round(seconds, 3), "outputs": known}
+            hashes[name] = {"sha256": self.hash(name), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+        record = {"task": task, "fingerprint": mark, "seconds": round(seconds, 3), "outputs": hashes}
         if basis is not None:
             record["basis"] = basis
         write_atomic(self._path(task, "json"), json.dumps(record, indent=1))
         self._path(task, "started").unlink(missing_ok=True)
 
-    def _same(self, name: str, known: dict[str, Any]) -> bool:
+    def _same(self, name: str, stored: dict[str, Any]) -> bool:
         path = self.folder / name
         if not path.is_file():
             return False
         state = path.stat()
-        if state.st_size != known["size"]:
+        if state.st_size != stored["size"]:
             return False
-        return state.st_mtime_ns == known["mtime_ns"] or self.hash(name) == known["sha256"]
+        return state.st_mtime_ns == stored["mtime_ns"] or self.hash(name) == stored["sha256"]
 
-    def _put_away(self, task: str, left: Sequence[Path], dear: Sequence[Path]) -> None:
+    def _put_away(self, task: str, leftovers: Sequence[Path], dear: Sequence[Path]) -> None:
         """Move results of other work to ``.replaced`` (copy what may be an input): the last one is kept."""
-        if not left and not dear:
+        if not leftovers and not dear:
             return
         away = self.folder / ".replaced" / _file_name(task)
         if away.exists():
             shutil.rmtree(away)
         away.mkdir(parents=True)
-        for path in left:
+        for path in leftovers:
             shutil.move(path, away / path.name)
         for path in dear:
             shutil.copy2(path, away / path.name)

@@ -1,4 +1,4 @@
-"""Doing the tasks of a run: what is unchanged is skipped, what was interrupted goes on."""
+"""Execution of a run's tasks: unchanged ones are skipped, interrupted ones resumed."""
 
 from __future__ import annotations
 
@@ -126,13 +126,7 @@ def run_pipeline(
 
 
 def selected_stages(only: str | None, start: str | None) -> frozenset[str]:
-    """The stages to look at.
-
-    Raises
-    ------
-    ConfigError
-        If a stage does not exist, or both are given.
-    """
+    """The stages to look at; raises ConfigError if one does not exist, or both are given."""
     for option, value in (("--only", only), ("--from", start)):
         if value is not None and value not in STAGES:
             raise ConfigError(f"{option}: there is no stage {value!r}; the stages are {', '.join(STAGES)}")

@@ -1,4 +1,4 @@
-"""Judging the trained potentials of a run: their data, simulations and options."""
+"""Evaluation of a run's trained potentials: their data, simulations and options."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ class RunSuite(Suite):
     def options(self) -> Mapping[str, Any]:
         return dict(self.config.md) | dict(self.config.probe)
 
-    def asks(self, probe: Probe) -> bool:
-        if probe.asked_of == "frames":
+    def includes(self, probe: Probe) -> bool:
+        if probe.applies_to == "frames":
             return self.config.md.trajectory_interval is not None
-        if probe.asked_of == "simulation":
-            return any(probe.wanted(frozenset({c.ensemble})) for c in self.config.md.conditions().values())
-        return probe.wanted(frozenset({"labels"} | ({"eam"} if self.config.uses_eam else set())))
+        if probe.applies_to == "simulation":
+            return any(probe.is_applicable(frozenset({c.ensemble})) for c in self.config.md.conditions().values())
+        return probe.is_applicable(frozenset({"labels"} | ({"eam"} if self.config.uses_eam else set())))
 
     def cells(self, probe: Probe) -> list[Cell]:
         labels = [""]
-        if probe.asked_of == "simulation":
+        if probe.applies_to == "simulation":
             conditions = self.config.md.conditions()
-            labels = [label for label, md in conditions.items() if probe.wanted(frozenset({md.ensemble}))]
+            labels = [label for label, md in conditions.items() if probe.is_applicable(frozenset({md.ensemble}))]
         return [(arm, seed, label) for seed in self.config.seeds for arm in self.config.arms for label in labels]
 
     def subject(self, arm: str, seed: int) -> Subject:
@@ -109,4 +109,4 @@ class RunSuite(Suite):
 
     def with_names(self, table: pd.DataFrame, probe: Probe, cell: Cell) -> pd.DataFrame:
         """Tables of simulations get the columns when they are joined."""
-        return super().with_names(table, probe, cell) if probe.asked_of == "potential" else table
+        return super().with_names(table, probe, cell) if probe.applies_to == "potential" else table

@@ -1,4 +1,4 @@
-"""What the probes of a run or a check need to know: potentials, structures, simulations, options."""
+"""Base class of the probes of a run or a check: potentials, structures, simulations, options."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ Cell = tuple[str, int, str]  # arm, seed, label of the simulation
 
 
 class Suite(ABC):
-    """Base of the two: :class:`~mdl_physpretrain.workflow.run_suite.RunSuite` judges the trained potentials of a run,
+    """The probes of a run or a check, with all that they need.
+
+    :class:`~mdl_physpretrain.workflow.run_suite.RunSuite` has the trained potentials of a run,
     :class:`~mdl_physpretrain.workflow.check_suite.CheckSuite` those that are given.
 
     Parameters
     ----------
     config
-        What is asked.
+        A :class:`RunConfig` or :class:`CheckInputs`.
     folder
         Of the run or check.
-    """  # noqa: D205
+    """
 
     #: Columns in front of a probe's table.
     front: ClassVar[tuple[str, str]]
@@ -48,12 +50,12 @@ class Suite(ABC):
         """Of the probes."""
 
     @abstractmethod
-    def asks(self, probe: Probe) -> bool:
+    def includes(self, probe: Probe) -> bool:
         """Whether a probe is wanted at all."""
 
     @abstractmethod
     def cells(self, probe: Probe) -> list[Cell]:
-        """Everything that a probe is asked of, in the order of its joint table."""
+        """Everything that a probe is applied to, in the order of its joint table."""
 
     @abstractmethod
     def subject(self, arm: str, seed: int) -> Subject:
@@ -88,18 +90,10 @@ class Suite(ABC):
         """Of what is physical."""
         return Limits()
 
-    def probes(self, asked_of: str, *given: str) -> list[Probe]:
-        """The probes of a kind that are wanted and can be asked.
-
-        Parameters
-        ----------
-        asked_of
-            See :class:`Probe`.
-        *given
-            What there is for them.
-        """
-        made = [self.probe(name) for name, cls in probe_classes().items() if cls.asked_of == asked_of]
-        return [probe for probe in made if self.asks(probe) and probe.wanted(frozenset(given))]
+    def probes(self, applies_to: str, *available: str) -> list[Probe]:
+        """The probes of a kind (:attr:`Probe.applies_to`) that are wanted and :meth:`Probe.is_applicable`."""
+        probes = [self.probe(name) for name, cls in probe_classes().items() if cls.applies_to == applies_to]
+        return [probe for probe in probes if self.includes(probe) and probe.is_applicable(frozenset(available))]
 
     def probe(self, name: str) -> Probe:
         """A probe with its options."""
@@ -112,7 +106,7 @@ class Suite(ABC):
     def table_file(self, probe: Probe, kind: str, cell: Cell) -> str:
         """Where a table of one potential is."""
         arm, seed, label = cell
-        if probe.asked_of == "potential":
+        if probe.applies_to == "potential":
             return f"seed-{seed}/evaluate/{arm}.{kind}.csv"
         return f"{md_file(seed, arm, label)}{'' if kind == 'physicality' else f'.{kind}'}.csv"
 

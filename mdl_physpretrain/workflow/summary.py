@@ -16,13 +16,7 @@ __all__ = ["summary_table"]
 
 
 def summary_table(folder: Path) -> Table | None:
-    """Unphysical trajectories and test errors per arm; ``None`` where there are no results.
-
-    Parameters
-    ----------
-    folder
-        A run folder.
-    """
+    """Unphysical trajectories and test errors per arm of a run folder; ``None`` where there are no results."""
     files = [folder / "physicality.csv", folder / "efs.csv"]
     if not all(f.is_file() for f in files):
         return None
@@ -38,12 +32,12 @@ def summary_table(folder: Path) -> Table | None:
     for name in ("runs", "overlap", "Lindemann", "unphysical", *times, "forces", "total"):
         table.add_column(name, justify="right")
     for arm, group in runs.groupby("arm", sort=False):
-        bad = ~group["physical"].astype(bool)
-        per_seed = " ".join(map(str, bad.groupby(group["seed"]).sum()))
+        unphysical = ~group["physical"].astype(bool)
+        per_seed = " ".join(map(str, unphysical.groupby(group["seed"]).sum()))
         counts = (len(group), int(group["overlap"].sum()), int(group["lindemann_violation"].sum()))
         at_times = [f"{share:.0%}" for share in shares.loc[arm]] if len(times) else []
         error = [_spread(errors.loc[errors["arm"] == arm, key]) for key in ("forces_mae", "total")]
-        table.add_row(str(arm), *map(str, counts), f"{int(bad.sum())} ({per_seed})", *at_times, *error)
+        table.add_row(str(arm), *map(str, counts), f"{int(unphysical.sum())} ({per_seed})", *at_times, *error)
     return table
 
 

@@ -1,4 +1,4 @@
-"""A piece of work of a run or a check, and what its result depends on."""
+"""A task of a run or a check, and everything that its result depends on."""
 
 from __future__ import annotations
 
@@ -67,5 +67,5 @@ class Task:
     @property
     def code(self) -> list[str]:
         """Modules whose code, with all that they import, its result depends on: of the work and of what it is given."""
-        given = [getattr(value, "__module__", None) for value in getattr(self.work, "keywords", {}).values()]
-        return [getattr(self.work, "func", self.work).__module__, *filter(None, given), *self.modules]
+        argument_modules = [getattr(value, "__module__", None) for value in getattr(self.work, "keywords", {}).values()]
+        return [getattr(self.work, "func", self.work).__module__, *filter(None, argument_modules), *self.modules]

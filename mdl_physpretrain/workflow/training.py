@@ -1,4 +1,4 @@
-"""One training in a folder of the run: from its last state where there is one, with equal files for equal results."""
+"""Training tasks in a run folder: resumed where they stopped, equal files for equal results."""
 
 from __future__ import annotations
 

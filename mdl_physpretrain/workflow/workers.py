@@ -1,4 +1,4 @@
-"""Who does the tasks: this process, one after the other, or several worker processes."""
+"""Workers that do the tasks: this process, or several processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.executors.processes import begin_worker, single_threaded
-from mdl_physpretrain.workflow.device_process import run_alone
+from mdl_physpretrain.workflow.device_process import run_in_own_process
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.task import Task, Work
@@ -80,7 +80,7 @@ class Inline:
     def submit(self, task: Task, config: Any, folder: Path, progress: bool) -> None:
         """Do it."""
         try:
-            work = partial(_alone, name=task.name) if task.own_process else task.work
+            work = partial(_in_own_process, name=task.name) if task.own_process else task.work
             self._done.append(Outcome(task, *_timed(work, config, folder, progress)))
         except Exception as error:
             self._done.append(Outcome(task, error=error))
@@ -182,5 +182,5 @@ def _timed(work: Work, config: Any, folder: Path, progress: bool) -> tuple[list[
     return outputs, time.perf_counter() - began
 
 
-def _alone(config: Any, folder: Path, progress: bool, *, name: str) -> list[str]:
-    return run_alone(folder, name)
+def _in_own_process(config: Any, folder: Path, progress: bool, *, name: str) -> list[str]:
+    return run_in_own_process(folder, name)

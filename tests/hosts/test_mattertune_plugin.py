@@ -283,7 +283,7 @@ def test_evaluator_takes_any_module_in_one_line(plugin, rocksalt: list[Atoms], t
 def test_shipped_configurations_are_valid(plugin) -> None:
     from mattertune.main import MatterTunerConfig
 
-    from mdl_physpretrain.hosts.mattertune.stages import load_stages
+    from mdl_physpretrain.hosts.mattertune.job import load_stages
 
     folder = Path(__file__).parents[2] / "configs" / "mattertune"
     files = sorted(folder.glob("*.yaml"))

@@ -166,7 +166,7 @@ def test_job_carries_weights_from_part_to_part(lmo: list[Atoms]) -> None:
     from typer.testing import CliRunner
 
     from mdl_physpretrain.cli import app
-    from mdl_physpretrain.hosts.mattertune.stages import load_stages, run_stages
+    from mdl_physpretrain.hosts.mattertune.job import load_stages, run_stages
 
     ends = {"name": "md_physicality", "md": {"steps": 5, "n_structures": 2}, "directory": "md"}
     job = {

@@ -13,7 +13,7 @@ from small_potentials import small
 from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import EnergyModel, Prediction, Sum, load_model, predict
-from mdl_physpretrain.potentials.errors import evaluate
+from mdl_physpretrain.potentials.error_metrics import evaluate
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 from mdl_physpretrain.training import EFSLoss, train
 

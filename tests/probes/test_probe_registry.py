@@ -32,13 +32,13 @@ class Hardness(Probe):
 
     name = "hardness"
     question = "hard enough"
-    asked_of = "potential"
+    applies_to = "potential"
     files: ClassVar = {"hardness": ("value",)}
 
     class Options(Section):
         hardness_load: float = Field(default=1.0, gt=0, description="N.")
 
-    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
+    def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
         return {"hardness": pd.DataFrame({"value": [self.options.hardness_load]})}
 
     def answer(self, tables):
@@ -80,7 +80,7 @@ def test_the_folder_is_listed_and_fits_its_contract():
     classes = registry.probe_classes()
     assert list(classes) == ["md", "nve", "diatomics", "compression", "errors", "rdf", "alignment", "diffusion"]
     for cls in classes.values():
-        assert cls.asked_of in ("potential", "simulation", "frames")
+        assert cls.applies_to in ("potential", "simulation", "frames")
         assert cls.__doc__
         assert all(cls.files.values())
         assert cls.expected <= set(cls.files)
@@ -98,11 +98,11 @@ def test_a_probe_of_another_package_is_asked_like_ours(entry):
     assert registry.table_kinds()["hardness"] is Hardness
     probe = registry.make_probe("hardness", {"hardness_load": 3.0, "r_max": 5.0})
     table = probe.tables(Subject(None))["hardness"].assign(arm="A")
-    answers = registry.verdict_table({"hardness": table}, ["A", "B"], {("B", "hardness"): "crashed"})
+    answers = registry.probe_answers({"hardness": table}, ["A", "B"], {("B", "hardness"): "crashed"})
     assert answers["verdict"].tolist() == ["yes", "unanswered"]
     assert answers["finding"].tolist() == ["3", "crashed"]
     entry(("hardness", lambda: Titled))
-    answers = registry.verdict_table({"hardness": table}, ["A"], options={"hardness_load": 4.0})
+    answers = registry.probe_answers({"hardness": table}, ["A"], options={"hardness_load": 4.0})
     assert answers["finding"].tolist() == ["load 4"]
     with pytest.raises(ConfigError, match=r"hardness_load: .*greater than 0"):
         registry.make_probe("hardness", {"hardness_load": -1.0})
@@ -126,7 +126,7 @@ def test_answers_and_pages_see_the_options_of_the_folder(entry, tmp_path, file, 
     folder = read_run(tmp_path)
     assert probe_parts(folder)["hardness"].summary["load"].tolist() == [load]
     if folder.is_check:
-        assert folder.verdicts[["verdict", "finding"]].to_numpy().tolist() == [
+        assert folder.answers[["verdict", "finding"]].to_numpy().tolist() == [
             ["yes" if load < 2 else "no", f"load {load:g}"]
         ]
 
@@ -145,11 +145,11 @@ class Batches(Probe):
 
     name = "batches"
     question = "from where"
-    asked_of = "potential"
+    applies_to = "potential"
     files: ClassVar = {"batches": ("batch", "value")}
     texts = ("batch",)
 
-    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
+    def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
         return {"batches": pd.DataFrame({"batch": ["007", "NA"], "value": [7, 8]})}
 
 
@@ -181,7 +181,7 @@ def test_a_check_runs_what_the_probes_need(entry):
         """Of a simulation without thermostat, against a reference."""
 
         name = "heat"
-        asked_of = "simulation"
+        applies_to = "simulation"
         needs = frozenset({"nve"})
         compares = True
         files: ClassVar = {"heat": ("value",)}

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import PhysPretrainError
-from mdl_physpretrain.reproduction.claim import accuracy_words, stability_words, verdict
+from mdl_physpretrain.reproduction.claim import accuracy_words, claim_outcome, stability_words
 from mdl_physpretrain.reproduction.run import write_tables
 from mdl_physpretrain.reproduction.tables import printed
 from mdl_physpretrain.statistics.paired import Comparison
@@ -94,11 +94,11 @@ def test_words_for_accuracy_need_an_interval_that_excludes_a_cost():
 
 
 def test_the_claim_holds_only_with_both_halves():
-    assert verdict("improved", "lower") == verdict("improved", "no cost") == "holds"
-    assert verdict("improved", "undecided") == "more stable; cost undecided"
-    assert verdict("improved", "higher").startswith("no: costs accuracy")
-    assert verdict("improved?", "lower") == "not shown"
-    assert verdict("worse", "lower") == "no: less stable"
+    assert claim_outcome("improved", "lower") == claim_outcome("improved", "no cost") == "holds"
+    assert claim_outcome("improved", "undecided") == "more stable; cost undecided"
+    assert claim_outcome("improved", "higher").startswith("no: costs accuracy")
+    assert claim_outcome("improved?", "lower") == "not shown"
+    assert claim_outcome("worse", "lower") == "no: less stable"
 
 
 def test_printed_totals_follow_from_the_printed_errors():

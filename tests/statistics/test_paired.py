@@ -40,21 +40,21 @@ def _table(outcomes: dict[str, list[list[bool]]]) -> pd.DataFrame:
 def test_a_difference_is_supported_only_when_the_seeds_agree():
     clear = compare_counts(_table({"a": [[True] * 4] * 3, "b": [[False] * 4] * 3}), "a", "b", "unphysical", "MD")
     assert (clear.only_reference, clear.only_arm, clear.seeds_better) == (12, 0, 3)
-    assert clear.verdict == "supported"
+    assert clear.conclusion == "supported"
     assert clear.direction == "fewer"
 
     # the same number of pairs from one seed only: small p, but no repeats
     single = compare_counts(_table({"a": [[True] * 12], "b": [[False] * 12]}), "a", "b", "unphysical", "MD")
     assert single.p_value == clear.p_value
-    assert single.verdict == "indicated"
+    assert single.conclusion == "indicated"
 
     torn = {"a": [[True] * 8, [True] * 8, [False] * 8], "b": [[False] * 8, [False] * 8, [True, True] + [False] * 6]}
     disagreeing = compare_counts(_table(torn), "a", "b", "unphysical", "MD")
     assert disagreeing.p_value < 0.05
-    assert disagreeing.verdict == "indicated"
+    assert disagreeing.conclusion == "indicated"
 
     same = compare_counts(_table({"a": [[True, False]] * 3, "b": [[False, True]] * 3}), "a", "b", "unphysical", "MD")
-    assert (same.direction, same.verdict, same.p_value) == ("equal", "unsupported", 1.0)
+    assert (same.direction, same.conclusion, same.p_value) == ("equal", "unsupported", 1.0)
 
 
 def test_only_what_both_arms_have_is_paired():
@@ -82,7 +82,7 @@ def test_one_seed_is_mcnemar() -> None:
     assert (found.n_pairs, found.only_reference, found.only_potential) == (10, 8, 1)
     assert found.p_pairs == pytest.approx(binomtest(1, 9).pvalue)
     assert found.p_structures == found.p_pairs
-    assert (found.verdict, found.direction) == ("supported", "fewer")
+    assert (found.conclusion, found.direction) == ("supported", "fewer")
     text = found.sentence()
     assert "That B fails less often is supported" in text
     assert "velocities and noise were drawn once, trainings were not" in text
@@ -91,7 +91,7 @@ def test_one_seed_is_mcnemar() -> None:
 def test_the_other_way_round_says_more() -> None:
     rows = table(A=[(k, 0) for k in range(8)], B=[])
     found = compare_potentials(rows, "B", "A")
-    assert (found.verdict, found.direction) == ("supported", "more")
+    assert (found.conclusion, found.direction) == ("supported", "more")
     assert "That A fails more often is supported" in found.sentence()
 
 
@@ -100,7 +100,7 @@ def test_repeats_of_few_structures_do_not_establish_a_difference() -> None:
     found = compare_potentials(table(A=[(k, s) for k in range(3) for s in range(3)], B=[]), "A", "B")
     assert found.p_pairs == pytest.approx(binomtest(0, 9).pvalue)
     assert found.p_structures == pytest.approx(binomtest(0, 3).pvalue)
-    assert found.verdict == "indicated"
+    assert found.conclusion == "indicated"
     assert "not established" in found.sentence()
     assert "velocities and noise were repeated" in found.sentence()
 
@@ -108,7 +108,7 @@ def test_repeats_of_few_structures_do_not_establish_a_difference() -> None:
 def test_equal_and_few() -> None:
     rows = table(A=[(0, 0)], B=[(1, 0)])
     found = compare_potentials(rows, "A", "B")
-    assert (found.verdict, found.direction) == ("unsupported", "equal")
+    assert (found.conclusion, found.direction) == ("unsupported", "equal")
     assert "A difference is not supported." in found.sentence()
     few = compare_potentials(rows[rows["structure_id"].isin(["s0", "s2"])], "A", "B")
     assert "too few structures" in few.sentence()

@@ -27,12 +27,12 @@ def test_paired_difference_is_the_paired_t_interval():
     expected = ttest_rel(second, first[:5]).confidence_interval(0.95)
     assert d.n_seeds == 5
     assert (d.low, d.high) == pytest.approx((expected.low, expected.high))
-    assert d.verdict == "lower"
-    assert paired_difference(first[:2], second[:2], reference="a", arm="b", quantity="t").verdict == "unsupported"
+    assert d.conclusion == "lower"
+    assert paired_difference(first[:2], second[:2], reference="a", arm="b", quantity="t").conclusion == "unsupported"
 
 
 def test_a_negligible_difference_is_none():
     reference = pd.Series([10.0, 10.2, 10.1, 9.9])
     names = {"reference": "a", "arm": "b", "quantity": "total"}
-    assert paired_difference(reference, reference - 1e-4, **names).verdict == "unsupported"
-    assert paired_difference(reference, reference - 0.1, **names).verdict == "lower"
+    assert paired_difference(reference, reference - 1e-4, **names).conclusion == "unsupported"
+    assert paired_difference(reference, reference - 0.1, **names).conclusion == "lower"

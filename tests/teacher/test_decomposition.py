@@ -5,7 +5,7 @@ from ase.build import bulk
 
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.potentials import CGCNN, EAM
-from mdl_physpretrain.potentials.errors import trivial_errors
+from mdl_physpretrain.potentials.error_metrics import trivial_errors
 from mdl_physpretrain.structures import reference_energies
 from mdl_physpretrain.teacher import label
 from mdl_physpretrain.teacher.decomposition import eam_decomposition

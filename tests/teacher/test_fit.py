@@ -53,9 +53,9 @@ def test_default_fit_beats_the_trivial_predictor_and_passes(copper_like: list[At
     assert back.metadata["examination"] == model.metadata["examination"]
     assert back.dtype == torch.float64
     # a well where the data has its bonds, and a wall inside
-    (verdict,) = examine(model, copper_like).pairs
-    assert verdict.well_position == pytest.approx(verdict.data_distance, rel=0.15)
-    assert verdict.wall_energy > 3
+    (examination,) = examine(model, copper_like).pairs
+    assert examination.well_position == pytest.approx(examination.data_distance, rel=0.15)
+    assert examination.wall_energy > 3
 
 
 def test_fit_is_seeded(copper_like: list[Atoms]) -> None:
@@ -79,11 +79,11 @@ def test_a_potential_without_a_core_fails(copper_like: list[Atoms]) -> None:
         model.alpha.fill_(1.0)
         model.D.fill_(0.2)
         model.rm.fill_(0.4)  # attracts down to 0.4 Å
-    verdict = examine(model, copper_like)
-    assert not verdict.passed
-    assert not verdict.pairs[0].core
-    assert "Cu-Cu" in verdict.failures[0]
-    assert "attractive between" in verdict.failures[0]
+    examination = examine(model, copper_like)
+    assert not examination.passed
+    assert not examination.pairs[0].core
+    assert "Cu-Cu" in examination.failures[0]
+    assert "attractive between" in examination.failures[0]
 
 
 def test_a_well_at_the_wrong_place_fails(copper_like: list[Atoms]) -> None:
@@ -92,10 +92,10 @@ def test_a_well_at_the_wrong_place_fails(copper_like: list[Atoms]) -> None:
         model.A.zero_()
         model.alpha.fill_(1.5)
         model.rm.fill_(3.9)
-    (verdict,) = examine(model, copper_like).pairs
-    assert verdict.core
-    assert verdict.well is False
-    assert "well at 3.7" in verdict.notes
+    (examination,) = examine(model, copper_like).pairs
+    assert examination.core
+    assert examination.well is False
+    assert "well at 3.7" in examination.notes
 
 
 def test_curves_add_up_and_belong_to_the_model(copper_like: list[Atoms]) -> None:

@@ -38,20 +38,20 @@ def ionic_data(truth: IonicPair, rocksalt: list[Atoms]) -> list[Atoms]:
 def test_a_fit_to_its_own_form_passes(ionic_data: list[Atoms]) -> None:
     kind = IonicTeacher()
     model = kind.fit(ionic_data, val=None, options=kind.Options(cutoff=6.0), progress=False)
-    verdict = kind.examine(model, ionic_data)
-    assert verdict.passed, verdict.failures
-    assert verdict.pushed_back == 1
-    assert {pair.pair for pair in verdict.pairs} == {"O-Mg", "Mg-Mg", "O-O"}
-    assert all(pair.well is None for pair in verdict.pairs), "bonds are made by the crystal"
+    examination = kind.examine(model, ionic_data)
+    assert examination.passed, examination.failures
+    assert examination.pushed_back == 1
+    assert {pair.pair for pair in examination.pairs} == {"O-Mg", "Mg-Mg", "O-O"}
+    assert all(pair.well is None for pair in examination.pairs), "bonds are made by the crystal"
 
 
 def test_attraction_without_a_core_is_seen(truth: IonicPair, ionic_data: list[Atoms]) -> None:
     strong = copy.deepcopy(truth)
     with torch.no_grad():
         strong.charges *= 3
-    verdict = IonicTeacher().examine(strong, ionic_data)
-    assert not verdict.passed
-    assert any(reason.startswith("O-Mg: attractive between 0.30") for reason in verdict.failures)
+    examination = IonicTeacher().examine(strong, ionic_data)
+    assert not examination.passed
+    assert any(reason.startswith("O-Mg: attractive between 0.30") for reason in examination.failures)
 
 
 def test_curves_are_those_of_two_atoms(ionic_data: list[Atoms]) -> None:

@@ -16,7 +16,7 @@ from mdl_physpretrain.potentials import EAM, predict
 from mdl_physpretrain.potentials.eam import labels as kernel_labels
 from mdl_physpretrain.potentials.eam.labels import EAMKernel
 from mdl_physpretrain.potentials.eam.pair_functions import exp
-from mdl_physpretrain.potentials.errors import ErrorSums
+from mdl_physpretrain.potentials.error_metrics import ErrorSums
 from mdl_physpretrain.potentials.switch import quintic_switch
 from mdl_physpretrain.potentials.zbl_kernel import switch
 from mdl_physpretrain.structures.labels import Labels, set_labels

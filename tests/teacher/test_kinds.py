@@ -81,11 +81,11 @@ def test_contract(name: str, rocksalt: list[Atoms], tmp_path: Path) -> None:
     read = native_teacher(rocksalt, None, recipe.Teacher(checkpoint=str(tmp_path / "teacher.pt"), **section))
     assert same(read, model)
     assert kind_of(read) is kind
-    verdict = kind.examine(model, rocksalt)
-    if verdict is None:
+    examination = kind.examine(model, rocksalt)
+    if examination is None:
         assert "examination" not in model.metadata
     else:
-        assert read.metadata["examination"] == verdict.to_dict(), "examined by these structures"
+        assert read.metadata["examination"] == examination.to_dict(), "examined by these structures"
         assert model.metadata["examination"] == kind.examine(model, rocksalt[:6]).to_dict()
     curves = kind.curves(model, rocksalt)
     if curves is not None:

@@ -16,7 +16,7 @@ from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import load_model, predict, registered_models
-from mdl_physpretrain.potentials.errors import evaluate
+from mdl_physpretrain.potentials.error_metrics import evaluate
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.training import new_network, train

@@ -16,7 +16,7 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import Prediction, load_model
 from mdl_physpretrain.potentials.checkpoint import has_finite_weights
-from mdl_physpretrain.potentials.errors import ErrorSums, evaluate
+from mdl_physpretrain.potentials.error_metrics import ErrorSums, evaluate
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 from mdl_physpretrain.training import module as training_module

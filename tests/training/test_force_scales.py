@@ -7,7 +7,7 @@ from ase import Atoms
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.labels import Labels, set_labels
 from mdl_physpretrain.training.force_scales import force_scale_of
-from mdl_physpretrain.training.stages import finetune
+from mdl_physpretrain.training.pretrain_finetune import finetune
 
 
 def _atoms(sizes) -> Atoms:
@@ -28,7 +28,7 @@ def test_scale_is_a_percentile_of_all_atoms_and_not_too_small():
 
 def test_finetuning_takes_it_from_its_structures(rocksalt, monkeypatch):
     seen = []
-    monkeypatch.setattr("mdl_physpretrain.training.stages.train", lambda *a, **options: seen.append(options))
+    monkeypatch.setattr("mdl_physpretrain.training.pretrain_finetune.train", lambda *a, **options: seen.append(options))
     finetune("cgcnn", rocksalt, force_scale="auto")
     finetune("cgcnn", rocksalt, force_scale=2.0)
     finetune("cgcnn", rocksalt)

@@ -20,7 +20,7 @@ from ase.units import GPa
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import EAM, Prediction, Sum, load_model, predict
-from mdl_physpretrain.potentials.errors import evaluate
+from mdl_physpretrain.potentials.error_metrics import evaluate
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 from mdl_physpretrain.training import EFSLoss, new_network, train

@@ -22,7 +22,7 @@ for name in ("training", "dynamics", "report", "augmentation", "teacher", "struc
 # stage: module, attribute to die in, at which call of it, before or after the real work
 KILLS = {
     "prepare": ("mdl_physpretrain.workflow.stages.prepare", "write_structures", 2, "after"),
-    "teacher": ("mdl_physpretrain.potentials.errors", "ErrorSums.means", 2, "after"),
+    "teacher": ("mdl_physpretrain.potentials.error_metrics", "ErrorSums.means", 2, "after"),
     "augment": ("mdl_physpretrain.teacher.journal", "Journal.append", 1, "after"),
     "pretrain": ("mdl_physpretrain.training.module", "KeepBest._write", 3, "after"),
     "finetune": ("mdl_physpretrain.training.module", "KeepBest._write", 2, "before"),

@@ -62,7 +62,7 @@ def run(structures: list[Atoms], folder: Path, potentials: dict[str, Any] | None
 @pytest.fixture
 def answers() -> Callable[[Checked, str], dict[str, str]]:
     def of(found: Checked, name: str) -> dict[str, str]:
-        mine = found.verdicts[found.verdicts["arm"] == name]
+        mine = found.answers[found.answers["arm"] == name]
         return dict(zip(mine["question"], mine["verdict"], strict=True))
 
     return of

@@ -23,13 +23,7 @@ _PLUGIN = {
 
 
 def register() -> None:
-    """Import the plugin, which makes its short names known to MatDeepLearn.
-
-    Raises
-    ------
-    ConfigError
-        If MatDeepLearn is missing or incompatible.
-    """
+    """Import the plugin, which makes its short names known to MatDeepLearn; raises ConfigError without MatDeepLearn."""
     from importlib import import_module
 
     from mdl_physpretrain.hosts.matdeeplearn.host import require_host

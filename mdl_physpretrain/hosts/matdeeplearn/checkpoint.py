@@ -156,12 +156,9 @@ def reference_table(model: EnergyModel) -> Tensor | None:
 
 
 def state_of(content: Any, source: str, *, member: int | None = None) -> dict[str, Tensor]:
-    """The ``state_dict`` in what a MatDeepLearn checkpoint holds, without prefixes.
+    """The ``state_dict`` in a MatDeepLearn checkpoint, without prefixes.
 
-    Raises
-    ------
-    CheckpointError
-        If there is none, or several and ``member`` does not choose.
+    Raises CheckpointError if ``member`` must choose.
     """
     if isinstance(content, list):
         if member is None and len(content) != 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.workflow.config_files import _read, _Source
+from mdl_physpretrain.workflow.yaml_files import read_yaml
 
 __all__ = ["ALL_NEIGHBOURS", "HostConfig", "read_host_config"]
 
@@ -25,53 +25,22 @@ BOOKKEEPING = {
 
 @dataclass
 class HostConfig:
-    """Network and graph of a MatDeepLearn configuration.
+    """Network and graph of a MatDeepLearn configuration."""
 
-    Attributes
-    ----------
-    name
-        Registered name of the network.
-    options
-        Its own options, of the section ``model``.
-    cutoff
-        In Å.
-    n_neighbors
-        Longest list of neighbours, ``None`` without a limit.
-    images
-        ``"all"`` (``ocp``) or ``"nearest"`` (``mdl``) periodic images.
-    num_offsets
-        Cells it looks at in every direction.
-    node_dim, edge_dim
-        Sizes of node and edge features.
-    atom_types
-        Elements of an EAM, in order; empty where the file names none.
-    reference_energies
-        By symbol in eV, of files that this package wrote with
-        ``references="beside"``: what the network leaves out.
-    source
-        Named in errors.
-    """
-
-    name: str
-    options: dict[str, Any]
-    cutoff: float
-    n_neighbors: int | None
-    images: str
-    num_offsets: int
+    name: str  # registered name of the network
+    options: dict[str, Any]  # its own, of the section ``model``
+    cutoff: float  # Å
+    n_neighbors: int | None  # longest list of neighbours, None without a limit
+    images: str  # "all" (``ocp``) or "nearest" (``mdl``)
+    num_offsets: int  # cells it looks at in every direction
     node_dim: int
     edge_dim: int
-    atom_types: list[str | int]
-    reference_energies: dict[str, float]
-    source: str
+    atom_types: list[str | int]  # elements of an EAM, in order; empty where the file names none
+    reference_energies: dict[str, float]  # by symbol, eV, of our own files: what the network leaves out
+    source: str  # named in errors
 
     def option(self, key: str, default: Any, kind: type) -> Any:
-        """An option of the network, or the default of the host's class.
-
-        Raises
-        ------
-        ConfigError
-            If it is of another type.
-        """
+        """An option of the network, or the default of the host's class; raises ConfigError if it is of another type."""
         value = self.options.get(key, default)
         wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
         if wrong:
@@ -84,23 +53,14 @@ class HostConfig:
 
 
 def read_host_config(config: str | Path | Mapping[str, Any]) -> HostConfig:
-    """Read a MatDeepLearn configuration.
+    """Read a MatDeepLearn configuration (a YAML file, or its content).
 
-    Parameters
-    ----------
-    config
-        A YAML file, or its content.
-
-    Raises
-    ------
-    ConfigError
-        If it is not one, lacks what the network needs, or asks for something
-        that is not an energy.
+    Raises ConfigError if it is not one, lacks what the network needs, or wants something that is not an energy.
     """
     if isinstance(config, Mapping):
         source, content = "MatDeepLearn configuration", config
     else:
-        source, content = str(config), _read(Path(config), _Source(), ())
+        source, content = str(config), read_yaml(Path(config))
     model, dataset = _section(content, "model", source), _section(content, "dataset", source)
     graph = _section(dataset, "preprocess_params", f"{source}: dataset")
     for section, values, key in (("model", model, "name"), ("dataset.preprocess_params", graph, "cutoff_radius")):

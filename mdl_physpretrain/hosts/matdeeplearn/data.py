@@ -29,17 +29,9 @@ __all__ = [
 
 
 def batch_of(data: Any, cutoff: float) -> AtomicBatch:
-    """A batch of MatDeepLearn's as one of ours, with our neighbour list.
+    """A batch of MatDeepLearn's as one of ours, without labels, with our neighbour list (cutoff in Å).
 
-    Cells are periodic in the directions that have a cell vector, as
-    MatDeepLearn takes them. Labels are left out.
-
-    Parameters
-    ----------
-    data
-        With ``pos`` (N, 3), ``cell`` (B, 3, 3), ``z`` (N,), ``batch`` (N,).
-    cutoff
-        In Å.
+    Cells are periodic in the directions that have a cell vector, as MatDeepLearn takes them.
     """
     positions, cells = data.pos.detach(), data.cell.detach().view(-1, 3, 3)
     single = getattr(data, "batch", None) is None
@@ -56,17 +48,7 @@ def batch_of(data: Any, cutoff: float) -> AtomicBatch:
 def structure_of(data: Any, index: int = -1) -> Atoms:
     """One ``Data`` object as a structure with its labels and identifier.
 
-    Parameters
-    ----------
-    data
-        ``y`` is the energy in eV, ``forces`` in eV/Å, ``stress`` in eV/Å³.
-    index
-        Which entry of ``y`` is the energy; -1: there is only one.
-
-    Raises
-    ------
-    StructureError
-        If ``y`` has several entries and none is named, or is not of the structure.
+    ``index``: which entry of ``y`` is the energy.
     """
     name: Any = data.structure_id
     while isinstance(name, (list, tuple)):
@@ -138,22 +120,10 @@ def label_index(dataset_config: Mapping[str, Any]) -> int:
 
 
 def host_data(structures: Sequence[Atoms], dataset_config: Mapping[str, Any], file: Path) -> Any:
-    """Structures as a data set that MatDeepLearn's own processing makes of them.
+    """Structures as a data set that MatDeepLearn's own processing makes of them, without our augmentation.
 
-    Parameters
-    ----------
-    structures
-        Labelled.
-    dataset_config
-        Section ``dataset`` of its configuration; our own augmentation among
-        its transforms is left out.
-    file
-        JSON in its format that is written on the way, and stays.
-
-    Raises
-    ------
-    ConfigError
-        If a label in ``additional_attributes`` is not there.
+    ``file`` is JSON in its format that is written on the way, and stays. Raises ConfigError if a label in
+    ``additional_attributes`` is not there.
     """
     from matdeeplearn.common.data import get_otf_transforms
     from matdeeplearn.preprocessor.processor import from_config
@@ -178,17 +148,7 @@ def host_data(structures: Sequence[Atoms], dataset_config: Mapping[str, Any], fi
 
 
 class Replay(Dataset):
-    """A data set followed by random items of another, drawn at every access.
-
-    Parameters
-    ----------
-    data
-        Taken as it is.
-    labelled
-        Replayed from.
-    fraction
-        Share of replayed items, in [0, 1).
-    """
+    """A data set followed by random items of another, drawn at every access; ``fraction`` in [0, 1) is their share."""
 
     def __init__(self, data: Any, labelled: Any, fraction: float) -> None:
         self.data, self.labelled = data, labelled

@@ -32,13 +32,7 @@ def is_eam_layout(keys: Iterable[str]) -> bool:
 
 
 def symbols_of(atom_types: Sequence[str | int]) -> list[str]:
-    """Chemical symbols of ``atom_types``, which may be symbols or atomic numbers.
-
-    Raises
-    ------
-    ConfigError
-        If an entry is neither.
-    """
+    """Chemical symbols of ``atom_types``, symbols or atomic numbers; raises ConfigError."""
     symbols = []
     for entry in atom_types:
         # YAML 1.1 reads an unquoted No (nobelium) as false
@@ -55,26 +49,10 @@ def symbols_of(atom_types: Sequence[str | int]) -> list[str]:
 
 
 def eam_to_layout(eam: EAM, *, drop_core: bool = False) -> dict[str, Tensor]:
-    """Parameters of an EAM as a ``state_dict`` of ``EAM_Interaction``.
+    """Parameters of an EAM as a ``state_dict`` of ``EAM_Interaction``, its ``elements`` as ``atom_types``.
 
-    Parameters
-    ----------
-    eam
-        Its ``elements`` are the ``atom_types`` that belong to the result.
-    drop_core
-        Leave the ZBL core out, for which the layout has no place. The result
-        is then another potential at short distances.
-
-    Returns
-    -------
-    dict
-        Detached copies of the model's dtype and device: shape (1,), or
-        (n_basis,) for ``A`` and ``beta``.
-
-    Raises
-    ------
-    CheckpointError
-        If the EAM has a core and ``drop_core`` is not set.
+    The layout has no place for a ZBL core: with ``drop_core`` the result is another potential at short distances, else
+    CheckpointError is raised.
     """
     if eam.core is not None and not drop_core:
         raise CheckpointError(
@@ -95,31 +73,11 @@ def eam_from_layout(
     cutoff: float = 8.0,
     source: str = "state_dict",
 ) -> EAM:
-    """An EAM with the parameters of ``EAM_Interaction``.
+    """An EAM (without a core, in evaluation mode) with the parameters of ``EAM_Interaction``; ``cutoff`` in Å.
 
-    Parameters
-    ----------
-    state_dict
-        With or without the ``module.`` prefix of distributed training. Keys of
-        elements may be numbers in the order of ``atom_types``, symbols or
-        atomic numbers.
-    atom_types
-        Symbols or atomic numbers, in the order of the configuration that the
-        checkpoint was made with: the order decides which pair is which.
-    cutoff
-        In Å.
-    source
-        Named in errors.
-
-    Returns
-    -------
-    EAM
-        Without a core, of the dtype of the entries, in evaluation mode.
-
-    Raises
-    ------
-    CheckpointError
-        If entries are missing, too many, or of the wrong length.
+    Keys of elements may be numbers in the order of ``atom_types``, symbols or atomic numbers; the order is that of the
+    configuration that the checkpoint was made with, and decides which pair is which. Raises CheckpointError if entries
+    are missing, too many, or of the wrong length.
     """
     symbols = symbols_of(atom_types)
     entries = _entries(state_dict, source)

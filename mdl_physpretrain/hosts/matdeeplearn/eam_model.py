@@ -171,19 +171,9 @@ class EAM_Interaction(WithEAM, BaseModel):  # noqa: N801 - the released name
 
 
 def read_eam(path: str | Path, atom_types: Sequence[str | int] | None = None, cutoff: float | None = None) -> EAM:
-    """An EAM from our checkpoint, or from one of ``EAM_Interaction``.
+    """An EAM from our checkpoint, or from one of ``EAM_Interaction``, which needs ``atom_types`` and ``cutoff``.
 
-    Parameters
-    ----------
-    path
-        A ``.pt`` file, or a pattern of which the newest match is taken.
-    atom_types, cutoff
-        Needed for checkpoints of ``EAM_Interaction``, which hold neither.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged, or holds another model.
+    ``path`` may be a pattern, of which the newest match is taken. Raises CheckpointError.
     """
     path = newest(path)
     content = load_foreign(path)

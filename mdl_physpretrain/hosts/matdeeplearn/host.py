@@ -1,4 +1,4 @@
-"""Whether MatDeepLearn is there, and one that the plugin fits; where its ``main.py`` is."""
+"""Detection of MatDeepLearn, its version and its ``main.py``."""
 
 from __future__ import annotations
 
@@ -87,18 +87,9 @@ def _incompatible(name: str) -> ConfigError:
 
 
 def main_script(location: str | Path | None = None) -> Path:
-    """MatDeepLearn's ``scripts/main.py`` (or ``main.py``).
+    """MatDeepLearn's ``scripts/main.py`` (or ``main.py``) at or in ``location``, or beside the imported package.
 
-    Parameters
-    ----------
-    location
-        The script, or a folder in which it is; by default it is looked for
-        beside the imported package.
-
-    Raises
-    ------
-    ConfigError
-        If there is none: a normal (not editable) installation leaves it out.
+    Raises ConfigError if there is none: a normal (not editable) installation leaves it out.
     """
     if location is None:
         package = import_module("matdeeplearn")

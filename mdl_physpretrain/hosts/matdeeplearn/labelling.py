@@ -24,19 +24,7 @@ def labelled_structures(
 ) -> list[Atoms]:
     """Augmented structures with the teacher's labels, filtered.
 
-    Parameters
-    ----------
-    structures, val
-        Labelled training and validation structures.
-    settings
-        Section ``physpretrain``.
-    folder
-        ``teacher.pt`` is written there.
-
-    Raises
-    ------
-    TeacherRefused
-        If the teacher fails its examination and ``teacher.force`` is not set.
+    ``folder`` gets ``teacher.pt``. Raises TeacherRefused.
     """
     if settings.labelled is not None:
         return read_structures(settings.labelled, require=("energy",))

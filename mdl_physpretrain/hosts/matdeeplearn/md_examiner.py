@@ -14,7 +14,7 @@ from ase import Atoms
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.data import label_index, structures_of
 from mdl_physpretrain.hosts.matdeeplearn.potential import potential_of
-from mdl_physpretrain.hosts.physicality import start_structures, trajectory_table
+from mdl_physpretrain.hosts.training_md import start_structures, trajectory_table
 from mdl_physpretrain.probes.physicality import trajectory_counts
 
 __all__ = ["MDExaminer"]
@@ -25,20 +25,10 @@ TABLE, EPOCHS = "physicality.csv", "physicality_epochs.csv"
 
 
 class MDExaminer:
-    """Examines a trainer's networks by MD.
+    """Examines a trainer's networks by MD; raises ConfigError without structures, or if two share an identifier.
 
-    ``train_results/physicality.csv`` has one row per trajectory of the latest
-    examination, ``physicality_epochs.csv`` one per examination.
-
-    Parameters
-    ----------
-    trainer
-        With ``settings.md``.
-
-    Raises
-    ------
-    ConfigError
-        If there are no structures to simulate, or two share an identifier.
+    ``train_results/physicality.csv`` has one row per trajectory of the latest examination, ``physicality_epochs.csv``
+    one per examination.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -65,7 +55,7 @@ class MDExaminer:
         return structures
 
     def examine(self, epoch: int | None, metric: float) -> dict[str, Any]:
-        """Simulate, judge, write and log; ``epoch`` is ``None`` at the end of the job."""
+        """Simulate, assess, write and log; ``epoch`` is ``None`` at the end of the job."""
         options = self.options
         potential, kind = potential_of(self.trainer, self.structures, options.potential)
         trajectories = self.folder / "trajectories" / ("end" if epoch is None else f"epoch_{epoch:04d}")
@@ -83,9 +73,9 @@ class MDExaminer:
         self.folder.mkdir(parents=True, exist_ok=True)
         table.to_csv(self.folder / TABLE, index=False)
         pd.DataFrame(self.rows).to_csv(self.folder / EPOCHS, index=False)
-        when = "at the end" if epoch is None else f"after epoch {epoch}"
+        moment = "at the end" if epoch is None else f"after epoch {epoch}"
         log.info(
-            f"Physicality {when}: {row['unphysical']} of {row['trajectories']} trajectories unphysical "
+            f"Physicality {moment}: {row['unphysical']} of {row['trajectories']} trajectories unphysical "
             f"(overlap {row['overlap']}, Lindemann {row['lindemann']}, NaN or explosion {row['nan_or_exploded']}; "
             f"{options.ensemble.upper()} {options.temperature:g} K, {options.steps} steps; potential: {kind})"
         )

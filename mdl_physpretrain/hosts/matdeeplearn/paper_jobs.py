@@ -11,7 +11,7 @@ from mdl_physpretrain.augmentation import TABLE_A1
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.config import BOOKKEEPING
 from mdl_physpretrain.hosts.matdeeplearn.networks import HYBRID_OPTIONS
-from mdl_physpretrain.workflow.config_files import _read, _Source
+from mdl_physpretrain.workflow.yaml_files import read_yaml
 
 __all__ = ["BACKBONES", "SYSTEMS", "as_yaml", "read_job"]
 
@@ -29,24 +29,12 @@ WRITTEN_FOR = ("silica", "cgcnn")  # the files in configs/matdeeplearn
 def read_job(path: str | Path, system: str | None = None, backbone: str | None = None) -> dict[str, Any]:
     """A complete MatDeepLearn configuration from a file that may inherit others.
 
-    Parameters
-    ----------
-    path
-        YAML; ``inherits: other.yml`` (or a list) names files, relative to it,
-        that it extends key by key.
-    system, backbone
-        Of :data:`SYSTEMS` and :data:`BACKBONES`: the same job for another
-        system or network of the paper. Only for files written for silica and
-        CGCNN, as those of ``configs/matdeeplearn`` are; the network is taken
-        from the file of its name beside ``path``.
-
-    Raises
-    ------
-    ConfigError
-        If a file cannot be read, or is not one of the paper's.
+    ``system`` and ``backbone`` (of :data:`SYSTEMS` and :data:`BACKBONES`): the same job for another system or network
+    of the paper. Only for files written for silica and CGCNN, as those of ``configs/matdeeplearn`` are; the network is
+    taken from the file of its name beside ``path``. Raises ConfigError.
     """
     path = Path(path)
-    job = _read(path, _Source(), ())
+    job = read_yaml(path)
     if system is None and backbone is None:
         return job
     system, backbone = system or WRITTEN_FOR[0], backbone or WRITTEN_FOR[1]
@@ -55,7 +43,7 @@ def read_job(path: str | Path, system: str | None = None, backbone: str | None =
             raise ConfigError(f"{option} must be one of {', '.join(choices)}, not {value!r}")
     if (job.get("dataset") or {}).get("name") != WRITTEN_FOR[0]:
         raise ConfigError(f"{path}: --system and --backbone need one of the paper's jobs, with dataset.name: silica")
-    network = _read(path.parent / f"{backbone}.yml", _Source(), ())["model"]
+    network = read_yaml(path.parent / f"{backbone}.yml")["model"]
     return _adapted(job, system, backbone, network)
 
 

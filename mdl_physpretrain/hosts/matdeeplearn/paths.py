@@ -1,4 +1,4 @@
-"""Checkpoints by pattern: MatDeepLearn puts the time of the start into the name of a results folder."""
+"""Checkpoint paths with patterns, for results folders whose names hold the time of the start."""
 
 from __future__ import annotations
 
@@ -11,17 +11,7 @@ __all__ = ["newest"]
 
 
 def newest(pattern: str | Path) -> Path:
-    """A file, or of all that match a pattern the one of the latest job.
-
-    Raises
-    ------
-    CheckpointError
-        If nothing matches.
-
-    Examples
-    --------
-    >>> newest("results/*-silica-eam/checkpoint_0/best_checkpoint.pt")  # doctest: +SKIP
-    """
+    """A file, or of all that match a pattern the one of the latest job; raises CheckpointError if nothing matches."""
     text = str(pattern)
     files = sorted(glob(text)) if has_magic(text) else [text]  # noqa: PTH207 - patterns may be absolute
     if not files or not Path(files[-1]).is_file():

@@ -36,17 +36,7 @@ TOLERANCE = 1e-3  # of energies (eV per atom) and of forces in units of the larg
 
 
 class HostCalculator(MDLCalculator):
-    """MatDeepLearn's ASE calculator around models in memory instead of a checkpoint.
-
-    Parameters
-    ----------
-    models
-        Of an ensemble, averaged; put into evaluation mode.
-    config
-        The whole configuration.
-    device
-        On which the models are.
-    """
+    """MatDeepLearn's ASE calculator around models in memory (an ensemble is averaged) instead of a checkpoint."""
 
     def __init__(self, models: Sequence[Any], config: Mapping[str, Any], device: Any) -> None:
         super(MDLCalculator, self).__init__()
@@ -64,17 +54,7 @@ class HostCalculator(MDLCalculator):
 def native_of(model: Any, config: Mapping[str, Any]) -> Any:
     """Our network with the weights of a host's model, in double precision.
 
-    Parameters
-    ----------
-    model
-        A model of MatDeepLearn's.
-    config
-        The whole configuration.
-
-    Raises
-    ------
-    PhysPretrainError
-        If there is none for this model and configuration.
+    Raises PhysPretrainError if there is none.
     """
     state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
     native, _ = our_network(read_host_config(config), state, "the trained network")
@@ -82,17 +62,7 @@ def native_of(model: Any, config: Mapping[str, Any]) -> Any:
 
 
 def potential_of(trainer: Any, structures: Sequence[Atoms], choice: str) -> tuple[Any, str]:
-    """What to simulate with, and what it is called in the log.
-
-    Parameters
-    ----------
-    trainer
-        A MatDeepLearn trainer with ``config``.
-    structures
-        On which both potentials are compared.
-    choice
-        ``"auto"`` or ``"host"``.
-    """
+    """The potential to simulate with (``choice``: ``"auto"`` or ``"host"``), and its name in the log."""
     models = [copy.deepcopy(getattr(m, "module", m)).eval() for m in trainer.model]
     calculator = HostCalculator(models, trainer.config, trainer.device)
     if choice == "host":

@@ -113,18 +113,7 @@ def _complete_file(path: Path, config: dict[str, Any]) -> Iterator[Path]:
 
 
 def check_config(path: str | Path, system: str | None = None, backbone: str | None = None) -> dict[str, Any]:
-    """Read a MatDeepLearn configuration and refuse what fails late or obscurely there.
-
-    Parameters
-    ----------
-    path, system, backbone
-        See :func:`~mdl_physpretrain.hosts.matdeeplearn.paper_jobs.read_job`.
-
-    Raises
-    ------
-    ConfigError
-        Naming the file and the key.
-    """
+    """Read a MatDeepLearn configuration, see :func:`read_job`, and refuse what fails late or obscurely there."""
     config = read_job(path, system, backbone)
     missing = [k for k in ("task", "model", "optim", "dataset") if not isinstance(config.get(k), dict)]
     if missing:

@@ -16,14 +16,9 @@ __all__ = ["SAMStep"]
 
 
 class SAMStep:
-    """Replaces the step of a ``PropertyTrainer`` when :attr:`sam_radius` is positive.
+    """Replaces the step of a ``PropertyTrainer`` when ``sam_radius`` (in units of the weights) is positive.
 
-    Attributes
-    ----------
-    sam_radius
-        Of the ball, in units of the weights.
-    step_loss
-        What is minimised, where it is another than the loss that is reported.
+    ``step_loss`` is what is minimised, where it is another than the loss that is reported.
     """
 
     sam_radius: float = 0.0

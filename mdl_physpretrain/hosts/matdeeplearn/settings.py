@@ -79,13 +79,7 @@ _PAPER = {
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
-    """The checked section of a whole configuration.
-
-    Raises
-    ------
-    ConfigError
-        Naming every unknown key and wrong value.
-    """
+    """The checked section of a whole configuration; raises ConfigError naming every unknown key and wrong value."""
     section = {} if config.get(SECTION) is None else config[SECTION]
     if not isinstance(section, Mapping):
         raise ConfigError(f"{SECTION}: expected keys and values, not {section!r}")

@@ -162,12 +162,8 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
     def adopt(self, model: EnergyModel) -> None:
         """Take over a network that fits: weights, with the constructor arguments that were left open.
 
-        The host's checkpoints then hold all that is needed to rebuild it.
-
-        Raises
-        ------
-        CheckpointError
-            If it is another network.
+        The host's checkpoints then hold all that is needed to rebuild it. Raises CheckpointError if it is another
+        network.
         """
         network = self.hparams.network
         if model.registry_name != network:

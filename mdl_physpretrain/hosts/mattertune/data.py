@@ -20,15 +20,7 @@ __all__ = ["EAMLabelledDatasetConfig", "StructuresDataset"]
 
 
 class StructuresDataset(Dataset[Atoms]):
-    """A list of structures as a dataset.
-
-    Parameters
-    ----------
-    structures
-        Labelled.
-    reference_energies
-        Per element in eV, those of the parents: compressed structures would give others.
-    """
+    """A list of structures as a dataset, with reference energies of the uncompressed parents."""
 
     def __init__(self, structures: list[Atoms], reference_energies: dict[str, float] | None = None) -> None:
         self.structures, self.reference_energies = structures, reference_energies

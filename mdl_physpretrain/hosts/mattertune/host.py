@@ -1,4 +1,4 @@
-"""What MatterTune needs before it can be imported here."""
+"""Requirements of MatterTune's import in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teacher-labelled structures for a host: made once, kept on disk."""
+"""Cache of teacher-labelled structures for MatterTune."""
 
 from __future__ import annotations
 
@@ -52,22 +52,8 @@ def labelled_structures(
 ) -> list[Atoms]:
     """Augmented structures with the teacher's labels, from the cache where they are there.
 
-    Parameters
-    ----------
-    structures
-        Labelled parents.
-    teacher, augment
-        As the sections of the same name of ``physpretrain run``.
-    device
-        Of a teacher that is a model: ``auto``, ``cpu``, ``cuda``, ...
-    cache
-        Folder; one sub-folder per fingerprint of structures, options and code.
-        It also holds the teacher and the filter's account.
-
-    Raises
-    ------
-    TeacherRefused
-        If the teacher failed its examination and is not forced.
+    ``cache`` is a folder with one sub-folder per fingerprint of structures, options and code, which also holds the
+    teacher and the filter's account. Raises TeacherRefused if the teacher failed its examination and is not forced.
     """
     parents = sorted(clean(structures), key=structure_id)  # some of the host's datasets shuffle
     folder = Path(cache) / _fingerprint(parents, teacher, augment)
@@ -91,24 +77,7 @@ def labelled_structures(
 
 
 def part_of(structures: Sequence[Atoms], part: str, share: float, seed: int) -> list[Atoms]:
-    """One side of a split by parent: no structure's siblings are on the other side.
-
-    Parameters
-    ----------
-    structures
-        Labelled children.
-    part
-        ``"all"``, ``"train"`` or ``"validation"``.
-    share
-        Of the parents whose children are for validation.
-    seed
-        Of the choice.
-
-    Raises
-    ------
-    ConfigError
-        If there are too few parents to split.
-    """
+    """One side (``"all"``, ``"train"`` or ``"validation"``) of a split by parent: siblings stay together."""
     if part == "all":
         return list(structures)
     train, validation = split_by_parent(structures, share, seed)
@@ -120,17 +89,7 @@ def part_of(structures: Sequence[Atoms], part: str, share: float, seed: int) -> 
 def with_stress(structures: Sequence[Atoms], missing: str) -> list[Atoms]:
     """Structures that a loss with stress can be computed of.
 
-    Parameters
-    ----------
-    structures
-        Labelled.
-    missing
-        ``"error"``, ``"drop"`` or ``"allow"`` those without a stress label.
-
-    Raises
-    ------
-    StructureError
-        Naming the first structure without one, or if none is left.
+    ``missing``: ``"error"``, ``"drop"`` or ``"allow"`` others.
     """
     bare = [structure_id(a) for a in structures if get_labels(a).stress is None]
     if not bare or missing == "allow":
@@ -148,13 +107,7 @@ def with_stress(structures: Sequence[Atoms], missing: str) -> list[Atoms]:
 
 
 def require_labels(atoms: Atoms, *, forces: bool, stress: bool) -> Labels:
-    """The labels of a structure, all that are asked for.
-
-    Raises
-    ------
-    StructureError
-        If one is missing.
-    """
+    """The labels of a structure; raises StructureError if one that is needed is missing."""
     labels = get_labels(atoms)
     for name, needed in (("energy", True), ("forces", forces), ("stress", stress)):
         if needed and getattr(labels, name) is None:

@@ -101,13 +101,7 @@ def potential(model: str | Path | FinetuneModuleBase, device: str | None = None)
 
 
 class ModuleCalculator(Calculator):
-    """ASE calculator of a MatterTune module: evaluation mode, one pass for all properties.
-
-    Parameters
-    ----------
-    module
-        Used as it is, on the device it is on.
-    """
+    """ASE calculator of a MatterTune module: evaluation mode, one pass for all properties, on the module's device."""
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - ASE's name and type
 

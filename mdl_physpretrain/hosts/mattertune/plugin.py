@@ -1,4 +1,4 @@
-"""Importing this module makes the plugin's names known to MatterTune."""
+"""Registration of the plugin's names with MatterTune; importing this module does it."""
 
 from __future__ import annotations
 

@@ -36,13 +36,7 @@ class PropertyNames:
 
 
 def property_names(properties: Sequence[Any], backbone: str) -> PropertyNames:
-    """Read ``model.properties``.
-
-    Raises
-    ------
-    ConfigError
-        If there is one that ``backbone`` does not predict.
-    """
+    """Read ``model.properties``; raises ConfigError if there is one that ``backbone`` does not predict."""
     names: dict[str, str] = {}
     kinds = {
         props.EnergyPropertyConfig: "energy",
@@ -62,15 +56,7 @@ def property_names(properties: Sequence[Any], backbone: str) -> PropertyNames:
 
 
 def context_of(numbers: Tensor, structure: Tensor, n_structures: int) -> NormalizationContext:
-    """The host's normalisation context.
-
-    Parameters
-    ----------
-    numbers, structure
-        Atomic number and structure of each atom, shapes (N,).
-    n_structures
-        ``B``.
-    """
+    """The host's normalisation context of atoms with ``numbers`` (N,) in structures (N,)."""
     compositions = torch.zeros(n_structures, N_ELEMENTS, dtype=torch.long, device=numbers.device)
     compositions.index_put_((structure, numbers.long() - 1), torch.ones_like(structure), accumulate=True)
     return NormalizationContext(num_atoms=compositions.sum(1), compositions=compositions)
@@ -85,13 +71,7 @@ def training_references(trainer: Any) -> dict[str, float] | None:
 
 
 def training_structures(trainer: Any, limit: int | None = None) -> list[Atoms]:
-    """Training structures of a host's run, without replay; evenly chosen when there are more than ``limit``.
-
-    Raises
-    ------
-    ConfigError
-        If the run has no MatterTune data module.
-    """
+    """Training structures of a host's run, without replay, evenly chosen up to ``limit``; raises ConfigError."""
     module = trainer.datamodule
     if not isinstance(module, MatterTuneDataModule):
         raise ConfigError("the training data are not those of a MatterTune data module")

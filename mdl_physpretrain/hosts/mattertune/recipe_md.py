@@ -1,4 +1,4 @@
-"""Recipe ``md_physicality``: molecular dynamics while training, and a count of what goes wrong in it."""
+"""Recipe ``md_physicality``: molecular dynamics during training, and counts of its failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.hosts.mattertune.labelling import clean
 from mdl_physpretrain.hosts.mattertune.loading import potential
-from mdl_physpretrain.hosts.physicality import start_structures, trajectory_table
+from mdl_physpretrain.hosts.training_md import start_structures, trajectory_table
 from mdl_physpretrain.option_types import Sources
 from mdl_physpretrain.probes.physicality import trajectory_counts
 from mdl_physpretrain.report import write_report
@@ -78,12 +78,7 @@ class MDPhysicalityRecipeConfig(RecipeConfigBase):
 class MDPhysicalityCallback(Callback):
     """Does what :class:`MDPhysicalityRecipeConfig` says.
 
-    Attributes
-    ----------
-    counts
-        Of the latest MD while training.
-    final
-        Of the MD at the end.
+    ``counts`` are of the latest MD, ``final`` of that at the end.
     """
 
     def __init__(self, config: MDPhysicalityRecipeConfig) -> None:
@@ -121,7 +116,7 @@ class MDPhysicalityCallback(Callback):
             return
         best = getattr(trainer.checkpoint_callback, "best_model_path", "") if self.config.at_end == "best" else ""
         module: Any = pl_module
-        kept = {k: v.clone() for k, v in module.state_dict().items()} if best else {}
+        saved = {k: v.clone() for k, v in module.state_dict().items()} if best else {}
         before = module.device
         module.to_device(trainer.strategy.root_device)
         try:
@@ -130,8 +125,8 @@ class MDPhysicalityCallback(Callback):
                 module.load_state_dict(state)
             self.final = self._run(trainer, module, None)
         finally:
-            if kept:
-                module.load_state_dict(kept)
+            if saved:
+                module.load_state_dict(saved)
             module.to_device(before)
         values = {f"{FINAL}/{name}": float(count) for name, count in self.final.items()}
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
@@ -158,8 +153,8 @@ class MDPhysicalityCallback(Callback):
             table = trajectory_table(potential(module), self.structures, config.md, trajectories, config.seed)
             counts = trajectory_counts(table)
             self._write(table, counts, epoch)
-            when = "at the end" if epoch is None else f"after epoch {epoch}"
-            log.info("MD %s: %d of %d trajectories unphysical", when, counts["unphysical"], counts["trajectories"])
+            moment = "at the end" if epoch is None else f"after epoch {epoch}"
+            log.info("MD %s: %d of %d trajectories unphysical", moment, counts["unphysical"], counts["trajectories"])
         return trainer.strategy.broadcast(counts)
 
     def _write(self, table: pd.DataFrame, counts: dict[str, int], epoch: int | None) -> None:

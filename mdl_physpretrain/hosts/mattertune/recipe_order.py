@@ -1,4 +1,4 @@
-"""Recipes ``shuffle`` and ``replay``: what an epoch consists of, and in which order."""
+"""Recipes ``shuffle`` and ``replay``: composition and order of an epoch."""
 
 from __future__ import annotations
 
@@ -54,16 +54,7 @@ class ReplayRecipeConfig(RecipeConfigBase):
 class EpochDataset(Dataset[Atoms]):
     """All of a dataset and a share of another, in an order that belongs to the epoch.
 
-    Parameters
-    ----------
-    base
-        Every structure comes once per epoch.
-    replay
-        Of these so many are drawn that they make ``fraction`` of the epoch.
-    fraction
-        In [0, 1).
-    seed
-        Of choice and order.
+    Every structure of ``base`` comes once; of ``replay`` so many are drawn that they make ``fraction`` in [0, 1).
     """
 
     def __init__(self, base: Any, replay: Any = (), *, fraction: float = 0.0, seed: int = 0) -> None:
@@ -88,15 +79,7 @@ class EpochDataset(Dataset[Atoms]):
 
 
 class OrderCallback(Callback):
-    """Wraps the training data in an :class:`EpochDataset`.
-
-    Parameters
-    ----------
-    seed
-        Of choice and order.
-    dataset, fraction
-        Of the structures that are mixed in.
-    """
+    """Wraps the training data in an :class:`EpochDataset`."""
 
     def __init__(self, *, seed: int, dataset: Any = None, fraction: float = 0.0) -> None:
         self.seed, self.config, self.fraction = seed, dataset, fraction

@@ -41,13 +41,7 @@ class SAMRecipeConfig(RecipeConfigBase):
 
 
 class SAMCallback(Callback):
-    """Wraps the optimisers when training starts, and unwraps them when it ends.
-
-    Parameters
-    ----------
-    rho
-        Length of the ascent.
-    """
+    """Wraps the optimisers when training starts, and unwraps them when it ends."""
 
     def __init__(self, rho: float) -> None:
         self.rho = rho

@@ -1,4 +1,4 @@
-"""Recipe ``physics_pretrain``: begin with weights that were pretrained on a teacher's labels."""
+"""Recipe ``physics_pretrain``: start weights from a pretraining on a teacher's labels."""
 
 from __future__ import annotations
 
@@ -74,26 +74,9 @@ class PhysicsPretrainCallback(Callback):
 
 
 def load_pretrained(module: Any, path: str | Path, *, skip: Sequence[str] = ()) -> int:
-    """Give a MatterTune module the weights of a checkpoint.
+    """Give a MatterTune module the weights of a checkpoint, but for names that match ``skip``; return their number.
 
-    Parameters
-    ----------
-    module
-        With any backbone; changed in place.
-    path
-        See :class:`PhysicsPretrainRecipeConfig`.
-    skip
-        Patterns of names that are left as they are.
-
-    Returns
-    -------
-    int
-        Number of tensors loaded.
-
-    Raises
-    ------
-    CheckpointError
-        If a name or shape does not fit; nothing has been changed then.
+    Raises CheckpointError if a name or shape does not fit; nothing has been changed then.
     """
     if isinstance(module, NativeBackbone) and not skip:
         module.adopt(read_checkpoint_of(path))

@@ -15,16 +15,10 @@ OURS, HOSTS = "network.", "model."
 
 
 def named_as_in_host(model: EnergyModel) -> EnergyModel:
-    """Let an M3GNet save and load weights under the names of MatterTune's ``mattersim`` backbone.
+    """Let an M3GNet (in place) save and load weights under the names of MatterTune's ``mattersim`` backbone.
 
-    ``network.*`` becomes ``model.*``, and the reference energies, which that
-    backbone has not, are saved as part of the normaliser's shift. Other models
-    are left as they are.
-
-    Parameters
-    ----------
-    model
-        Changed in place, and returned.
+    ``network.*`` becomes ``model.*``, and the reference energies, which that backbone has not, are saved as part of the
+    normaliser's shift. Other models are left as they are.
     """
     if model.registry_name == "m3gnet" and not hasattr(model, "named_as_in_host"):
         model.register_state_dict_post_hook(_to_host)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdl_physpretrain.compiled.tensors import arrays_of, wanted
+from mdl_physpretrain.compiled.tensors import arrays_of, needs_gradient
 from mdl_physpretrain.compiled.threads import launch, threads_for
 from mdl_physpretrain.potentials.cgcnn.kernel import (
     backward,
@@ -38,22 +38,11 @@ EDGES_PER_THREAD = 512  # fewer are not worth waking a thread up
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Who the neighbours of each centre are.
+    """The neighbours of each centre, and ranges of centres with about as many edges each, one per thread."""
 
-    Attributes
-    ----------
-    start
-        Where the edges of each centre begin, shape (N + 1,), int64.
-    neighbour
-        Neighbour of each edge, shape (E,), int64.
-    bounds
-        Where ranges of centres with about as many edges each begin, one per
-        thread, and the end, int64.
-    """
-
-    start: np.ndarray
-    neighbour: np.ndarray
-    bounds: np.ndarray
+    start: np.ndarray  # first edge of each centre, (N + 1,), int64
+    neighbour: np.ndarray  # (E,), int64
+    bounds: np.ndarray  # of the ranges, int64
 
     @classmethod
     def from_edges(cls, edge_index: Tensor, n_atoms: int) -> Neighbours:
@@ -67,33 +56,17 @@ class Neighbours:
 
 
 class Gates(NamedTuple):
-    """What the kernel reads, float32.
+    """Inputs of the kernel, float32: features of centres and neighbours, and rows of B-splines of the distance."""
 
-    Attributes
-    ----------
-    a, b
-        What centres and neighbours give to the two gates, shape (N, 2, C),
-        ``C`` a multiple of :data:`LANES`.
-    table
-        What distances give: rows of B-splines, shape (G, 2, C).
-    """
-
-    a: Tensor
-    b: Tensor
-    table: Tensor
+    a: Tensor  # of centres for the two gates, (N, 2, C); C is a multiple of LANES
+    b: Tensor  # of neighbours, (N, 2, C)
+    table: Tensor  # (G, 2, C)
 
 
 def add_messages(out: Tensor, gates: Gates, u: Tensor, w: Tensor, edges: Neighbours) -> None:
-    """Add the sums of messages at their centres to ``out``, shape (N, C).
+    """Add the sums of messages to ``out`` (N, C).
 
-    Parameters
-    ----------
-    out, gates
-        Of the same ``N`` and ``C``.
-    u, w
-        Place in the table and weight of each edge, shape (E,).
-    edges
-        The graph.
+    ``u`` and ``w`` (E,) are places in the table and weights of the edges.
     """
     arguments = (edges.start, edges.neighbour, *arrays_of(u, w, *gates), out.numpy())
     launch(forward, forward_shared, edges.bounds, arguments)
@@ -130,25 +103,10 @@ def convolution(
     edge_weight: Tensor,
     edges: Neighbours,
 ) -> Tensor:
-    """The layer, float32 on the CPU.
+    """Features (N, D) after one layer, float32 on the CPU.
 
-    Parameters
-    ----------
-    x
-        Features, shape (N, D).
-    gate, core
-        Weights (D, 2 D + F) and biases (D,) of the two gates.
-    rows
-        The expansion of distances in B-splines, shape (G, F); it gets no gradient.
-    place, edge_weight
-        Of each edge: in units of the splines' grid, and its weight, shape (E,).
-    edges
-        The graph.
-
-    Returns
-    -------
-    Tensor
-        Shape (N, D).
+    ``gate`` and ``core`` are weights (D, 2 D + F) and biases (D,); ``rows`` (G, F) is the expansion of distances in
+    B-splines, without gradient; ``place`` (in units of the splines' grid) and ``edge_weight`` are (E,).
     """
     return _Layer.apply(x, *gate, *core, place, edge_weight, rows, edges)
 
@@ -215,7 +173,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        with_weights = any(wanted(ctx, k) for k in range(1, 5))
+        with_weights = any(needs_gradient(ctx, k) for k in range(1, 5))
         return (*_LayerBackward.apply(g, *ctx.saved_tensors, *ctx.constants, with_weights), None, None)
 
 
@@ -235,13 +193,13 @@ class _LayerBackward(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cx: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
-        if any(c is not None for c in others[:4]):
+    def backward(ctx: Any, cx: Tensor | None, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if any(c is not None for c in gradients[:4]):
             raise NotImplementedError("gradients with respect to the weights cannot be differentiated; set fast=False")
         x, u, w = ctx.saved_tensors
         g, gates, slopes, weight, rows, edges = ctx.constants
         cx = torch.zeros_like(x) if cx is None else cx
-        cu, cw = (torch.zeros_like(u) if c is None else c for c in others[4:])
+        cu, cw = (torch.zeros_like(u) if c is None else c for c in gradients[4:])
         d = x.shape[1]
         centre, neighbour, _ = parts(weight, d)
         ca, cb = torch.mm(cx, centre.T), torch.mm(cx, neighbour.T)  # the direction in which the gates move

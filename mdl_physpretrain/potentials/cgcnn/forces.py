@@ -36,26 +36,14 @@ __all__ = ["FrozenLayer", "energy_and_gradient", "freeze"]
 
 @dataclass(frozen=True)
 class FrozenLayer:
-    """A convolution and the normalisation behind it; features are padded to ``C`` channels.
+    """A convolution and the normalisation behind it; features are padded to ``C`` channels."""
 
-    Attributes
-    ----------
-    centre, neighbour
-        What features give to the gates of centre and neighbour, shape (C, 2 C).
-    bias
-        Shape (2 C,).
-    table
-        What distances give, rows of B-splines, shape (G, 2, C).
-    scale, shift
-        The normalisation, shape (C,).
-    """
-
-    centre: Tensor
-    neighbour: Tensor
-    bias: Tensor
-    table: Tensor
-    scale: Tensor
-    shift: Tensor
+    centre: Tensor  # (C, 2 C), from features to gates
+    neighbour: Tensor  # (C, 2 C)
+    bias: Tensor  # (2 C,)
+    table: Tensor  # B-splines of the distance, (G, 2, C)
+    scale: Tensor  # of the normalisation, (C,)
+    shift: Tensor  # (C,)
 
 
 def sources(model: CGCNN) -> list[Tensor]:

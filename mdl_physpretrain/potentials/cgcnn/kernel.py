@@ -84,16 +84,10 @@ def _gates(zf, zs):
 
 @compiled
 def forward(first, last, start, neighbour, u, w, a, b, table, out):
-    """Add the messages to ``out``, shape (N, C).
+    """Add the messages of centres ``first`` to ``last`` to ``out`` (N, C).
 
-    Parameters
-    ----------
-    first, last, start, neighbour
-        Centres, where their edges begin (N + 1,), the edges' neighbours (E,).
-    u, w
-        Place in the table and weight of each edge, shape (E,).
-    a, b, table
-        Shapes (N, 2, C), (N, 2, C), (G, 2, C).
+    ``start`` (N + 1,) and ``neighbour`` (E,) are the graph, ``u`` and ``w`` (E,) places in the table and weights of the
+    edges; ``a``, ``b`` (N, 2, C) and ``table`` (G, 2, C) as in :class:`Gates`.
     """
     value, slope, curvature = np.empty(6, np.float32), np.empty(6, np.float32), np.empty(6, np.float32)
     for i in range(first, last):

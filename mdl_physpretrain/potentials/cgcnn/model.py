@@ -43,16 +43,9 @@ STEPS_PER_WIDTH = 8  # grid points of the table per standard deviation of the Ga
 
 
 class GaussianBasis(nn.Module):
-    """Gaussians of distance centred on a uniform grid from 0 to the cutoff.
+    """Gaussians of distance on a uniform grid from 0 to ``cutoff`` (Å).
 
-    Parameters
-    ----------
-    cutoff
-        In Å.
-    n_basis
-        Number of Gaussians.
-    width
-        Standard deviation in units of the cutoff (MatDeepLearn: 0.2).
+    ``width`` in units of the cutoff (MatDeepLearn: 0.2).
     """
 
     offset: Tensor
@@ -87,15 +80,7 @@ class GaussianBasis(nn.Module):
 
 
 class CGConv(nn.Module):
-    """One crystal-graph convolution with the split edge linear layer.
-
-    Parameters
-    ----------
-    dim
-        Node feature size.
-    edge_dim
-        Edge feature size.
-    """
+    """One crystal-graph convolution with the split edge linear layer."""
 
     def __init__(self, dim: int, edge_dim: int) -> None:
         super().__init__()
@@ -104,18 +89,9 @@ class CGConv(nn.Module):
         self.lin_s = nn.Linear(2 * dim + edge_dim, dim)
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_features: Tensor, edge_weight: Tensor) -> Tensor:
-        """Update node features.
+        """Features (N, dim) after the layer.
 
-        Parameters
-        ----------
-        x
-            Shape (N, dim).
-        edge_index
-            Centre and neighbour, shape (2, E).
-        edge_features
-            Shape (E, edge_dim).
-        edge_weight
-            Weight of each message in the aggregation, shape (E, 1).
+        ``edge_features`` are (E, edge_dim), ``edge_weight`` (E, 1) weighs messages.
         """
         i, j = edge_index
         weight = torch.cat([self.lin_f.weight, self.lin_s.weight])
@@ -128,19 +104,7 @@ class CGConv(nn.Module):
         return x + torch.zeros_like(x).index_add(0, i, message)
 
     def fast(self, x: Tensor, edges: Neighbours, rows: Tensor, place: Tensor, edge_weight: Tensor) -> Tensor:
-        """:meth:`forward` as machine code, float32 on the CPU.
-
-        Parameters
-        ----------
-        x
-            Shape (N, dim).
-        edges
-            The graph.
-        rows
-            The edge features in B-splines, shape (G, edge_dim).
-        place, edge_weight
-            Of each edge in units of the grid, and its weight, shape (E,).
-        """
+        """:meth:`forward` as machine code, float32 on the CPU, see :func:`convolution`."""
         gate, core = ((layer.weight, layer.bias) for layer in (self.lin_f, self.lin_s))
         return convolution(x, gate, core, rows, place, edge_weight, edges)
 

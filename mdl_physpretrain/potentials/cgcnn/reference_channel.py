@@ -24,18 +24,9 @@ CLOSED = -200.0  # a gate that lets nothing pass
 def with_reference_channel(model: CGCNN) -> CGCNN:
     """The same energies from a network with one more channel and no reference energies.
 
-    Exact in evaluation. Training it further with batch normalisation in
-    training mode (as MatDeepLearn does) would normalise the new channel away.
-
-    Parameters
-    ----------
-    model
-        With late pooling and at least one layer before the convolutions.
-
-    Raises
-    ------
-    CheckpointError
-        If the network cannot hold them.
+    Exact in evaluation. Training it further with batch normalisation in training mode (as MatDeepLearn does) would
+    normalise the new channel away. Raises CheckpointError where late pooling or a layer before the convolutions is
+    missing.
     """
     if model.pool_order != "late" or not len(model.pre_lin_list):
         raise CheckpointError(

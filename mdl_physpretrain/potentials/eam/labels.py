@@ -29,13 +29,7 @@ CHUNK_ATOMS = 1000
 
 
 class EAMKernel:
-    """An EAM, ready to label many structures fast.
-
-    Parameters
-    ----------
-    model
-        Its parameters are copied, in double precision.
-    """
+    """Fast labels of many structures by an EAM, whose parameters are copied in double precision."""
 
     def __init__(self, model: EAM) -> None:
         self._pool: ThreadPoolExecutor | None = None
@@ -61,20 +55,10 @@ class EAMKernel:
         return self._pair, self._element, self.cutoff, SWITCH_START * self.cutoff
 
     def stream(self, structures: Iterable[Atoms], threads: int) -> Iterator[list[tuple[Atoms, Labels | None]]]:
-        """Labels of any number of structures, in order, some at a time.
+        """Yield structures with labels in order, some at a time; the labels do not depend on the number of threads.
 
-        Parameters
-        ----------
-        structures
-            Taken as they are needed.
-        threads
-            That work at the same time; the labels do not depend on it.
-
-        Yields
-        ------
-        list
-            Structures and their labels: ``None`` for what the reference must look at, or refuse, such as NaN
-            positions or impossible cells; no stress where there is no volume.
+        ``None`` stands for what the reference must look at, or refuse, such as NaN positions or impossible cells;
+        there is no stress where there is no volume.
         """
         chunks = _chunks(structures)
         if threads == 1:
@@ -136,13 +120,7 @@ class EAMKernel:
         return _labels(atoms, energy, forces, virial)
 
     def pairs(self, atoms: Atoms, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pairs of a structure and its :meth:`cell`, as ``half_list`` of the kernel gives them.
-
-        Returns
-        -------
-        edges, vectors, segments
-            Shapes (2, E), (3, E), (kinds + 1,).
-        """
+        """Edges (2, E), vectors (3, E), segments (kinds + 1,) of a structure in its :meth:`cell`, see ``half_list``."""
         element = self.element_of[atoms.numbers]
         if len(atoms) > MAX_ATOMS:
             i, j, r = NeighborList(cutoff=self.cutoff, full_list=False, sorted=False, n_threads=1).compute(

@@ -47,16 +47,8 @@ def exp(x):
 def pair_functions(r, depth, alpha, middle, amplitudes, decays, core, start, cutoff, value, slope, density, fall):
     """Pair energy (switched Morse and core) and switched density at distances ``r`` (n,), and their derivatives.
 
-    Parameters
-    ----------
-    depth, alpha, middle, amplitudes, decays
-        ``D, alpha, r_m, A, beta`` of the kind of pair.
-    core
-        Arguments of :func:`~mdl_physpretrain.potentials.zbl_kernel.zbl`, shape (4,), the last zero for no core.
-    start, cutoff
-        Where the switch begins and ends, Å.
-    value, slope, density, fall
-        Written, shape (n,): energy, its derivative; density, its derivative.
+    ``depth, alpha, middle, amplitudes, decays`` are ``D, alpha, r_m, A, beta``; ``core`` (4,) the arguments of ``zbl``,
+    the last zero for no core; the switch goes from ``start`` to ``cutoff`` (Å). Writes the last four arguments.
     """
     for q in range(r.shape[0]):
         density[q], fall[q] = 0.0, 0.0
@@ -86,17 +78,8 @@ def pair_functions(r, depth, alpha, middle, amplitudes, decays, core, start, cut
 def add_morse_gradient(r, morse, start, cutoff, by_value, by_slope, by_density, by_fall, gradient):
     """Add derivatives by ``D, alpha, r_m`` of what :func:`pair_functions` computes without a core to ``gradient`` (3,).
 
-    Parameters
-    ----------
-    r, morse, start, cutoff
-        As there.
-    by_value
-        Derivative of the sum by every value.
-    by_slope
-        By the slopes, shape (n,).
-    by_density, by_fall
-        By the switched density and its derivative, shape (n,); replaced by those by the
-        density and its derivative without the switch, which :func:`density_gradient` takes.
+    ``by_value`` (a number), ``by_slope``, ``by_density`` and ``by_fall`` (n,) are derivatives of the sum by its
+    outputs; the last two are replaced by those without the switch, which :func:`density_gradient` takes.
     """
     depth, alpha, middle = morse[0], morse[1], morse[2]
     by_depth, by_alpha, by_middle = gradient[0], gradient[1], gradient[2]

@@ -17,14 +17,6 @@ Tables: TypeAlias = tuple[tuple[np.ndarray, ...], np.ndarray]
 
 
 def parameter_tables(values: Mapping[str, np.ndarray], core: np.ndarray) -> Tables:
-    """``(morse, amplitudes, decays, core)`` by pair, and parameters by element: copies, in double precision.
-
-    Parameters
-    ----------
-    values
-        Parameters of an :class:`~mdl_physpretrain.potentials.EAM` by name.
-    core
-        Of every pair, shape (n_pairs, 4).
-    """
+    """``(morse, amplitudes, decays, core)`` by pair, and parameters by element: copies in double precision."""
     morse, element = (np.stack([values[k] for k in names], axis=1) for names in (MORSE, ELEMENT_PARAMETERS))
     return (morse, values["A"].copy(), values["beta"].copy(), core), element

@@ -32,29 +32,12 @@ def _dot(a, i, b, j):
 
 @compiled
 def half_list(positions, element, n_elements, cell, periodic, cutoff, edges, vectors, segments):
-    """Every pair within the cutoff once, ordered by kind, for any cell and any number of its images.
+    """Number of pairs within the cutoff, each listed once, ordered by kind, for any cell and any images.
 
-    In the frame where the first cell vector lies on x and the second in the
-    xy plane, the images of a pair that are near enough form nested intervals,
-    so hardly a distance is computed in vain. Work is quadratic in the atoms.
-
-    Parameters
-    ----------
-    positions, element, cell, periodic
-        (N, 3) in Å; (N,) indices; (3, 3), not singular; (3,).
-    n_elements, cutoff
-        Number of kinds of atoms; Å.
-    edges, vectors
-        Written: indices of the atoms, (2, capacity), and vectors between them
-        in Å, (3, capacity).
-    segments
-        Written: where the pairs of elements ``(0, 0), (0, 1), ..., (1, 1), ...``
-        begin, and the end.
-
-    Returns
-    -------
-    int
-        Number of pairs; more than the capacity when there was no room for them.
+    In the frame where the first cell vector lies on x and the second in the xy plane, the images of a pair that are
+    near enough form nested intervals, so hardly a distance is computed in vain. Work is quadratic in the atoms. Writes
+    atoms (2, capacity), vectors (3, capacity) in Å, and where the pairs of elements ``(0, 0), (0, 1), ..., (1, 1),
+    ...`` begin; a number above the capacity means that there was no room.
     """
     n, capacity = positions.shape[0], edges.shape[1]
     frame, turned = np.empty((3, 3)), np.empty((n, 3))

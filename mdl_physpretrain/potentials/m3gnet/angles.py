@@ -69,23 +69,10 @@ def smooth_cutoff(r: Tensor, cutoff: float) -> Tensor:
 
 
 def radial_functions(r: Tensor, coefficients: Tensor, factor: Tensor, cutoff: float, max_n: int, max_l: int) -> Tensor:
-    """Spherical Bessel functions of distance as MatterSim's ``SphericalBasisLayer`` has them.
+    """Spherical Bessel functions (E, max_n * max_l) of distance as MatterSim's ``SphericalBasisLayer`` has them.
 
-    Parameters
-    ----------
-    r
-        Distances in Å, shape (E,).
-    coefficients, factor
-        That layer's tables ``coef``, shape (4, 9, 4), and ``factor``, a scalar.
-    cutoff
-        Of the two-body interaction, in Å.
-    max_n, max_l
-        Numbers of orders and of roots, each at most 4.
-
-    Returns
-    -------
-    Tensor
-        Shape (E, max_n * max_l), the roots of one order side by side.
+    ``coefficients`` (4, 9, 4) and ``factor`` are that layer's ``coef`` and ``factor``; the roots of one order are side
+    by side.
     """
     inverse = (cutoff / r).unsqueeze(1)
     x = (r / cutoff).unsqueeze(1)
@@ -109,27 +96,10 @@ def radial_functions(r: Tensor, coefficients: Tensor, factor: Tensor, cutoff: fl
 def three_body_sums(
     centre: Tensor, unit: Tensor, radial: Tensor, weight: Tensor, n_atoms: int, max_n: int, max_l: int
 ) -> Tensor:
-    """Sum over all angles at each bond.
+    """Sum over all angles at each bond, (E, max_n * max_l); zero for the only bond of an atom.
 
-    Parameters
-    ----------
-    centre
-        Centre of each bond, shape (E,).
-    unit
-        Directions, shape (E, 3).
-    radial
-        See :func:`radial_functions`, shape (E, max_n * max_l).
-    weight
-        The cutoff function of each bond, shape (E,).
-    n_atoms
-        Number of atoms.
-    max_n, max_l
-        Sizes of the basis; the degree of channel ``c`` is ``c // max_n``.
-
-    Returns
-    -------
-    Tensor
-        Shape (E, max_n * max_l), zero for the only bond of an atom.
+    ``unit`` are directions (E, 3), ``radial`` as of :func:`radial_functions`, ``weight`` the cutoff function (E,). The
+    degree of channel ``c`` is ``c // max_n``.
     """
     weight = weight.unsqueeze(1)
     weighted = radial * weight
@@ -138,9 +108,9 @@ def three_body_sums(
     products = [(w.unsqueeze(2) * h.unsqueeze(1)).flatten(1) for w, h in zip(by_degree, basis, strict=True)]
     bonds = torch.cat(products, 1)
     at_atom = bonds.new_zeros(n_atoms, bonds.shape[1]).index_add(0, centre, bonds)
-    others = at_atom.index_select(0, centre) - bonds
+    other_bonds = at_atom.index_select(0, centre) - bonds
     sums = []
-    for degree, moments in enumerate(others.split([max_n * h.shape[1] for h in basis], 1)):
+    for degree, moments in enumerate(other_bonds.split([max_n * h.shape[1] for h in basis], 1)):
         norm = math.sqrt((2 * degree + 1) / (4 * math.pi))
         along = (moments.view(-1, max_n, 2 * degree + 1) * basis[degree].unsqueeze(1)).sum(2)
         sums.append(norm * along)

@@ -221,8 +221,8 @@ class M3GNet(EnergyModel):
         shapes = sorted(k for k in expected.keys() & weights.keys() if expected[k].shape != weights[k].shape)
         for names, verb in ((missing, "lacks"), (unknown, "has the unknown"), (shapes, "has other shapes of")):
             if names:
-                rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                raise CheckpointError(f"{source} does not fit M3GNet: it {verb} {', '.join(names[:3])}{rest}")
+                remainder = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                raise CheckpointError(f"{source} does not fit M3GNet: it {verb} {', '.join(names[:3])}{remainder}")
         if next(iter(weights.values())).dtype == torch.float64:
             model = model.double()
         model.network.load_state_dict(weights, strict=False)

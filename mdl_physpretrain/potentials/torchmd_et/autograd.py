@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdl_physpretrain.compiled.splines import spline_coefficients
-from mdl_physpretrain.compiled.tensors import arrays_of, wanted
+from mdl_physpretrain.compiled.tensors import arrays_of, needs_gradient
 from mdl_physpretrain.compiled.threads import launch, threads_for
 from mdl_physpretrain.potentials.torchmd_et.geometry_kernel import radial_weights
 from mdl_physpretrain.potentials.torchmd_et.message_kernel import backward, backward_shared, forward, forward_shared
@@ -43,47 +43,25 @@ SHARPEST = 1e4  # exponent of a Gaussian; narrower ones would need tables of tho
 
 
 class Grid(NamedTuple):
-    """Where radial functions are tabulated.
+    """Grid of the tabulated radial functions: ``intervals`` in ``exp(-alpha r)`` from 0 to 1."""
 
-    Attributes
-    ----------
-    cutoff
-        In Å.
-    alpha, intervals
-        The grid has so many intervals in ``exp(-alpha r)`` from 0 to 1; 1/Å.
-    smooth
-        Whether vector messages are cut off, too.
-    """
-
-    cutoff: float
-    alpha: float
+    cutoff: float  # Å
+    alpha: float  # 1/Å
     intervals: int
-    smooth: bool
+    smooth: bool  # vector messages are cut off, too
 
 
 @dataclass(frozen=True)
 class FastPairs:
-    """Unordered pairs, one for each image, and what depends on their distance alone.
+    """Unordered pairs, one for each image, and what depends on their distance alone."""
 
-    Attributes
-    ----------
-    centre, neighbour, row
-        Atoms and first row of the table, shape (M,), int64.
-    spline
-        Weights of six rows and their first and, usually, second derivatives by distance, shape (2 or 3, M, 6).
-    envelope
-        Cutoffs of scalar and of vector messages and their derivatives, shape (2 or 3, M, 2).
-    r, direction
-        Distances (M,) and unit vectors (M, 3), with gradients.
-    """
-
-    centre: np.ndarray
-    neighbour: np.ndarray
-    row: np.ndarray
-    spline: np.ndarray
-    envelope: np.ndarray
-    r: Tensor
-    direction: Tensor
+    centre: np.ndarray  # (M,), int64
+    neighbour: np.ndarray  # (M,), int64
+    row: np.ndarray  # first row of the table, (M,), int64
+    spline: np.ndarray  # weights of six rows and their derivatives by distance, (2 or 3, M, 6)
+    envelope: np.ndarray  # cutoffs of scalar and vector messages and their derivatives, (2 or 3, M, 2)
+    r: Tensor  # (M,), with gradient
+    direction: Tensor  # (M, 3), with gradient
 
     @classmethod
     def make(
@@ -185,22 +163,10 @@ def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def messages(x: Tensor, table: Tensor, bias: Tensor, pairs: FastPairs) -> Tensor:
-    """Sums of messages at their atoms.
+    """Sums of messages at their atoms: (N, 1, C), or scalar and vector ones (N, 4, C) from three parts on.
 
-    Parameters
-    ----------
-    x
-        ``q, k, v`` and, for vector messages, ``s`` and ``w``: shape (N, 3, 4 or 7, C).
-    table, bias
-        Rows of the radial functions (G, parts, C) and their constants (parts, C);
-        two, three or four parts.
-    pairs
-        The graph.
-
-    Returns
-    -------
-    Tensor
-        Shape (N, 1, C), or (N, 4, C) from three parts on: scalar, then vector messages.
+    ``x`` is ``q, k, v`` and, for vector messages, ``s`` and ``w`` (N, 3, 4 or 7, C); ``table`` (G, parts, C) and
+    ``bias`` (parts, C) are the radial functions.
     """
     return _Messages.apply(x, table, bias, pairs.r, pairs.direction, pairs)
 
@@ -233,7 +199,9 @@ class _Messages(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _MessagesBackward.apply(g, *ctx.saved_tensors, ctx.pairs, wanted(ctx, 1) or wanted(ctx, 2))
+        gradients = _MessagesBackward.apply(
+            g, *ctx.saved_tensors, ctx.pairs, needs_gradient(ctx, 1) or needs_gradient(ctx, 2)
+        )
         return (*gradients, None)
 
 

@@ -24,21 +24,11 @@ __all__ = ["Tables", "energy_and_gradient", "sources", "tabulate"]
 
 
 class Tables(NamedTuple):
-    """What depends on weights alone.
-
-    Attributes
-    ----------
-    grid
-        Where radial functions are tabulated.
-    layers
-        Table (G, parts, C) and bias (parts, C) of every layer.
-    neighbours
-        Those of the neighbour embedding, (G, 1, C) and (C,), if there is one.
-    """
+    """Tables that depend on weights alone."""
 
     grid: fast.Grid
-    layers: list[tuple[Tensor, Tensor]]
-    neighbours: tuple[Tensor, Tensor] | None
+    layers: list[tuple[Tensor, Tensor]]  # table (G, parts, C) and bias (parts, C) of every layer
+    neighbours: tuple[Tensor, Tensor] | None  # those of the neighbour embedding, (G, 1, C) and (C,)
 
 
 def sources(model: Any) -> list[Tensor]:

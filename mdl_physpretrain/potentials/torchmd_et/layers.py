@@ -74,50 +74,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass
 class Pairs:
-    """The edges of a batch as ``P`` unordered pairs with ``M`` vectors in all.
+    """The edges of a batch as ``P`` unordered pairs with ``M`` vectors in all."""
 
-    Attributes
-    ----------
-    first, second
-        The atoms of each pair, shape (P,).
-    centre, neighbour
-        Both directions of every pair, shape (2 P,): ``first`` is the centre of
-        the forward ones, which come first.
-    image
-        Index of the pair of each vector, shape (M,); ``None`` when each pair
-        has exactly one vector.
-    r
-        Distances in Å, shape (M,).
-    direction
-        Unit vectors from centre to neighbour of the forward direction, shape (M, 3).
-    cutoff
-        Cosine cutoff, shape (M, 1).
-    """
-
-    first: Tensor
-    second: Tensor
-    centre: Tensor
-    neighbour: Tensor
-    image: Tensor | None
-    r: Tensor
-    direction: Tensor
-    cutoff: Tensor
+    first: Tensor  # (P,)
+    second: Tensor  # (P,)
+    centre: Tensor  # both directions, (2 P,): ``first`` is the centre of the forward ones, which come first
+    neighbour: Tensor  # (2 P,)
+    image: Tensor | None  # pair of each vector, (M,); None when each pair has exactly one
+    r: Tensor  # Å, (M,)
+    direction: Tensor  # unit vectors of the forward direction, (M, 3)
+    cutoff: Tensor  # cosine cutoff, (M, 1)
 
     @classmethod
     def from_edges(cls, edge_index: Tensor, vectors: Tensor, n_atoms: int, cutoff: float) -> Pairs:
-        """Halve a list in which every pair appears in both directions.
-
-        Parameters
-        ----------
-        edge_index
-            Centre and neighbour, shape (2, E).
-        vectors
-            Shape (E, 3); only those of the kept direction get a gradient.
-        n_atoms
-            Number of atoms ``N`` of the batch.
-        cutoff
-            In Å.
-        """
+        """Halve a list (2, E) in which every pair has both directions; only vectors of the kept one get a gradient."""
         i, j = edge_index
         x, y, z = vectors.detach().unbind(1)
         upper = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))  # halves the images of one atom
@@ -154,17 +124,7 @@ class Pairs:
 
 
 class ExpNormalBasis(nn.Module):
-    """Exponential normal basis of PhysNet, times the cosine cutoff.
-
-    Parameters
-    ----------
-    cutoff
-        In Å.
-    n_basis
-        Number of functions.
-    trainable
-        Whether centres and widths are parameters or buffers.
-    """
+    """Exponential normal basis of PhysNet, times the cosine cutoff; centres and widths may be trainable."""
 
     means: Tensor
     betas: Tensor
@@ -212,13 +172,7 @@ def _hold(module: nn.Module, name: str, value: Tensor, trainable: bool) -> None:
 class NeighbourEmbedding(nn.Module):
     """Mixes the elements of the neighbours into the initial features.
 
-    Parameters
-    ----------
-    channels, n_basis, max_z
-        Sizes.
-    own_images
-        Whether an atom's periodic images are neighbours of it. Without them a
-        cell and its supercell have different energies.
+    Without ``own_images`` an atom's periodic images are no neighbours of it: a cell and its supercell differ in energy.
     """
 
     def __init__(self, channels: int, n_basis: int, max_z: int, own_images: bool) -> None:
@@ -253,16 +207,8 @@ def glorot(layer: nn.Linear) -> nn.Linear:
 class Attention(nn.Module):
     """One equivariant attention layer.
 
-    Parameters
-    ----------
-    channels, n_basis, heads
-        Sizes.
-    influence
-        Where distances enter: ``"keys"``, ``"values"``, ``"both"``, ``"none"``.
-    activation, attention_activation
-        Keys of :data:`ACTIVATIONS`.
-    smooth_cutoff
-        Multiply vector messages by the cutoff, as scalar ones are.
+    Distances enter by ``influence``: ``"keys"``, ``"values"``, ``"both"``, ``"none"``. With ``smooth_cutoff`` vector
+    messages are multiplied by the cutoff, as scalar ones are.
     """
 
     def __init__(
@@ -296,23 +242,10 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, vec: Tensor | None, pairs: Pairs, basis: Tensor, *, last: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Updates of the features.
+        """Updates of scalar (N, channels) and vector features (3, N, channels; ``None`` while they are zero).
 
-        Parameters
-        ----------
-        x
-            Scalar features, shape (N, channels).
-        vec
-            Vector features, shape (3, N, channels); ``None`` while they are zero.
-        pairs, basis
-            Geometry, and its distances expanded to shape (M, n_basis).
-        last
-            Leave out what only a next layer would read.
-
-        Returns
-        -------
-        dx, dvec
-            Shapes (N, channels) and (3, N, channels); ``dvec`` is ``None`` if ``last``.
+        ``basis`` (M, n_basis) is the expansion of distances. ``last``: leave out what only a next layer would read
+        (``dvec``).
         """
         x = self.layernorm(x)
         by_part = (len(x), 3, self.channels)

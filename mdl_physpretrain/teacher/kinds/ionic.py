@@ -78,43 +78,21 @@ class _Rows(NamedTuple):
 
 
 def fit_ionic(structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = True, seed: int = 0) -> IonicPair:
-    """Fit an :class:`IonicPair` by non-negative least squares.
+    """Fit an :class:`IonicPair` (float64, cutoff in Å) by non-negative least squares.
 
     Rows are the changes of forces and stress between frames of the same atoms
-    (:func:`mdl_physpretrain.teacher.changes.frame_pairs`), which an anchored
-    teacher is used for, and, with a tenth of the weight, energies, forces and
-    stresses themselves. The charges are found by a simplex search around the
-    linear problem, from several starts.
-
-    Parameters
-    ----------
-    structures
-        Labelled; at most 300, spread evenly, are used.
-    cutoff
-        In Å.
-    core
-        Add a ZBL core that ends before the closest distance of the data.
-    seed
-        Of the starts.
-
-    Returns
-    -------
-    IonicPair
-        In float64, with ``metadata["fit"]``: the charges, and how many pairs
-        of frames were used.
-
-    Raises
-    ------
-    StructureError
-        If no structure has forces.
+    (:func:`mdl_physpretrain.teacher.changes.frame_pairs`), which an anchored teacher is used for, and, with a tenth of
+    the weight, energies, forces and stresses themselves. The charges are found by a simplex search around the linear
+    problem, from several starts. At most 300 structures, spread evenly, are used. ``core``: add a ZBL core that ends
+    before the closest distance of the data. Raises StructureError if no structure has forces.
     """
     structures = validate_structures(list(structures), require=())
     elements = sorted({s for a in structures for s in a.symbols}, key=atomic_numbers.__getitem__)
     step = max(1, -(-len(structures) // MOST_STRUCTURES))
-    others = [a for k, a in enumerate(structures) if k % step]
+    left_out = [a for k, a in enumerate(structures) if k % step]
     structures = structures[::step]
     for symbol in set(elements) - {s for a in structures for s in a.symbols}:  # a rare element
-        structures.append(next(a for a in others if symbol in a.symbols))
+        structures.append(next(a for a in left_out if symbol in a.symbols))
     if not any(get_labels(a).forces is not None for a in structures):
         raise StructureError("no structure has forces to fit to", field="forces")
     ends = core_ends(nearest_distances(structures, min(cutoff, 6.0))) if core else None
@@ -159,13 +137,13 @@ def _rows(model: IonicPair, atoms: Atoms) -> _Rows:
     virial.index_add_(1, kinds, 0.5 * slopes[:, :, None] * outer)
     stress = virial.permute(2, 0, 1).reshape(6, columns) / volume
     labels = get_labels(atoms)
-    known = (
+    targets = (
         labels.energy,
         None if labels.forces is None else labels.forces.ravel(),
         None if labels.stress is None else labels.stress.ravel()[[0, 4, 8, 5, 2, 1]],
     )
     composition = np.array([(atoms.symbols == e).sum() for e in model.elements], dtype=np.float64)
-    return _Rows(energy.reshape(-1).numpy(), forces.numpy(), stress.numpy(), composition, known)
+    return _Rows(energy.reshape(-1).numpy(), forces.numpy(), stress.numpy(), composition, targets)
 
 
 def _triangle(rows: Sequence[_Rows], pairs: Sequence[FramePair], columns: int) -> np.ndarray:
@@ -189,13 +167,13 @@ def _triangle(rows: Sequence[_Rows], pairs: Sequence[FramePair], columns: int) -
             weight = ABSOLUTE_WEIGHT * ENERGY_WEIGHT / np.sqrt(max(row.composition.sum(), 1))
             add(row.energy[None], np.array([energy]), weight, row.composition[None])
     for pair in pairs:
-        one, two = rows[pair.first], rows[pair.second]
-        assert one.labels[1] is not None
-        assert two.labels[1] is not None
-        change = two.labels[1] - one.labels[1]
-        add(two.forces - one.forces, change, 1 / (1 + np.abs(change) / FORCE_SCALE), None)
-        if one.labels[2] is not None and two.labels[2] is not None:
-            add(two.stress - one.stress, two.labels[2] - one.labels[2], STRESS_WEIGHT, None)
+        before, after = rows[pair.first], rows[pair.second]
+        assert before.labels[1] is not None
+        assert after.labels[1] is not None
+        change = after.labels[1] - before.labels[1]
+        add(after.forces - before.forces, change, 1 / (1 + np.abs(change) / FORCE_SCALE), None)
+        if before.labels[2] is not None and after.labels[2] is not None:
+            add(after.stress - before.stress, after.labels[2] - before.labels[2], STRESS_WEIGHT, None)
     return triangle
 
 
@@ -213,8 +191,8 @@ def _solve(triangle: np.ndarray, model: IonicPair, seed: int) -> tuple[np.ndarra
 
     def strengths(charges: np.ndarray) -> tuple[np.ndarray, float]:
         right = triangle[:, -1] - triangle[:, :count] @ (charges[first] * charges[second])
-        found, residual = nnls(terms / scale, right, maxiter=50 * terms.shape[1])
-        return found / scale, float(residual)
+        solution, residual = nnls(terms / scale, right, maxiter=50 * terms.shape[1])
+        return solution / scale, float(residual)
 
     rng = np.random.default_rng([seed, 0x10C])
     best: tuple[float, np.ndarray] = (strengths(np.zeros(n_elements))[1], np.zeros(n_elements))
@@ -228,7 +206,7 @@ def _solve(triangle: np.ndarray, model: IonicPair, seed: int) -> tuple[np.ndarra
         )
         if search.fun < best[0]:
             best = (float(search.fun), np.clip(search.x, -LARGEST_CHARGE, LARGEST_CHARGE))
-    found, _ = strengths(best[1])
+    solution, _ = strengths(best[1])
     return best[1], np.concatenate(
-        [found[: -2 * n_elements], found[-2 * n_elements : -n_elements] - found[-n_elements:]]
+        [solution[: -2 * n_elements], solution[-2 * n_elements : -n_elements] - solution[-n_elements:]]
     )

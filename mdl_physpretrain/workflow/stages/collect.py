@@ -1,4 +1,4 @@
-"""The tables of all seeds and potentials together, in the folder itself."""
+"""Task that joins the tables of all seeds and potentials."""
 
 from __future__ import annotations
 
@@ -20,38 +20,40 @@ from mdl_physpretrain.workflow.suite import Cell, Suite, SuiteMaker
 __all__ = ["collect", "collected_kinds", "joint_table"]
 
 
-def collect(config: Any, folder: Path, show: bool, *, suite: SuiteMaker, asked_of: Collection[str]) -> list[str]:
+def collect(
+    config: Any, folder: Path, show: bool, *, suite_class: SuiteMaker, applies_to: Collection[str]
+) -> list[str]:
     """``efs.csv``, ``physicality.csv`` ... of all seeds and arms; those of a run with other options are removed."""
-    judge = suite(config, folder)
-    kinds = collected_kinds(judge, asked_of)
+    suite = suite_class(config, folder)
+    kinds = collected_kinds(suite, applies_to)
     for name, cls in probe_classes().items():
-        if cls.asked_of in asked_of:
+        if cls.applies_to in applies_to:
             for kind in set(cls.files) - set(kinds):
                 remove_written(folder, f"{kind}.csv")
             for kind in (kind for kind in cls.files if kind in kinds):
-                probe = judge.probe(name)
-                write_atomic(folder / f"{kind}.csv", joined(joint_table(judge, probe, kind, judge.cells(probe))))
+                probe = suite.probe(name)
+                write_atomic(folder / f"{kind}.csv", joined(joint_table(suite, probe, kind, suite.cells(probe))))
     return [f"{kind}.csv" for kind in kinds]
 
 
-def collected_kinds(judge: Suite, asked_of: Collection[str]) -> list[str]:
-    """Kinds of tables of the probes that are asked."""
-    probes = [judge.probe(name) for name, cls in probe_classes().items() if cls.asked_of in asked_of]
-    return [kind for p in probes if judge.asks(p) for kind in p.kinds(references=judge.has_references)]
+def collected_kinds(suite: Suite, applies_to: Collection[str]) -> list[str]:
+    """Kinds of tables of the suite's probes."""
+    probes = [suite.probe(name) for name, cls in probe_classes().items() if cls.applies_to in applies_to]
+    return [kind for p in probes if suite.includes(p) for kind in p.kinds(references=suite.has_references)]
 
 
-def joint_table(judge: Suite, probe: Probe, kind: str, cells: Collection[Cell]) -> list[pd.DataFrame]:
+def joint_table(suite: Suite, probe: Probe, kind: str, cells: Collection[Cell]) -> list[pd.DataFrame]:
     """Tables of a kind of several potentials, with what says whose they are."""
     tables = []
     for cell in cells:
-        table = read_table(judge.folder / judge.table_file(probe, kind, cell), texts=probe.texts)
+        table = read_table(suite.folder / suite.table_file(probe, kind, cell), texts=probe.texts)
         arm, seed, label = cell
         if "arm" not in table:
             table = table.assign(seed=seed, arm=arm)
-        tables.append(table.assign(**judge.conditions(label)) if kind == "physicality" else table)
-    if judge.has_references:
+        tables.append(table.assign(**suite.conditions(label)) if kind == "physicality" else table)
+    if suite.has_references:
         try:
-            reference = probe.reference_tables(judge.references())
+            reference = probe.reference_tables(suite.references())
             tables += [reference[kind]] if kind in reference else []
         except (ConfigError, StructureError) as error:
             warnings.warn(f"reference trajectories: no {probe.name}: {error}", stacklevel=2)

@@ -1,4 +1,4 @@
-"""Probes that are asked of a potential alone: errors, curves, angles between forces."""
+"""Task of the probes of a potential itself: errors, curves, angles between forces."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["evaluate_potential"]
 
 
 def evaluate_potential(
-    config: Any, folder: Path, show: bool, *, suite: SuiteMaker, arm: str, seed: int, probes: Sequence[str]
+    config: Any, folder: Path, show: bool, *, suite_class: SuiteMaker, arm: str, seed: int, probes: Sequence[str]
 ) -> list[str]:
     """Write the tables of some probes of one potential."""
-    judge = suite(config, folder)
-    subject = judge.subject(arm, seed)
+    suite = suite_class(config, folder)
+    subject = suite.subject(arm, seed)
     outputs = []
     for name in probes:
-        probe = judge.probe(name)
-        outputs += judge.write(probe, probe.tables(subject), (arm, seed, ""))
+        probe = suite.probe(name)
+        outputs += suite.write(probe, probe.tables(subject), (arm, seed, ""))
     return outputs

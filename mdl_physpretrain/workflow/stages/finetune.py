@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.structures import read_structures
-from mdl_physpretrain.training.stages import finetune
+from mdl_physpretrain.training.pretrain_finetune import finetune
 from mdl_physpretrain.workflow.data import read_part
 from mdl_physpretrain.workflow.layout import LABELLED, TEACHER, arm_folder, pretrain_folder
 from mdl_physpretrain.workflow.training import train_in_folder

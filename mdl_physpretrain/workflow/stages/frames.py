@@ -1,4 +1,4 @@
-"""Probes of the trajectories on disk: radial distribution, diffusion."""
+"""Task of the probes of stored trajectories: radial distribution, diffusion."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["read_frames"]
 
 
 def read_frames(
-    config: Any, folder: Path, show: bool, *, suite: SuiteMaker, arm: str, seed: int, probe: str
+    config: Any, folder: Path, show: bool, *, suite_class: SuiteMaker, arm: str, seed: int, probe: str
 ) -> list[str]:
     """Write the tables of one probe of the main simulation of a potential."""
-    judge = suite(config, folder)
-    asked, tables = judge.probe(probe), {}
-    starts = judge.starts()
+    suite = suite_class(config, folder)
+    instance, tables = suite.probe(probe), {}
+    starts = suite.starts()
     try:
-        simulated = Simulated(starts, None, judge.frames_folder(arm, seed), judge.references())
-        tables = asked.tables(simulated)
+        simulated = Simulated(starts, None, suite.frames_folder(arm, seed), suite.references())
+        tables = instance.tables(simulated)
     except (ConfigError, StructureError) as error:
-        if not judge.flags_failures:
+        if not suite.flags_failures:
             raise
         warnings.warn(f"{arm}, seed {seed}: no {probe}: {error}", stacklevel=2)
-    for kind in asked.kinds(references=judge.has_references):
-        tables.setdefault(kind, pd.DataFrame(columns=list(asked.files[kind])))
-    return judge.write(asked, tables, (arm, seed, ""))
+    for kind in instance.kinds(references=suite.has_references):
+        tables.setdefault(kind, pd.DataFrame(columns=list(instance.files[kind])))
+    return suite.write(instance, tables, (arm, seed, ""))

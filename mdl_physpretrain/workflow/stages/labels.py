@@ -63,9 +63,9 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     write_atomic(out / "coverage.csv", coverage.to_csv(index=False))
     holes = uncovered(coverage)
     if holes:
-        more = f" and {len(holes) - MOST_HOLES} more" if len(holes) > MOST_HOLES else ""
+        remainder = f" and {len(holes) - MOST_HOLES} more" if len(holes) > MOST_HOLES else ""
         warnings.warn(
-            f"distances that neither data nor augmented structures cover: {', '.join(holes[:MOST_HOLES])}{more} "
+            f"distances that neither data nor augmented structures cover: {', '.join(holes[:MOST_HOLES])}{remainder} "
             "(augment/coverage.csv); augment.coverage makes structures there",
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""Molecular dynamics with a potential, and the probes of its records: physicality, energy drift."""
+"""Task of molecular dynamics and the probes of its records: physicality, energy drift."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["simulate_potential"]
 
 
 def simulate_potential(
-    config: Any, folder: Path, show: bool, *, suite: SuiteMaker, arm: str, seed: int, label: str = ""
+    config: Any, folder: Path, show: bool, *, suite_class: SuiteMaker, arm: str, seed: int, label: str = ""
 ) -> list[str]:
-    """Simulate the structures that are not simulated yet, and write the verdict on each trajectory."""
-    judge = suite(config, folder)
-    starts = judge.starts(label)
+    """Simulate the structures that are not simulated yet, and write the physicality of each trajectory."""
+    suite = suite_class(config, folder)
+    starts = suite.starts(label)
     records = f"{md_file(seed, arm, label)}.runs.npz"
-    options = judge.simulation(arm, seed, label)
-    runs = simulate(judge.potential(arm, seed), starts, checkpoint=folder / records, progress=show, **options)
-    asked = Simulated(starts, runs, limits=judge.limits(label))
+    options = suite.simulation(arm, seed, label)
+    runs = simulate(suite.potential(arm, seed), starts, checkpoint=folder / records, progress=show, **options)
+    simulation = Simulated(starts, runs, limits=suite.limits(label))
     outputs = [records]
-    for probe in judge.probes("simulation", judge.conditions(label)["ensemble"]):
-        outputs += judge.write(probe, probe.tables(asked), (arm, seed, label))
+    for probe in suite.probes("simulation", suite.conditions(label)["ensemble"]):
+        outputs += suite.write(probe, probe.tables(simulation), (arm, seed, label))
     return outputs

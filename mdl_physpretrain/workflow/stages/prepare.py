@@ -12,7 +12,7 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.files import write_atomic
-from mdl_physpretrain.potentials.errors import trivial_errors
+from mdl_physpretrain.potentials.error_metrics import trivial_errors
 from mdl_physpretrain.structures import (
     label_counts,
     read_structures,
@@ -57,9 +57,9 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
             outputs.append(f"data/{name}.extxyz")
         else:
             remove_written(folder, f"data/{name}.extxyz")
-    judged = parts["test"] or parts["val"] or parts["train"]
+    evaluated = parts["test"] or parts["val"] or parts["train"]
     summary = _summary(config, parts)
-    summary["trivial"] = trivial_errors(judged, reference_energies(parts["train"]))
+    summary["trivial"] = trivial_errors(evaluated, reference_energies(parts["train"]))
     write_atomic(folder / "data" / "summary.json", json.dumps(without_nan(summary), indent=1))
     return [*outputs, "data/summary.json"]
 
@@ -75,8 +75,8 @@ def _read(data: Data) -> dict[str, list[Atoms]]:
         if data.elements is not None:
             structures = [a for a in structures if set(a.symbols) <= set(data.elements)]
             if not structures:
-                wanted = ", ".join(data.elements)
-                raise StructureError(f"no structure is made of {wanted} alone", field="data.elements")
+                elements = ", ".join(data.elements)
+                raise StructureError(f"no structure is made of {elements} alone", field="data.elements")
         if data.max_atoms is not None:
             structures = [a for a in structures if len(a) <= data.max_atoms]
             if not structures:
@@ -88,9 +88,9 @@ def _read(data: Data) -> dict[str, list[Atoms]]:
 
 
 def _warn_of_shared_ids(parts: dict[str, list[Atoms]]) -> None:
-    known = {a.info["structure_id"] for a in parts["train"]}
+    train_ids = {a.info["structure_id"] for a in parts["train"]}
     for name in ("val", "test"):
-        shared = [a.info["structure_id"] for a in parts[name] if a.info["structure_id"] in known]
+        shared = [a.info["structure_id"] for a in parts[name] if a.info["structure_id"] in train_ids]
         if shared:
             warnings.warn(
                 f"{len(shared)} structures of {name} have the id of a training structure (first: {shared[0]}): "
@@ -103,13 +103,13 @@ def _summary(config: RunConfig, parts: dict[str, list[Atoms]]) -> dict[str, Any]
     everything = [a for part in parts.values() for a in part]
     sizes = [len(a) for a in everything]
     sources = sorted({str(a.info["label_source"]) for a in everything if "label_source" in a.info})
-    given = config.data.source or config.data.train or []
+    sources_read = config.data.source or config.data.train or []
     return {
         **{f"n_{name}": len(part) for name, part in parts.items()},
         "usage": config.data.usage,
         "elements": sorted({s for a in everything for s in a.get_chemical_symbols()}),
         "n_atoms": {"min": min(sizes), "mean": sum(sizes) / len(sizes), "max": max(sizes)},
-        "source": ", ".join(Path(s).name for s in given),
+        "source": ", ".join(Path(s).name for s in sources_read),
         "label_note": "; ".join(sources) or None,
         "labels": {name: label_counts(part) for name, part in parts.items() if part},
     }

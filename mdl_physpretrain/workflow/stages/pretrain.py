@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.training.pretrain_finetune import pretrain
 from mdl_physpretrain.training.references import is_another_energy_scale
-from mdl_physpretrain.training.stages import pretrain
 from mdl_physpretrain.workflow.data import read_part
 from mdl_physpretrain.workflow.layout import LABELLED, pretrain_folder
 from mdl_physpretrain.workflow.training import train_in_folder

@@ -1,4 +1,4 @@
-"""The HTML report of a run."""
+"""Task of the HTML report of a run."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mdl_physpretrain.files import write_atomic
-from mdl_physpretrain.potentials.errors import evaluate, trivial_errors
+from mdl_physpretrain.potentials.error_metrics import evaluate, trivial_errors
 from mdl_physpretrain.structures import reference_energies
 from mdl_physpretrain.teacher.registry import teacher_kind
 from mdl_physpretrain.teacher.source import native_teacher

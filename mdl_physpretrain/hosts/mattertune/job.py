@@ -1,4 +1,4 @@
-"""The stages of a job of ``physpretrain mattertune``: runs of the host that begin with each other's weights."""
+"""Jobs of ``physpretrain mattertune``: successive runs of the host that pass their weights on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.mattertune import plugin  # noqa: F401 - registers what configurations may name
-from mdl_physpretrain.workflow.config_files import _override, _read, _Source
+from mdl_physpretrain.workflow.yaml_files import KeyLines, read_yaml, set_value
 
 __all__ = ["STAGES", "Outcome", "Stage", "load_stages", "run_stages"]
 
@@ -26,44 +26,22 @@ SPLITS = {"ManualSplitDataModuleConfig": "train", "AutoSplitDataModuleConfig": "
 
 @dataclass
 class Stage:
-    """One run of the host.
+    """One run of the host."""
 
-    Attributes
-    ----------
-    name
-        ``pretrain``, ``finetune``, ``evaluate``, or the name of the file.
-    config
-        The host's configuration.
-    waits
-        Whether its weights are those of the stage before.
-    """
-
-    name: str
+    name: str  # "pretrain", "finetune", "evaluate", or that of the file
     config: Any
-    waits: bool = False
+    waits: bool = False  # its weights are those of the stage before
 
 
 @dataclass
 class Outcome:
-    """What a stage left behind.
-
-    Attributes
-    ----------
-    seconds
-        It took.
-    checkpoint, best
-        The best checkpoint and the value of what it was chosen by.
-    metrics
-        Last value of every metric.
-    output
-        The host's ``TuneOutput``.
-    """
+    """Results of a stage."""
 
     name: str
     seconds: float
-    checkpoint: str | None
-    best: float | None
-    metrics: dict[str, float] = field(default_factory=dict)
+    checkpoint: str | None  # the best one
+    best: float | None  # value of what it was chosen by
+    metrics: dict[str, float] = field(default_factory=dict)  # last value of each
     output: Any = field(default=None, repr=False)
 
 
@@ -84,10 +62,10 @@ def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> list[Stage]:
     ConfigError
         With the place of every mistake.
     """
-    path, source = Path(path), _Source()
-    content = _read(path, source, ())
+    path, source = Path(path), KeyLines()
+    content = read_yaml(path, source)
     for word in overrides:
-        _override(content, word, source)
+        set_value(content, word, source)
     if not set(content) & {*STAGES, COMMON}:
         return [_stage(path.stem, content, source, ())]
     strange = sorted(set(content) - {*STAGES, COMMON})
@@ -130,10 +108,10 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """``above`` over ``below`` key by key; what names another kind (``type``, ``name``) replaces the whole."""
     merged = dict(below)
     for key, value in above.items():
-        old = merged.get(key)
-        mappings = isinstance(old, Mapping) and isinstance(value, Mapping)
-        if mappings and all(value.get(k, old.get(k)) == old.get(k) for k in KINDS):  # type: ignore[union-attr]
-            merged[key] = _over(old, value)  # type: ignore[arg-type]
+        earlier = merged.get(key)
+        mappings = isinstance(earlier, Mapping) and isinstance(value, Mapping)
+        if mappings and all(value.get(k, earlier.get(k)) == earlier.get(k) for k in KINDS):  # type: ignore[union-attr]
+            merged[key] = _over(earlier, value)  # type: ignore[arg-type]
         else:
             merged[key] = value
     return merged
@@ -152,7 +130,7 @@ def _take_over(settings: dict[str, Any], *, fit: bool) -> bool:
 
 
 def _stage(
-    name: str, content: Mapping[str, Any], source: _Source, place: tuple[str, ...], waits: bool = False
+    name: str, content: Mapping[str, Any], source: KeyLines, place: tuple[str, ...], waits: bool = False
 ) -> Stage:
     from mattertune.main import MatterTunerConfig
 
@@ -161,13 +139,13 @@ def _stage(
     except ValidationError as error:
         data = content.get("data")
         lines = []
-        for one in error.errors():
-            keys = [str(part) for part in one["loc"]]
+        for detail in error.errors():
+            keys = [str(part) for part in detail["loc"]]
             split = next((part for part in keys if part in SPLITS), None)
             if split is not None and isinstance(data, Mapping) and SPLITS[split] not in data and len(data) > 1:
                 continue  # the host tries both kinds of split; of interest is the one that is meant
             where = (*place, *(part for part in keys if part not in SPLITS))
-            lines.append(f"{source.of(where) or name}: {'.'.join(where)}: {one['msg']}")
+            lines.append(f"{source.of(where) or name}: {'.'.join(where)}: {detail['msg']}")
         raise ConfigError("\n".join(dict.fromkeys(lines)) or f"{name}: {error}") from None
     config.model.ensure_dependencies()
     for recipe in config.recipes:

@@ -1,4 +1,4 @@
-"""Pretraining on the teacher's labels, finetuning on the reference's: training with the method's defaults and seeds."""
+"""Pretraining on a teacher's labels and finetuning on reference labels, with the recipe's defaults and seeds."""
 
 from __future__ import annotations
 
@@ -73,18 +73,17 @@ def pretrain(
     StructureError
         If there is nothing to learn from.
     """
-    chosen, others = _divided(Pretrain, options)
-    kept, held = split_by_parent(labelled, chosen.val_fraction, split_seed)
+    section, train_options = _divided(Pretrain, options)
+    train_set, val_set = split_by_parent(labelled, section.val_fraction, split_seed)
     return train(
         model,
-        kept,
-        val=held or None,
+        train_set,
+        val=val_set or None,
         parents=parents if is_name(model) else None,
         model_args=model_args,
         core=core,
         seed=derived_seed(seed, "student"),
-        **_of_training(chosen),
-        **others,
+        **train_options,
     )
 
 
@@ -129,28 +128,23 @@ def finetune(
     StructureError
         If there is nothing to learn from.
     """
-    chosen, others = _divided(Finetune, options)
-    of_training = _of_training(chosen)
-    if chosen.force_scale == "auto":
-        of_training["force_scale"] = force_scale_of(structures)
+    section, train_options = _divided(Finetune, options)
+    if section.force_scale == "auto":
+        train_options["force_scale"] = force_scale_of(structures)
     return train(
         model,
         structures,
         val=val,
         replay=replay,
-        replay_fraction=chosen.replay_fraction,
-        shift_energies=chosen.shift_energies,
+        replay_fraction=section.replay_fraction,
+        shift_energies=section.shift_energies,
         seed=derived_seed(seed, "student" if is_name(model) else "finetune"),
-        **of_training,
-        **others,
+        **train_options,
     )
 
 
 def _divided(section: type[Any], options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The options of a section, and those that are further ones of :func:`train`."""
-    others = {k: v for k, v in options.items() if k in OF_TRAIN and k not in section.model_fields}
-    return validated(section, {k: v for k, v in options.items() if k not in others}), others
-
-
-def _of_training(options: Training) -> dict[str, Any]:
-    return options.model_dump(include=set(Training.model_fields))
+    """The options of a section, and those that are for :func:`train`."""
+    further = {k: v for k, v in options.items() if k in OF_TRAIN and k not in section.model_fields}
+    values = validated(section, {k: v for k, v in options.items() if k not in further})
+    return values, values.model_dump(include=set(Training.model_fields)) | further

@@ -1,4 +1,4 @@
-"""Errors of energy, forces and stress on labelled structures (Table 2 of the paper)."""
+"""Probe of accuracy: errors of energy, forces and stress on labelled structures (Table 2 of the paper)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ase import Atoms
 
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials.base import EnergyModel, Prediction
-from mdl_physpretrain.potentials.errors import ErrorSums, evaluate
+from mdl_physpretrain.potentials.error_metrics import ErrorSums, evaluate
 from mdl_physpretrain.probes.base import Answer, Probe, Subject, Tables
 from mdl_physpretrain.probes.single_points import Potential
 from mdl_physpretrain.structures.labels import get_labels
@@ -29,7 +29,7 @@ def labelled(structures: Sequence[Atoms]) -> list[Atoms]:
 
 
 def potential_errors(potential: Potential, structures: Sequence[Atoms]) -> dict[str, Any]:
-    """Errors of any potential, as :func:`mdl_physpretrain.potentials.errors.evaluate` gives them for a model.
+    """Errors of any potential, as :func:`mdl_physpretrain.potentials.error_metrics.evaluate` gives them for a model.
 
     A calculator without stress has none to be wrong about.
     """
@@ -52,17 +52,17 @@ class Errors(Probe):
 
     name = "errors"
     question = "errors"
-    asked_of = "potential"
+    applies_to = "potential"
     needs = frozenset({"labels"})
     files = {"efs": ("total",)}  # noqa: RUF012 - a class variable of the base
     expected = frozenset({"efs"})
     answer_place = 50
 
-    def tables(self, asked: Subject) -> dict[str, pd.DataFrame]:
+    def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
         rows = [
-            {"split": split, **potential_errors(asked.potential, structures)}
+            {"split": split, **potential_errors(subject.potential, structures)}
             for split in ("test", "val", "train")
-            if (structures := labelled(asked.splits.get(split, [])))
+            if (structures := labelled(subject.splits.get(split, [])))
         ]
         return {"efs": pd.DataFrame(rows)}
 

@@ -1,4 +1,4 @@
-"""MD of a host's network inside its training loop: which structures, and the verdict on every trajectory."""
+"""MD of a host's network during its training: start structures, and the physicality of every trajectory."""
 
 from __future__ import annotations
 
@@ -24,24 +24,9 @@ __all__ = ["start_structures", "trajectory_table"]
 def start_structures(
     options: Simulation, parts: Mapping[str, Callable[[], Sequence[Atoms] | None]], section: str, seed: int
 ) -> list[Atoms]:
-    """The structures that ``source``, ``max_atoms`` and ``n_structures`` choose.
+    """The structures that ``source``, ``max_atoms`` and ``n_structures`` choose; raises ConfigError if there is none.
 
-    Parameters
-    ----------
-    options
-        Section ``md``.
-    parts
-        Readers of the host's own data by the name that ``source`` may give;
-        ``None`` or nothing where a run has no such part.
-    section
-        Dotted name of the section, for messages.
-    seed
-        Of the random choice.
-
-    Raises
-    ------
-    ConfigError
-        If there is none.
+    ``parts`` are readers of the host's own data by the name that ``source`` may give; ``section`` is named in messages.
     """
     structures: list[Atoms] = []
     for source in options.source:
@@ -62,21 +47,7 @@ def start_structures(
 def trajectory_table(
     potential: Any, structures: Sequence[Atoms], options: Simulation, trajectories: Path, seed: int
 ) -> pd.DataFrame:
-    """Simulate and judge: one row per trajectory, see :func:`mdl_physpretrain.dynamics.assessment.assess`.
-
-    Parameters
-    ----------
-    potential
-        An energy model or an ASE calculator.
-    structures
-        Of :func:`start_structures`.
-    options
-        Section ``md``.
-    trajectories
-        Folder of the frames, if any are to be written.
-    seed
-        Of velocities and noise.
-    """
+    """Simulate and assess: one row per trajectory, see :func:`mdl_physpretrain.dynamics.assessment.assess`."""
     arguments = options.simulation(trajectories)
     if not isinstance(potential, EnergyModel):
         arguments["engine"] = "ase"

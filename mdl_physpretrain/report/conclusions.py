@@ -1,4 +1,4 @@
-"""What the page says first: the verdict's sentences, the numbers at a glance, and the paired tests behind them."""
+"""The conclusions of a run: sentences, the numbers at a glance, and the paired tests behind them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run_sentences(
     paired: list[Comparison],
     differences: list[PairedDifference],
 ) -> list[Sentence]:
-    """The verdict on the arms of a run."""
+    """The conclusions about the arms of a run."""
     several = len(counts) > 0 and counts["condition"].nunique() > 1
     sentences = [physicality_sentence(c, counts, name_condition=several) for c in paired if c.criterion == "unphysical"]
     if len(counts) and not sentences:
@@ -63,7 +63,7 @@ def summary_cards(run: RunData, counts: pd.DataFrame, errors: pd.DataFrame) -> l
 
 
 def paired_tests(paired: list[Comparison]) -> HtmlTable | None:
-    """The paired tests behind the verdict on a run."""
+    """The paired tests behind the conclusions."""
     if not paired:
         return None
     several = len({c.condition for c in paired}) > 1
@@ -75,10 +75,10 @@ def paired_tests(paired: list[Comparison]) -> HtmlTable | None:
     ]
     rows = []
     for c in paired:
-        verdict = {"supported": f"{c.direction}, supported", "indicated": f"{c.direction}, not established"}
+        words = {"supported": f"{c.direction}, supported", "indicated": f"{c.direction}, not established"}
         texts = (CRITERIA[c.criterion], c.n_pairs, c.only_reference, c.only_arm, p_value(c.p_value))
         seeds = f"{c.seeds_better} / {c.seeds_equal} / {c.seeds_worse}"
         first = Cell(f"{c.arm} vs {c.reference}", c.condition if several else "")
-        last = verdict.get(c.verdict, "not supported")
+        last = words.get(c.conclusion, "not supported")
         rows.append([first, *(Cell(str(text)) for text in (*texts, seeds, last))])
     return HtmlTable(columns, rows, "comparisons")

@@ -45,16 +45,11 @@ class ErrorSums:
             self.sums[1, k] += chosen.numel()
 
     def means(self, weights: tuple[float, float, float] = WEIGHTS) -> dict[str, float]:
-        """Mean absolute errors; NaN where no structure has the label.
+        """Mean absolute errors (NaN without labels), and their weighted ``total`` over the labels that exist.
 
-        Returns
-        -------
-        dict
-            ``energy_mae`` (eV per structure), ``energy_per_atom_mae``
-            (eV/atom), ``forces_mae`` (eV/Å, per component), ``stress_mae``
-            (eV/Å³, per component), ``stress_mae_gpa`` and ``total``, the sum
-            weighted by ``weights`` over the labels that exist: NaN when the
-            error of one of them is, or when there are none.
+        ``energy_mae`` (eV per structure), ``energy_per_atom_mae`` (eV/atom), ``forces_mae`` (eV/Å, per component),
+        ``stress_mae`` (eV/Å³, per component), ``stress_mae_gpa`` and ``total``, the sum weighted by
+        ``weights`` over the labels that exist: NaN when the error of one of them is, or when there are none.
         """
         total, count = self.sums
         mean = torch.where(count > 0, total / count.clamp_min(1), torch.nan)
