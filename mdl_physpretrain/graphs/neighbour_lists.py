@@ -13,7 +13,7 @@ from mdl_physpretrain.errors import StructureError
 
 __all__ = ["complete_cell", "neighbour_list", "refuse_impossible"]
 
-MAX_EXTENT = 2e4  # largest extent of an open structure, in units of the cutoff
+MAX_EXTENT = 2e4  # largest extent of an open structure, in units of the cutoff (of 1 Å for smaller ones)
 MAX_COORDINATE = 1e8  # Å; beyond, a float64 has less than eight digits behind the point
 MIN_HEIGHT = 1e-2  # Å between two faces of a cell
 MAX_EDGES = 2e8  # some 10 GB
@@ -84,7 +84,7 @@ def refuse_impossible(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, 
         raise StructureError(f"a coordinate of {largest:.3g} Å: an exploded structure", field="positions")
     box = complete_cell(cell, pbc)
     extent = np.ptp(positions, axis=0) if len(positions) else np.zeros(3)
-    if not pbc.all() and extent.max() > MAX_EXTENT * cutoff:
+    if not pbc.all() and extent.max() > MAX_EXTENT * max(cutoff, 1.0):
         raise StructureError(f"atoms are spread over {extent.max():.3g} Å: an exploded structure", field="positions")
     volume = abs(np.linalg.det(box))
     heights = volume / np.linalg.norm(np.cross(box[[1, 2, 0]], box[[2, 0, 1]]), axis=1)

@@ -78,9 +78,10 @@ def test_lists_equal_brute_force(name: str) -> None:
     assert found == brute_force(usual, CUTOFF)
 
 
+@pytest.mark.parametrize("pbc", [True, False])
 @pytest.mark.parametrize("cutoff", [1e-9, 1e-6, 1e-3, 0.5])
-def test_a_tiny_cutoff(cutoff: float) -> None:
-    atoms = Atoms("H3", [[0, 0, 0], [0, 0, 0.9 * cutoff], [0, 0, 2]], cell=[3, 3, 3], pbc=True)
+def test_a_tiny_cutoff(cutoff: float, pbc: bool) -> None:
+    atoms = Atoms("H3", [[0, 0, 0], [0, 0, 0.9 * cutoff], [0, 0, 2]], cell=[3, 3, 3], pbc=pbc)
     (i, j), _ = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
     assert sorted(zip(i.tolist(), j.tolist(), strict=True)) == [(0, 1), (1, 0)]
 
