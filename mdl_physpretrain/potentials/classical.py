@@ -212,9 +212,11 @@ class ClassicalForceField(EnergyModel):
         values, _ = radial_terms(torch.linalg.vector_norm(vectors, dim=1), self.cutoff, self.lengths)
         strengths = self.strengths[self.pair_of[i, j]].T
         energy = self.charges[i] * self.charges[j] * values[0] + (strengths * values[1:]).sum(dim=0)
-        total = self.base_energies.new_zeros(len(batch)).index_add(0, batch.structure, self.base_energies[kinds])
-        total = total.index_add(0, batch.edge_structure, 0.5 * energy)
+        exact = torch.float32 if energy.device.type == "mps" else torch.float64
+        base = self.base_energies.to(exact)[kinds]
+        total = base.new_zeros(len(batch)).index_add(0, batch.structure, base)
+        total = total.index_add(0, batch.edge_structure, 0.5 * energy.to(exact))
         if self.angle_strengths is not None:
-            sums = self.angle_sums(batch, vectors)
-            total = total.index_add(0, batch.structure, (sums * self.angle_strengths[kinds]).sum(dim=(1, 2, 3)))
+            angles = (self.angle_sums(batch, vectors) * self.angle_strengths[kinds]).sum(dim=(1, 2, 3))
+            total = total.index_add(0, batch.structure, angles.to(exact))
         return total if self.core is None else total + self.core.energies(batch, vectors)

@@ -21,6 +21,7 @@ from mdl_physpretrain.hosts.matdeeplearn.config import ALL_NEIGHBOURS, HostConfi
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import eam_from_layout, eam_to_layout, is_eam_layout
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN, N_ELEMENTS
+from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.potentials.sum import Sum
@@ -185,15 +186,9 @@ def _read_cgcnn(config: HostConfig, state: Mapping[str, Tensor], source: str) ->
         raise ConfigError(
             f"{config.source}: batch_track_stats is false: its energies depend on the other structures of a batch"
         )
-    model = CGCNN(
-        cutoff=config.cutoff,
-        edge_dim=config.edge_dim,
-        width=HOST_WIDTH,
-        smooth_cutoff=False,
-        images=config.images,
-        max_neighbours=config.n_neighbors,
-        **arguments,
-    )
+    arguments |= {"width": HOST_WIDTH, "smooth_cutoff": False, "max_neighbours": config.n_neighbors}
+    arguments |= {"cutoff": config.cutoff, "edge_dim": config.edge_dim, "images": config.images}
+    model = constructed(lambda: CGCNN(**arguments), state, source)
     notes = _ignored(config, {*CGCNN_OPTIONS, *UNUSED_IN_EVALUATION, "pool"})
     if config.options.get("dropout_rate"):
         notes.append("dropout_rate matters in training only and is not carried over")
@@ -222,14 +217,9 @@ def _read_torchmd(config: HostConfig, state: Mapping[str, Tensor], source: str) 
         raise ConfigError(f"{config.source}: edge_calc_method 'mdl' drops periodic images; torchmd_et here never does")
     early = config.name in {"torchmd_etEarly", "TorchMD_ET_Early"}  # which ignores pool_order
     arguments: dict[str, Any] = {k: config.option(k, *default) for k, default in TORCHMD_OPTIONS.items()}
-    model: EnergyModel = model_class("torchmd_et")(
-        cutoff=config.cutoff,
-        pool=TORCHMD_POOLS[pool],
-        pool_order="early" if early else config.option("pool_order", "late", str),
-        smooth_cutoff=False,
-        own_images=False,
-        **arguments,
-    )  # type: ignore[call-arg]
+    arguments |= {"cutoff": config.cutoff, "pool": TORCHMD_POOLS[pool], "smooth_cutoff": False, "own_images": False}
+    arguments["pool_order"] = "early" if early else config.option("pool_order", "late", str)
+    model: EnergyModel = constructed(lambda: model_class("torchmd_et")(**arguments), state, source)
     _load(model, state, source, config)
     notes = _ignored(config, set(TORCHMD_OPTIONS) | TORCHMD_WITHOUT_EFFECT) + _truncation(config)
     if pool == "global_mean_pool":
