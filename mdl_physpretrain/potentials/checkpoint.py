@@ -110,7 +110,9 @@ def _check_entries(content: dict[str, Any], path: Path) -> None:
     if not all(isinstance(value, Tensor) for value in content["state_dict"].values()):
         raise CheckpointError(f"{path} is damaged: not all entries of its state_dict are tensors")
     elements = content["metadata"].get("elements")
-    if elements is not None and not (isinstance(elements, list) and all(e in atomic_numbers for e in elements)):
+    if elements is not None and not (
+        isinstance(elements, list) and all(isinstance(e, str) and e in atomic_numbers for e in elements)
+    ):
         raise CheckpointError(f"{path} is damaged: the elements in its metadata are no chemical symbols")
     for name in ("examination", "fit", "converted"):
         if not isinstance(content["metadata"].get(name, {}), dict):

@@ -115,6 +115,8 @@ class ClassicalForceField(EnergyModel):
         strange = any(e not in atomic_numbers or e == "X" for e in elements)
         if strange or not elements or len(set(elements)) != len(elements):
             raise ConfigError(f"elements must be different symbols, not {elements}")
+        if not all(isinstance(length, int | float) and 0 < length < float("inf") for length in lengths):
+            raise ConfigError(f"lengths must be positive numbers (Å), not {list(lengths)}")
         super().__init__(cutoff, {"elements": elements, "cutoff": cutoff, "lengths": list(lengths), "core": core})
         if angles:
             self.hparams["angles"] = True

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import random
 from pathlib import Path
 
@@ -52,6 +53,12 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
 
 def run(n: int, folder: Path, seed: int) -> tuple[collections.Counter[str], list[str]]:
     """Try every option of every command with ``n`` odd words each."""
+    (folder / "here").mkdir()
+    with contextlib.chdir(folder / "here"):  # relative names are written there
+        return _run(n, folder, seed)
+
+
+def _run(n: int, folder: Path, seed: int) -> tuple[collections.Counter[str], list[str]]:
     generator, tries, runner = random.Random(seed), Tries(), CliRunner()
     user = folder / "user"
     user.mkdir()

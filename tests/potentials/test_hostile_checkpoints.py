@@ -225,6 +225,7 @@ ODD |= {
     "an unknown argument": lambda c: c["hparams"].__setitem__("unknown", 1),
     "complex weights": lambda c: c["state_dict"].update({k: v * 1j for k, v in c["state_dict"].items()}),
     "elements that are none": lambda c: c["metadata"].__setitem__("elements", ["Xx"]),
+    "elements that are lists": lambda c: c["metadata"].__setitem__("elements", [[None]]),
     "elements as a number": lambda c: c["metadata"].__setitem__("elements", 3),
     "an examination as text": lambda c: c["metadata"].__setitem__("examination", "passed"),
 }
