@@ -15,6 +15,7 @@ from mdl_physpretrain.augmentation.filter import FilterResult
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.loop import LoopData, close_loop
 from mdl_physpretrain.option_types import validated
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.recipe import BACKBONE, MD, Recipe, over_preset
@@ -145,15 +146,13 @@ def pretrain_and_finetune(
     if recipe.loop.rounds and not recipe.finetune.replay_fraction:
         raise ConfigError("loop.rounds puts new labels into replay: finetune.replay_fraction must be above 0")
     structures, val = list(structures), list(val or ()) or None
-    folder = None if directory is None else Path(directory)
+    folder = None if directory is None else claim_folder(directory, "pretraining with its finetuning")
 
     if is_options:
         teacher = obtain_teacher(structures, val, recipe.teacher, device=device, directory=folder, progress=progress)
     elif isinstance(teacher, EnergyModel):
         teacher = teacher.to(resolve_device(device))
     journal = None if folder is None else folder / "labels.journal"
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     labels = augmented_labels(
         structures, teacher, recipe.augment, force=recipe.teacher.force, resume=journal, progress=progress
     )

@@ -46,7 +46,7 @@ class EAMFit(Section):
 
     preset: Literal["default", "paper"] = Field(default="default", description="Of the EAM fit.")
     cutoff: float = Field(default=8.0, gt=0, le=20, description="Of the EAM, Å.")
-    n_basis: Count = Field(default=10, description="Exponentials in the EAM's density.")
+    n_basis: int = Field(default=10, ge=1, le=1000, description="Exponentials in the EAM's density.")
     epochs: Count | None = Field(default=None, description="Of the fit; null: the preset's.")
     weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
     seed: int = Field(default=0, ge=0, description="Of the fit.")
@@ -74,7 +74,7 @@ class Teacher(EAMFit):
 class Perturbation(Section):
     """Algorithm 1 and Table A.1's ladder."""
 
-    n_aug: int = Field(default=5, ge=0, description="Rounds per structure; 0: no such structures.")
+    n_aug: int = Field(default=5, ge=0, le=100_000, description="Rounds per structure; 0: no such structures.")
     n_pairs: int = Field(default=4, ge=0, description="Close pairs pulled together.")
     pull: NotNegative = Field(default=1.0, description="Largest pull, Å.")
     n_sites: int = Field(default=5, ge=0, description="Atoms displaced.")
@@ -95,8 +95,11 @@ class Perturbation(Section):
 class Augmentation(Perturbation):
     """Structures made of the data: those of Algorithm 1, and on request covered distances and thermal disorder."""
 
-    coverage: Count | None = Field(
-        default=None, description="Structures for each 0.1 Å of every pair of elements, from its core to the data."
+    coverage: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Structures for each 0.1 Å of every pair of elements, from its core to the data.",
     )
     thermal: Positive | Literal["md"] | None = Field(
         default=None,
@@ -107,7 +110,9 @@ class Augmentation(Perturbation):
         default=None, description="Instead: largest standard deviation of a coordinate, Å."
     )
     thermal_factor: Positive = Field(default=1.5, description="Multiplies what the springs say: MD goes beyond it.")
-    thermal_rounds: Count = Field(default=5, description="Thermally disordered structures per structure.")
+    thermal_rounds: int = Field(
+        default=5, ge=1, le=100_000, description="Thermally disordered structures per structure."
+    )
     compression: float = Field(default=0.06, ge=0, lt=0.5, description="Of their cells, at most, either way.")
     shear: float = Field(default=0.03, ge=0, lt=0.5, description="Of their cells, at most.")
 
@@ -204,7 +209,9 @@ class MolecularDynamics(Section):
     ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin, Berendsen, velocity Verlet.")
     temperature: NotNegative = Field(default=300.0, description="K.")
     timestep: Positive = Field(default=1.0, description="fs.")
-    steps: int = Field(default=5000, ge=0, description="Number of steps; fewer, or less than 5 ps, show little.")
+    steps: int = Field(
+        default=5000, ge=0, le=10**10, description="Number of steps; fewer, or less than 5 ps, show little."
+    )
     n_structures: Count | None = Field(default=100, description="At most so many starting structures (random choice).")
     source: Sources = Field(default=["test"], description="'test', 'val', 'train', or files of starting structures.")
     max_atoms: Count | None = Field(default=None, description="Leave larger structures out.")
@@ -225,7 +232,7 @@ class MolecularDynamics(Section):
     trajectory_interval: Count | None = Field(
         default=None, description="Steps between frames on disk; null: no trajectories."
     )
-    skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
+    skin: float = Field(default=1.0, ge=0, le=20, description="Of the Verlet lists, Å.")
 
 
 class Loop(Section):

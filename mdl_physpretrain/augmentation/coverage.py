@@ -20,7 +20,7 @@ from ase.data import chemical_symbols, covalent_radii
 
 from mdl_physpretrain.augmentation.children import displaced_child
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.randomness import structure_rng
 

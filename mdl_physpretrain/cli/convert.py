@@ -69,11 +69,13 @@ def fetch_released(
     """Download the checkpoints released with the paper and convert them."""
     from mdl_physpretrain.hosts.released import fetch_released as fetched
     from mdl_physpretrain.hosts.released import list_released
+    from mdl_physpretrain.ownership import claim_folder
 
     if only_list:
         for entry in list_released(names or (), repo=repo):
             typer.echo(f"{entry.path}  config: {entry.config or '-'}")
         return
+    claim_folder(directory, "released")
     results = fetched(names or (), repo=repo, directory=directory)
     for result in results:
         typer.echo(f"{result.path}: {result.outcome}" + (f" -> {result.target}" if result.target else ""))

@@ -42,14 +42,19 @@ def md(
     Several potentials (--also) or seeds are compared in pairs; their files are seed-<s>/md/<name>.runs.npz.
     """
     from mdl_physpretrain.cli.check import potentials_of, print_check, seeds_of
+    from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.structures import read_structures
+    from mdl_physpretrain.workflow.lock import locked
 
     if (also or seeds is not None) and (executor != "serial" or batch_atoms is not None):
         raise ConfigError("--executor and --batch-atoms are for a single potential and --seed")
     numbers = (seed,) if seeds is None else seeds_of(seeds)
-    texts, loaded = potentials_of([potential, *(also or [])], device)
+    given = [potential, *(also or [])]
+    several = bool(also) or seeds is not None
+    claim_folder(output, "check" if several else "md", inputs=[structures, given, [t.partition("=")[2] for t in given]])
+    texts, loaded = potentials_of(given, device)
     starts, show = read_structures(structures), sys.stderr.isatty()
-    if also or seeds is not None:
+    if several:
         from mdl_physpretrain.workflow.check import check
         from mdl_physpretrain.workflow.check_suite import probe_names
 
@@ -68,12 +73,12 @@ def md(
     if trajectories is not None:
         options |= {"trajectory_dir": output / "trajectories", "trajectory_interval": trajectories}
     (model,) = loaded.values()
-    with open_executor(executor) as workers:
+    with locked(output), open_executor(executor) as workers:
         runs = simulate(
             model, starts, seed=seed, checkpoint=output / "runs.npz", max_batch_atoms=batch_atoms, executor=workers,
             progress=show, **options,
         )  # fmt: skip
-    _physicality_table(assess_trajectories(runs), output / "physicality.csv")
+        _physicality_table(assess_trajectories(runs), output / "physicality.csv")
     if caution := length_caution([(options["steps"], options["timestep"])]):
         typer.echo(caution)
 
@@ -107,8 +112,10 @@ def assess(
     A file that cannot be read is told, and costs only its own row.
     """
     from mdl_physpretrain.dynamics.assessment import assess as assess_trajectories
+    from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.stability.limits import Limits
 
+    refuse_overwriting(output, trajectories)
     table = assess_trajectories(
         trajectories, limits=Limits(variant=variant), temperature=temperature,
         wrapped=False if unwrapped else None, interval=interval, cell=_numbers(cell), pbc=_directions(pbc),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_origin
 import typer
 
 from mdl_physpretrain import recipe
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Section, validated
 from mdl_physpretrain.recipe import MD, PRESETS
 
@@ -142,9 +143,12 @@ def _parameter(name: str, field: Any) -> Parameter:
 
 def _value(text: str) -> Any:
     """``none``, a number, numbers with commas between them, or any YAML."""
-    import yaml
+    from mdl_physpretrain.yaml_text import parse_yaml
 
     if text.lower() == "none":
         return None
-    value = yaml.safe_load(text)
+    try:
+        value, _ = parse_yaml(text, repr(text))
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
     return value.split(",") if isinstance(value, str) and "," in value else value

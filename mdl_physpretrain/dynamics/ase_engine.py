@@ -17,6 +17,7 @@ from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.potentials.results import CheckedCalculator
 from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY, OK, Monitor
 
 __all__ = ["run_ase"]
@@ -85,7 +86,7 @@ def run_ase(
     monitor = Monitor([atoms], limits=settings.limits, temperature=settings.temperature, stop_on=settings.stop_on)
     traces = Traces(1, settings)
     last = atoms.copy()  # the last frame that could be evaluated
-    atoms.calc = calculator
+    atoms.calc = CheckedCalculator(calculator)
     step = 0
     try:
         atoms.get_potential_energy()
@@ -167,7 +168,7 @@ def _look(
     traced, written = traces.due(step), writer is not None and writer.due(step)
     if finite:
         last.set_positions(atoms.positions, apply_constraint=False)
-        last.set_cell(atoms.cell)
+        last.set_cell(atoms.cell, apply_constraint=False)
         last.set_velocities(velocities)
     if not (observed or traced or written):
         return False
@@ -192,7 +193,9 @@ def _observe(
     forces: np.ndarray | None = None,
     broken: torch.Tensor | None = None,
 ) -> bool:
-    edge_index, edge_structure, edge_squared = monitor.short_pairs(atoms)
+    edge_index, edge_structure, edge_squared, code = monitor.short_pairs(atoms)
+    if broken is None and code != OK:
+        broken = torch.tensor([code])
     stop = monitor.observe(
         step,
         torch.as_tensor(atoms.positions.copy()),

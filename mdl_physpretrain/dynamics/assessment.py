@@ -230,10 +230,8 @@ class Judge:
         if kelvin is not None and np.isfinite(kelvin):
             self.temperatures.append(kelvin)
         energy, forces = _label(frame, "energy", (1,)), _label(frame, "forces", (len(frame), 3))
-        try:
-            edge_index, edge_structure, edge_squared = monitor.short_pairs(atoms)
-        except StructureError:  # atoms beyond all bounds, or a cell that collapsed
-            broken, (edge_index, edge_structure, edge_squared) = BROKEN_RUNAWAY, NO_PAIRS
+        edge_index, edge_structure, edge_squared, code = monitor.short_pairs(atoms)
+        broken = code if broken == OK else broken
         stop = monitor.observe(
             self.last_step,
             torch.as_tensor(positions),
@@ -247,11 +245,6 @@ class Judge:
             broken=None if broken == OK else torch.tensor([broken]),
         )
         return stop is not None
-
-
-NO_PAIRS = (
-    torch.zeros((2, 0), dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
-)  # fmt: skip
 
 
 def _label(atoms: Atoms, name: str, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.files import make_writable
 
 __all__ = ["Traces", "TrajectoryWriter", "trajectory_name"]
+
+LONGEST = 180  # bytes of a structure's id in a file name
 
 
 class Traces:
@@ -93,4 +96,8 @@ class TrajectoryWriter:
 
 def trajectory_name(structure_id: str) -> str:
     """Name of the trajectory file that ``simulate`` writes for a structure."""
-    return re.sub(r"[^\w.+=-]", "_", structure_id) + ".extxyz"
+    name = re.sub(r"[^\w.+=-]", "_", structure_id)
+    if len(name.encode()) > LONGEST:  # file systems allow 255 bytes
+        digest = hashlib.sha256(structure_id.encode()).hexdigest()[:16]
+        name = f"{name.encode()[:LONGEST].decode(errors='ignore')}-{digest}"
+    return f"{name}.extxyz"

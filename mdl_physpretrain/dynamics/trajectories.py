@@ -132,7 +132,7 @@ def _number(value: Any) -> float:
 def frame_step(atoms: Atoms, index: int) -> int:
     """``info["step"]`` where it is a number, else ``index``."""
     value = _number(atoms.info.get("step"))
-    return int(value) if math.isfinite(value) else index
+    return int(value) if abs(value) < 2**53 else index  # of any program, of any kind
 
 
 class Unwrapper:

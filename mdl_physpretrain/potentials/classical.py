@@ -115,6 +115,8 @@ class ClassicalForceField(EnergyModel):
         strange = any(e not in atomic_numbers or e == "X" for e in elements)
         if strange or not elements or len(set(elements)) != len(elements):
             raise ConfigError(f"elements must be different symbols, not {elements}")
+        if not all(isinstance(length, int | float) and 0 < length < float("inf") for length in lengths):
+            raise ConfigError(f"lengths must be positive numbers (Å), not {list(lengths)}")
         super().__init__(cutoff, {"elements": elements, "cutoff": cutoff, "lengths": list(lengths), "core": core})
         if angles:
             self.hparams["angles"] = True
@@ -212,9 +214,11 @@ class ClassicalForceField(EnergyModel):
         values, _ = radial_terms(torch.linalg.vector_norm(vectors, dim=1), self.cutoff, self.lengths)
         strengths = self.strengths[self.pair_of[i, j]].T
         energy = self.charges[i] * self.charges[j] * values[0] + (strengths * values[1:]).sum(dim=0)
-        total = self.base_energies.new_zeros(len(batch)).index_add(0, batch.structure, self.base_energies[kinds])
-        total = total.index_add(0, batch.edge_structure, 0.5 * energy)
+        exact = torch.float32 if energy.device.type == "mps" else torch.float64
+        base = self.base_energies.to(exact)[kinds]
+        total = base.new_zeros(len(batch)).index_add(0, batch.structure, base)
+        total = total.index_add(0, batch.edge_structure, 0.5 * energy.to(exact))
         if self.angle_strengths is not None:
-            sums = self.angle_sums(batch, vectors)
-            total = total.index_add(0, batch.structure, (sums * self.angle_strengths[kinds]).sum(dim=(1, 2, 3)))
+            angles = (self.angle_sums(batch, vectors) * self.angle_strengths[kinds]).sum(dim=(1, 2, 3))
+            total = total.index_add(0, batch.structure, angles.to(exact))
         return total if self.core is None else total + self.core.energies(batch, vectors)

@@ -14,7 +14,7 @@ from ase.data.vdw_alvarez import vdw_radii
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 
 __all__ = ["bound_pairs", "radii_of"]
 

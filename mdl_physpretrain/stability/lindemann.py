@@ -47,7 +47,7 @@ from ase import Atoms
 from ase.geometry.minkowski_reduction import minkowski_reduce
 from torch import Tensor
 
-from mdl_physpretrain.graphs.batch import complete_cell
+from mdl_physpretrain.graphs.neighbour_lists import complete_cell
 from mdl_physpretrain.stability.contacts import bound_pairs
 from mdl_physpretrain.stability.monitor_kernel import (
     add_by_element,

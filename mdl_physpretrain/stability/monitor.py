@@ -213,14 +213,21 @@ class Monitor:
         self._settle(codes == STOPS_HERE)
         return codes != GOES_ON
 
-    def short_pairs(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs that a monitor of one structure has to know of a frame: edge index, structure, squared distance."""
+    def short_pairs(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Pairs that a monitor of one structure has to know of a frame: edge index, structure, squared distance.
+
+        Last whether the frame can be looked at: atoms beyond all bounds and a
+        cell that collapsed have no neighbour list (``BROKEN_RUNAWAY``).
+        """
         closest = float(self.smallest_squared[0].sqrt())
         watched = 2 * self.limits.pair_fraction * float(self.radius.max())
         distance = max(closest, watched) if np.isfinite(closest) else 0.0  # of an isolated atom
-        finite = np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()
-        pairs, squared = pairs_within(atoms, distance if finite else 0.0)
-        return torch.as_tensor(pairs), torch.zeros(len(squared), dtype=torch.int64), torch.as_tensor(squared)
+        finite, code = np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all(), OK
+        try:
+            pairs, squared = pairs_within(atoms, distance if finite else 0.0)
+        except StructureError:
+            code, (pairs, squared) = BROKEN_RUNAWAY, pairs_within(atoms, 0.0)
+        return torch.as_tensor(pairs), torch.zeros(len(squared), dtype=torch.int64), torch.as_tensor(squared), code
 
     def keep(self, structures: Tensor) -> None:
         """Drop structures; mask of shape (B,) of those that stay."""

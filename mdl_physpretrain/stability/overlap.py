@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 
-from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 
 __all__ = ["ClosestPair", "closest_pair", "pairs_within"]
 

@@ -27,7 +27,9 @@ from mdl_physpretrain.workflow.md_options import MD, Probe
 __all__ = ["Arm", "RunConfig"]
 
 Core = Literal["none", "zbl"]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # becomes a folder
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$"  # becomes a folder
+#: What programs that read CSV files take for a missing value.
+NO_VALUE = {"na", "nan", "null", "none", "n.a.", "inf", "true", "false", "nat"}
 RESERVED = {"md", "pretrain", "pretrain-zbl", "evaluate", "teacher", "tensorboard"}
 
 
@@ -178,6 +180,8 @@ class RunConfig(Section):
         for name in arms:
             if name in RESERVED:
                 raise ValueError(f"an arm cannot be called {name!r}: that is a folder of the run")
+            if name.lower() in NO_VALUE:
+                raise ValueError(f"an arm cannot be called {name!r}: tables write that where there is no value")
         return arms
 
     @model_validator(mode="after")

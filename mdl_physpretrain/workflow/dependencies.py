@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.workflow.config import RunConfig
 
-__all__ = ["external_inputs", "model_modules", "network_modules", "probe_modules"]
+__all__ = ["external_inputs", "input_files", "model_modules", "network_modules", "probe_modules"]
 
 
 def external_inputs(sources: Sequence[str] | None) -> tuple[list[str], list[tuple[str, str]]]:
@@ -30,6 +31,16 @@ def external_inputs(sources: Sequence[str] | None) -> tuple[list[str], list[tupl
         else:
             files.append(str(Path(source).resolve()))
     return files, named
+
+
+def input_files(config: RunConfig) -> list[str]:
+    """Files of the user that a run reads, but for those of its own folder."""
+    data, md = config.data, config.md
+    sources = [s or [] for s in (data.source, data.train, data.val, data.test, md.source, md.reference)]
+    files = [name for part in sources for name in external_inputs(part)[0] if Path(name).is_absolute()]
+    arguments = (config.teacher.calculator_args, md.reference_potential_args)
+    files += [name for given in arguments for name, _ in named_files(given)]
+    return files + [name for name in (config.teacher.checkpoint, md.reference_potential) if name]
 
 
 def probe_modules(probes: Sequence[Probe]) -> tuple[str, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mdl_physpretrain.dynamics.settings import simulation_options
+from mdl_physpretrain.dynamics.settings import MDSettings, simulation_options
 from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Sources
 from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.probes.registry import option_fields
@@ -35,6 +36,17 @@ class Condition(Section):
 
 class Simulation(MolecularDynamics):
     """One molecular dynamics of finished potentials."""
+
+    def settings(self) -> MDSettings:
+        """What decides a trajectory, with a seed of 0.
+
+        Raises
+        ------
+        ConfigError
+            If the integrator cannot do that.
+        """
+        options = self.simulation(Path())
+        return MDSettings(**{f.name: options[f.name] for f in fields(MDSettings) if f.name in options})
 
     def simulation(self, trajectories: Path) -> dict[str, Any]:
         """Keyword arguments of :func:`mdl_physpretrain.dynamics.simulate`, but for seed and progress.

@@ -11,6 +11,7 @@ from typing import Any
 from mdl_physpretrain.files import file_hash
 from mdl_physpretrain.loop.motion import conditions
 from mdl_physpretrain.potentials.factories import FACTORY
+from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
@@ -30,6 +31,7 @@ from mdl_physpretrain.workflow.layout import (
     md_file,
     pretrain_folder,
 )
+from mdl_physpretrain.workflow.records import refuse_shared_records
 from mdl_physpretrain.workflow.reference import reference_modules, versions_of
 from mdl_physpretrain.workflow.run_suite import RunSuite
 from mdl_physpretrain.workflow.stages.collect import collect, collected_kinds
@@ -75,6 +77,11 @@ def plan(config: RunConfig) -> list[Task]:
         tasks += _evaluations(config, suite, seed)
     tasks += _collections(config, suite, tasks)
     tasks.append(_report(config, suite, tasks))
+    refuse_shared_records(task.name for task in tasks)
+    every = suite.probes("potential", "labels", "teacher") + suite.probes("simulation", "nvt", "npt", "nve")
+    labels = config.md.conditions()
+    cells = [(arm, seed, label) for arm in config.arms for seed in config.seeds for label in labels]
+    suite.refuse_shared_files(cells, [*every, *suite.probes("frames")])
     return tasks
 
 
@@ -115,7 +122,7 @@ def _teacher_tasks(config: RunConfig) -> list[Task]:
             modules = (teacher.calculator.partition(":")[0],)
         tasks.append(
             Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), (LABELLED,),
-                 modules=modules)
+                 fixed=tuple(named_files(teacher.calculator_args)), modules=modules)
         )  # fmt: skip
     return tasks
 
@@ -205,6 +212,7 @@ def _loops(config: RunConfig, seed: int) -> list[Task]:
                 inputs=tuple(inputs),
                 needs=("prepare", "augment", before, *taught),
                 scratch=(folder,),
+                fixed=tuple(named_files(config.teacher.calculator_args)),
                 modules=(*network_modules(config, config.core_of(name), arm.hybrid), *modules),
                 own_process=str(config.devices) != "1",
                 **common,
@@ -298,7 +306,7 @@ def _references(config: RunConfig) -> list[Task]:
     common: dict[str, Any] = {
         "stage": "reference",
         "inputs": tuple(files),
-        "fixed": tuple(named),
+        "fixed": (*named, *named_files(md.reference_potential_args)),
         "modules": reference_modules(md),
     }
     numbers = [md.reference_structures, *(c.n_structures for c in md.conditions().values())]

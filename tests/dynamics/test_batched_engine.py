@@ -14,7 +14,8 @@ from mdl_physpretrain.dynamics.batched_engine import BatchedRun, split_batches
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import NoiseStream
 from mdl_physpretrain.dynamics.verlet_lists import VerletListForces
-from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.potentials import CGCNN, ZBL, ASECalculator, predict
 from mdl_physpretrain.stability.lindemann import LindemannAccumulator
 from mdl_physpretrain.structures.randomness import trajectory_rng

@@ -227,7 +227,7 @@ def test_host_interfaces_of_our_modules(plugin, rocksalt: list[Atoms]) -> None:
     found = module.property_predictor(quiet).predict(rocksalt[:3], batch_size=2)
     for atoms, one in zip(rocksalt, found, strict=False):
         mine = predict(module.backbone, build_batch(atoms, module.backbone.cutoff))
-        torch.testing.assert_close(one["energy"].reshape(()), mine.energy[0].detach(), atol=1e-4, rtol=1e-6)
+        torch.testing.assert_close(one["energy"].reshape(()).double(), mine.energy[0].detach(), atol=1e-4, rtol=1e-6)
         torch.testing.assert_close(one["forces"], mine.forces.detach(), atol=1e-5, rtol=1e-4)
     calculator = module.ase_calculator()
     calculator.set_use_double_precision()

@@ -98,10 +98,14 @@ class EAMTerm(nn.Module):
         batch = batch_of(data, self.kernel.cutoff)
         with self._filled() as eam:
             if not gradient:
-                return {"output": eam(batch).unsqueeze(1), "pos_grad": None, "cell_grad": None}
+                return {
+                    "output": eam(batch).to(batch.positions.dtype).unsqueeze(1),
+                    "pos_grad": None,
+                    "cell_grad": None,
+                }
             with torch.set_grad_enabled(create_graph):
                 out = predict(eam, batch, create_graph=create_graph)
-        return {"output": out.energy.unsqueeze(1), "pos_grad": out.forces, "cell_grad": out.stress}
+        return {"output": out.energy.to(out.forces.dtype).unsqueeze(1), "pos_grad": out.forces, "cell_grad": out.stress}
 
 
 @registry.register_model("EAM_Interaction")

@@ -15,6 +15,7 @@ from mdl_physpretrain.hosts.matdeeplearn.eam_layout import eam_from_layout, spli
 from mdl_physpretrain.hosts.matdeeplearn.hybrid_options import HYBRID_OPTIONS, eam_cutoff
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN, N_ELEMENTS
+from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.eam.model import ELEMENT_PARAMETERS, PAIR_PARAMETERS
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.potentials.sum import Sum
@@ -107,15 +108,9 @@ def _read_cgcnn(config: HostConfig, state: Mapping[str, Tensor], source: str) ->
         raise ConfigError(
             f"{config.source}: batch_track_stats is false: its energies depend on the other structures of a batch"
         )
-    model = CGCNN(
-        cutoff=config.cutoff,
-        edge_dim=config.edge_dim,
-        width=HOST_WIDTH,
-        smooth_cutoff=False,
-        images=config.images,
-        max_neighbours=config.n_neighbors,
-        **arguments,
-    )
+    arguments |= {"width": HOST_WIDTH, "smooth_cutoff": False, "max_neighbours": config.n_neighbors}
+    arguments |= {"cutoff": config.cutoff, "edge_dim": config.edge_dim, "images": config.images}
+    model = constructed(lambda: CGCNN(**arguments), state, source)
     notes = _ignored(config, {*CGCNN_OPTIONS, *UNUSED_IN_EVALUATION, "pool"})
     if config.options.get("dropout_rate"):
         notes.append("dropout_rate matters in training only and is not carried over")
@@ -147,14 +142,9 @@ def _read_torchmd(config: HostConfig, state: Mapping[str, Tensor], source: str) 
     if order not in ("early", "late"):
         raise ConfigError(f"{config.source}: model.pool_order must be 'early' or 'late', not {order!r}")
     arguments: dict[str, Any] = {k: config.option(k, *default) for k, default in TORCHMD_OPTIONS.items()}
-    model: EnergyModel = model_class("torchmd_et")(
-        cutoff=config.cutoff,
-        pool=TORCHMD_POOLS[pool],
-        pool_order=order,
-        smooth_cutoff=False,
-        own_images=False,
-        **arguments,
-    )  # type: ignore[call-arg]
+    arguments |= {"cutoff": config.cutoff, "pool": TORCHMD_POOLS[pool], "smooth_cutoff": False, "own_images": False}
+    arguments["pool_order"] = order
+    model: EnergyModel = constructed(lambda: model_class("torchmd_et")(**arguments), state, source)
     _load(model, state, source, config)
     notes = _ignored(config, set(TORCHMD_OPTIONS) | TORCHMD_WITHOUT_EFFECT) + _truncation(config)
     if pool == "global_mean_pool":

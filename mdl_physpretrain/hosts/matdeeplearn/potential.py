@@ -20,7 +20,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from matdeeplearn.common.ase_utils import MDLCalculator
 
 from mdl_physpretrain.errors import CheckpointError, PhysPretrainError
-from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.hosts.matdeeplearn.config import read_host_config
 from mdl_physpretrain.hosts.matdeeplearn.networks import EARLY_BY_NAME, our_network
 from mdl_physpretrain.potentials.base import predict

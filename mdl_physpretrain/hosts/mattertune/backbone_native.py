@@ -214,7 +214,9 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
 
     def model_forward(self, batch: AtomicBatch, mode: str) -> ModelOutput:
         out = predict(self.backbone, batch, create_graph=mode == "train")
-        return {"predicted_properties": self.property_names.named(out.energy, out.forces, out.stress)}
+        return {
+            "predicted_properties": self.property_names.named(out.energy.to(out.forces.dtype), out.forces, out.stress)
+        }
 
     def model_forward_partition(self, batch: AtomicBatch, mode: str, using_partition: bool = False) -> ModelOutput:
         raise ConfigError(f"partitioned inference is not possible with {self.hparams.name}")
@@ -250,7 +252,7 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
 
     def batch_to_labels(self, batch: AtomicBatch) -> dict[str, Tensor]:
         self.structures_in_batch = len(batch)
-        return self.property_names.named(batch.energy, batch.forces, batch.stress)
+        return self.property_names.named(batch.energy.to(batch.forces.dtype), batch.forces, batch.stress)
 
     def atoms_to_data(self, atoms: Atoms, has_labels: bool) -> AtomicBatch:
         if has_labels:

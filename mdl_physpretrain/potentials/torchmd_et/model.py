@@ -194,7 +194,7 @@ class TorchMDET(EnergyModel):
             x = self._pooled(x, batch)
         for layer in self.post_lin_list[:-1]:
             x = self.act(layer(x))
-        x = self.post_lin_list[-1](x)
+        x = self.post_lin_list[-1](x).to(self.reference_energies.dtype)
         return (x if self.pool_order == "early" else self._pooled(x, batch)).squeeze(1)
 
     def _pooled(self, x: Tensor, batch: AtomicBatch) -> Tensor:

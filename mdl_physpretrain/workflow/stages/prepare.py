@@ -24,6 +24,7 @@ from mdl_physpretrain.structures import (
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.groups import EACH, group_names, share_of_repeated
 from mdl_physpretrain.workflow.data import random_subset, without_nan
+from mdl_physpretrain.workflow.records import remove_written
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import Data, RunConfig
@@ -61,10 +62,11 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
     outputs = []
     for name in PARTS:
         path = folder / "data" / f"{name}.extxyz"
-        path.unlink(missing_ok=True)
         if parts[name]:
             write_structures(path, parts[name])
             outputs.append(f"data/{name}.extxyz")
+        else:
+            remove_written(folder, f"data/{name}.extxyz")
     evaluated = parts["test"] or parts["val"] or parts["train"]
     summary = _summary(config, parts)
     summary["trivial"] = trivial_errors(evaluated, reference_energies(parts["train"]))

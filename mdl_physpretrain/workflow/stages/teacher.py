@@ -15,6 +15,7 @@ from mdl_physpretrain.teacher.registry import teacher_kind
 from mdl_physpretrain.teacher.source import native_teacher
 from mdl_physpretrain.workflow.data import read_part, without_nan
 from mdl_physpretrain.workflow.layout import TEACHER
+from mdl_physpretrain.workflow.records import remove_written
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
@@ -57,5 +58,5 @@ def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
         write_atomic(out / name, content)
     for name in OPTIONAL:  # of another kind, in the same folder before
         if name not in contents:
-            (out / name).unlink(missing_ok=True)
+            remove_written(folder, f"teacher/{name}")
     return [TEACHER, *(f"teacher/{name}" for name in contents)]
