@@ -38,8 +38,8 @@ class Limits:
         :mod:`mdl_physpretrain.stability.lindemann`.
     start_deviation
         Root mean square of the relative deviation of the distances from those
-        of the first frame, over the pairs of that sublattice. Crystals below
-        their melting point stay below 0.25, a glass in place of a crystal has 0.5.
+        of the first frame, over the pairs of that sublattice. Crystals close to
+        their melting point have 0.1, one that melted a moment ago 0.3, a glass 0.5.
     energy
         Change of the potential energy since the first frame in eV per atom that
         counts as an explosion: no bond is that strong.
@@ -71,7 +71,7 @@ class Limits:
     pair_fraction: float = 0.5
     lindemann_local: float = 0.25
     lindemann_global: float = 0.2
-    start_deviation: float = 0.35
+    start_deviation: float = 0.25
     energy: float = 10.0
     force: float = 100.0
     variant: str = "literature"

@@ -276,7 +276,12 @@ def test_the_paper_s_verdict_is_kept(solid):
     for k, atoms in enumerate(big):
         atoms.set_cell(atoms.cell.array * (1 + 0.3 * k / 39), scale_atoms=True)
     row = only(assess(big))
-    assert (row.physical, row.verdict, row.reason, row.physical_paper) == (False, "unphysical", "explosion", True)
+    assert (row.physical, row.verdict, row.reason, row.physical_paper) == (
+        False,
+        "unphysical",
+        "explosion, lindemann",
+        True,
+    )
     assert row.detail == "volume out of bounds"
     for variant in ("paper", "printed"):
         assert only(assess(big, limits=Limits(variant=variant))).physical
