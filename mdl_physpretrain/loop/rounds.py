@@ -223,7 +223,7 @@ def _examination(
         bins = pair_bins(parents)
         probes = covering(parents, bins, 1, seed, f"{label_of}-probe")
         shown, _ = _labelled(data, probes, folder, "probes", progress)
-        labelled = list(itertools.compress(shown, crystal_holes(potential, shown, parents)))
+        labelled = list(itertools.compress(shown, crystal_holes(potential, shown, parents, md.temperature)))
         flagged = pair_holes(potential, data.teacher, bins)
         for atoms in labelled:
             pair, distance = atoms.info["aug_pair"], float(atoms.info["aug_distance"])

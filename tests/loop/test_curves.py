@@ -43,9 +43,11 @@ def leaky() -> Leaky:
 
 
 def test_a_hole_is_low_within_reach_and_far_from_the_teacher() -> None:
-    network = np.array([0.0, 20.0, 9.0, 3.0, -5.0, np.nan, 0.2])
-    reference = np.array([0.5, 90.0, 10.0, 30.0, 4.0, 1.0, np.nan])
-    assert in_hole(network, reference).tolist() == [False, False, False, True, True, True, False]
+    network = np.array([0.0, 20.0, 2.0, 2.9, -5.0, 4.0, np.nan, 0.2])
+    reference = np.array([0.5, 90.0, 3.5, 30.0, 4.0, 30.0, 1.0, np.nan])
+    assert in_hole(network, reference).tolist() == [False, False, False, True, True, False, True, False]
+    hot = in_hole(network, reference, temperature=2000.0)  # 30 kT are 5.2 eV
+    assert hot.tolist() == [False, False, False, True, True, True, True, False]
 
 
 def test_a_well_between_two_atoms_is_seen_where_it_is(rocksalt: list[Atoms]) -> None:
