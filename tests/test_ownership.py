@@ -35,7 +35,7 @@ FILES = {
     "augment": ["augment", "{base}/cells.extxyz", "-o", "{out}"],
     "label": ["label", "{base}/cells.extxyz", "--teacher", "{base}/net.pt", "-o", "{out}"],
     "fit-eam": ["fit-eam", "{base}/cells.extxyz", "-o", "{out}"],
-    "fit-teacher": ["fit-teacher", "{base}/cells.extxyz", "--kind", "ionic", "-o", "{out}"],
+    "fit-teacher": ["fit-teacher", "{base}/cells.extxyz", "--kind", "classical", "-o", "{out}"],
     "assess": ["assess", "{base}/cells.extxyz", "-o", "{out}"],
     "convert": ["convert", "{base}/net.pt", "{out}", "--force"],
     "export-lammps": ["export-lammps", "{base}/net.pt", "-o", "{out}"],

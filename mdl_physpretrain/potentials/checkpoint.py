@@ -107,8 +107,8 @@ def _check_entries(content: dict[str, Any], path: Path) -> None:
     for name in ("hparams", "state_dict", "metadata"):
         if not all(isinstance(key, str) for key in content[name]):
             raise CheckpointError(f"{path} is damaged: a name in its entry {name!r} is no text")
-    if not all(isinstance(value, Tensor) for value in content["state_dict"].values()):
-        raise CheckpointError(f"{path} is damaged: not all entries of its state_dict are tensors")
+    if not all(isinstance(value, Tensor) and not value.is_complex() for value in content["state_dict"].values()):
+        raise CheckpointError(f"{path} is damaged: not all entries of its state_dict are tensors of real numbers")
     elements = content["metadata"].get("elements")
     if elements is not None and not (
         isinstance(elements, list) and all(isinstance(e, str) and e in atomic_numbers for e in elements)

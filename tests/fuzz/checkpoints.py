@@ -17,7 +17,7 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.hosts.loading import load_potential
 from mdl_physpretrain.potentials import EnergyModel, predict
 
-NAMES = ["cgcnn", "eam", "ionic", "schnet", "sum", "torchmd_et", "zbl"]
+NAMES = ["cgcnn", "eam", "classical", "schnet", "sum", "torchmd_et", "zbl"]
 VALUES: list[Any] = [
     None, True, 0, 1, -1, 1.5, 10**9, 10**18, float("nan"), float("inf"), "", "x", "cgcnn", "sum", [], [1], ["Mg"], {},
     {"a": 1}, {1: 2}, b"x", torch.ones(2), torch.ones(0), torch.tensor(1.0), torch.ones(2, 2).half(), (1, 2), set(),

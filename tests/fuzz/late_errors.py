@@ -97,7 +97,7 @@ def cases(at: dict[str, str], folder: Path) -> dict[str, dict[str, Any]]:
         {"calculator": "no_such_module:f"}, {"calculator": "math:no_such"}, {"calculator": "math:pi"},
         {"kind": "no-such"},
         {"checkpoint": str(folder / "missing.pt")}, {"checkpoint": str(folder / "net.pt")},
-        {"kind": "ionic", "args": {"no_such": 1}},
+        {"kind": "classical", "args": {"no_such": 1}},
     ):  # fmt: skip
         made[f"teacher {teacher}"] = {"teacher": teacher}
     return made

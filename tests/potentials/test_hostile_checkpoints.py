@@ -21,7 +21,7 @@ from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.potentials.safe_load import load_foreign
 
-NETWORKS = ["cgcnn", "eam", "ionic", "schnet", "sum", "torchmd_et", "zbl"]
+NETWORKS = ["cgcnn", "eam", "classical", "schnet", "sum", "torchmd_et", "zbl"]
 
 
 def with_pickle(path: Path, data: bytes) -> Path:

@@ -37,14 +37,14 @@ def cell(*repeats: int) -> Atoms:
 
 
 @pytest.mark.parametrize("fast", [True, False], ids=["machine code", "formula"])
-@pytest.mark.parametrize("name", [*NETWORKS, "sum", "eam", "ionic"])
+@pytest.mark.parametrize("name", [*NETWORKS, "sum", "eam", "classical"])
 def test_224_atoms_in_single_precision(name: str, fast: bool) -> None:
     atoms = cell(7, 2, 2)
     assert len(atoms) == 224
     errors = []
     for factor in (0.0, 1.0):
         single, double = with_zeros(name, torch.float32, factor), with_zeros(name, torch.float64, factor)
-        if name in ("eam", "ionic"):
+        if name in ("eam", "classical"):
             for model in (single, double):
                 table = model.base_atomic_energy if name == "eam" else model.base_energies
                 with torch.no_grad():
@@ -57,7 +57,7 @@ def test_224_atoms_in_single_precision(name: str, fast: bool) -> None:
                 part.fast = fast
         energies = [float(predict(m, build_batch(atoms, m.cutoff, m.dtype)).energy[0]) for m in (single, double)]
         errors.append(energies[0] - energies[1])
-    assert abs(errors[1] - errors[0]) < 1e-6 if name not in ("eam", "ionic") else abs(errors[1]) < 1e-2
+    assert abs(errors[1] - errors[0]) < 1e-6 if name not in ("eam", "classical") else abs(errors[1]) < 1e-2
 
 
 @pytest.mark.parametrize("name", NETWORKS[:3])

@@ -35,10 +35,7 @@ def test_misspelt_key_names_place_line_and_nearest(tmp_path):
     [
         ("data: {source: demo}\nfinetne: {}\n", "c.yaml:2: unknown key 'finetne'; did you mean 'finetune'?"),
         ("data: {source: demo}\narms: {a: {pretain: true}}\n", "'arms.a.pretain'; did you mean 'arms.a.pretrain'?"),
-        (
-            "data: {source: demo}\npretrain: {temperature: 3}\n",
-            "it belongs elsewhere: 'loop.temperature', 'md.temperature'",
-        ),
+        ("data: {source: demo}\npretrain: {temperature: 3}\n", "elsewhere: 'loop.temperature', 'md.temperature'"),
         ("data: {source: demo}\nzzz: 1\n", "unknown key 'zzz'; valid keys here: name, output"),
     ],
 )
