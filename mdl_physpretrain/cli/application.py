@@ -49,7 +49,7 @@ class _Group(TyperGroup):
                 raise
             words = " ".join(str(error).split())[:300]
             _complain(
-                f"{INTERNAL}: {type(error).__name__}: {words}\nphyspretrain --debug ... shows where; please report it"
+                f"{INTERNAL}: {type(error).__name__}: {words} (physpretrain --debug ... shows where; please report it)"
             )
             raise typer.Exit(70) from None
 

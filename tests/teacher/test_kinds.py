@@ -129,7 +129,7 @@ def test_a_kind_of_another_package_teaches_like_ours(
     with pytest.raises(ConfigError, match=r"teacher.pt is of the kind 'core', not 'eam': set 'teacher.kind: core'"):
         native_teacher(rocksalt, None, recipe.Teacher(checkpoint=path))
     network = tmp_path / "method" / "finetune" / "best.pt"
-    with pytest.raises(ConfigError, match=r"holds 'cgcnn', which is no native teacher \(core, "):
+    with pytest.raises(ConfigError, match=r"holds 'cgcnn', which is no native teacher \(auto, classical, core, "):
         native_teacher(rocksalt, None, recipe.Teacher(checkpoint=str(network)))
 
 
@@ -149,7 +149,7 @@ def test_one_that_fails_its_examination_is_refused(another_package: Any, rocksal
     [
         (
             {"kind": "cores"},
-            r"mine.kind: unknown kind of teacher 'cores', did you mean 'core'\?; known: core, ",
+            r"mine.kind: unknown kind of teacher 'cores', did you mean 'core'\?; known: auto, classical, core, ",
         ),
         (
             {"kind": "core", "args": {"strenth": 1}},
