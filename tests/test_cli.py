@@ -136,7 +136,7 @@ def test_single_steps_follow_the_preset_where_an_option_is_not_given(data, tmp_p
     from mdl_physpretrain import training
     from mdl_physpretrain.potentials import EAM
 
-    class Noted(BaseException):  # passes the commands by
+    class Noted(Exception):
         pass
 
     def note(*args, **options):
@@ -144,13 +144,13 @@ def test_single_steps_follow_the_preset_where_an_option_is_not_given(data, tmp_p
 
     preset, given = words[:2], "given" in words
     monkeypatch.setattr(training, "train", note)
-    noted = call(
-        "train", data, "-o", tmp_path, "--replay", data, *preset, *(("--replay-fraction", 0.3) if given else ())
-    )
+    share = ("--replay-fraction", 0.3) if given else ()
+    noted = call("--debug", "train", data, "-o", tmp_path / "net", "--replay", data, *preset, *share)
     assert noted.exception.args[0]["replay_fraction"] == replay
     EAM(["O", "Mg"], cutoff=4.0, n_basis=2).save(tmp_path / "teacher.pt")
     monkeypatch.setattr(sys.modules["mdl_physpretrain.teacher.label"], "label", note)
     noted = call(
+        "--debug",
         "label",
         data,
         "-o",
