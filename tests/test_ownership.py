@@ -103,8 +103,13 @@ def test_an_input_in_the_output_folder_is_never_written_over(command: str, base:
     assert content(tmp_path) == before
 
 
-@pytest.mark.parametrize("way", ["itself", "relative", "link", "hard link", "pattern", "folder"])
-@pytest.mark.parametrize("command", FILES)
+WAYS = ["itself", "relative", "link", "hard link", "pattern", "folder"]
+
+
+@pytest.mark.parametrize(
+    ("command", "way"),
+    [*(("augment", way) for way in WAYS), *((name, "itself") for name in FILES if name != "augment")],
+)
 def test_a_file_that_is_read_is_not_written(
     command: str, way: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -104,11 +105,11 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("name", ["cgcnn", "torchmd_et", "schnet", "eam", "classical", "sum"])
-def test_a_checkpoint_with_such_a_weight_is_refused(tmp_path: Path, name: str, value: float) -> None:
+def test_a_checkpoint_with_such_a_weight_is_refused(tmp_path: Path, name: str) -> None:
     model = small(name)
-    for key in model.state_dict():
+    keys = list(model.state_dict())
+    for key, value in zip(keys[:: max(1, len(keys) // 12)], itertools.cycle([math.nan, math.inf]), strict=False):
         spoiled = small(name)
         entry = spoiled.state_dict()[key]
         if not entry.is_floating_point() or not entry.numel():
