@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 import pytest
 
 FAST = {"configurations": 25, "checkpoints": 3, "command_lines": 1, "late_errors": 1, "faults": 2}
 
 
-@pytest.mark.parametrize("name", FAST)
+LONG = pytest.mark.skipif("PHYSPRETRAIN_FUZZ" not in os.environ, reason="a minute each: set PHYSPRETRAIN_FUZZ=1")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=LONG if n in ("late_errors", "command_lines", "faults") else ()) for n in FAST]
+)
 def test_no_traceback_no_hang_no_loss(name, tmp_path):
     counts, bad = importlib.import_module(name).run(FAST[name], tmp_path, 1)
     assert not bad, "\n".join(bad)

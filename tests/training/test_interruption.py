@@ -56,8 +56,14 @@ def test_the_command(rocksalt: list[Atoms], tmp_path: Path, number: int, code: i
     assert epochs_of(tmp_path / "n") == reached + 2
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, Terminated])
-@pytest.mark.parametrize("where", ["on_train_epoch_start", "on_validation_epoch_end", "on_train_batch_start"])
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        ("on_train_epoch_start", KeyboardInterrupt),
+        ("on_validation_epoch_end", Terminated),
+        ("on_train_batch_start", KeyboardInterrupt),
+    ],
+)
 def test_wherever_it_happens(
     rocksalt: list[Atoms], where: str, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:

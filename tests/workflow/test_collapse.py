@@ -32,8 +32,7 @@ class Collapse(Calculator):
         self.results = {"energy": 0.0, "forces": forces}
 
 
-@pytest.mark.parametrize("pbc", [True, False])
-@pytest.mark.parametrize("distance", [0.0, 1e-12, 1e-7, 1e-3])
+@pytest.mark.parametrize(("distance", "pbc"), [(0.0, True), (1e-7, False), (1e-3, True)])
 def test_a_check_of_a_collapse_is_finished(tmp_path: Path, distance: float, pbc: bool) -> None:
     atoms = Atoms("Cu3", [[0.0, 0, 0], [0, 0, 2], [3, 3, 3]], cell=[7, 7, 7] if pbc else None, pbc=pbc)
     atoms.set_masses([63.5, 1e-3, 63.5])  # light: it is to fall before force or temperature are an explosion
