@@ -29,6 +29,11 @@ def epochs_of(folder: Path) -> int:
     return len(list(csv.DictReader(file.open()))) if file.is_file() else 0
 
 
+def _heed_ctrl_c() -> None:
+    """A process that was started in the background of a shell ignores it, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "interrupted")]
 )
@@ -36,7 +41,10 @@ def test_the_command(rocksalt: list[Atoms], tmp_path: Path, number: int, code: i
     write_structures(tmp_path / "d.extxyz", rocksalt)
     command = ["train", str(tmp_path / "d.extxyz"), "-o", str(tmp_path / "n"), *WORDS, "--epochs"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mdl_physpretrain", *command, "100000"], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "mdl_physpretrain", *command, "100000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_heed_ctrl_c,
     )
     try:
         deadline = time.monotonic() + 600
