@@ -27,7 +27,7 @@ _EXPORTS = {
     "load_model": "potentials",
     "predict": "potentials",
     "pretrain": "training",
-    "pretrain_and_finetune": "training",
+    "pretrain_and_finetune": "method",
     "read_structures": "structures",
     "save_model": "potentials",
     "simulate": "dynamics",
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mdl_physpretrain.dynamics import simulate as simulate  # type: ignore[no-redef]
     from mdl_physpretrain.dynamics.assessment import assess as assess  # type: ignore[no-redef]
     from mdl_physpretrain.graphs.batch import AtomicBatch as AtomicBatch
+    from mdl_physpretrain.method import pretrain_and_finetune as pretrain_and_finetune
     from mdl_physpretrain.potentials import CGCNN as CGCNN
     from mdl_physpretrain.potentials import EAM as EAM
     from mdl_physpretrain.potentials import ZBL as ZBL
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from mdl_physpretrain.teacher import label as label  # type: ignore[no-redef]
     from mdl_physpretrain.training import finetune as finetune
     from mdl_physpretrain.training import pretrain as pretrain
-    from mdl_physpretrain.training import pretrain_and_finetune as pretrain_and_finetune
     from mdl_physpretrain.training import train as train  # type: ignore[no-redef]
 
 __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604

@@ -51,5 +51,9 @@ class CheckpointError(PhysPretrainError, ValueError):
     """A checkpoint is damaged, of another format, or of another model."""
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM) while it trained."""
+
+
 class TeacherRefused(PhysPretrainError, RuntimeError):
     """A teacher failed its examination and may not label (unless forced)."""

@@ -13,8 +13,8 @@ __all__ = ["file_hash", "make_writable", "replacing", "write_atomic"]
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield ``<name>.part`` to write to, which takes the place of ``path`` if the block ends without an error."""
-    part = path.with_name(f"{path.name}.part")
+    """Yield ``.<name>.part`` to write to, which takes the place of ``path`` if the block ends without an error."""
+    part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     part.unlink(missing_ok=True)
     try:

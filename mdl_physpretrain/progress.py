@@ -20,7 +20,7 @@ def track(iterable: Iterable[T], description: str, *, total: int | None = None, 
         return
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -15,6 +15,7 @@ from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section,
 __all__ = [
     "AUGMENT",
     "FINETUNE",
+    "LOOP",
     "MD",
     "PRESETS",
     "TEACHER",
@@ -24,6 +25,7 @@ __all__ = [
     "Backbone",
     "EAMFit",
     "Finetune",
+    "Loop",
     "MolecularDynamics",
     "Perturbation",
     "Pretrain",
@@ -35,12 +37,16 @@ __all__ = [
 ]
 
 
+Preset = Literal["default", "stable", "paper"]
+PRESET_WORDS = "'stable': what lasts longest in MD, 'paper': exactly the paper's settings."
+
+
 class EAMFit(Section):
     """How an EAM is fitted."""
 
     preset: Literal["default", "paper"] = Field(default="default", description="Of the EAM fit.")
     cutoff: float = Field(default=8.0, gt=0, le=20, description="Of the EAM, Å.")
-    n_basis: Count = Field(default=10, description="Exponentials in the EAM's density.")
+    n_basis: int = Field(default=10, ge=1, le=1000, description="Exponentials in the EAM's density.")
     epochs: Count | None = Field(default=None, description="Of the fit; null: the preset's.")
     weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
     seed: int = Field(default=0, ge=0, description="Of the fit.")
@@ -68,7 +74,7 @@ class Teacher(EAMFit):
 class Perturbation(Section):
     """Algorithm 1 and Table A.1's ladder."""
 
-    n_aug: Count = Field(default=5, description="Rounds per structure.")
+    n_aug: int = Field(default=5, ge=0, le=100_000, description="Rounds per structure; 0: no such structures.")
     n_pairs: int = Field(default=4, ge=0, description="Close pairs pulled together.")
     pull: NotNegative = Field(default=1.0, description="Largest pull, Å.")
     n_sites: int = Field(default=5, ge=0, description="Atoms displaced.")
@@ -89,18 +95,24 @@ class Perturbation(Section):
 class Augmentation(Perturbation):
     """Structures made of the data: those of Algorithm 1, and on request covered distances and thermal disorder."""
 
-    coverage: Count | None = Field(
-        default=None, description="Structures for each 0.1 Å of every pair of elements, from its core to the data."
-    )
-    thermal: Positive | None = Field(
+    coverage: int | None = Field(
         default=None,
-        description="Displace all atoms as at this temperature, K, by the teacher's springs; null: do not.",
+        ge=1,
+        le=10_000,
+        description="Structures for each 0.1 Å of every pair of elements, from its core to the data.",
+    )
+    thermal: Positive | Literal["md"] | None = Field(
+        default=None,
+        description="Displace all atoms as at this temperature, K, by the teacher's springs; md: that of the MD; "
+        "null: do not.",
     )
     thermal_amplitude: Positive | None = Field(
         default=None, description="Instead: largest standard deviation of a coordinate, Å."
     )
     thermal_factor: Positive = Field(default=1.5, description="Multiplies what the springs say: MD goes beyond it.")
-    thermal_rounds: Count = Field(default=5, description="Thermally disordered structures per structure.")
+    thermal_rounds: int = Field(
+        default=5, ge=1, le=100_000, description="Thermally disordered structures per structure."
+    )
     compression: float = Field(default=0.06, ge=0, lt=0.5, description="Of their cells, at most, either way.")
     shear: float = Field(default=0.03, ge=0, lt=0.5, description="Of their cells, at most.")
 
@@ -197,7 +209,9 @@ class MolecularDynamics(Section):
     ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin, Berendsen, velocity Verlet.")
     temperature: NotNegative = Field(default=300.0, description="K.")
     timestep: Positive = Field(default=1.0, description="fs.")
-    steps: int = Field(default=5000, ge=0, description="Number of steps; fewer, or less than 5 ps, show little.")
+    steps: int = Field(
+        default=5000, ge=0, le=10**10, description="Number of steps; fewer, or less than 5 ps, show little."
+    )
     n_structures: Count | None = Field(default=100, description="At most so many starting structures (random choice).")
     source: Sources = Field(default=["test"], description="'test', 'val', 'train', or files of starting structures.")
     max_atoms: Count | None = Field(default=None, description="Leave larger structures out.")
@@ -210,15 +224,48 @@ class MolecularDynamics(Section):
     stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(
         default=["overlap", "nan", "explosion"], description="Events that end a trajectory."
     )
-    lindemann_variant: Literal["literature", "printed"] = Field(
-        default="literature", description="With the root, or without."
+    lindemann_variant: Literal["literature", "printed", "paper"] = Field(
+        default="literature", description="'paper': the paper's verdict; 'printed': that with its index as printed."
     )
     interval: Count = Field(default=1, description="Steps between two looks at overlap and Lindemann.")
     trace_interval: Count = Field(default=10, description="Steps between two points of the traces.")
     trajectory_interval: Count | None = Field(
         default=None, description="Steps between frames on disk; null: no trajectories."
     )
-    skin: NotNegative = Field(default=1.0, description="Of the Verlet lists, Å.")
+    skin: float = Field(default=1.0, ge=0, le=20, description="Of the Verlet lists, Å.")
+
+
+class Loop(Section):
+    """Closed loop: the network is examined on training structures, the teacher labels what fails, training goes on."""
+
+    rounds: int = Field(default=0, ge=0, description="At most so many rounds after finetuning; 0: no loop.")
+    n_structures: Count = Field(default=24, description="Training structures simulated per round (random choice).")
+    steps: Count = Field(default=2000, description="MD steps per round.")
+    ensemble: Literal["nvt", "npt", "nve"] | None = Field(default=None, description="null: md.ensemble.")
+    temperature: NotNegative | None = Field(default=None, description="K; null: md.temperature.")
+    timestep: Positive | None = Field(default=None, description="fs; null: md.timestep.")
+    frames_lost: int = Field(
+        default=6, ge=0, description="Frames of a lost trajectory, from half way to the loss up to it, ever denser."
+    )
+    frames_physical: int = Field(default=2, ge=0, description="Frames of a trajectory that is not lost, evenly spread.")
+    curves: bool = Field(default=True, description="Look for holes of pair curves and of compressed cells, too.")
+    per_bin: Count = Field(default=5, description="Structures for each 0.1 Å of a pair in a hole.")
+    min_distance_factor: NotNegative = Field(
+        default=0.5, description="Drop structures with a distance below this, in sums of covalent radii."
+    )
+    epochs: Count = Field(default=20, description="Of training per round.")
+    learning_rate: Positive | None = Field(default=None, description="null: half of that of finetuning.")
+    replay: float | None = Field(default=None, gt=0, lt=1, description="Share of replay; null: as in finetuning.")
+    share: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Share of the loop's structures among the replayed ones, half of it for frames of MD.",
+    )
+    tolerance: NotNegative = Field(
+        default=0.05, description="A round is refused if the validation total rises above the finetuned one by more."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the choice of structures, with the network's.")
 
 
 class Check(Section):
@@ -234,22 +281,38 @@ class Check(Section):
 class Recipe(Section):
     """The whole method: teacher, labels, network, pretraining, finetuning."""
 
-    preset: Literal["default", "paper"] = Field(default="default", description="'paper': exactly the paper's settings.")
+    preset: Preset = Field(default="default", description=PRESET_WORDS)
     teacher: Teacher = Field(default_factory=Teacher)
     augment: Augment = Field(default_factory=Augment)
     backbone: Backbone = Field(default_factory=Backbone)
     pretrain: Pretrain = Field(default_factory=Pretrain)
     finetune: Finetune = Field(default_factory=Finetune)
+    loop: Loop = Field(default_factory=Loop)
 
 
 #: The defaults, for the signatures of the functions that take these options one by one.
 TEACHER, AUGMENT, BACKBONE, TRAINING, FINETUNE = Teacher(), Augment(), Backbone(), Training(), Finetune()
-MD, CHECK = MolecularDynamics(), Check()
+MD, CHECK, LOOP = MolecularDynamics(), Check(), Loop()
 
 #: Merged below the user's own keys. The paper's: section 2.2.2, Algorithm 1, Table A.1 (silica,
 #: CGCNN), Appendix C, section 4.1 (epochs), Table 1 (MD). It examined no teacher, hence ``force``.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    # the teacher that knows changes of force best labels every distance and the disorder of the target temperature,
+    # and a third of every epoch are its labels, from the first one on: docs/recipe.md
+    "stable": {
+        "teacher": {"kind": "auto"},
+        "augment": {
+            "n_aug": 0,
+            "coverage": 5,
+            "thermal": "md",
+            "thermal_rounds": 3,
+            "compression": 0.04,
+            "max_force": 500.0,
+        },
+        "finetune": {"replay_fraction": 0.3, "force_scale": "auto", "scheduler_patience": 4, "scheduler_factor": 0.7},
+        "arms": {"baseline": {"pretrain": False}, "replay": {"pretrain": False, "replay": 0.3}},
+    },
     "paper": {
         "teacher": {"preset": "paper", "cutoff": 8.0, "n_basis": 10, "epochs": 200, "force": True},
         "augment": {
@@ -275,7 +338,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "pretrain": {"epochs": 50, "loss": "mae", "force_scale": None, "ema": None},
         "finetune": {"epochs": 200, "loss": "mae", "replay_fraction": 0.0, "shift_energies": False, "ema": None},
-        "md": {"timestep": 1.0, "steps": 5000, "n_structures": 100, "friction": 0.01},
+        "md": {"timestep": 1.0, "steps": 5000, "n_structures": 100, "friction": 0.01, "lindemann_variant": "paper"},
     },
 }
 
@@ -288,6 +351,8 @@ def over_preset(content: Mapping[str, Any], presets: Mapping[str, Mapping[str, A
     """
     name = content.get("preset", "default")
     preset = (presets or PRESETS).get(name, {}) if isinstance(name, str) else {}
+    if content.get("arms") is not None:
+        preset = {k: v for k, v in preset.items() if k != "arms"}
     teacher = content.get("teacher")
     if isinstance(teacher, Mapping) and teacher.get("kind", "eam") != "eam":
         kept = {k: v for k, v in preset.get("teacher", {}).items() if k not in EAMFit.model_fields}

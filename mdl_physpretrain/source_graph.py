@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
+import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-__all__ = ["PACKAGE", "code_hash", "dependencies", "source_hash", "used_packages"]
+from mdl_physpretrain.files import file_hash
+
+__all__ = ["PACKAGE", "code_hash", "companions", "dependencies", "source_hash", "used_packages"]
 
 PACKAGE = "mdl_physpretrain"
 ROOT = Path(__file__).parent
+STANDARD = Path(sysconfig.get_path("stdlib"))
 NOT_FOLLOWED = frozenset({"ase", "numpy", "scipy", "torch"})  # large; of their modules the own file counts
 
 
@@ -43,11 +48,58 @@ def source_hash(modules: frozenset[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def companions(module: str) -> list[Path]:
+    """Files on which a module of the user's own depends beside itself: modules beside it, and files that it names.
+
+    Of installed packages and of the standard library none are looked for. A text in the source that is the name of a
+    file (of a trained potential, say), in the module's folder or in the working folder, names it.
+    """
+    start = _file(module)
+    if start is None or start.is_relative_to(ROOT) or start.is_relative_to(STANDARD) or "-packages" in str(start):
+        return []
+    root = start.parents[module.count(".") + (start.name == "__init__.py")]
+    reached, waiting = {start.resolve()}, [start]
+    while waiting:
+        file = waiting.pop()
+        for found in _named_files(file, root) if file.suffix == ".py" else ():
+            if found.resolve() not in reached:
+                reached.add(found.resolve())
+                waiting.append(found)
+    return sorted(reached - {start.resolve()})
+
+
+def _named_files(file: Path, root: Path) -> Iterator[Path]:
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return
+    for node in ast.walk(tree):
+        places: list[Path] = []
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *(f"{node.module or ''}.{name}".strip(".") for name in names)]
+            above = file.parents[node.level - 1] if isinstance(node, ast.ImportFrom) and node.level else root
+            parts = [above.joinpath(*name.split(".")) for name in names if name]
+            places = [place for p in parts for place in (p.with_suffix(".py"), p / "__init__.py")]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) < 256:
+            places = [folder / node.value for folder in (file.parent, Path.cwd())]
+        for place in places:
+            with contextlib.suppress(OSError, ValueError):  # a text that no file can be called
+                if place.is_file():
+                    yield place
+
+
 def code_hash(modules: Iterable[str]) -> str:
-    """SHA-256 of all code that modules run, see :func:`dependencies`; of a module without a file only the name."""
+    """SHA-256 of all code that modules run, see :func:`dependencies`; of a module without a file only the name.
+
+    Of a user's own module its :func:`companions` count, too.
+    """
     modules = sorted(set(modules))
     without_file = [name for name in modules if _file(name) is None]
-    return hashlib.sha256(f"{source_hash(dependencies(modules))}{without_file}".encode()).hexdigest()
+    beside = [file_hash(file) for module in modules for file in companions(module)]
+    text = f"{source_hash(dependencies(modules))}{without_file}{beside or ''}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def used_packages(module: str) -> frozenset[str]:

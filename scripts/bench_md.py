@@ -144,7 +144,7 @@ def host_calculator(model: EnergyModel, structures: Sequence[Atoms], folder: str
     """MatDeepLearn's own calculator with the same weights, its graph no larger than it has to be."""
     from matdeeplearn.common.ase_utils import MDLCalculator
 
-    from mdl_physpretrain.graphs.batch import neighbour_list
+    from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
     from mdl_physpretrain.hosts.matdeeplearn.checkpoint import write_matdeeplearn
 
     logging.disable(logging.INFO)

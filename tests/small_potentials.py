@@ -29,7 +29,7 @@ EAM = {"elements": SYMBOLS, "cutoff": 5.0, "n_basis": 4}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "cgcnn": CGCNN,
     "eam": EAM,
-    "ionic": {"elements": SYMBOLS, "cutoff": 5.0},
+    "classical": {"elements": SYMBOLS, "cutoff": 5.0},
     "m3gnet": {"cutoff": 4.5, "threebody_cutoff": 3.5, "units": 12, "num_blocks": 2, "max_l": 4, "max_n": 3},
     "sum": {"parts": [{"model": n, "hparams": h} for n, h in (("cgcnn", CGCNN), ("eam", EAM), ("zbl", {}))]},
     "torchmd_et": {

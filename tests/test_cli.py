@@ -72,7 +72,7 @@ def test_errors_are_one_message_with_exit_code_2(tmp_path):
     ("change", "expected"),
     [
         ("backbone.args={cutof: 5.0}", "backbone.args.cutof: cgcnn has no such argument; did you mean 'cutoff'?"),
-        ("backbone.args={cutoff: -5.0}", "backbone.args: cutoff must be positive"),
+        ("backbone.args={cutoff: -5.0}", "backbone.args: cutoff must lie in (0, 100]"),
         ("backbone.name=cgnn", "backbone.name: unknown model"),
         ("teacher.calculator=no.such:thing", "teacher.calculator: cannot import"),
         ("data.source=gone.extxyz", "gone.extxyz, field data.source: does not exist"),
@@ -144,13 +144,13 @@ def test_single_steps_follow_the_preset_where_an_option_is_not_given(data, tmp_p
 
     preset, given = words[:2], "given" in words
     monkeypatch.setattr(training, "train", note)
-    noted = call(
-        "train", data, "-o", tmp_path, "--replay", data, *preset, *(("--replay-fraction", 0.3) if given else ())
-    )
+    share = ("--replay-fraction", 0.3) if given else ()
+    noted = call("--debug", "train", data, "-o", tmp_path / "net", "--replay", data, *preset, *share)
     assert noted.exception.args[0]["replay_fraction"] == replay
     EAM(["O", "Mg"], cutoff=4.0, n_basis=2).save(tmp_path / "teacher.pt")
     monkeypatch.setattr(sys.modules["mdl_physpretrain.teacher.label"], "label", note)
     noted = call(
+        "--debug",
         "label",
         data,
         "-o",
@@ -186,14 +186,14 @@ def test_steps_one_by_one(data, tmp_path):
     assert not list(tmp_path.glob(".*.journal"))
 
     other = tmp_path / "ionic.pt"
-    result = call("fit-teacher", data, "-o", other, "--kind", "ionic", "--arg", "cutoff=4.5")
+    result = call("fit-teacher", data, "-o", other, "--kind", "classical", "--arg", "cutoff=4.5")
     assert result.exit_code in (0, 1), result.output
     assert "Teacher: " in result.output
     assert call("examine", other, data).exit_code == result.exit_code
-    assert pp.load_model(other).metadata["teacher"] == "ionic"
-    told = call("fit-teacher", data, "--kind", "ionic", "--arg", "cutof=4")
+    assert pp.load_model(other).metadata["teacher"] == "classical"
+    told = call("fit-teacher", data, "--kind", "classical", "--arg", "cutof=4")
     assert "unknown key '--arg cutof'; did you mean '--arg cutoff'?" in " ".join(told.stderr.split())
-    assert "did you mean 'ionic'?" in " ".join(call("fit-teacher", data, "--kind", "ion").stderr.split())
+    assert "did you mean 'classical'?" in " ".join(call("fit-teacher", data, "--kind", "classic").stderr.split())
 
     small = [w for a in ("dim1=8", "dim2=8", "gc_count=1", "cutoff=4.0") for w in ("--arg", a)]
     fine("train", labelled, "-o", tmp_path / "pre", "--epochs", 1, *small)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 import mdl_physpretrain
 from mdl_physpretrain import source_graph
-from mdl_physpretrain.source_graph import code_hash, dependencies
+from mdl_physpretrain.source_graph import code_hash, companions, dependencies
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.plan import plan
 from mdl_physpretrain.workflow.records import Records
@@ -183,3 +184,48 @@ def test_code_of_other_packages_is_followed_in_their_own_modules_and_in_ours(tmp
     source_graph._digest.cache_clear()
     assert code_hash(["foreign_network.model"]) != first
     assert code_hash(["gone_network"]) != code_hash(["gone_network_2"])
+
+
+@pytest.mark.parametrize(
+    ("module", "changed"),
+    [
+        ("teachers", "teachers.py"),
+        ("teachers", "beside.py"),
+        ("teachers", "deeper.py"),
+        ("teachers", "weights.json"),
+        ("teachers", "parts/tables.py"),
+        ("parts.other", "parts/tables.py"),
+        ("parts.other", "teachers.py"),
+    ],
+)
+def test_files_of_a_users_own_module_count(tmp_path, monkeypatch, module, changed):
+    """A teacher whose module, helper or data file is edited labels otherwise."""
+    sources = {
+        "teachers.py": "import beside\nfrom parts import tables\nW = open('weights.json')\n",
+        "beside.py": "def f():\n    from deeper import x\n",
+        "deeper.py": "x = 1\n",
+        "weights.json": "{}",
+        "parts/__init__.py": "",
+        "parts/tables.py": "y = 2\n",
+        "parts/other.py": "from . import tables\nimport teachers\n",
+        "unrelated.py": "z = 3\n",
+    }
+    (tmp_path / "parts").mkdir()
+    for name, text in sources.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _forget()  # the module of that name of another test
+    before = code_hash([module])
+    (tmp_path / "unrelated.py").write_text("z = 4\n")
+    _forget()
+    assert code_hash([module]) == before
+    (tmp_path / changed).write_text(sources[changed] + ("w = 1\n" if changed.endswith(".py") else " "))
+    _forget()
+    assert code_hash([module]) != before
+    assert companions("numpy") == companions("json") == companions("mdl_physpretrain.files") == []
+
+
+def _forget() -> None:
+    for function in (source_graph._imported, source_graph._tree, source_graph._digest):
+        function.cache_clear()
+    importlib.invalidate_caches()

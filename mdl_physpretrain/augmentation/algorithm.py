@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
 from mdl_physpretrain.augmentation.children import displaced_child
-from mdl_physpretrain.augmentation.ladder import Ladder, strength_ladder
+from mdl_physpretrain.augmentation.ladder import strength_ladder
 from mdl_physpretrain.augmentation.pairs import close_pairs, kinds_of_pairs
-from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.option_types import shows_options, validated
 from mdl_physpretrain.progress import track
-from mdl_physpretrain.recipe import AUGMENT
+from mdl_physpretrain.recipe import Perturbation
 from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.randomness import structure_rng
 
-__all__ = ["Augmented", "Convention", "augment", "augment_iter"]
-
-Convention = Literal["paper", "authors"]
-Pairs = Literal["closest", "every-kind"]
+__all__ = ["Augmented", "augment", "augment_iter"]
 
 
 class Augmented(list[Atoms]):
@@ -45,35 +42,16 @@ class Augmented(list[Atoms]):
         self.skipped = list(skipped)
 
 
-@dataclass(frozen=True)
-class _Options:
-    """Checked options of one augmentation; ``pulls`` and ``perturbs`` have shape (n_aug,), Å."""
+class _Rounds(NamedTuple):
+    """Options of an augmentation, and the strengths of its rounds, shape (n_aug,), Å."""
 
+    options: Perturbation
     pulls: np.ndarray
     perturbs: np.ndarray
-    n_pairs: int
-    n_sites: int
-    seed: int
-    share: float  # of s that each atom of a pair moves
-    min_distance_factor: float | None
-    kinds: bool
 
 
-def augment(
-    structures: Sequence[Atoms],
-    *,
-    n_aug: int = AUGMENT.n_aug,
-    n_pairs: int = AUGMENT.n_pairs,
-    pull: float = AUGMENT.pull,
-    n_sites: int = AUGMENT.n_sites,
-    perturb: float = AUGMENT.perturb,
-    seed: int = AUGMENT.seed,
-    convention: Convention = AUGMENT.convention,
-    ladder: Ladder = AUGMENT.ladder,
-    min_distance_factor: float | None = AUGMENT.min_distance_factor,
-    pairs: Pairs = AUGMENT.pairs,
-    progress: bool = False,
-) -> Augmented:
+@shows_options(Perturbation)
+def augment(structures: Sequence[Atoms], *, progress: bool = False, **options: Any) -> Augmented:
     """``n_aug`` perturbed copies of every structure (Algorithm 1, Table A.1).
 
     In each round ``n_pairs`` close pairs of atoms that share no atom are
@@ -142,19 +120,7 @@ def augment(
         raise StructureError("there are no structures to augment")
     names = require_unique_ids(structures, "structures")
     augmented = Augmented(
-        augment_iter(
-            track(structures, "augment", enabled=progress),
-            n_aug=n_aug,
-            n_pairs=n_pairs,
-            pull=pull,
-            n_sites=n_sites,
-            perturb=perturb,
-            seed=seed,
-            convention=convention,
-            ladder=ladder,
-            min_distance_factor=min_distance_factor,
-            pairs=pairs,
-        ),
+        augment_iter(track(structures, "augment", enabled=progress), **options),
         skipped=[name for name, atoms in zip(names, structures, strict=True) if len(atoms) < 2],
     )
     if augmented.skipped:
@@ -167,20 +133,8 @@ def augment(
     return augmented
 
 
-def augment_iter(
-    structures: Iterable[Atoms],
-    *,
-    n_aug: int = AUGMENT.n_aug,
-    n_pairs: int = AUGMENT.n_pairs,
-    pull: float = AUGMENT.pull,
-    n_sites: int = AUGMENT.n_sites,
-    perturb: float = AUGMENT.perturb,
-    seed: int = AUGMENT.seed,
-    convention: Convention = AUGMENT.convention,
-    ladder: Ladder = AUGMENT.ladder,
-    min_distance_factor: float | None = AUGMENT.min_distance_factor,
-    pairs: Pairs = AUGMENT.pairs,
-) -> Iterator[Atoms]:
+@shows_options(Perturbation)
+def augment_iter(structures: Iterable[Atoms], **options: Any) -> Iterator[Atoms]:
     """Like :func:`augment`, one structure at a time, for sets that exceed memory.
 
     ``structures`` may be any iterable, such as ``ase.io.iread``. Ids are not
@@ -192,71 +146,54 @@ def augment_iter(
     ConfigError
         If an option is out of range.
     """
-    for option, value in (("n_pairs", n_pairs), ("n_sites", n_sites)):
-        if value < 0:
-            raise ConfigError(f"{option} must not be negative, not {value}")
-    if convention not in ("paper", "authors"):
-        raise ConfigError(f"convention must be 'paper' or 'authors', not {convention!r}")
-    if min_distance_factor is not None and not (np.isfinite(min_distance_factor) and min_distance_factor >= 0):
-        raise ConfigError(f"min_distance_factor must be finite and not negative, not {min_distance_factor}")
-    if pairs not in ("closest", "every-kind"):
-        raise ConfigError(f"pairs must be 'closest' or 'every-kind', not {pairs!r}")
-    structure_rng(seed, "")  # checks the seed
-    options = _Options(
-        pulls=strength_ladder(pull, n_aug, ladder),
-        perturbs=strength_ladder(perturb, n_aug, ladder),
-        n_pairs=n_pairs,
-        n_sites=n_sites,
-        seed=int(seed),
-        share=1.0 if convention == "paper" else 0.5,
-        min_distance_factor=min_distance_factor,
-        kinds=pairs == "every-kind",
-    )
-    return _rounds_of_all(structures, options)
+    chosen = validated(Perturbation, options)
+    ladders = (strength_ladder(strength, chosen.n_aug, chosen.ladder) for strength in (chosen.pull, chosen.perturb))
+    return _rounds_of_all(structures, _Rounds(chosen, *ladders))
 
 
-def _rounds_of_all(structures: Iterable[Atoms], options: _Options) -> Iterator[Atoms]:
+def _rounds_of_all(structures: Iterable[Atoms], rounds: _Rounds) -> Iterator[Atoms]:
     for atoms in structures:
         if len(atoms) >= 2:
             name = stable_id(atoms)
-            moves = _displacements(atoms, structure_rng(options.seed, name), options)
+            moves = _displacements(atoms, structure_rng(rounds.options.seed, name), rounds)
             for k in range(len(moves)):
-                yield _child(atoms, name, k, moves[k], options)
+                yield _child(atoms, name, k, moves[k], rounds)
 
 
-def _displacements(atoms: Atoms, rng: np.random.Generator, options: _Options) -> np.ndarray:
+def _displacements(atoms: Atoms, rng: np.random.Generator, rounds: _Rounds) -> np.ndarray:
     """Displacements of all rounds in Å, shape (n_aug, n_atoms, 3)."""
-    n, rounds = len(atoms), len(options.pulls)
-    if options.kinds:
-        pairs, chosen = kinds_of_pairs(atoms, options.n_pairs, rounds, rng)
+    options, n, n_rounds = rounds.options, len(atoms), len(rounds.pulls)
+    share = 1.0 if options.convention == "paper" else 0.5  # of s that each atom of a pair moves
+    if options.pairs == "every-kind":
+        pairs, chosen = kinds_of_pairs(atoms, options.n_pairs, n_rounds, rng)
     else:
         pairs = close_pairs(atoms, options.n_pairs)
-        chosen = np.broadcast_to(np.arange(len(pairs.i)), (rounds, len(pairs.i)))
+        chosen = np.broadcast_to(np.arange(len(pairs.i)), (n_rounds, len(pairs.i)))
     n_sites = min(options.n_sites, n)
-    moves = np.zeros((rounds, n, 3))
+    moves = np.zeros((n_rounds, n, 3))
 
     if len(pairs.i):
         first, second = pairs.i[chosen], pairs.j[chosen]
-        limit = np.where(chosen >= 0, options.pulls[:, None], 0.0)
+        limit = np.where(chosen >= 0, rounds.pulls[:, None], 0.0)
         if options.min_distance_factor is not None:
             radii = covalent_radii[atoms.numbers]
             allowed = pairs.distances[chosen] - options.min_distance_factor * (radii[first] + radii[second])
-            limit = np.minimum(limit, np.maximum(allowed, 0.0) / (2 * options.share))
+            limit = np.minimum(limit, np.maximum(allowed, 0.0) / (2 * share))
         s = limit * rng.random(chosen.shape)
-        steps = (options.share * s)[:, :, None] * (pairs.vectors / pairs.distances[:, None])[chosen]
-        rows = np.arange(rounds)[:, None]
+        steps = (share * s)[:, :, None] * (pairs.vectors / pairs.distances[:, None])[chosen]
+        rows = np.arange(n_rounds)[:, None]
         np.add.at(moves, (rows, first), steps)
         np.subtract.at(moves, (rows, second), steps)
 
-    sites = np.argsort(rng.random((rounds, n)), axis=1)[:, :n_sites]
-    directions = rng.normal(size=(rounds, n_sites, 3))
+    sites = np.argsort(rng.random((n_rounds, n)), axis=1)[:, :n_sites]
+    directions = rng.normal(size=(n_rounds, n_sites, 3))
     directions /= np.linalg.norm(directions, axis=2, keepdims=True)
-    r = options.perturbs[:, None] * rng.random((rounds, n_sites))
-    moves[np.arange(rounds)[:, None], sites] += r[:, :, None] * directions
+    r = rounds.perturbs[:, None] * rng.random((n_rounds, n_sites))
+    moves[np.arange(n_rounds)[:, None], sites] += r[:, :, None] * directions
     return moves
 
 
-def _child(parent: Atoms, name: str, k: int, move: np.ndarray, options: _Options) -> Atoms:
+def _child(parent: Atoms, name: str, k: int, move: np.ndarray, rounds: _Rounds) -> Atoms:
     """Round ``k`` of a parent, with its provenance and without labels."""
     return displaced_child(
         parent,
@@ -264,7 +201,7 @@ def _child(parent: Atoms, name: str, k: int, move: np.ndarray, options: _Options
         f"aug{k}",
         move,
         aug_round=k,
-        aug_pull=float(options.pulls[k]),
-        aug_perturb=float(options.perturbs[k]),
-        aug_seed=options.seed,
+        aug_pull=float(rounds.pulls[k]),
+        aug_perturb=float(rounds.perturbs[k]),
+        aug_seed=rounds.options.seed,
     )

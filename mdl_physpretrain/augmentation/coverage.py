@@ -20,7 +20,7 @@ from ase.data import chemical_symbols, covalent_radii
 
 from mdl_physpretrain.augmentation.children import displaced_child
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.randomness import structure_rng
 
@@ -142,6 +142,7 @@ class _Candidates:
 def cover(
     structures: Sequence[Atoms],
     *,
+    bins: pd.DataFrame | None = None,
     per_bin: int = 5,
     inner: float = 0.55,
     width: float = 0.1,
@@ -165,6 +166,8 @@ def cover(
     ----------
     structures
         Parents with unique ids.
+    bins
+        Columns ``pair, low, high``: these distances only.
     per_bin
         Targets per bin.
     inner, width, reach
@@ -208,7 +211,8 @@ def cover(
     structure_rng(seed, "")  # checks the seed
     order = sorted(range(len(structures)), key=names.__getitem__)  # so that the order given does not matter
     structures, names = [structures[k] for k in order], [names[k] for k in order]
-    bins = coverage_table(structures, inner=inner, width=width, reach=reach)
+    if bins is None:
+        bins = coverage_table(structures, inner=inner, width=width, reach=reach)
     kinds = _candidates(structures, reach)
     used = np.zeros(len(structures), dtype=int)
     result = Covering()
@@ -222,13 +226,8 @@ def cover(
                 rng = structure_rng(seed, f"cover/{name}/{pair}/{k}")
                 moved = _moved_pair(parent, chosen, target, rng, slack, disorder, inner, clearance)
                 if moved is not None:
-                    change = target - float(chosen.distances[0])
-                    facts: dict[str, Any] = {
-                        "aug_pair": str(pair),
-                        "aug_distance": target,
-                        "aug_change": change,
-                        "aug_seed": int(seed),
-                    }
+                    facts: dict[str, Any] = {"aug_pair": str(pair), "aug_distance": target, "aug_seed": int(seed)}
+                    facts["aug_change"] = target - float(chosen.distances[0])
                     child = displaced_child(parent, name, f"{pair}-{k}", moved, **facts)
                     used[chosen.parent] += 1
                     break

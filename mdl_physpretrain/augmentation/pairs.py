@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 
 __all__ = ["ClosePairs", "close_pairs", "kinds_of_pairs"]
 

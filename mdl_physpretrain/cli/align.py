@@ -24,8 +24,11 @@ def align(
     device: Device = "auto",
 ) -> None:
     """Angles between the forces of two potentials, atom by atom (Fig. B.1)."""
+    from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.probes.force_alignment import alignment_summary, force_angles, hybrid_angles
 
+    if out is not None:
+        claim_folder(out, "alignment", inputs=[model, reference, structures])
     potential, data = potential_of(model, device), read_all(structures)
     if reference == "parts":
         angles = hybrid_angles(potential, data, min_force=min_force)
@@ -41,6 +44,7 @@ def align(
 def _print(summary: Any) -> None:
     import pandas as pd
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from mdl_physpretrain.probes.force_alignment import RANDOM
@@ -53,7 +57,7 @@ def _print(summary: Any) -> None:
         counts = ["" if name == RANDOM else str(int(row[k])) for k in ("n_atoms", "left_out")]
         error = "" if pd.isna(row["mean_error"]) else f" ±{row['mean_error']:.1f}"
         shares = [f"{100 * row[f'below_{limit}']:.1f}" for limit in (30, 60, 90)]
-        table.add_row(str(name), *counts, f"{row['mean']:.1f}{error}", f"{row['median']:.1f}", *shares)
+        table.add_row(escape(str(name)), *counts, f"{row['mean']:.1f}{error}", f"{row['median']:.1f}", *shares)
     Console().print(table)
 
 

@@ -5,18 +5,25 @@ Nothing heavy is imported before a command runs.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.cli.label_options import with_label_options
+from mdl_physpretrain.errors import PhysPretrainError, Terminated
 
-__all__ = ["app"]
+__all__ = ["INTERNAL", "app"]
+
+#: How the message of an error that nobody foresaw begins.
+INTERNAL = "internal error"
 
 
 class _Group(TyperGroup):
-    """Turns errors raised on purpose into one message and exit code 2, and Ctrl-C into 130."""
+    """Turns errors into one message and an exit code: 2 (raised on purpose, or by the machine), 130 (Ctrl-C),
+    143 (SIGTERM), 70 (nobody foresaw it).
+    """  # noqa: D205
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -26,12 +33,42 @@ class _Group(TyperGroup):
                 raise
             _complain(f"error: {error}")
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            _complain("interrupted; finished work is kept, the same command goes on from there")
-            raise typer.Exit(130) from None
+        except (OSError, MemoryError) as error:
+            if ctx.params.get("debug"):
+                raise
+            kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+            _complain(f"error: {kind}: {' '.join(str(error).split())}; finished work is kept")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as signal:
+            word, code = ("ended by SIGTERM", 143) if isinstance(signal, Terminated) else ("interrupted", 130)
+            _complain(f"{word}; finished work is kept, the same command goes on from there")
+            raise typer.Exit(code) from None
+        except Exception as error:
+            foreseen = isinstance(error, typer.Abort) or hasattr(error, "exit_code")  # Typer's own
+            if foreseen or ctx.params.get("debug"):
+                raise
+            words = " ".join(str(error).split())[:300]
+            _complain(
+                f"{INTERNAL}: {type(error).__name__}: {words} (physpretrain --debug ... shows where; please report it)"
+            )
+            raise typer.Exit(70) from None
 
 
-app = typer.Typer(
+class _Application(typer.Typer):
+    """Gives every command that reads structures the options that say how their labels are called."""
+
+    def command(self, *args: Any, **options: Any) -> Any:
+        register = super().command(*args, **options)
+
+        def decorate(function: Any) -> Any:
+            reads = "structures" in inspect.signature(function).parameters
+            register(with_label_options(function) if reads else function)
+            return function
+
+        return decorate
+
+
+app = _Application(
     name="physpretrain",
     cls=_Group,
     no_args_is_help=True,

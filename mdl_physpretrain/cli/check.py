@@ -15,7 +15,7 @@ from mdl_physpretrain.cli.options import SIMULATION, Device, shared_options
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.recipe import CHECK
 
-__all__ = ["potentials_of", "seeds_of", "tell"]
+__all__ = ["potentials_of", "print_check", "seeds_of"]
 
 
 class _NamesProbes(TyperCommand):
@@ -83,12 +83,14 @@ def check(
     The same command goes on after an interruption.
     """
     from mdl_physpretrain.hosts.loading import load_potential
+    from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
     from mdl_physpretrain.structures import read_structures
     from mdl_physpretrain.workflow.check import check as checked
     from mdl_physpretrain.workflow.reference import described
 
-    numbers = seeds_of(seeds)
+    numbers, names = seeds_of(seeds), [text.partition("=")[2] for text in potentials]
+    claim_folder(output, "check", inputs=[structures, potentials, names, reference, reference_potential])
     chosen = _spread(read_structures(structures), n_structures)
     texts, loaded = potentials_of(potentials, device)
     beside = None
@@ -102,7 +104,7 @@ def check(
         nve_steps=nve_steps, compressed=compressed, r_max=r_max, skip=tuple(skip or ()), probe=_options(probe or ()),
         jobs=jobs, **simulation,
     )  # fmt: skip
-    tell(result)
+    print_check(result)
 
 
 def potentials_of(words: list[str], device: str) -> tuple[dict[str, str], dict[str, Any]]:
@@ -123,18 +125,18 @@ def seeds_of(text: str) -> tuple[int, ...]:
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
     """Values by name of texts such as ``name=3``."""
-    import yaml
+    from mdl_physpretrain.yaml_text import parse_yaml
 
     options = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"--probe: {word!r} is not of the form option=value")
-        options[name] = yaml.safe_load(value)
+        options[name] = parse_yaml(value, f"--probe {word}")[0]
     return options
 
 
-def tell(result: Any) -> None:
+def print_check(result: Any) -> None:
     """Print what a check found: counts, answers, comparisons, where everything is."""
     from rich import box
     from rich.console import Console

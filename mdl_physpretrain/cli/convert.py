@@ -54,11 +54,9 @@ def convert(
             target, result.target_kind, config=result.files[1] if len(result.files) > 1 else None
         )
         largest = differences(result.model, written, structures)
-        typer.echo(
-            f"Largest differences over {len(structures)} structures: energy {largest['energy']:.2g} eV, forces "
-            f"{largest['forces']:.2g} eV/Å, stress {largest['stress']:.2g} eV/Å³ "
-            f"(up to {int(largest['longest_list'])} neighbours)"
-        )
+        neighbours = f" (up to {int(largest['longest_list'])} neighbours)"
+        typer.echo(f"Read back here: {_differences(largest, len(structures))}{neighbours}")
+        typer.echo(_beside_host(result, source, target, structures, member))
 
 
 @app.command("fetch-released")
@@ -71,16 +69,46 @@ def fetch_released(
     """Download the checkpoints released with the paper and convert them."""
     from mdl_physpretrain.hosts.released import fetch_released as fetched
     from mdl_physpretrain.hosts.released import list_released
+    from mdl_physpretrain.ownership import claim_folder
 
     if only_list:
         for entry in list_released(names or (), repo=repo):
             typer.echo(f"{entry.path}  config: {entry.config or '-'}")
         return
+    claim_folder(directory, "released")
     results = fetched(names or (), repo=repo, directory=directory)
     for result in results:
         typer.echo(f"{result.path}: {result.outcome}" + (f" -> {result.target}" if result.target else ""))
     done = sum(1 for r in results if r.target)
     typer.echo(f"Converted {done} of {len(results)} checkpoints; {directory / 'released.csv'} lists them")
+
+
+def _beside_host(result: Any, source: Path, target: Path, structures: Any, member: int | None) -> str:
+    """What the other program makes of its file, where it is installed."""
+    from mdl_physpretrain.hosts.matdeeplearn.comparison import NotCompared, host_differences
+
+    kinds = [k for k in (result.source_kind, result.target_kind) if k != "native"]
+    if "matdeeplearn" not in kinds:
+        names = {"mattertune": "MatterTune", "mattersim": "MatterSim"}
+        return (
+            f"not compared with {' and '.join(names[k] for k in kinds)}"
+            if kinds
+            else "no other program to compare with"
+        )
+    written = result.target_kind == "matdeeplearn"
+    file, config = (target, result.files[1]) if written else (source, result.config)
+    try:
+        name, largest = host_differences(result.model, file, config, structures, member=None if written else member)
+    except NotCompared as error:
+        return f"not compared with MatDeepLearn: {error}"
+    return f"{name}: {_differences(largest, len(structures))}"
+
+
+def _differences(largest: dict[str, float], count: int) -> str:
+    return (
+        f"Largest differences over {count} structures: energy {largest['energy']:.2g} eV, "
+        f"forces {largest['forces']:.2g} eV/Å, stress {largest['stress']:.2g} eV/Å³"
+    )
 
 
 def _described(model: Any) -> str:

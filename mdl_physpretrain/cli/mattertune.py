@@ -49,6 +49,7 @@ def mattertune(
 
 def _summary(outcomes: list[Outcome]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     columns = {
@@ -62,9 +63,9 @@ def _summary(outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         numbers = [outcome.best, *(outcome.metrics.get(key) for key in columns.values())]
         table.add_row(
-            outcome.name,
+            escape(outcome.name),
             f"{outcome.seconds:.1f}",
             *("–" if v is None else f"{v:.4g}" for v in numbers),
-            outcome.checkpoint or "–",
+            escape(str(outcome.checkpoint or "–")),
         )
     Console(width=140).print(table)

@@ -41,19 +41,24 @@ def md(
 
     Several potentials (--also) or seeds are compared in pairs; their files are seed-<s>/md/<name>.runs.npz.
     """
-    from mdl_physpretrain.cli.check import potentials_of, seeds_of, tell
+    from mdl_physpretrain.cli.check import potentials_of, print_check, seeds_of
+    from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.structures import read_structures
+    from mdl_physpretrain.workflow.lock import locked
 
     if (also or seeds is not None) and (executor != "serial" or batch_atoms is not None):
         raise ConfigError("--executor and --batch-atoms are for a single potential and --seed")
     numbers = (seed,) if seeds is None else seeds_of(seeds)
-    texts, loaded = potentials_of([potential, *(also or [])], device)
+    given = [potential, *(also or [])]
+    several = bool(also) or seeds is not None
+    claim_folder(output, "check" if several else "md", inputs=[structures, given, [t.partition("=")[2] for t in given]])
+    texts, loaded = potentials_of(given, device)
     starts, show = read_structures(structures), sys.stderr.isatty()
-    if also or seeds is not None:
+    if several:
         from mdl_physpretrain.workflow.check import check
         from mdl_physpretrain.workflow.check_suite import probe_names
 
-        tell(
+        print_check(
             check(
                 loaded, starts, output=output, described=texts, command=sys.argv, report=False, progress=show,
                 seeds=numbers, trajectory_interval=trajectories, skip=probe_names(), **options,
@@ -68,12 +73,12 @@ def md(
     if trajectories is not None:
         options |= {"trajectory_dir": output / "trajectories", "trajectory_interval": trajectories}
     (model,) = loaded.values()
-    with open_executor(executor) as workers:
+    with locked(output), open_executor(executor) as workers:
         runs = simulate(
             model, starts, seed=seed, checkpoint=output / "runs.npz", max_batch_atoms=batch_atoms, executor=workers,
             progress=show, **options,
         )  # fmt: skip
-    _physicality_table(assess_trajectories(runs), output / "physicality.csv")
+        _physicality_table(assess_trajectories(runs), output / "physicality.csv")
     if caution := length_caution([(options["steps"], options["timestep"])]):
         typer.echo(caution)
 
@@ -87,19 +92,61 @@ def assess(
     temperature: Annotated[
         float | None, typer.Option("--temperature", "-T", help="Target, K: explosion limit.")
     ] = None,
-    variant: Annotated[str, typer.Option("--variant", help="Lindemann index: literature or printed.")] = "literature",
+    variant: Annotated[
+        str,
+        typer.Option(
+            "--variant", help="literature; paper: the paper's verdict; printed: that with its index as printed."
+        ),
+    ] = "literature",
     unwrapped: Annotated[bool, typer.Option("--unwrapped", help="Positions are not wrapped into the cell.")] = False,
     interval: Annotated[int, typer.Option("--interval", help="Look at every so many frames.")] = 1,
+    cell: Annotated[
+        str | None, typer.Option("--cell", help="Of files without: 3 lengths, 6 parameters or 9 numbers, as 8,8,20.")
+    ] = None,
+    pbc: Annotated[
+        str | None, typer.Option("--pbc", help="Periodic directions, e.g. TTF, instead of the files'.")
+    ] = None,
 ) -> None:
-    """Atom overlap, Lindemann indices, NaN and explosion of existing trajectories."""
+    """Overlap, explosion, NaN, melting and diffusion in existing trajectories.
+
+    A file that cannot be read is told, and costs only its own row.
+    """
     from mdl_physpretrain.dynamics.assessment import assess as assess_trajectories
+    from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.stability.limits import Limits
 
+    refuse_overwriting(output, trajectories)
     table = assess_trajectories(
-        trajectories, limits=Limits(variant=variant), temperature=temperature, wrapped=not unwrapped, interval=interval,
+        trajectories, limits=Limits(variant=variant), temperature=temperature,
+        wrapped=False if unwrapped else None, interval=interval, cell=_numbers(cell), pbc=_directions(pbc),
         progress=sys.stderr.isatty(),
     )  # fmt: skip
     _physicality_table(table, output)
+    unreadable = table[table["verdict"] == "unreadable"]
+    for row in unreadable.to_dict("records"):
+        typer.secho(f"{row['structure_id']}: {row['reason']}", err=True, fg="red")
+    if len(unreadable):
+        raise typer.Exit(1)
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    """Numbers with commas or blanks between them."""
+    if text is None:
+        return None
+    try:
+        return [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise ConfigError(f"--cell: {text!r} are not numbers with commas between them") from None
+
+
+def _directions(text: str | None) -> list[bool] | None:
+    """Three of T and F, or one for all."""
+    if text is None:
+        return None
+    letters = text.replace(",", "").replace(" ", "").upper()
+    if not letters or len(letters) not in (1, 3) or set(letters) - {"T", "F"}:
+        raise ConfigError(f"--pbc: {text!r} is not one or three of T and F, such as TTF")
+    return [letter == "T" for letter in letters] * (3 // len(letters))
 
 
 def _physicality_table(frame: Any, output: Path | None) -> None:
@@ -107,9 +154,11 @@ def _physicality_table(frame: Any, output: Path | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    names = ["structure_id", "steps_done", "physical", "reason", "first_unphysical_step", "min_distance"]
-    names += ["closest_pair", "lindemann_local", "lindemann_global"]
-    table = Table(*names, title=f"{int((~frame['physical']).sum())} of {len(frame)} trajectories are unphysical")
+    names = ["structure_id", "steps_done", "verdict", "reason", "detail", "mobile", "first_unphysical_step"]
+    names += ["min_distance", "closest_pair", "lindemann_local", "lindemann_global", "physical_paper"]
+    counts = {name: int((frame["verdict"] == name).sum()) for name in ("unphysical", "not judged", "unreadable")}
+    title = f"{counts.pop('unphysical')} of {len(frame)} trajectories are unphysical"
+    table = Table(*names, title=title + "".join(f", {n} {name}" for name, n in counts.items() if n))
     for row in frame[names].to_dict("records"):
         table.add_row(*(Text(f"{v:.3f}" if isinstance(v, float) else str(v)) for v in row.values()))
     Console().print(table)

@@ -56,8 +56,10 @@ def mdl_data(
     import numpy as np
 
     from mdl_physpretrain.hosts.matdeeplearn.data import right_handed
+    from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.structures import label_counts, read_structures, split_structures, write_structures
 
+    claim_folder(output, "MatDeepLearn data set", inputs=structures)
     cells = read_structures(structures, require=("energy",))
     if elements is not None:
         chosen = {e.strip() for e in elements.split(",")}

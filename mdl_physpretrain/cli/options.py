@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, get_origin
 
 import typer
 
+from mdl_physpretrain import recipe
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Section, validated
 from mdl_physpretrain.recipe import MD, PRESETS
 
@@ -27,7 +29,7 @@ __all__ = [
 ]
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
-Preset = Annotated[Literal["default", "paper"], typer.Option("--preset", help="'paper': exactly the paper's settings.")]
+Preset = Annotated[recipe.Preset, typer.Option("--preset", help=recipe.PRESET_WORDS)]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of a run; what is random is derived from it.")]
 Structures = Annotated[list[str], typer.Argument(help="Files ASE reads, patterns, 'demo' or load-atoms:<name>.")]
 Workers = Annotated[
@@ -141,9 +143,12 @@ def _parameter(name: str, field: Any) -> Parameter:
 
 def _value(text: str) -> Any:
     """``none``, a number, numbers with commas between them, or any YAML."""
-    import yaml
+    from mdl_physpretrain.yaml_text import parse_yaml
 
     if text.lower() == "none":
         return None
-    value = yaml.safe_load(text)
+    try:
+        value, _ = parse_yaml(text, repr(text))
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
     return value.split(",") if isinstance(value, str) and "," in value else value

@@ -34,6 +34,7 @@ def reproduce(
 ) -> None:
     """Tables 1, 2, B.1, B.2 and section 4.1 of the paper, beside its numbers."""
     from rich.console import Console
+    from rich.markup import escape
 
     from mdl_physpretrain.errors import ConfigError
     from mdl_physpretrain.reproduction.configuration import BACKBONES, configuration
@@ -57,17 +58,17 @@ def reproduce(
 
         from mdl_physpretrain.workflow.workers import default_jobs
 
-        def tell(event: str, task: Task, seconds: float) -> None:
+        def report_progress(event: str, task: Task, seconds: float) -> None:
             if event == "done":
-                console.print(f"[green]✓[/] {task.name} ({seconds:.1f} s)")
+                console.print(f"[green]✓[/] {escape(task.name)} ({seconds:.1f} s)")
 
         def started(config: RunConfig, folder: Path) -> None:
-            console.print(f"[bold]{config.name}[/] in {folder}")
+            console.print(f"[bold]{escape(str(config.name))}[/] in {escape(str(folder))}")
 
         tables = reproduced(
             system, backbones, scale=scale, data=data, output=output, overrides=overrides or (),
-            jobs=jobs or default_jobs(12), progress=False, listener=tell, started=started,
+            jobs=jobs or default_jobs(12), progress=False, listener=report_progress, started=started,
         )  # fmt: skip
     typer.echo(tables["tables"].read_text(encoding="utf-8"))
     for name, path in tables.items():
-        console.print(f"{name}: {path}", soft_wrap=True)
+        console.print(escape(f"{name}: {path}"), soft_wrap=True)

@@ -45,10 +45,11 @@ def run(
 ) -> None:
     """From data to a checked potential: teacher, labels, training, MD, report.
 
-    Stages: prepare, teacher, augment, pretrain, finetune, evaluate, reference, md, report.
+    Stages: prepare, teacher, augment, pretrain, finetune, loop, evaluate, reference, md, report.
     What is unchanged is skipped; what was interrupted goes on.
     """
     from rich.console import Console
+    from rich.markup import escape
 
     from mdl_physpretrain.workflow.config_files import load_config
 
@@ -62,14 +63,17 @@ def run(
 
     selected_stages(only, start)
     workers = jobs or default_jobs(len(resolved.seeds) * len(resolved.arms))
-    console.print(f"[bold]{resolved.name}[/] in {folder}" + (f", {workers} at a time" if workers > 1 else ""))
+    console.print(
+        f"[bold]{escape(str(resolved.name))}[/] in {escape(str(folder))}"
+        + (f", {workers} at a time" if workers > 1 else "")
+    )
 
-    def tell(event: str, task: Task, seconds: float) -> None:
+    def report_progress(event: str, task: Task, seconds: float) -> None:
         if event == "leave":
             return
         words = {"start": "…", "resume": "↻ going on with", "skip": "[dim]= unchanged:", "done": "[green]✓[/]"}
         time = f" ({seconds:.1f} s)" if event == "done" else ""
-        console.print(f"{words[event]} {task.name}{time}")
+        console.print(f"{words[event]} {escape(task.name)}{time}")
         if task.name == "teacher" and event in ("done", "skip"):
             _print_examination(console, folder)
         if task.name == "prepare" and event in ("done", "skip"):
@@ -77,13 +81,20 @@ def run(
 
     bars = not quiet and workers == 1 and console.is_terminal
     result = run_pipeline(
-        resolved, output=output, only=only, start=start, force=force, jobs=workers, progress=bars, listener=tell
+        resolved,
+        output=output,
+        only=only,
+        start=start,
+        force=force,
+        jobs=workers,
+        progress=bars,
+        listener=report_progress,
     )
     table = summary_table(folder)
     if table is not None:
         console.print(table)
     if result.report is not None:
-        console.print(f"Report: {result.report.resolve()}", soft_wrap=True)
+        console.print(f"Report: {escape(str(result.report.resolve()))}", soft_wrap=True)
 
 
 @app.command()
@@ -100,8 +111,10 @@ def compare(
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the whole table to this file.")] = None,
 ) -> None:
     """Several runs in one table (Markdown): stability, errors and training time of every arm."""
+    from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.report.compare import compare_runs, markdown
 
+    refuse_overwriting(csv, folders)
     table = compare_runs(folders)
     typer.echo(markdown(table), nl=False)
     if csv is not None:

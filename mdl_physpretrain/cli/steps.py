@@ -21,6 +21,7 @@ from mdl_physpretrain.cli.options import (
     recipe_options,
     shared_options,
 )
+from mdl_physpretrain.cli.printing import errors_table
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.recipe import (
@@ -137,14 +138,16 @@ def augment(
     from itertools import chain
 
     from mdl_physpretrain.augmentation import augment_iter
+    from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.progress import track
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.labelled_set import further_structures
 
+    refuse_overwriting(output, structures, teacher)
     parents = read_all(structures)
     further = further_structures(parents, options, None if teacher is None else potential_of(teacher, "auto"))
     algorithm = options.model_dump(include=set(Perturbation.model_fields))
-    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **algorithm)
+    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **algorithm) if options.n_aug else ()
     write_structures(output, chain(perturbed, further))
     small = sum(len(atoms) < 2 for atoms in parents)
     if small:
@@ -173,12 +176,15 @@ def label(
 ) -> None:
     """Label structures with a native teacher or any ASE calculator, and keep those fit for training."""
     from mdl_physpretrain.executors import open_executor
+    from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.potentials.factories import calculator_factory
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.label import label as labels_of
     from mdl_physpretrain.teacher.labelled_set import filtered
 
+    refuse_overwriting(output, structures, parents, teacher)
     journal = resume or output.with_name(f".{output.name}.journal")
+    refuse_overwriting(journal, structures, parents, teacher)
     data, anchors = read_all(structures), read_all(parents)
     if options.anchor and not anchors:
         if any("parent_id" in atoms.info for atoms in data):
@@ -218,7 +224,7 @@ def pretrain(
     from mdl_physpretrain import training
 
     _train(
-        training.pretrain, structures, output, options, parents=read_all(parents) or None, split_seed=split_seed,
+        training.pretrain, structures, output, options, parents=parents, split_seed=split_seed,
         shift_energies=shift_energies, seed=seed, **shared,
     )  # fmt: skip
 
@@ -270,7 +276,7 @@ def evaluate(
 
     data = read_all(structures)
     row = potential_errors(potential_of(model, device), data)
-    _errors_table({potential_name(model): row, "trivial": trivial_errors(data, reference_energies(data))})
+    errors_table({potential_name(model): row, "trivial": trivial_errors(data, reference_energies(data))})
 
 
 def _train(
@@ -287,20 +293,25 @@ def _train(
     **further_options: Any,
 ) -> None:
     """One training with the network that model, arguments, core and preset describe."""
+    from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.training.network import is_name
+    from mdl_physpretrain.workflow.lock import locked
 
     args, chosen = _arguments(arg), {} if core is None else {"core": core}
     if is_name(model):
         backbone = over_preset({"preset": preset, "backbone": {"name": model, "args": args, **chosen}})["backbone"]
         args, core = backbone["args"], backbone.get("core")
-    if "replay" in further_options:
-        further_options["replay"] = read_all(further_options["replay"])
-        further_options["val"] = read_all(further_options["val"]) or None
-    result = step(
-        model, read_all(structures), model_args=args or None, core=core, directory=output, progress=_bars(),
-        devices=int(devices) if devices.isdigit() else devices, **options.model_dump(), **further_options,
-    )  # fmt: skip
-    result.save(str(output / "best.pt"))
+    read = ("val", "replay", "eam", "parents")
+    claim_folder(output, "training", inputs=[model, structures, [further_options.get(name) for name in read]])
+    for name in ("parents", "val", "replay"):
+        if name in further_options:
+            further_options[name] = read_all(further_options[name]) or (() if name == "replay" else None)
+    with locked(output):
+        result = step(
+            model, read_all(structures), model_args=args or None, core=core, directory=output, progress=_bars(),
+            devices=int(devices) if devices.isdecimal() else devices, **options.model_dump(), **further_options,
+        )  # fmt: skip
+        result.save(str(output / "best.pt"))
     typer.echo(f"Wrote {output / 'best.pt'} (validation total {result.metadata['best_val_loss']:.4g})")
 
 
@@ -309,30 +320,32 @@ def _bars() -> bool:
 
 
 def _arguments(words: list[str] | None) -> dict[str, Any]:
-    import yaml
+    from mdl_physpretrain.yaml_text import parse_yaml
 
     values = {}
     for word in words or ():
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ConfigError(f"--arg: {word!r} is not of the form name=value")
-        values[name] = yaml.safe_load(value)
+        values[name] = parse_yaml(value, f"--arg {word}")[0]
     return values
 
 
 def _fit(kind: str, structures: list[str], val: list[str] | None, options: Section, output: Path) -> None:
+    from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.potentials.error_metrics import evaluate as errors_of
     from mdl_physpretrain.potentials.error_metrics import trivial_errors
     from mdl_physpretrain.structures import reference_energies
     from mdl_physpretrain.teacher.registry import teacher_kind
     from mdl_physpretrain.teacher.source import fitted_teacher
 
+    refuse_overwriting(output, structures, val)
     data = read_all(structures)
     teacher = fitted_teacher(teacher_kind(kind), data, read_all(val), options, progress=_bars())
     teacher.save(output)
     fit = teacher.metadata.get("fit", {})
     trivial = fit.get("trivial") or trivial_errors(data, reference_energies(data))
-    _errors_table({"teacher": fit.get("errors") or errors_of(teacher, data), "trivial": trivial})
+    errors_table({"teacher": fit.get("errors") or errors_of(teacher, data), "trivial": trivial})
     passed = _examine(teacher_kind(kind), teacher, data)
     typer.echo(f"Wrote {output}")
     if not passed:
@@ -348,24 +361,3 @@ def _examine(kind: NativeTeacher, model: Any, structures: list[Any]) -> bool:
         return True
     Console().print(examination.table())
     return examination.passed
-
-
-def _errors_table(rows: dict[str, dict[str, float]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Mean absolute errors", caption="trivial: reference energies, zero forces and stress")
-    columns = {
-        "energy_mae": "E (eV)",
-        "energy_per_atom_mae": "E (eV/atom)",
-        "forces_mae": "F (eV/Å)",
-        "stress_mae": "S (eV/Å³)",
-        "stress_mae_gpa": "S (GPa)",
-        "total": "total",
-    }
-    table.add_column("")
-    for title in columns.values():
-        table.add_column(title, justify="right")
-    for name, errors in rows.items():
-        table.add_row(name, *(f"{errors[key]:.4g}" for key in columns))
-    Console().print(table)

@@ -17,7 +17,7 @@ from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.potentials.results import CheckedCalculator
 from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY, OK, Monitor
 
 __all__ = ["run_ase"]
@@ -86,7 +86,7 @@ def run_ase(
     monitor = Monitor([atoms], limits=settings.limits, temperature=settings.temperature, stop_on=settings.stop_on)
     traces = Traces(1, settings)
     last = atoms.copy()  # the last frame that could be evaluated
-    atoms.calc = calculator
+    atoms.calc = CheckedCalculator(calculator)
     step = 0
     try:
         atoms.get_potential_energy()
@@ -109,7 +109,7 @@ def run_ase(
                 code = _why_broken(atoms, error)
                 if code == OK:
                     raise StructureError(f"the calculator failed at step {step}: {error}", structure=name) from error
-                _observe(last, step, monitor, temperature=0.0, energy=0.0, broken=torch.tensor([code]))
+                _observe(last, step, monitor, temperature=0.0, energy=None, broken=torch.tensor([code]))
                 break
             step_done()
     verdict = monitor.finish()[0]
@@ -147,7 +147,7 @@ def _integrator(atoms: Atoms, generator: np.random.Generator, settings: MDSettin
         taut=settings.taut * units.fs,
         taup=settings.taup * units.fs,
         compressibility_au=settings.compressibility,
-        volume_change=settings.limits.volume_change,
+        volume_change=settings.limits.volume_bound,
     )
 
 
@@ -168,12 +168,13 @@ def _look(
     traced, written = traces.due(step), writer is not None and writer.due(step)
     if finite:
         last.set_positions(atoms.positions, apply_constraint=False)
-        last.set_cell(atoms.cell)
+        last.set_cell(atoms.cell, apply_constraint=False)
         last.set_velocities(velocities)
     if not (observed or traced or written):
         return False
     temperature, energy = float(atoms.get_temperature()), float(atoms.get_potential_energy())
-    stop = observed and _observe(atoms, step, monitor, temperature=temperature, energy=energy)
+    forces = atoms.get_forces(apply_constraint=False) if observed else None
+    stop = observed and _observe(atoms, step, monitor, temperature=temperature, energy=energy, forces=forces)
     if traced:
         volume = abs(float(np.linalg.det(atoms.cell.array)))
         traces.add(step, np.array([0]), np.array([[temperature], [energy], [volume]]))
@@ -188,32 +189,26 @@ def _observe(
     monitor: Monitor,
     *,
     temperature: float,
-    energy: float,
+    energy: float | None,
+    forces: np.ndarray | None = None,
     broken: torch.Tensor | None = None,
 ) -> bool:
-    edge_index, squared = _short_pairs(atoms, monitor)
+    edge_index, edge_structure, edge_squared, code = monitor.short_pairs(atoms)
+    if broken is None and code != OK:
+        broken = torch.tensor([code])
     stop = monitor.observe(
         step,
         torch.as_tensor(atoms.positions.copy()),
         torch.as_tensor(atoms.cell.array.copy()[None]),
         edge_index=edge_index,
-        edge_structure=torch.zeros(edge_index.shape[1], dtype=torch.int64),
-        edge_squared=squared,
+        edge_structure=edge_structure,
+        edge_squared=edge_squared,
         temperature=torch.tensor([temperature], dtype=torch.float64),
-        energy=torch.tensor([energy], dtype=torch.float64),
+        energy=None if energy is None else torch.tensor([energy], dtype=torch.float64),
+        forces=None if forces is None else torch.as_tensor(np.array(forces, dtype=np.float64)),
         broken=broken,
     )
     return stop is not None
-
-
-def _short_pairs(atoms: Atoms, monitor: Monitor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairs closer than any seen so far: all that the monitor needs to know."""
-    cutoff = float(monitor.smallest_squared[0].sqrt())
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(cutoff) and cutoff > 0):
-        return torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
-    edge_index, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
-    vectors = atoms.positions[edge_index[1]] - atoms.positions[edge_index[0]] + shifts @ atoms.cell.array
-    return torch.as_tensor(edge_index), torch.as_tensor(np.einsum("ij,ij->i", vectors, vectors))
 
 
 def _why_broken(atoms: Atoms, error: Exception) -> int:

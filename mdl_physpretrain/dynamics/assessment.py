@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from glob import glob, has_magic
-from itertools import chain
+import itertools
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,26 @@ import numpy as np
 import pandas as pd
 import torch
 from ase import Atoms
-from ase.io import iread
 
 from mdl_physpretrain.dynamics.records import RunRecord
+from mdl_physpretrain.dynamics.trajectories import (
+    DisorderedFramesError,
+    Placed,
+    Trajectory,
+    Unwrapper,
+    consistent_frames,
+    expand_trajectories,
+    frame_step,
+    sorted_frames,
+    trajectory_frames,
+)
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.progress import track
-from mdl_physpretrain.stability.limits import Limits
-from mdl_physpretrain.stability.monitor import Monitor
-from mdl_physpretrain.stability.overlap import closest_pair
+from mdl_physpretrain.stability.limits import Limits, Verdict
+from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY, OK, Monitor
+from mdl_physpretrain.structures.labels import stored_results
 
-__all__ = ["Trajectory", "Unwrapper", "assess", "assess_trajectory", "expand_trajectories", "trajectory_frames"]
-
-Trajectory = str | Path | Sequence[Atoms]
+__all__ = ["assess", "assess_trajectory"]
 
 
 def assess(
@@ -31,8 +39,10 @@ def assess(
     *,
     limits: Limits | None = None,
     temperature: float | None = None,
-    wrapped: bool = True,
+    wrapped: bool | None = None,
     interval: int = 1,
+    cell: Sequence[float] | None = None,
+    pbc: bool | Sequence[bool] | None = None,
     progress: bool = False,
     **read_options: Any,
 ) -> pd.DataFrame:
@@ -53,9 +63,14 @@ def assess(
     wrapped
         Trajectories only: positions may be wrapped into the cell; they are
         unwrapped from frame to frame by the shortest way, so between frames
-        no atom may move half a cell. False: take them as they are.
+        no atom may move half a cell against the others. False: take them as
+        they are. Default: False for frames that say so
+        (``info["unwrapped"]``, as this package writes them), else True.
     interval
-        Trajectories only: look at every so many frames.
+        Trajectories only: look at every so many frames, and at the last one.
+    cell, pbc
+        Trajectories only: of files without, see
+        :class:`~mdl_physpretrain.dynamics.trajectories.Placed`.
     progress
         Show a progress bar.
     **read_options
@@ -66,11 +81,16 @@ def assess(
     DataFrame
         One row per trajectory: ``structure_id, n_atoms, formula, steps,
         steps_done, overlap, lindemann_local`` (largest of any atom),
-        ``lindemann_global, lindemann_violation, nan, exploded, physical,
-        first_unphysical_step`` (nullable integer), ``reason, min_distance``
-        (Å), ``overlap_threshold`` (Å), ``closest_pair, temperature_mean`` (K,
-        second half). The steps of a file are ``info["step"]`` where frames
-        have it, else frame numbers.
+        ``lindemann_global`` (both over all pairs), ``lindemann_violation, nan,
+        exploded, physical, verdict`` ("physical", "diffusing": some elements
+        move through the framework of the others, "unphysical", "not judged":
+        nothing happens in it, "unreadable"), ``first_unphysical_step``
+        (nullable integer), ``reason, min_distance`` (Å), ``overlap_threshold``
+        (Å), ``closest_pair, mobile`` (elements that diffuse),
+        ``start_deviation, detail, physical_paper, reason_paper`` (the paper's
+        verdict), ``temperature_mean`` (K, second half). The steps of a file are
+        ``info["step"]`` where frames have it, else frame numbers. What is not
+        judged or unreadable is not ``physical``.
 
     Raises
     ------
@@ -78,7 +98,8 @@ def assess(
         If there is nothing to assess.
     StructureError
         If a trajectory is empty, damaged or changes its atoms; it names the
-        file and the frame.
+        file and the frame. Of several trajectories the others are assessed,
+        and that one is "unreadable".
     """
     limits = limits or Limits()
     if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
@@ -89,14 +110,33 @@ def assess(
     if all(isinstance(item, RunRecord) for item in items):
         rows = [item.row(limits) for item in items]
     else:
-        rows = [
-            assess_trajectory(
-                item, limits=limits, temperature=temperature, wrapped=wrapped, interval=interval, **read_options
+        options: dict[str, Any] = {
+            "limits": limits,
+            "temperature": temperature,
+            "wrapped": wrapped,
+            "interval": interval,
+        }
+        options |= {"cell": cell, "pbc": pbc, **read_options}
+        rows = []
+        for item in track(items, "assess", enabled=progress):
+            try:
+                rows.append(assess_trajectory(item, **options))
+            except StructureError as error:
+                if len(items) == 1:
+                    raise
+                rows.append(_unreadable(item, error, limits))
+        bare = [row["structure_id"] for row in rows if NO_IMAGES in row["detail"]]
+        if bare:
+            warnings.warn(
+                f"{len(bare)} of {len(rows)} trajectories have no periodic cell (first: {bare[0]}): images are not "
+                "looked at (give cell and pbc if they are periodic)",
+                stacklevel=2,
             )
-            for item in track(items, "assess", enabled=progress)
-        ]
     table = pd.DataFrame(rows)
     return table.astype({"first_unphysical_step": "Int64"})
+
+
+NO_IMAGES = "no periodic cell: images are not looked at"
 
 
 def assess_trajectory(
@@ -104,146 +144,151 @@ def assess_trajectory(
     *,
     limits: Limits | None = None,
     temperature: float | None = None,
-    wrapped: bool = True,
+    wrapped: bool | None = None,
     interval: int = 1,
+    cell: Sequence[float] | None = None,
+    pbc: bool | Sequence[bool] | None = None,
     **read_options: Any,
 ) -> dict[str, Any]:
     """One row of :func:`assess` for one trajectory, read frame by frame."""
-    limits = limits or Limits()
     source = str(trajectory) if isinstance(trajectory, (str, Path)) else "trajectory"
-    frames = trajectory_frames(trajectory, read_options)
-    first = next(frames, None)
-    if first is None:
-        raise StructureError("has no frames", file=source)
+    place = Placed(cell, pbc)
+    judge = Judge(source, limits or Limits(), temperature, wrapped, interval)
+
+    def frames() -> Iterator[Atoms]:
+        return map(place, trajectory_frames(trajectory, read_options))
+
     try:
-        monitor = Monitor([first], limits=limits, temperature=temperature, stop_on=("nan",))
-    except StructureError as error:
-        raise StructureError(f"first frame: {error}", file=source) from error
-    unwrap = Unwrapper(first, wrapped)
-    temperatures: list[float] = []
-    step = _step(first, 0)
-    last_step, closest = step, np.inf
-    for index, atoms in enumerate(_with_first(first, frames)):
-        if len(atoms) != len(first) or not np.array_equal(atoms.numbers, first.numbers):
-            raise StructureError("the atoms are not those of the first frame", file=source, structure=f"frame {index}")
-        positions = unwrap(atoms)
-        if index % interval:
-            continue
-        last_step = _step(atoms, index)
-        finite = bool(np.isfinite(positions).all() and np.isfinite(atoms.cell.array).all())
-        kelvin = float(atoms.get_temperature()) if atoms.has("momenta") else None
-        edge = _closest_edge(atoms, min(closest, float(monitor.first_distance[0]))) if finite else None
-        closest = min(closest, edge[1]) if edge else closest
-        stop = monitor.observe(
-            last_step,
-            torch.as_tensor(positions),
-            torch.as_tensor(atoms.cell.array.copy()[None] if finite else first.cell.array.copy()[None]),
-            edge_index=torch.tensor([[edge[0][0]], [edge[0][1]]] if edge else [[], []], dtype=torch.int64),
-            edge_structure=torch.zeros(1 if edge else 0, dtype=torch.int64),
-            edge_squared=torch.tensor([edge[1] ** 2] if edge else [], dtype=torch.float64),
-            temperature=None if kelvin is None else torch.tensor([kelvin], dtype=torch.float64),
-            broken=None if finite else torch.tensor([1]),
-        )
+        return judge(consistent_frames(frames(), source))
+    except DisorderedFramesError:
+        warnings.warn(f"{source}: frames are not in the order of their steps or times: sorted", stacklevel=2)
+        return judge(consistent_frames(iter(sorted_frames(frames())), source))
+
+
+class Judge:
+    """Reads one trajectory through a monitor; parameters as of :func:`assess_trajectory`."""
+
+    def __init__(
+        self, source: str, limits: Limits, temperature: float | None, wrapped: bool | None, interval: int
+    ) -> None:
+        self.source, self.limits, self.temperature = source, limits, temperature
+        self.wrapped, self.interval = wrapped, interval
+
+    def __call__(self, frames: Iterator[Atoms]) -> dict[str, Any]:
+        """The row of the table."""
+        first = next(frames, None)
+        if first is None:
+            raise StructureError("has no frames", file=self.source)
+        self.last_step = frame_step(first, 0)
+        self.temperatures: list[float] = []
+        verdict = self._verdict(first, itertools.chain([first], frames))
+        row = verdict.row(self.limits, self.last_step)
+        if not first.pbc.any():
+            row["detail"] = ", ".join(filter(None, (row["detail"], NO_IMAGES)))
+        second_half = self.temperatures[len(self.temperatures) // 2 :]
+        return {
+            "structure_id": str(first.info.get("structure_id", Path(self.source).stem)),
+            "n_atoms": len(first),
+            "formula": first.get_chemical_formula(),
+            "steps": self.last_step,
+            "steps_done": self.last_step,
+            **row,
+            "temperature_mean": float(np.mean(second_half)) if second_half else float("nan"),
+        }
+
+    def _verdict(self, first: Atoms, frames: Iterable[Atoms]) -> Verdict:
+        if not _is_finite(first):
+            return _without_start(self.last_step, len(first))
+        try:
+            monitor = Monitor(
+                [first], limits=self.limits, temperature=self.temperature, stop_on=("nan",), coincident="overlap"
+            )
+        except StructureError as error:
+            raise StructureError(f"first frame: {error}", file=self.source) from error
+        wrapped = not bool(first.info.get("unwrapped", False)) if self.wrapped is None else self.wrapped
+        unwrap = Unwrapper(first, wrapped)
+        jumped = False
+        for index, (atoms, is_last) in enumerate(_with_last(frames)):
+            finite = _is_finite(atoms)
+            positions = unwrap(atoms) if finite else atoms.positions
+            jumped = jumped or (finite and unwrap.jumped)
+            if not (is_last or index % self.interval == 0) and finite and not jumped:
+                continue
+            self.last_step = frame_step(atoms, index)
+            broken = OK if finite and not jumped else BROKEN_RUNAWAY if finite else BROKEN_NAN
+            if self._observe(monitor, atoms if finite else first, positions, broken, atoms):
+                break
+        verdict = monitor.finish()[0]
+        assert verdict is not None
+        if jumped:
+            verdict.cause = "jump across the cell"
+        return verdict
+
+    def _observe(self, monitor: Monitor, atoms: Atoms, positions: np.ndarray, broken: int, frame: Atoms) -> bool:
+        """Show one frame to the monitor; whether the trajectory ends here."""
+        kelvin = float(frame.get_temperature()) if frame.has("momenta") else None
         if kelvin is not None and np.isfinite(kelvin):
-            temperatures.append(kelvin)
-        if stop is not None:
-            break
-    verdict = monitor.finish()[0]
-    assert verdict is not None
-    second_half = temperatures[len(temperatures) // 2 :]
-    name = first.info.get("structure_id", Path(source).stem)
-    return {
-        "structure_id": str(name),
-        "n_atoms": len(first),
-        "formula": first.get_chemical_formula(),
-        "steps": last_step,
-        "steps_done": last_step,
-        **verdict.row(limits, last_step),
-        "temperature_mean": float(np.mean(second_half)) if second_half else float("nan"),
-    }
+            self.temperatures.append(kelvin)
+        energy, forces = _label(frame, "energy", (1,)), _label(frame, "forces", (len(frame), 3))
+        edge_index, edge_structure, edge_squared, code = monitor.short_pairs(atoms)
+        broken = code if broken == OK else broken
+        stop = monitor.observe(
+            self.last_step,
+            torch.as_tensor(positions),
+            torch.as_tensor(atoms.cell.array.copy()[None]),
+            edge_index=edge_index,
+            edge_structure=edge_structure,
+            edge_squared=edge_squared,
+            temperature=None if kelvin is None else torch.tensor([kelvin], dtype=torch.float64),
+            energy=None if energy is None else torch.as_tensor(energy),
+            forces=None if forces is None else torch.as_tensor(forces),
+            broken=None if broken == OK else torch.tensor([broken]),
+        )
+        return stop is not None
 
 
-class Unwrapper:
-    """Follows atoms across cell boundaries, in fractional coordinates (the cell may change)."""
-
-    def __init__(self, first: Atoms, wrapped: bool) -> None:
-        self.active = wrapped and bool(first.pbc.any())
-        self.pbc = first.pbc
-        self.previous = _fractional(first) if self.active else None
-        self.turns = np.zeros((len(first), 3))
-
-    def __call__(self, atoms: Atoms) -> np.ndarray:
-        if not self.active:
-            return atoms.positions.copy()
-        fractional = _fractional(atoms)
-        if np.isfinite(fractional).all():
-            self.turns -= np.round(fractional - self.previous) * self.pbc
-            self.previous = fractional
-        return atoms.positions + self.turns @ atoms.cell.array
-
-
-def _fractional(atoms: Atoms) -> np.ndarray:
-    return np.linalg.solve(atoms.cell.complete().array.T, atoms.positions.T).T
-
-
-def _closest_edge(atoms: Atoms, within: float) -> tuple[tuple[int, int], float] | None:
-    """The closest pair if it is closer than any before."""
-    if not np.isfinite(within):
+def _label(atoms: Atoms, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """An energy or forces that the frame carries, finite or not."""
+    value = stored_results(atoms).get(name, atoms.info.get(name, atoms.arrays.get(name)))
+    if value is None or isinstance(value, bool | str):
         return None
-    pair = closest_pair(atoms.positions, atoms.cell.array, atoms.pbc, within=within)
-    return None if pair.first < 0 else ((pair.first, pair.second), pair.distance)
-
-
-def _step(atoms: Atoms, index: int) -> int:
-    return int(atoms.info.get("step", index))
-
-
-def _with_first(first: Atoms, rest: Iterable[Atoms]) -> Iterator[Atoms]:
-    yield first
-    yield from rest
-
-
-def trajectory_frames(trajectory: Trajectory, read_options: Mapping[str, Any] | None = None) -> Iterator[Atoms]:
-    """Frames of a file that ASE reads, one by one, or of a list.
-
-    Raises
-    ------
-    StructureError
-        If the file is missing or damaged.
-    """
-    if not isinstance(trajectory, (str, Path)):
-        yield from trajectory
-        return
-    source = str(trajectory)
-    if not Path(source).is_file():
-        raise StructureError("no such file", file=source)
-    count = 0
     try:
-        for atoms in iread(source, **{"index": ":", **(read_options or {})}):
-            yield atoms
-            count += 1
-    except (StructureError, GeneratorExit):
-        raise
-    except Exception as error:  # every reader has its own way of failing on a damaged file
-        raise StructureError(f"cannot read frame {count}: {error}", file=source) from error
+        return np.array(value, dtype=np.float64).reshape(shape)
+    except (TypeError, ValueError):
+        return None
 
 
-def expand_trajectories(trajectories: Any) -> list[Any]:
-    """One flat list of records or trajectories."""
-    if isinstance(trajectories, (str, Path)):
-        if has_magic(str(trajectories)):
-            matches = sorted(glob(str(trajectories)))  # noqa: PTH207 - the pattern may be absolute
-            if not matches:
-                raise StructureError("no file matches", file=str(trajectories))
-            return matches
-        return [trajectories]
-    if isinstance(trajectories, RunRecord):
-        return [trajectories]
-    items = list(trajectories)
-    if items and all(isinstance(item, Atoms) for item in items):
-        return [items]
-    if items and any(isinstance(item, RunRecord) for item in items):
-        if not all(isinstance(item, RunRecord) for item in items):
-            raise ConfigError("give either runs or trajectories, not both")
-        return items
-    return list(chain.from_iterable(expand_trajectories(i) if isinstance(i, (str, Path)) else [i] for i in items))
+def _is_finite(atoms: Atoms) -> bool:
+    cell = atoms.cell.array
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()):
+        return False
+    return not atoms.pbc.any() or abs(float(np.linalg.det(atoms.cell.complete().array))) > 1e-9
+
+
+def _with_last(frames: Iterable[Atoms]) -> Iterator[tuple[Atoms, bool]]:
+    """Each frame, and whether it is the last one."""
+    previous: Atoms | None = None
+    for atoms in frames:
+        if previous is not None:
+            yield previous, False
+        previous = atoms
+    if previous is not None:
+        yield previous, True
+
+
+def _without_start(step: int, n_atoms: int) -> Verdict:
+    """Of a trajectory whose first frame is NaN: nothing can be followed."""
+    nothing = np.zeros(n_atoms)
+    return Verdict(0, None, step, None, None, float("nan"), 0.0, "", nothing, nothing)
+
+
+def _unreadable(trajectory: Trajectory, error: StructureError, limits: Limits) -> dict[str, Any]:
+    """The row of a trajectory that cannot be read."""
+    row = _without_start(0, 0).row(limits, 0)
+    row |= {"nan": False, "physical": False, "physical_paper": False, "verdict": "unreadable"}
+    row |= {"reason": f"unreadable: {error}", "reason_paper": "unreadable", "first_unphysical_step": None}
+    name = Path(trajectory).stem if isinstance(trajectory, (str, Path)) else "trajectory"
+    return {
+        "structure_id": name, "n_atoms": 0, "formula": "", "steps": 0, "steps_done": 0, **row,
+        "temperature_mean": float("nan"),
+    }  # fmt: skip

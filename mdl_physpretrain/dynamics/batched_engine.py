@@ -70,10 +70,10 @@ class BatchedRun:
         self.forces = VerletListForces(
             model,
             structures,
-            near=self.monitor.first_distance,
+            near=self.monitor.watched_distance,
             skin=skin,
             fixed_cell=settings.ensemble != "npt",
-            volume_change=settings.limits.volume_change,
+            volume_change=settings.limits.volume_bound,
         )
         self.noise = NoiseStream(generators, [len(a) for a in structures], device)
         self.integrator = make_integrator(settings, self.noise)
@@ -133,6 +133,7 @@ class BatchedRun:
                 edge_squared=edge_squared,
                 temperature=temperature,
                 energy=self.now.energy,
+                forces=self.now.forces,
                 broken=state.broken,
             )
         if traced:

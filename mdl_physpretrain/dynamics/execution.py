@@ -97,15 +97,21 @@ class Simulation:
             return
         if isinstance(potential, EnergyModel):
             potential = ASECalculator(potential)
+        failures: list[StructureError] = []
         for atoms, generator in zip(structures, generators, strict=True):
             calculator = potential if is_calculator(potential) else potential()
             if not is_calculator(calculator):
                 raise ConfigError(
                     f"the function given as potential returned {type(calculator).__name__}, no calculator"
                 )
-            run_ase(
-                calculator, atoms, generator, self.settings, writer=writer, finished=finished, step_done=step_done
-            )  # fmt: skip
+            try:
+                run_ase(
+                    calculator, atoms, generator, self.settings, writer=writer, finished=finished, step_done=step_done
+                )  # fmt: skip
+            except StructureError as error:  # one structure must not cost those behind it
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _thermalise(self, atoms: Atoms) -> np.random.Generator:
         """Give a structure its initial velocities; return the generator for its noise."""
@@ -148,6 +154,7 @@ def run_here(
     steps = track(range(len(batches) * length), f"{name}, steps of {len(batches)} structures",
                   enabled=progress and one_bar)  # fmt: skip
     done = 0
+    failures: list[StructureError] = []
 
     def advance(until: int) -> None:
         nonlocal done
@@ -159,12 +166,18 @@ def run_here(
         for number, batch in enumerate(batches, start=1):
             copies = [structures[k].copy() for k in batch]
             title = f"{name}, batch {number} of {len(batches)} ({len(batch)} structures)"
-            simulation.run(
-                potential, copies, writer, checkpoint.add, title=title, progress=progress and not one_bar,
-                step_done=lambda: advance(done + 1),
-            )  # fmt: skip
+            try:
+                simulation.run(
+                    potential, copies, writer, checkpoint.add, title=title, progress=progress and not one_bar,
+                    step_done=lambda: advance(done + 1),
+                )  # fmt: skip
+            except StructureError as error:
+                if simulation.engine != "ase":
+                    raise
+                failures.append(error)
             advance(number * length)  # one that was lost has no further steps
             checkpoint.save(often=True)
+    _tell(failures)
 
 
 def run_by_workers(
@@ -196,12 +209,14 @@ def run_by_workers(
     work = distribute(executor, run_batch, batches, lambda part: (simulation, sent, [structures[k] for k in part]))
     name = f"MD {simulation.settings.ensemble.upper()}, {len(batches)} portions"
     lost: dict[str, LostWork] = {}
+    failures: list[StructureError] = []
     try:
         for part, result in track(work, name, total=len(batches), enabled=progress):
             if isinstance(result, LostWork):
                 lost.update({structures[k].info["structure_id"]: result for k in part})
                 continue
-            records, folder = result
+            records, folder, failure = result
+            failures += [failure] if failure is not None else []
             if folder is not None:
                 _collect_trajectories(Path(folder), [paths[record.structure_id] for record in records])
             for record in records:
@@ -214,19 +229,36 @@ def run_by_workers(
         first, cause = next(iter(lost.items()))
         suffix = f"; so did those of {len(lost) - 1} other structures" if len(lost) > 1 else ""
         raise StructureError(f"{cause.reason}{suffix}; the other structures are finished", structure=first)
+    _tell(failures)
 
 
 def run_batch(
     simulation: Simulation, sent: SentPotential, structures: list[Atoms]
-) -> tuple[list[RunRecord], str | None]:
-    """In a worker: simulate structures; records, and the folder of their trajectories."""
+) -> tuple[list[RunRecord], str | None, StructureError | None]:
+    """In a worker: simulate structures; records, the folder of their trajectories, and why one has none."""
     records: list[RunRecord] = []
     writer = folder = None
     if simulation.files is not None:
         folder = simulation.files.folder / f"{UNFINISHED}{uuid.uuid4().hex}"  # a second attempt has its own
         writer = simulation.files.writer([a.info["structure_id"] for a in structures], folder)
-    simulation.run(receive(sent), structures, writer, records.append)
-    return records, None if folder is None else str(folder)
+    failure = None
+    try:
+        simulation.run(receive(sent), structures, writer, records.append)
+    except StructureError as error:
+        if simulation.engine != "ase":
+            raise
+        failure = StructureError(error.message, structure=error.structure, field=error.field)  # travels without cause
+    return records, None if folder is None else str(folder), failure
+
+
+def _tell(failures: Sequence[StructureError]) -> None:
+    """Raise what happened to structures that could not be simulated, when all others are finished."""
+    if not failures:
+        return
+    first, n = failures[0], len(failures)
+    others = f"; so it was with {n - 1} other structures" if n > 1 else ""
+    message = f"{first.message}{others}; all others are finished"
+    raise StructureError(message, structure=first.structure, field=first.field) from first
 
 
 def _collect_trajectories(folder: Path, targets: Sequence[Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, overload
 
@@ -225,8 +225,10 @@ def _pack(record: RunRecord) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def _unpack(plain: dict[str, Any], content: Any, k: int) -> RunRecord:
     def arrays(kind: type, prefix: str, scalars: dict[str, Any]) -> dict[str, Any]:
         names = [f.name for f in fields(kind) if f.name not in scalars and f.name != "verdict"]
-        return {name: content[f"{k}/{prefix}{name}"] for name in names}
+        optional = {f.name for f in fields(kind) if f.default_factory is not MISSING or f.default is not MISSING}
+        places = {name: f"{k}/{prefix}{name}" for name in names}
+        return {name: content[at] for name, at in places.items() if at in content or name not in optional}
 
-    verdict = Verdict(**plain["verdict"], **arrays(Verdict, "verdict.", plain["verdict"]))
+    verdict = Verdict.stored({**plain["verdict"], **arrays(Verdict, "verdict.", plain["verdict"])})
     scalars = {name: value for name, value in plain.items() if name != "verdict"}
     return RunRecord(**scalars, **arrays(RunRecord, "", scalars), verdict=verdict)

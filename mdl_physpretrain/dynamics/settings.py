@@ -7,20 +7,37 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 from ase import units
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.recipe import MD
+from mdl_physpretrain.recipe import MD, MolecularDynamics
 from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.stability.monitor import STOPS
 
-__all__ = ["WATER_COMPRESSIBILITY", "MDSettings"]
+__all__ = ["WATER_COMPRESSIBILITY", "MDSettings", "simulation_options"]
 
 ENSEMBLES = ("nvt", "npt", "nve")
 VELOCITIES = ("maxwell", "keep")
 TRAJECTORY_FORMATS = ("extxyz", "traj")
+SIMULATED = (
+    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",
+    "trace_interval", "skin",
+)  # fmt: skip
 WATER_COMPRESSIBILITY = 4.57e-5 / (1e5 * units.Pascal)  # Å³/eV; 4.57e-5 per bar, customary in ASE and GROMACS
+
+MAX_STEPS, MAX_POINTS = 10**10, 10**7  # of a trajectory, and of its traces in memory
+#: Name, unit, and what is usual; of which ensembles.
+USUAL = (
+    ("temperature", "K", 1.0, 2e4, ENSEMBLES),
+    ("timestep", "fs", 0.01, 10.0, ENSEMBLES),
+    ("friction", "1/fs", 1e-5, 0.2, ("nvt",)),
+    ("pressure", "eV/Å³", 1e-8, 3.0, ("npt",)),
+    ("taut", "fs", 10.0, 1e5, ("npt",)),
+    ("taup", "fs", 50.0, 1e6, ("npt",)),
+)
 
 
 @dataclass(frozen=True)
@@ -64,12 +81,32 @@ class MDSettings:
         for name in ("temperature", "friction"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
+        if self.ensemble == "nvt" and self.friction * self.timestep > 1:
+            raise ConfigError(
+                f"friction {self.friction:g}/fs is too strong for steps of {self.timestep:g} fs: the Langevin "
+                "integrator reaches its temperature up to 1/step only; the unit is 1/fs (10/ps is 0.01)"
+            )
+        if self.ensemble == "npt" and min(self.taut, self.taup) < self.timestep:
+            raise ConfigError(f"taut and taup must be at least one step of {self.timestep:g} fs, unit fs")
         if self.ensemble == "npt" and not self.temperature > 0:
             raise ConfigError("ensemble 'npt' needs a temperature above 0 K")
         for name, least in (("steps", 0), ("seed", 0), ("interval", 1), ("trace_interval", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"{name} must be an integer of at least {least}, not {value!r}")
+        if self.steps > MAX_STEPS or self.steps // self.trace_interval > MAX_POINTS:
+            raise ConfigError(
+                f"steps must be at most {MAX_STEPS:.0e}, and at most {MAX_POINTS:.0e} times trace_interval, "
+                f"not {self.steps} and {self.trace_interval}"
+            )
+
+    def doubts(self) -> list[str]:
+        """Values that are possible, but look like those of another unit."""
+        return [
+            f"{name} {getattr(self, name):g} {unit} is unusual ({low:g} to {high:g}): is the unit right?"
+            for name, unit, low, high, ensembles in USUAL
+            if self.ensemble in ensembles and getattr(self, name) and not low <= abs(getattr(self, name)) <= high
+        ]
 
     @property
     def dt(self) -> float:
@@ -80,6 +117,25 @@ class MDSettings:
         """Hash of these settings and the fingerprint of the potential."""
         text = json.dumps({"settings": asdict(self), "potential": potential}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def simulation_options(md: MolecularDynamics, trajectories: Path) -> dict[str, Any]:
+    """Keyword arguments of :func:`mdl_physpretrain.dynamics.simulate`, but for seed and progress.
+
+    Parameters
+    ----------
+    md
+        Section ``md`` of a run, or one with its options.
+    trajectories
+        Folder of the frames, if any are to be written.
+    """
+    options = {name: getattr(md, name) for name in SIMULATED}
+    options |= {"stop_on": tuple(md.stop_on), "limits": Limits(variant=md.lindemann_variant)}
+    if md.compressibility is not None:
+        options["compressibility"] = md.compressibility
+    if md.trajectory_interval is not None:
+        options |= {"trajectory_dir": trajectories, "trajectory_interval": md.trajectory_interval}
+    return options
 
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:

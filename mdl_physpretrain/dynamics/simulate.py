@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
     from ase.calculators.calculator import BaseCalculator
 
-__all__ = ["simulate"]
+__all__ = ["prepared_structures", "simulate"]
 
+MAX_SKIN = 20.0  # Å
 ENGINES = ("auto", "ase", "batched")
 BATCH_ATOMS = {"cpu": 512, "cuda": 16384}
 
@@ -168,10 +170,12 @@ def simulate(
         trace_interval=trace_interval,
         limits=limits or Limits(),
     )
-    structures = _prepare(structures, settings)
+    for doubt in settings.doubts():
+        warnings.warn(doubt, stacklevel=2)
+    structures = prepared_structures(structures, settings)
     engine = _choose_engine(engine, potential, structures)
-    if not skin >= 0:
-        raise ConfigError(f"skin must not be negative (Å), not {skin}")
+    if not 0 <= skin <= MAX_SKIN:
+        raise ConfigError(f"skin must lie in [0, {MAX_SKIN:g}] Å, not {skin}")
     if trajectory_format not in TRAJECTORY_FORMATS:
         raise ConfigError(
             f"trajectory_format must be one of {', '.join(TRAJECTORY_FORMATS)}, not {trajectory_format!r}"
@@ -204,8 +208,14 @@ def simulate(
     return saved.runs()
 
 
-def _prepare(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
-    """Copies with ids, checked."""
+def prepared_structures(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
+    """Copies with ids, of which MD can start.
+
+    Raises
+    ------
+    ConfigError, StructureError
+        See :func:`simulate`.
+    """
     if isinstance(structures, Atoms):
         structures = [structures]
     prepared = []
@@ -223,10 +233,13 @@ def _prepare(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
             raise StructureError("has no atoms", structure=name)
         if not np.isfinite(atoms.positions).all():
             raise StructureError("NaN or infinite value", structure=name, field="positions")
+        if not np.isfinite(atoms.cell.array).all():
+            raise StructureError("NaN or infinite value", structure=name, field="cell")
         if not (atoms.get_masses() > 0).all():
             raise StructureError("an atom without mass cannot move", structure=name, field="masses")
         if settings.initial_velocities == "keep" and not np.isfinite(atoms.get_velocities()).all():
             raise StructureError("NaN or infinite value", structure=name, field="velocities")
+        _refuse_uncounted(atoms)
         if settings.ensemble == "npt" and not (atoms.pbc.all() and atoms.cell.volume > 1e-6):
             raise ConfigError(
                 f"ensemble 'npt' needs a cell that is periodic in three directions; structure {name} is periodic in "
@@ -236,6 +249,20 @@ def _prepare(structures: Sequence[Atoms], settings: MDSettings) -> list[Atoms]:
     if not prepared:
         raise ConfigError("no structures to simulate")
     return prepared
+
+
+def _refuse_uncounted(atoms: Atoms) -> None:
+    """Refuse constraints of which ASE does not know how many degrees of freedom they take (FixSymmetry)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            atoms.get_number_of_degrees_of_freedom()
+    except Exception as error:
+        kinds = ", ".join(sorted({type(c).__name__ for c in atoms.constraints}))
+        raise ConfigError(
+            f"structure {atoms.info['structure_id']} has constraints ({kinds}) whose degrees of freedom ASE does not "
+            "count, which a temperature needs: remove them"
+        ) from error
 
 
 def _choose_engine(engine: str, potential: object, structures: Sequence[Atoms]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.files import make_writable
 
 __all__ = ["Traces", "TrajectoryWriter", "trajectory_name"]
+
+LONGEST = 180  # bytes of a structure's id in a file name
 
 
 class Traces:
@@ -55,10 +58,10 @@ class Traces:
 class TrajectoryWriter:
     """Writes one trajectory file per structure, positions unwrapped, replacing one of an earlier run.
 
-    Frames carry ``info["structure_id"]``, ``info["step"]`` and ``info["time_fs"]`` (``timestep`` in fs), velocities,
-    energy and forces. Formats: ``"extxyz"`` (positions to 1e-8 Å), ``"traj"`` (exact). Characters of an id that a file
-    name should not have become ``_``. Raises StructureError if the folder cannot be written, or two ids give one file
-    name.
+    Frames carry ``info["structure_id"]``, ``info["step"]``, ``info["time_fs"]`` (``timestep`` in fs) and
+    ``info["unwrapped"]``, velocities, energy and forces. Formats: ``"extxyz"`` (positions to 1e-8 Å), ``"traj"``
+    (exact). Characters of an id that a file name should not have become ``_``. Raises StructureError if the folder
+    cannot be written, or two ids give one file name.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class TrajectoryWriter:
     def write(self, frame: Atoms, name: str, step: int, energy: float, forces: np.ndarray) -> None:
         """Append one frame; step 0 starts the file anew."""
         frame = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc, velocities=frame.get_velocities())
-        frame.info.update(structure_id=name, step=step, time_fs=step * self.timestep)
+        frame.info.update(structure_id=name, step=step, time_fs=step * self.timestep, unwrapped=True)
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
         if self.file_format == "extxyz":
             write(self.paths[name], frame, format="extxyz", append=step > 0)
@@ -93,4 +96,8 @@ class TrajectoryWriter:
 
 def trajectory_name(structure_id: str) -> str:
     """Name of the trajectory file that ``simulate`` writes for a structure."""
-    return re.sub(r"[^\w.+=-]", "_", structure_id) + ".extxyz"
+    name = re.sub(r"[^\w.+=-]", "_", structure_id)
+    if len(name.encode()) > LONGEST:  # file systems allow 255 bytes
+        digest = hashlib.sha256(structure_id.encode()).hexdigest()[:16]
+        name = f"{name.encode()[:LONGEST].decode(errors='ignore')}-{digest}"
+    return f"{name}.extxyz"

@@ -21,8 +21,9 @@ from torch import Tensor
 from mdl_physpretrain.dynamics.state import MDState
 from mdl_physpretrain.dynamics.step_kernel import displacements, square_edges, take_edges
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, neighbour_list
+from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch
 from mdl_physpretrain.graphs.edge_kernel import add_forces, edge_vectors
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.potentials.base import EnergyModel, Prediction, predict
 from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY
 
@@ -173,6 +174,8 @@ class VerletListForces:
 
     def _forces_only(self, batch: EdgeBatch) -> Prediction:
         """As :func:`~mdl_physpretrain.potentials.base.predict` without the stress."""
+        if (whole := self.model.prediction(batch)) is not None:
+            return whole
         energy, gradient = self.model.energy_and_gradient(batch, batch.edge_vectors())
         forces = torch.zeros_like(batch.positions)
         if self.compiled:

@@ -21,6 +21,7 @@ from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 __all__ = ["Processes", "WorkerDied", "begin_worker", "cores", "single_threaded"]
 
 T = TypeVar("T")
+STARTS = 3  # attempts to start a worker
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -104,16 +105,20 @@ class Processes(Executor):
             raise WorkerDied(f"worker process {pid} ended before its task") from None
 
     def _start(self) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
-        with self._lock, single_threaded():
-            first = pool.submit(os.getpid)  # starts the process
-        try:
-            pid = first.result()
-        except BrokenProcessPool:
+        for _ in range(STARTS):
+            pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
+            try:
+                with self._lock, single_threaded():
+                    first = pool.submit(os.getpid)  # starts the process
+                pid = first.result()
+                break
+            except BrokenProcessPool:  # killed from outside, or the script has no guard
+                pool.shutdown(wait=False)
+        else:
             raise PhysPretrainError(
                 "a worker process ended while it started; a script that uses worker processes needs "
                 'the line if __name__ == "__main__": before what it does'
-            ) from None
+            )
         with self._lock:
             self._pools[pool] = pid
         return pool

@@ -13,7 +13,7 @@ from mdl_physpretrain.executors.processes import Processes, cores
 __all__ = ["open_executor"]
 
 KINDS = "serial, processes[:N], threads[:N] or dask://host:port"
-CONNECT_SECONDS = 30
+CONNECT_SECONDS, MAX_WORKERS = 30, 4096
 
 
 @contextmanager
@@ -46,8 +46,8 @@ def open_executor(text: str) -> Iterator[Executor | None]:
             yield executor
     elif kind in ("processes", "threads") and (rest.isdecimal() if colon else True):
         workers = int(rest) if colon else cores()
-        if workers < 1:
-            raise ConfigError(f"executor {text}: at least 1 worker is needed")
+        if not 1 <= workers <= MAX_WORKERS:
+            raise ConfigError(f"executor {text[:60]}: between 1 and {MAX_WORKERS} workers are possible")
         with Processes(workers) if kind == "processes" else ThreadPoolExecutor(workers) as executor:
             yield executor
     else:

@@ -14,17 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.geometry import complete_cell as ase_complete_cell
 from torch import Tensor
-from vesin import NeighborList
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.edge_kernel import edge_vectors
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 
-MAX_EXTENT = 2e4  # largest extent of an open structure, in units of the cutoff
-
-__all__ = ["AtomicBatch", "build_batch", "collate", "neighbour_list"]
+__all__ = ["AtomicBatch", "build_batch", "collate"]
 
 
 @dataclass
@@ -53,6 +50,7 @@ class AtomicBatch:
         Cutoff in Å the neighbour list was built with.
     energy, forces, stress
         Labels in eV, eV/Å, eV/Å³ (ASE sign): shapes (B,), (N, 3), (B, 3, 3).
+        Energies are float64 in every batch (but on devices without it).
         Where a label is missing the entry is zero and the mask is False.
     has_energy, has_forces, has_stress
         Label masks, shape (B,), bool.
@@ -116,6 +114,8 @@ class AtomicBatch:
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
                 to_dtype = dtype if dtype is not None and value.is_floating_point() else value.dtype
+                if f.name == "energy":
+                    to_dtype = torch.float32 if torch.device(device or value.device).type == "mps" else torch.float64
                 moved[f.name] = value.to(device=device, dtype=to_dtype, non_blocking=True)
         return replace(self, **moved)
 
@@ -125,66 +125,6 @@ class AtomicBatch:
             f.name: getattr(self, f.name).pin_memory() for f in fields(self) if f.name != "list_cutoff"
         }
         return replace(self, **pinned)
-
-
-def neighbour_list(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float, shift_dtype: Any = np.int64
-) -> tuple[np.ndarray, np.ndarray]:
-    """All directed edges shorter than ``cutoff``, with vesin.
-
-    Parameters
-    ----------
-    positions, cell, pbc
-        Shapes (N, 3), (3, 3), (3,). Cell vectors may be zero in directions
-        that are not periodic.
-    cutoff
-        In Å.
-    shift_dtype
-        NumPy type of the shifts.
-
-    Returns
-    -------
-    edge_index
-        Shape (2, E), int64, sorted by centre.
-    shifts
-        Shape (E, 3), of ``shift_dtype``; an atom's own periodic images are included.
-
-    Raises
-    ------
-    StructureError
-        If a position is not finite, the cell is impossible, or an open
-        structure is spread out beyond all reason.
-    """
-    pbc, positions = np.asarray(pbc, dtype=bool), np.asarray(positions, dtype=np.float64)
-    if not np.isfinite(positions).all():
-        raise StructureError("NaN or infinite value", field="positions")
-    extent = np.ptp(positions, axis=0).max(initial=0.0)
-    if not pbc.all() and extent > MAX_EXTENT * cutoff:  # vesin's cell grid overflows far beyond this
-        raise StructureError(f"atoms are spread over {extent:.3g} Å: an exploded structure", field="positions")
-    i, j, shifts = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1).compute(
-        points=np.ascontiguousarray(positions),
-        box=complete_cell(np.asarray(cell, dtype=np.float64), pbc),
-        periodic=pbc.tolist(),
-        quantities="ijS",
-    )
-    edge_index = np.empty((2, len(i)), dtype=np.int64)
-    edge_index[0], edge_index[1] = i, j
-    return edge_index, shifts.astype(shift_dtype)
-
-
-def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Cell with unit normals for missing vectors.
-
-    Raises StructureError if a periodic one is missing or the cell is flat.
-    """
-    lengths = np.linalg.norm(cell, axis=1)
-    if np.any(pbc & (lengths < 1e-8)):
-        raise StructureError("periodic direction without a cell vector", field="cell")
-    if np.any(lengths < 1e-8):
-        cell = ase_complete_cell(cell)
-    if np.any(pbc) and abs(np.linalg.det(cell)) < 1e-6:
-        raise StructureError("cell vectors are linearly dependent (zero volume)", field="cell")
-    return cell
 
 
 def build_batch(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32) -> AtomicBatch:
@@ -228,7 +168,7 @@ def build_batch(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32)
         structure=torch.zeros(len(atoms), dtype=torch.int64),
         edge_index=torch.as_tensor(edge_index),
         edge_shifts=tensor(shifts),
-        energy=tensor([0.0 if labels.energy is None else labels.energy]),
+        energy=torch.tensor([0.0 if labels.energy is None else labels.energy], dtype=torch.float64),
         forces=tensor(np.zeros((len(atoms), 3)) if labels.forces is None else labels.forces),
         stress=tensor(np.zeros((1, 3, 3)) if labels.stress is None else labels.stress[None]),
         has_energy=mask(labels.energy is not None),

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
-from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 
 __all__ = ["PairDistances", "core_ends", "nearest_distances"]
 

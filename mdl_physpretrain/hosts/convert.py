@@ -19,7 +19,7 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, reference_table, write_matdeeplearn
 from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune, write_mattertune
 from mdl_physpretrain.potentials.base import EnergyModel, predict
-from mdl_physpretrain.potentials.checkpoint import FORMAT, load_model, save_model
+from mdl_physpretrain.potentials.checkpoint import FORMAT, load_model, refuse_infinite_weights, save_model
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.safe_load import load_foreign
 from mdl_physpretrain.potentials.zbl import ZBL
@@ -112,13 +112,15 @@ def read_checkpoint_of(
     if kind == "native":
         return load_model(path)
     if kind == "mattertune":
-        return read_mattertune(path)
-    if kind == "mattersim":
-        return M3GNet.from_mattersim(path)
-
-    if config is None:
+        model: EnergyModel = read_mattertune(path)
+    elif kind == "mattersim":
+        model = M3GNet.from_mattersim(path)
+    elif config is None:
         raise ConfigError(f"{path} is a MatDeepLearn checkpoint: give the YAML file of its run (--config)")
-    return read_matdeeplearn(path, config, elements=elements, member=member)
+    else:
+        model = read_matdeeplearn(path, config, elements=elements, member=member)
+    refuse_infinite_weights(model, path)
+    return model
 
 
 def convert(

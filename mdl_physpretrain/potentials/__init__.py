@@ -4,9 +4,9 @@ from mdl_physpretrain.potentials.base import EnergyModel, Prediction, predict
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN
 from mdl_physpretrain.potentials.checkpoint import load_model, save_model
+from mdl_physpretrain.potentials.classical import ClassicalForceField
 from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.error_metrics import evaluate, trivial_errors
-from mdl_physpretrain.potentials.ionic import IonicPair
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.registry import register_model, registered_models
 from mdl_physpretrain.potentials.sum import Sum
@@ -18,8 +18,8 @@ __all__ = [
     "EAM",
     "ZBL",
     "ASECalculator",
+    "ClassicalForceField",
     "EnergyModel",
-    "IonicPair",
     "M3GNet",
     "Prediction",
     "Sum",

@@ -27,6 +27,8 @@ from mdl_physpretrain.structures.labels import Labels
 
 __all__ = ["EnergyModel", "Labeller", "Prediction", "predict", "within_cutoff"]
 
+MAX_CUTOFF = 100.0  # Å; a larger one is a mistake, and its neighbour lists fit into no memory
+
 
 class Labeller(Protocol):
     """A fast way to label many structures, see :meth:`EnergyModel.labeller`."""
@@ -43,6 +45,7 @@ class Prediction:
     """Energies (B,) in eV, forces (N, 3) in eV/Å, stress (B, 3, 3) in eV/Å³.
 
     The stress has ASE's sign; it is zero where a structure has no volume.
+    Energies with reference energies in them are float64.
     """
 
     energy: Tensor
@@ -67,7 +70,7 @@ class EnergyModel(nn.Module):
         architecture; checkpoints store them.
     reference_energies
         Keep a table :attr:`reference_energies` of an energy per element,
-        which training sets from the data and :meth:`reference_energy` adds up.
+        which training sets from the data and :meth:`total_energy` adds.
 
     Attributes
     ----------
@@ -85,7 +88,9 @@ class EnergyModel(nn.Module):
         trained on, limits MD to them; ``"examination"`` says whether a
         teacher may label.
     reference_energies
-        In eV by atomic number, shape (119,), if asked for; part of the ``state_dict``.
+        In eV by atomic number, shape (119,), if asked for; part of the
+        ``state_dict``. In float64 whatever :attr:`dtype` is: those of
+        all-electron codes are a million times larger than what forces come from.
     """
 
     registry_name: ClassVar[str] = ""
@@ -94,16 +99,18 @@ class EnergyModel(nn.Module):
 
     def __init__(self, cutoff: float, hparams: dict[str, Any], *, reference_energies: bool = False) -> None:
         super().__init__()
-        if not cutoff > 0:
-            raise ConfigError(f"cutoff must be positive (Å), not {cutoff}")
+        if not 0 < cutoff <= MAX_CUTOFF:
+            raise ConfigError(f"cutoff must lie in (0, {MAX_CUTOFF:g}] Å, not {cutoff}")
         self.cutoff = float(cutoff)
         self.hparams = hparams
         self.metadata: dict[str, Any] = {}
         if reference_energies:
-            self.register_buffer("reference_energies", torch.zeros(119))
+            self.register_buffer("reference_energies", torch.zeros(119, dtype=torch.float64))
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         """Potential energies in eV, shape (B,): the formula, differentiable twice.
+
+        With reference energies it ends with :meth:`total_energy`.
 
         Parameters
         ----------
@@ -119,8 +126,13 @@ class EnergyModel(nn.Module):
         """
         raise NotImplementedError
 
+    def total_energy(self, atomic: Tensor, batch: AtomicBatch) -> Tensor:
+        """Energies of the structures in eV, shape (B,), float64: of their atoms (N,), and the reference energies."""
+        total = self.reference_energy(batch)
+        return total.index_add(0, batch.structure, atomic.to(total.dtype))
+
     def reference_energy(self, batch: AtomicBatch) -> Tensor:
-        """Sum of the reference energies of the atoms of each structure in eV, shape (B,)."""
+        """Sum of the reference energies of the atoms of each structure in eV, shape (B,), float64."""
         references = self.get_buffer("reference_energies")[batch.numbers]
         return references.new_zeros(len(batch)).index_add(0, batch.structure, references)
 
@@ -173,6 +185,13 @@ class EnergyModel(nn.Module):
             )
         return (energy, gradient) if create_graph else (energy.detach(), gradient)
 
+    def prediction(self, batch: AtomicBatch) -> Prediction | None:
+        """Energies, forces and stress of a model that has no gradient by edge vector (another package's).
+
+        ``None``, the default: :func:`predict` derives them from :meth:`energy_and_gradient`.
+        """
+        return None
+
     def forward(self, batch: AtomicBatch) -> Tensor:
         """Potential energies in eV, shape (B,)."""
         batch, vectors, _ = within_cutoff(batch, batch.edge_vectors(), self.cutoff)
@@ -188,6 +207,14 @@ class EnergyModel(nn.Module):
     def device(self) -> torch.device:
         """Device of the parameters, or of the buffers without any."""
         return next((t.device for t in itertools.chain(self.parameters(), self.buffers())), torch.device("cpu"))
+
+    def _apply(self, fn, recurse=True):  # noqa: ANN001, ANN202
+        exact = self._buffers.get("reference_energies")
+        super()._apply(fn, recurse)
+        moved = self._buffers.get("reference_energies")
+        if exact is not None and moved is not None and moved.dtype != exact.dtype and moved.device.type != "mps":
+            self._buffers["reference_energies"] = exact.to(moved.device)  # another precision is of the weights alone
+        return self
 
     def _load_from_state_dict(self, state_dict, prefix, *args):  # noqa: ANN001, ANN002, ANN202
         if "reference_energies" in self._buffers:  # networks of other programs have none
@@ -239,6 +266,8 @@ def predict(model: EnergyModel, batch: AtomicBatch, *, create_graph: bool = Fals
     -------
     Prediction
     """
+    if (whole := model.prediction(batch)) is not None:
+        return whole
     vectors = batch.edge_vectors()
     inner, vectors, _ = within_cutoff(batch, vectors, model.cutoff)
     energy, gradient = model.energy_and_gradient(inner, vectors, create_graph=create_graph)

@@ -16,18 +16,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from ase.data import atomic_numbers
+from torch import Tensor, nn
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.files import replacing
+from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.registry import model_class, providing_package
+from mdl_physpretrain.potentials.safe_load import load_foreign
 
 if TYPE_CHECKING:
     from mdl_physpretrain.potentials.base import EnergyModel
 
-__all__ = ["load_model", "read_checkpoint", "save_model", "write_checkpoint"]
+__all__ = [
+    "has_finite_weights",
+    "load_model",
+    "read_checkpoint",
+    "refuse_infinite_weights",
+    "save_model",
+    "write_checkpoint",
+]
 
 FORMAT = "mdl_physpretrain"
 VERSION = 1
+ENTRIES: dict[str, type] = {"version": int, "model": str, "hparams": dict, "state_dict": dict, "metadata": dict}
 OWN_PACKAGE = "mdl-physpretrain"
 
 
@@ -78,16 +90,33 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        reason = str(error).splitlines()[0][:200]
-        raise CheckpointError(f"checkpoint {path} is damaged or not a plain torch checkpoint: {reason}") from error
+    content = load_foreign(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this package (no format tag {FORMAT!r})")
+    _check_entries(content, path)
+    return content
+
+
+def _check_entries(content: dict[str, Any], path: Path) -> None:
+    """Refuse a dictionary whose entries are missing or of another kind."""
+    for name, kind in ENTRIES.items():
+        if not isinstance(content.get(name), kind) or isinstance(content[name], bool):
+            raise CheckpointError(f"{path} is damaged: its entry {name!r} is missing or no {kind.__name__}")
     if content["version"] > VERSION:
         raise CheckpointError(f"{path} was written by a newer version of this package (format {content['version']})")
-    return content
+    for name in ("hparams", "state_dict", "metadata"):
+        if not all(isinstance(key, str) for key in content[name]):
+            raise CheckpointError(f"{path} is damaged: a name in its entry {name!r} is no text")
+    if not all(isinstance(value, Tensor) and not value.is_complex() for value in content["state_dict"].values()):
+        raise CheckpointError(f"{path} is damaged: not all entries of its state_dict are tensors of real numbers")
+    elements = content["metadata"].get("elements")
+    if elements is not None and not (
+        isinstance(elements, list) and all(isinstance(e, str) and e in atomic_numbers for e in elements)
+    ):
+        raise CheckpointError(f"{path} is damaged: the elements in its metadata are no chemical symbols")
+    for name in ("examination", "fit", "converted"):
+        if not isinstance(content["metadata"].get(name, {}), dict):
+            raise CheckpointError(f"{path} is damaged: {name!r} in its metadata is no dictionary")
 
 
 def load_model(path: str | Path, *, expect: str | None = None) -> EnergyModel:
@@ -121,12 +150,34 @@ def load_model(path: str | Path, *, expect: str | None = None) -> EnergyModel:
         origin = f" of the package {package!r}" if package else ""
         raise CheckpointError(f"{path} holds a {content['model']!r} model{origin}: {error}") from error
     try:
-        model = kind(**content["hparams"])
+        model = constructed(lambda: kind(**content["hparams"]), content["state_dict"], path)
         dtypes = {v.dtype for v in content["state_dict"].values() if v.is_floating_point()}
         if dtypes == {torch.float64} or content.get("dtype") == "float64":
             model = model.double()
         model.load_state_dict(content["state_dict"])
-    except (RuntimeError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: weights do not fit the model {content['model']!r}: {error}") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # a constructor of any package, with arguments of any kind
+        reason = (str(error).splitlines() or [""])[0][:300] or type(error).__name__
+        raise CheckpointError(f"{path}: weights do not fit the model {content['model']!r}: {reason}") from error
+    refuse_infinite_weights(model, path)
     model.metadata = content["metadata"]
     return model.eval()
+
+
+def has_finite_weights(model: nn.Module) -> bool:
+    """Whether no weight and no buffer is NaN or infinite."""
+    return all(bool(v.isfinite().all()) for v in model.state_dict().values())
+
+
+def refuse_infinite_weights(model: nn.Module, path: str | Path) -> None:
+    """Refuse what a training that diverged has left.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the first weight that is NaN or infinite.
+    """
+    for name, value in model.state_dict().items():
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(f"{path}: the weight {name} is NaN or infinite: its training diverged")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from ase import Atoms
 from ase.units import GPa
@@ -49,14 +48,15 @@ class ErrorSums:
         """Mean absolute errors (NaN without labels), and their weighted ``total`` over the labels that exist.
 
         ``energy_mae`` (eV per structure), ``energy_per_atom_mae`` (eV/atom), ``forces_mae`` (eV/Å, per component),
-        ``stress_mae`` (eV/Å³, per component), ``stress_mae_gpa``.
+        ``stress_mae`` (eV/Å³, per component), ``stress_mae_gpa`` and ``total``, the sum weighted by
+        ``weights`` over the labels that exist: NaN when the error of one of them is, or when there are none.
         """
         total, count = self.sums
         mean = torch.where(count > 0, total / count.clamp_min(1), torch.nan)
         errors = {f"{name}_mae": float(m) for name, m in zip(self.names, mean, strict=True)}
         errors["stress_mae_gpa"] = errors["stress_mae"] / GPa
-        parts = (errors["energy_mae"], errors["forces_mae"], errors["stress_mae"])
-        errors["total"] = float(np.nansum([w * e for w, e in zip(weights, parts, strict=True)]))
+        parts = [(w, mean[k]) for w, k in zip(weights, (0, 2, 3), strict=True) if count[k] > 0]
+        errors["total"] = float(sum(w * e for w, e in parts)) if parts else float("nan")
         return errors
 
 

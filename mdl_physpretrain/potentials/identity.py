@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mdl_physpretrain.files import file_hash
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.source_graph import PACKAGE, used_packages
+from mdl_physpretrain.source_graph import PACKAGE, companions, used_packages
 
-__all__ = ["is_calculator", "package_versions", "potential_fingerprint"]
+__all__ = ["is_calculator", "named_files", "package_versions", "potential_fingerprint"]
 
 
 def is_calculator(potential: object) -> bool:
@@ -33,12 +36,13 @@ def potential_fingerprint(potential: object) -> str:
         parameters = getattr(potential, "parameters", {})
         text = json.dumps([type(potential).__qualname__, dict(parameters or {})], sort_keys=True, default=_describe)
         digest.update(text.encode())
-        digest.update(_source(type(potential).__module__))
+        digest.update(_source(type(potential).__module__, parameters))
     else:
         name = str(getattr(potential, "__qualname__", type(potential).__qualname__))
         digest.update(name.encode())
         module, colon, _ = name.partition(":")  # "module:factory" of the command line
-        digest.update(_source(module if colon else str(getattr(potential, "__module__", ""))))
+        origin = module if colon else str(getattr(potential, "__module__", ""))
+        digest.update(_source(origin, getattr(potential, "options", {})))
     return digest.hexdigest()
 
 
@@ -54,13 +58,27 @@ def package_versions(module: str) -> dict[str, str]:
     return {name: metadata.version(name) for name in sorted(names)}
 
 
-def _source(module: str) -> bytes:
-    """The file a module was loaded from."""
+def _source(module: str, arguments: Any) -> bytes:
+    """The file a module was loaded from, and hashes of the files that it or its arguments name."""
     path = getattr(sys.modules.get(module), "__file__", None)
     try:
-        return Path(path).read_bytes() if path else b""
+        source = Path(path).read_bytes() if path else b""
+        hashes = [file_hash(file) for file in companions(module)] + [digest for _, digest in named_files(arguments)]
     except OSError:
         return b""
+    return source + "".join(hashes).encode()
+
+
+def named_files(arguments: Any) -> list[tuple[str, str]]:
+    """Names and hashes of the files among arguments of a calculator."""
+    values = list(arguments.values()) if isinstance(arguments, Mapping) else arguments
+    if isinstance(values, list | tuple):
+        return [pair for value in values for pair in named_files(value)]
+    try:
+        is_file = isinstance(values, str | Path) and Path(values).is_file()
+    except (OSError, ValueError):  # a text that no file can be called
+        return []
+    return [(str(values), file_hash(Path(values)))] if is_file else []
 
 
 def _describe(value: object) -> str:

@@ -10,21 +10,38 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
-from torch import _weights_only_unpickler as unpickler
+from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError
+from mdl_physpretrain.potentials.stored_arrays import StoredArray, StoredKind, restored, scalar
 
-__all__ = ["globals_of", "load_foreign"]
+__all__ = ["globals_of", "load_foreign", "refuse_damaged"]
 
 LEGACY_PICKLES = 5  # magic number, protocol, machine, the object, storage keys: the format before torch 1.6
+#: What torch's own reader calls for plain tensors. It accepts more, of which some take memory for a number in the file
+#: or do not look at bounds (nested tensors, bare storages): no model needs those.
+PLAIN = {
+    "builtins.complex",
+    "builtins.set",
+    "collections.OrderedDict",
+    "torch.Size",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_tensor_v3",
+    "torch.device",
+}
+PLAIN_STORAGE = re.compile(
+    r"torch\.(cuda\.)?(BFloat16|Bool|Byte|Char|ComplexDouble|ComplexFloat|Double|Float|Half|Int|Long|Short)Storage"
+)
 STRING_CODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING", "STRING"}
 
 
@@ -37,31 +54,49 @@ def load_foreign(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
-    try:
-        with _allowing(()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        first = error
-    imported_names = globals_of(path)
-    substitutes = _substitutes()
-    strange = sorted(w for w in imported_names if w not in substitutes and not _torch_allows(w))
+    refuse_damaged(path)
+    wanted, substitutes = globals_of(path), _substitutes()
+    strange = sorted(name for name in wanted if name not in substitutes and not _is_plain(name))
     if strange:
         raise CheckpointError(
-            f"{path} asks to import {', '.join(strange)}: refused, a checkpoint may hold numbers and tensors only. "
-            "Save its state_dict alone in the program that wrote it"
-        ) from first
-    if not imported_names & set(substitutes):
-        raise CheckpointError(f"{path} is damaged or not a torch checkpoint: {_line(first)}") from first
-    if not hasattr(torch.serialization, "safe_globals"):
+            f"{path} asks to import {', '.join(strange)[:300]}: refused, a checkpoint may hold numbers and tensors "
+            "only. Save its state_dict alone in the program that wrote it"
+        )
+    if wanted & set(substitutes) and not hasattr(torch.serialization, "safe_globals"):
         raise CheckpointError(f"{path} needs torch 2.6 or newer to be read safely, this is {torch.__version__}")
-    allowed: list[Any] = [(function, name) for name, function in substitutes.items() if name in imported_names]
-    if "numpy.dtype" in imported_names:
-        allowed += [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
     try:
-        with _allowing(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read safely: {_line(error)}") from error
+        with _allowing([(function, name) for name, function in substitutes.items() if name in wanted]):
+            content = restored(torch.load(path, map_location="cpu", weights_only=True))
+        _refuse_swollen(content)
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise CheckpointError(f"{path} is damaged or not a torch checkpoint: {_line(error)}") from error
+    return content
+
+
+def refuse_damaged(path: Path) -> None:
+    """Refuse a zip file whose checksums are wrong, or that would grow when it is read.
+
+    Torch checks neither: it reads other weights where a bit is wrong. What it writes is never compressed.
+
+    Raises
+    ------
+    CheckpointError
+        That says which part of it is damaged.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > path.stat().st_size:
+                raise CheckpointError(f"{path} is compressed, and no torch checkpoint: its content is longer than it")
+            if len({member.filename for member in members}) < len(members):
+                raise CheckpointError(f"{path} is damaged: a part of it occurs twice")
+            wrong = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged or not a torch checkpoint: {_line(error)}") from error
+    if wrong is not None:
+        raise CheckpointError(f"{path} is damaged: the checksum of {wrong} is wrong")
 
 
 def globals_of(path: str | Path) -> set[str]:
@@ -133,24 +168,40 @@ def _modern(module: str, name: str) -> str:
     return f"{IMPORT_MAPPING.get(module, module)}.{name}"
 
 
-def _torch_allows(name: str) -> bool:
-    """Whether a name is among those that weights-only loading accepts by itself."""
-    return name in unpickler._get_allowed_globals()
+def _is_plain(name: str) -> bool:
+    """Whether a name makes nothing but plain tensors, whose bounds torch checks, and containers."""
+    if name in PLAIN or PLAIN_STORAGE.fullmatch(name):
+        return True
+    return name.startswith("torch.") and isinstance(getattr(torch, name[6:], None), torch.dtype)
+
+
+def _refuse_swollen(content: Any) -> None:
+    """Refuse tensors that are larger than their data: one number can stand for all elements of any shape."""
+    todo, seen = [content], set()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Tensor):
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise pickle.UnpicklingError(f"a tensor of the shape {tuple(value.shape)} is larger than its data")
+        elif isinstance(value, dict | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            todo += [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
 
 
 def _substitutes() -> dict[str, Callable[..., Any]]:
     """Names that may be asked for, and what is called in their place."""
     functions: dict[str, Callable[..., Any]] = {
         "_codecs.encode": _encode,
+        "builtins.bytes": _no_bytes,
         "collections.defaultdict": _dictionary,
-        "numpy.dtype": np.dtype,
-        "numpy.ndarray": np.ndarray,
+        "numpy.dtype": StoredKind,
+        "numpy.ndarray": StoredArray,
     }
     for plain in (bool, dict, float, int, list, str):  # what default dictionaries make
         functions[f"builtins.{plain.__name__}"] = plain
     for package in ("numpy.core", "numpy._core"):
-        functions[f"{package}.multiarray.scalar"] = _number
-        functions[f"{package}.multiarray._reconstruct"] = _array
+        functions[f"{package}.multiarray.scalar"] = scalar
+        functions[f"{package}.multiarray._reconstruct"] = StoredArray
     for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"):
         functions[f"pathlib.{kind}"] = functions[f"pathlib._local.{kind}"] = _path
     return functions
@@ -162,18 +213,12 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    return b""
+
+
 def _dictionary(*_: object) -> dict[Any, Any]:
     return {}
-
-
-def _number(dtype: np.dtype, data: bytes) -> Any:
-    return np.frombuffer(data, dtype=dtype, count=1)[0].item()
-
-
-def _array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    if kind is not np.ndarray:
-        raise pickle.UnpicklingError(f"an array of type {kind!r}")
-    return np.empty(0, dtype=np.uint8)
 
 
 def _path(*parts: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import numpy as np
 import torch
 from ase.data import atomic_numbers, covalent_radii
 from torch import Tensor
@@ -27,6 +28,8 @@ from mdl_physpretrain.potentials.zbl_kernel import SCREENING, SCREENING_DECAYS, 
 __all__ = ["ZBL", "inverse_length", "zbl_pair"]
 
 COULOMB = 14.399645478  # e^2 / (4 pi eps0) in eV Å
+LARGEST_RADIUS = float(np.float32(covalent_radii[:119].max()))
+
 Number = TypeVar("Number", float, Tensor)
 
 
@@ -77,7 +80,7 @@ class ZBL(EnergyModel):
         if not 0 <= inner < outer:
             raise ConfigError(f"ZBL needs 0 <= inner < outer, not inner={inner}, outer={outer}")
         radii = torch.as_tensor(covalent_radii[:119]).float()
-        super().__init__(cutoff=2 * outer * float(radii.max()), hparams={"inner": inner, "outer": outer, "ends": ends})
+        super().__init__(cutoff=2 * outer * LARGEST_RADIUS, hparams={"inner": inner, "outer": outer, "ends": ends})
         self.inner_share = inner / outer
         end = outer * (radii.unsqueeze(0) + radii.unsqueeze(1))
         for pair, distance in (ends or {}).items():

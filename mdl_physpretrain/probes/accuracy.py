@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def potential_errors(potential: Potential, structures: Sequence[Atoms]) -> dict[
         stress = batch.stress if labels.stress is None else torch.as_tensor(labels.stress)[None]
         batch.has_stress &= labels.stress is not None
         sums.add(Prediction(torch.tensor([labels.energy]).double(), torch.as_tensor(labels.forces), stress), batch)
-    return {**sums.means(), "n_structures": len(calculated)}
+    return {**sums.means(), "n_structures": len(calculated) if sums.sums[1].any() else 0}
 
 
 class Errors(Probe):
@@ -70,5 +71,9 @@ class Errors(Probe):
         if table is None or not len(table):
             return None
         row = table.iloc[0]
+        if not row["n_structures"]:
+            return None
+        if not math.isfinite(row["total"]):
+            return "no", "an energy, a force or a stress is NaN or infinite"
         words = [f"{letter} {row[k]:.4g} {unit}" for k, (letter, unit) in UNITS.items() if row[k] == row[k]]
         return "value", f"{', '.join(words)} ({int(row['n_structures'])} structures)"

@@ -49,7 +49,7 @@ class Subject:
         That the potential is to know.
     choose
         Takes structures and a number, and gives at most so many of them.
-    eam
+    teacher
         The teacher, where there is one.
     flag_failures
         A potential that fails at a part of the question (a pair, a structure)
@@ -63,7 +63,7 @@ class Subject:
     splits: Mapping[str, Sequence[Atoms]] = field(default_factory=dict)
     elements: Sequence[str] = ()
     choose: Callable[[Sequence[Atoms], int], list[Atoms]] = lambda structures, n: list(structures[:n])
-    eam: EnergyModel | None = None
+    teacher: EnergyModel | None = None
     flag_failures: bool = False
     decimals: int | None = None
 
@@ -116,7 +116,7 @@ class Probe(ABC):
         ``"simulation"``: a :class:`Simulated` with records; ``"frames"``: a
         :class:`Simulated` with a folder of trajectories.
     needs
-        What there has to be: ``"labels"``, ``"eam"``, or an ensemble such as
+        What there has to be: ``"labels"``, ``"teacher"``, or an ensemble such as
         ``"nve"``.
     compares
         Whether it compares with reference trajectories, where there are any.

@@ -12,8 +12,8 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from pydantic import Field
 
-from mdl_physpretrain.dynamics.assessment import Unwrapper, trajectory_frames
 from mdl_physpretrain.dynamics.traces import trajectory_name
+from mdl_physpretrain.dynamics.trajectories import Unwrapper, trajectory_frames
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.option_types import Count, Section
 from mdl_physpretrain.probes.base import Answer, Probe, Simulated, Tables

@@ -162,16 +162,16 @@ class ForceAlignment(Probe):
     name = "alignment"
     question = "forces as the teacher's"
     applies_to = "potential"
-    needs = frozenset({"eam"})
+    needs = frozenset({"teacher"})
     files = {"alignment": ("structure_id", "element", "angle")}  # noqa: RUF012
     texts = ("against",)
     expected = frozenset({"alignment"})
     answer_place = 70
 
     def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
-        assert subject.eam is not None
+        assert subject.teacher is not None
         structures = subject.choose(subject.first_split("test", "val", "train"), MAX_STRUCTURES)
-        angles = alignment_table({subject.name: subject.potential}, subject.eam, structures)  # type: ignore[dict-item]
+        angles = alignment_table({subject.name: subject.potential}, subject.teacher, structures)  # type: ignore[dict-item]
         return {"alignment": angles.drop(columns="arm").round(4)}
 
 

@@ -14,6 +14,8 @@ __all__ = ["Physicality", "trajectory_counts"]
 
 def trajectory_counts(table: pd.DataFrame) -> dict[str, int]:
     """How many trajectories of a table of :func:`mdl_physpretrain.dynamics.assessment.assess` fail, and at what."""
+    if "verdict" in table:
+        table = table[~table["verdict"].isin(["not judged", "unreadable"])]
     return {
         "trajectories": len(table),
         "unphysical": int((~table["physical"]).sum()),
@@ -37,7 +39,7 @@ class Physicality(Probe):
     question = "MD stays physical"
     applies_to = "simulation"
     files = {"physicality": ("structure_id", "overlap", "lindemann_violation", "physical")}  # noqa: RUF012
-    texts = ("closest_pair",)
+    texts = ("closest_pair", "mobile", "detail", "reason_paper")
     expected = frozenset({"physicality"})
     answer_place = 10
 
@@ -49,13 +51,21 @@ class Physicality(Probe):
         table = tables.get("physicality")
         if table is None:
             return None
-        table = table[table["label"].isna()] if "label" in table else table
+        table = table[table["label"].fillna("") == ""] if "label" in table else table
+        unjudged = table["verdict"] == "not judged" if "verdict" in table else pd.Series(False, index=table.index)
         if not len(table):
             return None
+        if unjudged.all():
+            return "no", "no trajectory could be judged: none has more than one frame"
+        table = table[~unjudged]
         failures = table[~table["physical"].astype(bool)]
         low, high = wilson_interval(len(failures), len(table))
         share = f"95 % interval {100 * low:.0f}-{100 * high:.0f} %"
         words = f"{len(failures)} of {len(table)} trajectories unphysical ({share})"
+        mobile = table["mobile"].dropna() if "mobile" in table else pd.Series(dtype=object)
+        diffusing = sorted({symbol for text in mobile.astype(str) for symbol in text.split(", ") if symbol})
+        if diffusing:
+            words += f"; {', '.join(diffusing)} diffuse"
         if len(failures):
             first = failures["reason"].str.split(",").str[0].value_counts()
             words += ": " + ", ".join(f"{reason} {n}" for reason, n in first.items())

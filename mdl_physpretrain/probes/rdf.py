@@ -12,10 +12,10 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from pydantic import Field
 
-from mdl_physpretrain.dynamics.assessment import Trajectory, expand_trajectories, trajectory_frames
 from mdl_physpretrain.dynamics.traces import trajectory_name
+from mdl_physpretrain.dynamics.trajectories import Trajectory, expand_trajectories, trajectory_frames
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.option_types import Positive, Section
 from mdl_physpretrain.probes.base import Answer, Probe, Simulated, Tables
 from mdl_physpretrain.probes.page import (

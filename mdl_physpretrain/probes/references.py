@@ -9,8 +9,8 @@ from pathlib import Path
 from ase import Atoms
 from ase.io.extxyz import key_val_str_to_dict
 
-from mdl_physpretrain.dynamics.assessment import trajectory_frames
 from mdl_physpretrain.dynamics.traces import trajectory_name
+from mdl_physpretrain.dynamics.trajectories import trajectory_frames
 from mdl_physpretrain.errors import ConfigError, StructureError
 
 __all__ = ["read_references"]

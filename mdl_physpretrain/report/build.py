@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.ownership import MARK, claim_folder
 from mdl_physpretrain.probes.page import MAX_PANELS, PagePart
+from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.report.downloads import Downloads, script_json
 from mdl_physpretrain.report.drawing import arm_styles, css_colour, draw
 from mdl_physpretrain.report.failing_frames import earliest_failures, element_colour
@@ -38,12 +41,14 @@ SECTIONS = {  # of the page, in its order
     "teacher": "Teacher",
     "augmentation": "Augmentation",
     "learning": "Learning curves",
+    "loop": "Closed loop",
     "alignment": "Force alignment",
     "data": "Data",
     "timings": "Timings",
     "configuration": "Configuration",
 }
-OPTIONAL = {"worst", *probe_sections()}  # nothing is said where a run has no such file
+WRITTEN = ".written"  # names of the figures and tables that a report wrote
+OPTIONAL = {"worst", "loop", *probe_sections()}  # nothing is said where a run has no such file
 
 
 def write_report(run_dir: Path) -> Path:
@@ -69,15 +74,15 @@ def write_report(run_dir: Path) -> Path:
         If ``run_dir`` is not a folder or the report cannot be written into it.
     """
     run = read_run(Path(run_dir))
-    out = run.path / "report"
+    _refuse_foreign(run)
+    out = claim_folder(run.path / "report", "report")
     try:
         for name in ("figures", "tables"):
-            folder = out / name
-            folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.iterdir():  # a figure of an earlier state of the run would contradict the page
-                if old.suffix in (".png", ".csv", ".json"):
-                    old.unlink()
-        html = _page(run, out)
+            (out / name).mkdir(exist_ok=True)
+        for name in _written(out):  # a figure of an earlier state of the run would contradict the page
+            (out / name).unlink(missing_ok=True)
+        html, files = _page(run, out)
+        write_atomic(out / WRITTEN, "\n".join(sorted(files)))
         page = out / "index.html"
         write_atomic(page, html)
     except OSError as error:
@@ -85,7 +90,29 @@ def write_report(run_dir: Path) -> Path:
     return page
 
 
-def _page(run: RunData, out: Path) -> str:
+def _refuse_foreign(run: RunData) -> None:
+    """Raise where a folder has files, but none that a run or a check has."""
+    try:
+        there = any(not path.name.startswith(".") and path.name != "report" for path in run.path.iterdir())
+    except OSError:
+        return
+    names = (MARK, ".stages", "config.yaml", "check.json", "environment.json", "timings.json", "data/summary.json")
+    tables = (f"{kind}.csv" for kind in table_kinds())
+    if there and not any((run.path / name).exists() for name in (*names, *tables)):
+        raise PhysPretrainError(f"{run.path} is not the folder of a run or a check")
+
+
+def _written(out: Path) -> list[str]:
+    """Figures and tables that an earlier report wrote."""
+    try:
+        names = (out / WRITTEN).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return []
+    return [name for name in names if re.fullmatch(r"(figures|tables)/[^/]+", name)]
+
+
+def _page(run: RunData, out: Path) -> tuple[str, set[str]]:
+    """The page, and the files that were written beside it."""
     environment = Environment(
         loader=PackageLoader("mdl_physpretrain.report"),
         autoescape=True,
@@ -107,7 +134,8 @@ def _page(run: RunData, out: Path) -> str:
     }
     elements = dict.fromkeys(s for f in frames for s in f.symbols)
     scene = {"colours": {s: element_colour(s) for s in elements}, "frames": [f.plain() for f in frames]}
-    return environment.get_template("index.html.j2").render(
+    files = {f"figures/{name}.png" for name in makers} | {f"tables/{name}" for name in downloads.files}
+    html = environment.get_template("index.html.j2").render(
         run=run,
         arms={arm: style.variable for arm, style in styles.items()},
         probe_parts=parts,
@@ -124,6 +152,7 @@ def _page(run: RunData, out: Path) -> str:
         elements={s: element_colour(s) for s in elements},
         **values,
     )
+    return html, files
 
 
 def _shown(run: RunData, values: dict[str, Any], parts: dict[str, PagePart]) -> set[str]:
@@ -140,6 +169,7 @@ def _shown(run: RunData, values: dict[str, Any], parts: dict[str, PagePart]) -> 
         "teacher": run.examination or run.curves is not None or values["decomposition"],
         "augmentation": run.filter or "min_distances" in figures,
         "learning": "learning_curves" in figures,
+        "loop": values["rounds"] or "rounds" in notes,
         "alignment": values["alignment"],
         "data": values["facts"],
         "timings": values["timings"],

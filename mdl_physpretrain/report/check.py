@@ -43,7 +43,9 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
     sentences = []
     for arm in run.judged:
         rows = counts[counts["arm"] == arm].to_dict("records") if len(counts) else []
-        texts = [_trajectories(row, several=len(rows) > 1) for row in rows]
+        answered = any(row["condition"] in main for row in rows)
+        texts = [] if answered or not rows else ["The main MD has no answer."]
+        texts += [_trajectories(row, several=len(rows) > 1 or not answered) for row in rows]
         counted = [row for row in rows if row["condition"] in main]
         failures = sum(row["unphysical"] for row in rows)
         flags = 0 if answers is None else int(((answers["arm"] == arm) & (answers["verdict"] == "no")).sum())
@@ -51,7 +53,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
             continue
         mood, label = "good", "no failure seen"
         if failures:
-            counted = counted if any(row["unphysical"] for row in counted) else rows
+            counted = counted if sum(row["unphysical"] for row in counted) else rows
             failed, total = (sum(row[key] for row in counted) for key in ("unphysical", "total"))
             table = run.physicality
             excused = table is not None and not held_against(table[table["arm"] == arm])

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mdl_physpretrain.errors import PhysPretrainError
-from mdl_physpretrain.report.formats import markdown_table
+from mdl_physpretrain.report.formats import markdown_table, plain_number, plain_spread
 from mdl_physpretrain.report.read import RunData, read_run
 from mdl_physpretrain.report.reference import compared_with_reference as compared
 from mdl_physpretrain.report.tables import efs_table, main_split, physicality_per_seed, physicality_table
@@ -73,10 +73,10 @@ def markdown(table: pd.DataFrame) -> str:
             "unphysical": f"{row['unphysical']} of {row['trajectories']}",
             "per seed": row["per_seed"],
             **({"lost of those the reference keeps": _of_kept(row)} if beside else {}),
-            "closest, Å": _number(row["min_distance"], ".2f"),
-            "local Lindemann": _number(row["lindemann_local"], ".2f"),
-            **{heading: _spread(row[key], row[f"{key}_std"]) for heading, key in ERRORS.items()},
-            "training, s": _number(row["seconds"], ".0f"),
+            "closest, Å": plain_number(row["min_distance"], ".2f", missing="-"),
+            "local Lindemann": plain_number(row["lindemann_local"], ".2f", missing="-"),
+            **{heading: plain_spread(row[key], row[f"{key}_std"], missing="-") for heading, key in ERRORS.items()},
+            "training, s": plain_number(row["seconds"], ".0f", missing="-"),
         }
         for row in table.to_dict("records")
     ]
@@ -128,11 +128,3 @@ def _of_kept(row: Mapping[Any, Any]) -> str:
         return "-"
     lost, kept, fell = (int(row[key]) for key in ("lost_of_kept", "kept_by_reference", "fell_where_reference_melts"))
     return f"{lost} of {kept}" + (f" + {fell}" if fell else "")
-
-
-def _spread(mean: float, std: float) -> str:
-    return _number(mean, ".3g") if pd.isna(std) else f"{mean:.3g} ± {std:.1g}"
-
-
-def _number(value: float, form: str) -> str:
-    return "-" if pd.isna(value) else format(value, form)

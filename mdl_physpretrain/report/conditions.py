@@ -19,7 +19,9 @@ NUMBERS = ("first_unphysical_step", "steps_done", "steps", "min_distance", "lind
 
 
 def with_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add ``broken``, ``outcome`` (what went wrong first) and ``condition``; numbers become numbers."""
+    """Add ``broken``, ``outcome`` (what went wrong first) and ``condition``; without what is not judged."""
+    if "verdict" in frame:
+        frame = frame[~frame["verdict"].isin(["not judged", "unreadable"])].reset_index(drop=True)
     for column in ("overlap", "lindemann_violation", "physical", "nan", "exploded"):
         frame[column] = truth(frame[column]) if column in frame else False
     frame["structure_id"] = frame["structure_id"].fillna("?").astype(str)
@@ -54,10 +56,13 @@ def with_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def main_conditions(frame: pd.DataFrame) -> list[str]:
-    """Conditions of the main simulation; all, where none is marked as a further one."""
+    """Conditions of the main simulation; all, where none is marked as a further one.
+
+    Empty where only further ones were done: an MD without thermostat does not
+    answer what the main one was asked.
+    """
     if "label" in frame:
-        main = frame[frame["label"].fillna("") == ""]
-        frame = main if len(main) else frame
+        frame = frame[frame["label"].fillna("") == ""]
     return list(dict.fromkeys(frame["condition"]))
 
 

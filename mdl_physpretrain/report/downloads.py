@@ -20,10 +20,12 @@ class Downloads:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.embedded: dict[str, Any] = {}
+        self.files: list[str] = []
 
     def save(self, frame: pd.DataFrame, name: str, *, decimals: int = 10) -> pd.DataFrame:
         """Write a table, embed it with so many decimals, and return it; nothing is written of an empty one."""
         if len(frame):
+            self.files += [f"{name}.csv", f"{name}.json"]
             frame.to_csv(self.folder / f"{name}.csv", index=False)
             json_file = self.folder / f"{name}.json"  # a list of records, null for what is missing
             frame.to_json(json_file, orient="records", indent=1, force_ascii=False, double_precision=15)

@@ -14,7 +14,7 @@ from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 
 from mdl_physpretrain.dynamics.records import RunRecord, Runs
 from mdl_physpretrain.errors import CheckpointError, StructureError
-from mdl_physpretrain.graphs.batch import complete_cell, neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import complete_cell, neighbour_list
 from mdl_physpretrain.report.conditions import condition_words
 from mdl_physpretrain.report.read import RunData, md_files
 from mdl_physpretrain.report.tables import failure_steps

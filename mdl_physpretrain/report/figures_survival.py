@@ -10,7 +10,7 @@ import pandas as pd
 
 from mdl_physpretrain.report.drawing import MUTED, ArmStyle, Figure, Legend, Panel, arm_legend
 from mdl_physpretrain.report.read import RunData
-from mdl_physpretrain.report.tables import Timed, survival_curve, timed_trajectories
+from mdl_physpretrain.report.tables import FailureTimes, survival_curve, timed_trajectories
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def _curve(group: pd.DataFrame, length: float) -> pd.DataFrame:
     return curve.mul([1, 100, 100, 100])
 
 
-def _survival(ax: Axes, part: Timed, groups: dict[str, pd.DataFrame], styles: dict[str, ArmStyle]) -> None:
+def _survival(ax: Axes, part: FailureTimes, groups: dict[str, pd.DataFrame], styles: dict[str, ArmStyle]) -> None:
     few_groups = len(groups) <= MANY
     for arm, group in groups.items():
         steps: dict[str, Any] = {"where": "post", "color": styles[arm].colour}
@@ -68,11 +68,11 @@ def _survival(ax: Axes, part: Timed, groups: dict[str, pd.DataFrame], styles: di
     ax.set(xlabel=_axis(part), ylabel="physical trajectories (%)", ylim=(-3, 103), xlim=(0, part.length))
 
 
-def _axis(part: Timed) -> str:
+def _axis(part: FailureTimes) -> str:
     return "time (ps)" if part.unit == "ps" else part.unit
 
 
-def _failures(ax: Axes, part: Timed, groups: dict[str, pd.DataFrame], styles: dict[str, ArmStyle]) -> None:
+def _failures(ax: Axes, part: FailureTimes, groups: dict[str, pd.DataFrame], styles: dict[str, ArmStyle]) -> None:
     rng = np.random.default_rng(0)  # the jitter only
     for k, (arm, group) in enumerate(groups.items()):
         for key, marker, _ in REASONS:

@@ -15,10 +15,12 @@ __all__ = [
     "p_text",
     "p_value",
     "percent_range",
+    "plain_number",
+    "plain_spread",
     "plural",
     "share",
     "spread",
-]
+]  # fmt: skip
 
 
 def p_text(p: float) -> str:
@@ -53,6 +55,16 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def plain_number(value: float, form: str = ".3g", *, missing: str = "") -> str:
+    """A number for Markdown, ``missing`` for NaN."""
+    return missing if math.isnan(value) else format(value, form)
+
+
+def plain_spread(mean: float, std: float, *, missing: str = "") -> str:
+    """Mean ± standard deviation for Markdown; the mean alone where there is only one value."""
+    return plain_number(mean, missing=missing) if math.isnan(std) else f"{mean:.3g} ± {std:.1g}"
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:

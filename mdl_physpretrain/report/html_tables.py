@@ -16,8 +16,27 @@ from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.tables import efs_reference_rows
 from mdl_physpretrain.statistics.reference import has_reference
 
-__all__ = ["Cell", "Column", "HtmlTable", "alignment", "column", "count", "coverage", "decimal", "efs", "filtered",
-           "html_table", "name", "per_seed", "physicality", "teacher_pairs", "timings", "trajectories"]  # fmt: skip
+__all__ = [
+    "Cell",
+    "Column",
+    "HtmlTable",
+    "alignment",
+    "column",
+    "comparison",
+    "count",
+    "coverage",
+    "decimal",
+    "efs",
+    "filtered",
+    "html_table",
+    "name",
+    "per_seed",
+    "physicality",
+    "rounds",
+    "teacher_pairs",
+    "timings",
+    "trajectories",
+]  # fmt: skip
 
 Row = dict[Any, Any]
 MAX_ROWS = 1000  # trajectories on the page; the CSV has all of them
@@ -39,32 +58,32 @@ ERRORS = (  # heading, unit, column, factor to that unit, decimals
 )
 
 
-Filled = tuple[Column, Callable[[Row], Cell]]  # a heading, and what makes its cell of a row
+TableColumn = tuple[Column, Callable[[Row], Cell]]  # a heading, and what makes its cell of a row
 
 
-def html_table(rows: pd.DataFrame | list[Row], columns: list[Filled], file: str, **options: Any) -> HtmlTable:
+def html_table(rows: pd.DataFrame | list[Row], columns: list[TableColumn], file: str, **options: Any) -> HtmlTable:
     """The table whose columns make their cells of every row; ``options`` are fields of :class:`HtmlTable`."""
     records: list[Row] = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
     cells = [[cell(row) for _, cell in columns] for row in records]
     return HtmlTable([heading for heading, _ in columns], cells, file, **options)
 
 
-def column(title: str, unit: str = "", *, cell: Callable[[Row], Cell], numeric: bool = True) -> Filled:
+def column(title: str, unit: str = "", *, cell: Callable[[Row], Cell], numeric: bool = True) -> TableColumn:
     """A column with what makes its cells."""
     return Column(title, unit, numeric), cell
 
 
-def name(title: str, key: str, *, missing: str = "", css: str = "") -> Filled:
+def name(title: str, key: str, *, missing: str = "", css: str = "") -> TableColumn:
     """A column of words."""
     return column(title, numeric=False, cell=lambda row: Cell(_words(row.get(key)) or missing, css=css))
 
 
-def count(title: str, key: str) -> Filled:
+def count(title: str, key: str) -> TableColumn:
     """A column of whole numbers."""
     return column(title, cell=lambda row: Cell(str(row[key]), key=row[key]))
 
 
-def decimal(title: str, key: str, digits: int, unit: str = "", factor: float = 1) -> Filled:
+def decimal(title: str, key: str, digits: int, unit: str = "", factor: float = 1) -> TableColumn:
     """A column of numbers with fixed decimals, those of the table times ``factor``."""
 
     def cell(row: Row) -> Cell:
@@ -76,7 +95,7 @@ def decimal(title: str, key: str, digits: int, unit: str = "", factor: float = 1
     return column(title, unit, cell=cell)
 
 
-def _arm(heading: str, *, note: str = "") -> Filled:
+def _arm(heading: str, *, note: str = "") -> TableColumn:
     """Arm or potential with its mark; ``note``: the column whose words stand below."""
     return column(heading, numeric=False, cell=lambda row: Cell(row["arm"], row.get(note, ""), arm=row["arm"]))
 
@@ -224,7 +243,7 @@ def teacher_pairs(examination: dict[str, Any]) -> HtmlTable | None:
     if not pairs:
         return None
 
-    def yes(title: str, key: str) -> Filled:
+    def yes(title: str, key: str) -> TableColumn:
         answers = {None: Cell(DASH), True: Cell("yes"), False: Cell("no", css="flag")}
         return column(title, numeric=False, cell=lambda row: answers[None if row.get(key) is None else bool(row[key])])
 
@@ -281,6 +300,53 @@ def coverage(table: pd.DataFrame) -> HtmlTable:
         name("Not covered", "holes", missing=DASH, css="wrap"),
     ]
     return html_table(rows, columns, "coverage", sortable=len(rows) > 6)
+
+
+def comparison(table: pd.DataFrame) -> HtmlTable:
+    """Native teachers that were fitted, and which one labels."""
+    columns = [
+        name("Teacher", "teacher"),
+        column("Examination", cell=lambda row: Cell("passed") if row["passed"] else Cell("failed", css="bad")),
+        decimal("Error", "error", 3, "eV/Å"),
+        decimal("Of predicting none", "trivial", 3, "eV/Å"),
+        name("Measured on", "of"),
+        column("Labels", cell=lambda row: Cell("yes" if row["chosen"] else "")),
+    ]
+    return html_table(table.to_dict("records"), columns, "comparison")
+
+
+def rounds(table: pd.DataFrame) -> HtmlTable:
+    """What the closed loops saw of each network, and what they made of it."""
+
+    def verdict(row: Row) -> Cell:
+        if not row["round"]:
+            return Cell("finetuned")
+        taken = {"True": "accepted", "False": "refused"}.get(str(row.get("accepted")))
+        return Cell(taken or "nothing to learn", css="bad" if taken == "refused" else "")
+
+    def lost(row: Row) -> Cell:
+        return Cell(f"{row['n_lost']:g} of {row['n_trajectories']:g}", key=row["n_lost"])
+
+    marks = [c for c in table if str(c).startswith("physical_at_")]
+    shares = [
+        decimal(f"At {str(c).removeprefix('physical_at_').removesuffix('ps')} ps", str(c), 0, "% physical", 100)
+        for c in marks
+    ]
+    columns = [
+        name("Arm", "arm"),
+        count("Seed", "seed"),
+        count("Round", "round"),
+        column("Network", numeric=False, cell=verdict),
+        decimal("Validation total", "val_total", 3),
+        column("Lost in MD", cell=lost),
+        decimal("First loss", "first_loss_fs", 0, "fs"),
+        *shares,
+        name("Holes of pairs", "holes", missing=DASH, css="wrap"),
+        count("Collapse", "collapsed"),
+        count("New structures", "n_new"),
+        decimal("Time", "seconds", 0, "s"),
+    ]
+    return html_table(table, columns, "rounds")
 
 
 def timings(rows: list[dict[str, Any]]) -> HtmlTable:

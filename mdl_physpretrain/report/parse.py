@@ -20,9 +20,11 @@ COLUMNS = {  # columns without which a file says nothing; those of the probes ar
     "distances": ("set", "pair", "distance"),
     "coverage": ("pair", "low", "high", "data", "count", "wanted", "covered"),
     "decomposition": ("part", "total"),
+    "comparison": ("teacher", "passed", "error", "trivial", "of", "chosen"),
     "verdicts": ("arm", "question", "verdict", "finding"),
     "teacher_history": ("loss",),
     "history": ("epoch",),
+    "rounds": ("round", "n_trajectories", "n_lost", "val_total"),
 }
 
 

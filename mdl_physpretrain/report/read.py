@@ -38,7 +38,8 @@ class RunData:
     """Contents of a run folder, or of a check's (``is_check``); ``None`` where a part is missing, ``notes`` says why.
 
     ``physicality`` has the columns ``arm, seed, condition, md`` (the condition without its length), ``broken`` (NaN or
-    explosion) and ``outcome``; ``tables`` are those of the other probes by kind; ``histories`` are by (seed, training).
+    explosion) and ``outcome``; ``tables`` are those of the other probes by kind; ``histories`` are by (seed, training);
+    ``rounds`` are those of the closed loops of all seeds and arms.
     """
 
     path: Path
@@ -57,6 +58,8 @@ class RunData:
     filter: dict[str, Any] | None = None
     distances: pd.DataFrame | None = None
     coverage: pd.DataFrame | None = None
+    comparison: pd.DataFrame | None = None
+    rounds: pd.DataFrame | None = None
     answers: pd.DataFrame | None = None
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     physicality: pd.DataFrame | None = None
@@ -164,6 +167,7 @@ def read_run(run_dir: Path) -> RunData:
     run.curves = take("curves", "teacher/curves.csv", table_reader("curves"), quiet=other)
     run.filter = take("filter", "augment/filter.json", read_filter)
     run.distances = take("distances", "augment/min_distances.csv", table_reader("distances"))
+    run.comparison = take("comparison", "teacher/comparison.csv", table_reader("comparison"), quiet=True)
     run.coverage = take("coverage", "augment/coverage.csv", table_reader("coverage"), quiet=True)
     run.decomposition = take("decomposition", "teacher/decomposition.csv", table_reader("decomposition"), quiet=True)
     run.reference = take("reference", "reference/potential.json", read_mapping(read_json), quiet=True)
@@ -176,6 +180,9 @@ def read_run(run_dir: Path) -> RunData:
     _read_seed_folders(run)
     if run.physicality is not None:
         run.physicality = with_outcomes(_with_arm_and_seed(run.physicality))
+        if not len(run.physicality):
+            run.physicality = None
+            run.notes["physicality"] = "No trajectory could be judged: none has more than one frame."
     if run.is_check and run.answers is None and "verdicts" not in run.notes:
         run.answers = _answers(run)
     return run
@@ -216,6 +223,17 @@ def _read_seed_folders(run: RunData) -> None:
             history, _ = attempt(file, str(file.relative_to(run.path)), table_reader("history"))
             if history is not None:
                 run.histories[seed, file.parent.name] = history
+    loops = []
+    for seed, place in _seed_folders(run.path):
+        for file in sorted(place.glob("*/loop/rounds.csv")):
+            table, note = attempt(file, str(file.relative_to(run.path)), table_reader("rounds"))
+            if table is None:
+                run.notes["rounds"] = str(note)
+            else:
+                table.insert(0, "arm", file.parent.parent.name)
+                table.insert(1, "seed", seed)
+                loops.append(table)
+    run.rounds = pd.concat(loops, ignore_index=True) if loops else None
     if not run.histories and not run.is_check:
         run.notes["histories"] = "no seed-*/*/history.csv is in the run folder."
     if run.physicality is not None:

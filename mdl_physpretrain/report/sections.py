@@ -34,7 +34,7 @@ from mdl_physpretrain.report.tables import (
 __all__ = ["section_values"]
 
 # words in a stage's name that mark what only the method needs; the rest a baseline needs too (section 4.1)
-METHOD_STAGES = {"teacher", "fit", "augment", "label", "pretrain"}
+METHOD_STAGES = {"teacher", "fit", "augment", "label", "pretrain", "loop"}
 
 
 def section_values(run: RunData, downloads: Downloads) -> dict[str, Any]:
@@ -104,9 +104,8 @@ def _survival(run: RunData, downloads: Downloads) -> tuple[pd.DataFrame, pd.Data
 
 def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
     """Teacher, label filter, force alignment, stages and environment."""
-    values: dict[str, Any] = dict.fromkeys(
-        ("alignment", "decomposition", "teacher_pairs", "filtered", "coverage", "timings", "overhead")
-    )
+    names = ("alignment", "decomposition", "teacher_pairs", "comparison", "filtered", "coverage", "rounds", "timings")
+    values: dict[str, Any] = dict.fromkeys((*names, "overhead"))
     if run.examination:
         downloads.save(pd.DataFrame(run.examination["pairs"]), "teacher_pairs")
         values["teacher_pairs"] = html_tables.teacher_pairs(run.examination)
@@ -115,6 +114,10 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
         values["filtered"] = html_tables.filtered(run.filter)
     if run.coverage is not None:
         values["coverage"] = html_tables.coverage(downloads.save(run.coverage, "coverage"))
+    if run.comparison is not None:
+        values["comparison"] = html_tables.comparison(downloads.save(run.comparison, "comparison"))
+    if run.rounds is not None:
+        values["rounds"] = html_tables.rounds(downloads.save(run.rounds, "rounds"))
     if run.timings:
         downloads.save(pd.DataFrame(run.timings), "timings")
         values |= {"timings": html_tables.timings(run.timings), "overhead": _overhead(run.timings)}

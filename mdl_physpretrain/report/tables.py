@@ -16,7 +16,7 @@ from mdl_physpretrain.statistics.reference import has_reference
 from mdl_physpretrain.statistics.seeds import PairedDifference, mean_std, paired_difference
 from mdl_physpretrain.statistics.survival import kaplan_meier, logrank, share_at
 
-__all__ = ["EFS_KEYS", "Timed", "accuracy_differences", "comparisons", "efs_reference_rows", "efs_table",
+__all__ = ["EFS_KEYS", "FailureTimes", "accuracy_differences", "comparisons", "efs_reference_rows", "efs_table",
            "failure_steps", "main_split", "physicality_per_seed", "physicality_table", "still_physical_table",
            "survival_curve", "survival_table", "timed_trajectories", "trajectory_table"]  # fmt: skip
 
@@ -185,7 +185,7 @@ def failure_steps(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(failure_step=step.where(~table["physical"], math.inf))
 
 
-class Timed:
+class FailureTimes:
     """Trajectories of one condition with the ``time`` of failure or end, and the ``planned`` one."""
 
     def __init__(self, condition: str, table: pd.DataFrame) -> None:
@@ -204,11 +204,11 @@ class Timed:
         return {arm: self.table[self.table["arm"] == arm] for arm in arms if (self.table["arm"] == arm).any()}
 
 
-def timed_trajectories(run: RunData) -> list[Timed]:
+def timed_trajectories(run: RunData) -> list[FailureTimes]:
     """The trajectories of a run, apart by condition."""
     if run.physicality is None:
         return []
-    return [Timed(str(c), part) for c, part in failure_steps(run.physicality).groupby("condition", sort=False)]
+    return [FailureTimes(str(c), part) for c, part in failure_steps(run.physicality).groupby("condition", sort=False)]
 
 
 def still_physical_table(run: RunData) -> pd.DataFrame:

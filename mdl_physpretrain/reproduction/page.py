@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mdl_physpretrain.report.compare import ERRORS
-from mdl_physpretrain.report.formats import markdown_table
+from mdl_physpretrain.report.formats import markdown_table, plain_number, plain_spread
 from mdl_physpretrain.reproduction.configuration import SYSTEMS
 
 __all__ = ["markdown"]
@@ -56,9 +56,9 @@ def _accuracy(table: pd.DataFrame) -> str:
         {
             "system": SYSTEMS[row["system"]]["title"],
             "setup": _setup(row),
-            **{heading: _spread(row, key) for heading, key in ERRORS.items()},
-            "trivial predictor": _number(row["trivial_total"]),
-            "paper": _number(row["printed_total"], ".3f"),
+            **{heading: plain_spread(row[key], row[f"{key}_std"]) for heading, key in ERRORS.items()},
+            "trivial predictor": plain_number(row["trivial_total"]),
+            "paper": plain_number(row["printed_total"], ".3f"),
         }
         for row in table.to_dict("records")
     ]
@@ -102,7 +102,7 @@ def _overhead(table: pd.DataFrame) -> str:
         seconds = dict(zip(group["stage"], group["seconds_per_task"], strict=True))
         run = "paper" if system == "paper" else f"{SYSTEMS[system]['title']}, {NETWORKS[backbone]}"
         stages = table["stage"].unique()
-        rows.append({"run": run, **{stage: _number(seconds.get(stage, math.nan), ".4g") for stage in stages}})
+        rows.append({"run": run, **{stage: plain_number(seconds.get(stage, math.nan), ".4g") for stage in stages}})
     return text + markdown_table(rows)
 
 
@@ -119,12 +119,3 @@ def _paper_counts(row: Mapping[Any, Any]) -> str:
     if math.isnan(row["printed_overlap"]):
         return ""
     return f"{row['printed_overlap']:.0f} / {row['printed_lindemann']:.0f} ({row['printed_usage']:.0%} of the data)"
-
-
-def _spread(row: Mapping[Any, Any], key: str) -> str:
-    mean, std = row[key], row[f"{key}_std"]
-    return _number(mean) if math.isnan(std) else f"{mean:.3g} ± {std:.1g}"
-
-
-def _number(value: float, form: str = ".3g") -> str:
-    return "" if math.isnan(value) else format(value, form)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.reproduction.claim import claims
 from mdl_physpretrain.reproduction.configuration import BACKBONES, SYSTEMS, configuration
 from mdl_physpretrain.reproduction.page import markdown
 from mdl_physpretrain.reproduction.tables import accuracy, overhead, stability
 from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.dependencies import input_files
 from mdl_physpretrain.workflow.folder import preflight
 from mdl_physpretrain.workflow.run import run_pipeline
 
@@ -64,8 +66,9 @@ def reproduce(
         for system in systems
         for backbone in backbones
     }
-    for config in todo.values():
+    for (system, backbone), config in todo.items():
         preflight(config)
+        claim_folder(root / f"{system}-{backbone}", "run", inputs=input_files(config))
     written: dict[str, Path] = {}
     for (system, backbone), config in todo.items():
         folder = root / f"{system}-{backbone}"

@@ -28,6 +28,12 @@ about 0.6 of it (they fall off with the distance), so ``q_i`` is known to some
 comes out some 30 % too high, because a few atoms are compared with more near
 neighbours than others; 60 % in a slab, and several times in a wire, where the
 local index should not be judged above 1,000 atoms.
+
+For the verdict the same pairs are summed by the elements of the partners, those
+that no bond holds together left out (:mod:`~mdl_physpretrain.stability.contacts`,
+:mod:`~mdl_physpretrain.stability.sublattices`), and so are the squares of the
+relative deviations of their distances from those of the first frame: a crystal
+that turned into a glass fluctuates as little as before.
 """
 
 from __future__ import annotations
@@ -41,12 +47,19 @@ from ase import Atoms
 from ase.geometry.minkowski_reduction import minkowski_reduce
 from torch import Tensor
 
-from mdl_physpretrain.graphs.batch import complete_cell
-from mdl_physpretrain.stability.monitor_kernel import add_fluctuations, count_frame, image_shifts, of_structures
+from mdl_physpretrain.graphs.neighbour_lists import complete_cell
+from mdl_physpretrain.stability.contacts import bound_pairs
+from mdl_physpretrain.stability.monitor_kernel import (
+    add_by_element,
+    add_fluctuations,
+    count_frame,
+    image_shifts,
+    of_structures,
+    pair_terms,
+)
 
-__all__ = ["VARIANTS", "LindemannAccumulator", "compared_pairs", "minimum_image_shifts"]
+__all__ = ["LindemannAccumulator", "compared_pairs", "minimum_image_shifts"]
 
-VARIANTS = ("literature", "printed")
 TIE = 1e-4  # Å: images closer to each other than this are equally close
 CHUNK = 1_000_000  # vectors looked at together
 ALL_PAIRS = 1_000  # atoms up to which all pairs are compared
@@ -107,7 +120,7 @@ def compared_pairs(n_atoms: int) -> tuple[np.ndarray, np.ndarray]:
 class LindemannAccumulator:
     """Mean and variance of the pair distances of several structures at once.
 
-    Welford's update in float64: numerically stable, and memory of 28 bytes per
+    Welford's update in float64: numerically stable, and memory of 33 bytes per
     pair (see :func:`compared_pairs`) whatever the length of the trajectory.
 
     Parameters
@@ -125,12 +138,14 @@ class LindemannAccumulator:
 
     def __init__(self, structures: Sequence[Atoms], device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        first, second, image, shifts, owner, partners = [], [], [], [], [], []
+        first, second, image, shifts, owner, partners, bound, elements = [], [], [], [], [], [], [], []
         atoms_before = images_before = 0
         for k, atoms in enumerate(structures):
             i, j = compared_pairs(len(atoms))
             partners.append(2 * len(i) / len(atoms))
             distinct, image_of_pair = _distinct_shifts(atoms, i, j)
+            bound.append(bound_pairs(atoms, i, j))
+            elements.append(np.unique(atoms.numbers, return_inverse=True)[1])
             first.append((i + atoms_before).astype(np.int32))
             second.append((j + atoms_before).astype(np.int32))
             image.append((image_of_pair + images_before).astype(np.int32))
@@ -148,6 +163,9 @@ class LindemannAccumulator:
         self.structure = torch.repeat_interleave(torch.arange(len(structures), device=self.device), self.n_atoms)
         of_structure = torch.tensor(partners, dtype=torch.float64, device=self.device).clamp_min(1)
         self.partners = of_structure[self.structure]  # of each atom
+        self.bound, self.element = tensor(bound), tensor(elements)
+        self.n_elements = int(self.element.max()) + 1
+        self.start = torch.zeros(len(self.first), dtype=torch.float32, device=self.device)  # Å: the first distances
         self.mean = torch.zeros(len(self.first), dtype=torch.float64, device=self.device)
         self.squares = torch.zeros_like(self.mean)  # sum of squared deviations from the mean
         self.frames = 0
@@ -181,15 +199,20 @@ class LindemannAccumulator:
             count_frame(positions.numpy(), first, second, image, shifts, self.frames, mean, squares)
         else:
             self._count(positions)
+        if self.frames == 1:
+            self.start = self.mean.float()
 
     def _of_pairs(self) -> tuple[Tensor, ...]:
         return self.first, self.second, self.image, self._shift_vectors, self.mean, self.squares
 
-    def _count(self, positions: Tensor) -> None:
-        """What :func:`count_frame` does."""
+    def _distances(self, positions: Tensor) -> Tensor:
         vectors = positions.index_select(0, self.second).sub_(positions.index_select(0, self.first))
         x, y, z = vectors.add_(self._shift_vectors.index_select(0, self.image)).unbind(1)
-        r = torch.mul(x, x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+        return torch.mul(x, x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+
+    def _count(self, positions: Tensor) -> None:
+        """What :func:`count_frame` does."""
+        r = self._distances(positions)
         deviation = r - self.mean
         self.mean.add_(deviation, alpha=1.0 / self.frames)
         self.squares.addcmul_(deviation, r.sub_(self.mean))
@@ -197,7 +220,7 @@ class LindemannAccumulator:
     def local(self, variant: str = "literature") -> Tensor:
         """Local index of every atom, shape (N,); zero before the second frame."""
         total = torch.zeros(len(self.structure), dtype=torch.float64, device=self.device)
-        frames, root = max(self.frames, 1), variant == "literature"
+        frames, root = max(self.frames, 1), variant != "printed"
         if self.compiled:
             pairs = (self.first.numpy(), self.second.numpy())
             add_fluctuations(*pairs, frames, self.mean.numpy(), self.squares.numpy(), root, total.numpy())
@@ -207,6 +230,42 @@ class LindemannAccumulator:
             terms = torch.where(self.mean > 0, spread / self.mean, torch.zeros_like(spread))
             total.index_add_(0, self.first, terms).index_add_(0, self.second, terms)
         return total / self.partners
+
+    def by_element(self, positions: Tensor | None = None) -> Tensor:
+        """Sums over the partners of each element, shape (N, G).
+
+        Of the relative fluctuations of the distances of bound pairs, or, with
+        the positions of the last frame counted, of the squares of their
+        relative deviations from the first frame.
+        """
+        if positions is None:
+            root = (self.squares / max(self.frames, 1)).sqrt_()
+            terms = torch.where((self.mean > 0) & self.bound, root / self.mean, torch.zeros_like(root))
+        elif self.compiled:
+            first, second, image, shifts, _, _ = self._arrays
+            terms = torch.empty(len(self.first), dtype=torch.float64)
+            pair_terms(positions.numpy(), first, second, image, shifts, self.start.numpy(), self.bound.numpy(),
+                       terms.numpy())  # fmt: skip
+        else:
+            r, start = self._distances(positions), self.start.double()
+            terms = torch.where((start > 0) & self.bound, (r - start).div_(start).square_(), torch.zeros_like(r))
+        return self._summed(terms)
+
+    def compared(self) -> Tensor:
+        """Number of bound partners of each element, shape (N, G)."""
+        return self._summed(self.bound.double())
+
+    def _summed(self, terms: Tensor) -> Tensor:
+        total = torch.zeros(len(self.structure), self.n_elements, dtype=torch.float64, device=self.device)
+        if self.compiled:
+            arrays = (x.numpy() for x in (self.first, self.second, self.element, terms, total))
+            add_by_element(*arrays)
+            return total
+        first, second = self.first.long(), self.second.long()
+        flat = total.view(-1)
+        flat.index_add_(0, first * self.n_elements + self.element[second], terms)
+        flat.index_add_(0, second * self.n_elements + self.element[first], terms)
+        return total
 
     def summary(self, variant: str = "literature") -> tuple[Tensor, Tensor]:
         """Largest local and the global index of every structure, shapes (B,)."""
@@ -227,6 +286,7 @@ class LindemannAccumulator:
         self.first, self.second = _renumbered(self.first[pairs], atoms), _renumbered(self.second[pairs], atoms)
         self.image = _renumbered(self.image[pairs], images)
         self.mean, self.squares = self.mean[pairs], self.squares[pairs]
+        self.start, self.bound, self.element = self.start[pairs], self.bound[pairs], self.element[atoms]
         self.shifts, self.owner = self.shifts[images], new_index[self.owner[images]]
         self.structure = new_index[self.structure[atoms]]
         self.n_atoms, self.partners = self.n_atoms[structures], self.partners[atoms]

@@ -7,24 +7,36 @@ files; its memory does not grow with the length of the trajectory.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.stability.limits import Limits, Verdict
+from mdl_physpretrain.stability.contacts import radii_of
+from mdl_physpretrain.stability.limits import PAPER_VOLUME_CHANGE, Limits, Verdict
 from mdl_physpretrain.stability.lindemann import LindemannAccumulator
-from mdl_physpretrain.stability.monitor_kernel import GOES_ON, LOST, STOPS_HERE, look
-from mdl_physpretrain.stability.overlap import ClosestPair, closest_pair
+from mdl_physpretrain.stability.monitor_kernel import CAUSES, EVENTS, GOES_ON, LOST, STOPS_HERE, look
+from mdl_physpretrain.stability.monitor_torch import BROKEN_NAN, BROKEN_RUNAWAY, OK, look_with_torch
+from mdl_physpretrain.stability.overlap import ClosestPair, closest_pair, pairs_within
+from mdl_physpretrain.stability.sublattices import Sublattices, framework
 from mdl_physpretrain.structures.labels import structure_id
 
-__all__ = ["OK", "STOPS", "Monitor"]
+__all__ = ["BROKEN_NAN", "BROKEN_RUNAWAY", "OK", "STOPS", "Monitor"]
 
 STOPS = ("overlap", "nan", "explosion")
-OK, BROKEN_NAN, BROKEN_RUNAWAY = 0, 1, 2  # what an engine reports about structures it cannot go on with
 COINCIDENT = 1e-3  # Å
+POSSIBLE_OVERLAP = 0.7  # of the sum of covalent radii: atoms of a gas that meet are not closer
+
+
+OF_STRUCTURES = (
+    "smallest_squared", "threshold", "threshold_squared", "overlap_squared", "n_atoms", "first_energy", "cause", "pbc",
+    "first_volume", "first_extent", "largest_deviation",
+)  # fmt: skip
 
 
 class Monitor:
@@ -43,13 +55,16 @@ class Monitor:
         ``"explosion"``. A NaN always does: nothing comes after it.
     device
         Where the tensors given to :meth:`observe` live.
+    coincident
+        Whether two atoms at one place in a first frame are an error, or an overlap.
 
     Attributes
     ----------
     first_distance
         Smallest distance of each first frame in Å, shape (B,), infinite for an
-        isolated atom. To see every overlap, an engine reports all pairs up to
-        this distance.
+        isolated atom.
+    watched_distance
+        Shape (B,), Å: to see every overlap, an engine reports all pairs up to this distance.
     verdicts
         Of all structures, in the order given; ``None`` while running.
 
@@ -68,18 +83,23 @@ class Monitor:
         temperature: float | None = None,
         stop_on: Sequence[str] = STOPS,
         device: torch.device | str = "cpu",
+        coincident: Literal["error", "overlap"] = "error",
     ) -> None:
         self.limits = limits or Limits()
         self.stop_on = frozenset(stop_on)
         self.device = torch.device(device)
         self.symbols = [atoms.get_chemical_symbols() for atoms in structures]
-        closest = [self._first_pair(atoms) for atoms in structures]
+        closest = [self._first_pair(atoms, coincident == "error") for atoms in structures]
         self.first_distance = np.array([pair.distance for pair in closest])
+        radii = [radii_of(atoms.numbers) for atoms in structures]
+        watched = [2 * self.limits.pair_fraction * r.max() for r in radii]
+        self.watched_distance = np.maximum(self.first_distance, watched)
+        self.radius = torch.as_tensor(np.concatenate(radii), device=self.device)
         self.verdicts: list[Verdict | None] = [None] * len(structures)
         self.original = np.arange(len(structures))  # index into verdicts of the structures still running
         self.counts = np.array([len(a) for a in structures])
-        nothing = torch.full((4, len(structures)), -1, dtype=torch.int64, device=self.device)
-        self.steps, self.lindemann_step = nothing[:3], nothing[3]  # first steps of overlap, NaN, explosion; -1 for none
+        nothing = torch.full((len(EVENTS) + 2, len(structures)), -1, dtype=torch.int64, device=self.device)
+        self.steps, self.lindemann_steps = nothing[:-2].contiguous(), nothing[-2:]  # -1 for none; of the paper last
         smallest = torch.as_tensor(self.first_distance, device=self.device)
         self.smallest_squared = smallest.square()
         starts = np.cumsum(self.counts) - self.counts
@@ -87,24 +107,38 @@ class Monitor:
         self.closest = torch.as_tensor(pairs + starts, device=self.device)  # of the smallest distance, among all atoms
         self.threshold = self.limits.overlap_fraction * torch.where(smallest.isfinite(), smallest, 0.0)
         self.threshold_squared = self.threshold.square()
-        self.temperature_limit = self.limits.explosion_temperature(temperature)
+        self.overlapping = torch.full_like(self.closest, -1)  # the first pair that overlapped
+        self.overlap_squared = torch.full_like(self.threshold, torch.nan)
+        self.n_atoms = torch.as_tensor(self.counts, device=self.device)
+        self.first_energy = torch.full_like(self.threshold, torch.nan)
+        self.cause = torch.zeros_like(self.n_atoms)
+        temperature_limit = self.limits.explosion_temperature(temperature)
+        fractions = (self.limits.pair_fraction, POSSIBLE_OVERLAP)
+        self.numbers = np.array([temperature_limit, self.limits.energy, self.limits.force**2, *fractions, 0.0])
+        self.pbc = torch.as_tensor(np.stack([a.pbc for a in structures]), device=self.device)
         cells = torch.as_tensor(np.stack([a.cell.array for a in structures]), device=self.device)
-        self.first_volume = torch.linalg.det(cells).abs()
-        self._cells, self._volume_runaway = cells, torch.zeros_like(self.first_volume, dtype=torch.bool)
+        self.first_volume, self.first_extent = torch.linalg.det(cells).abs(), self._extents(cells)
+        self._cells, self._volume_runaway = cells, torch.zeros((2, len(structures)), dtype=torch.bool)
+        self._volume_runaway = self._volume_runaway.to(self.device)
         self._none = torch.zeros_like(self.first_volume)  # of temperature and energy that are not known
+        self._no_forces = torch.zeros((0, 3), dtype=torch.float64, device=self.device)
         self._fine = torch.full_like(self._none, OK, dtype=torch.int64)
         self._arrays: list[np.ndarray] = []  # of the compiled look
         self.lindemann = LindemannAccumulator(structures, self.device)
+        self.compared = self.lindemann.compared()
+        self.deviations = torch.zeros_like(self.compared)  # of the frame in which they were largest
+        self.largest_deviation = torch.full_like(self.threshold, -1.0)
+        self._last: Tensor | None = None  # positions of the last frame counted
 
     @staticmethod
-    def _first_pair(atoms: Atoms) -> ClosestPair:
+    def _first_pair(atoms: Atoms, strict: bool) -> ClosestPair:
         if not np.isfinite(atoms.positions).all():
             raise StructureError("NaN or infinite value", structure=structure_id(atoms), field="positions")
         try:
             pair = closest_pair(atoms.positions, atoms.cell.array, atoms.pbc)
         except StructureError as error:
             raise StructureError(str(error), structure=structure_id(atoms)) from error
-        if pair.distance < COINCIDENT:
+        if strict and pair.distance < COINCIDENT:
             raise StructureError(
                 f"atoms {pair.first} and {pair.second} are at the same place",
                 structure=structure_id(atoms),
@@ -123,6 +157,7 @@ class Monitor:
         edge_squared: Tensor,
         temperature: Tensor | None = None,
         energy: Tensor | None = None,
+        forces: Tensor | None = None,
         broken: Tensor | None = None,
     ) -> Tensor | None:
         """Look at one frame of every structure that still runs.
@@ -134,11 +169,13 @@ class Monitor:
         positions, cells
             Unwrapped, shapes (N, 3) and (B, 3, 3), float64, Å.
         edge_index, edge_structure, edge_squared
-            All pairs up to :attr:`first_distance` (more do not matter): atoms
+            All pairs up to :attr:`watched_distance` (more do not matter): atoms
             (2, E), structure (E,), squared distance (E,) in Å². Pass the same
             ``cells`` object while they do not change.
         temperature, energy
             Instantaneous temperature (K) and potential energy (eV), shape (B,).
+        forces
+            Shape (N, 3), eV/Å.
         broken
             Shape (B,): not ``OK`` for structures whose frame cannot be
             evaluated (their positions are ignored).
@@ -150,13 +187,15 @@ class Monitor:
             verdicts are final and :meth:`keep` must drop them; ``None`` when all
             go on.
         """
-        codes = (self._look_compiled if self.lindemann.compiled else self._look)(
+        self.numbers[5] = energy is not None
+        codes = (self._look_compiled if self.lindemann.compiled else partial(look_with_torch, self))(
             step,
             positions,
             self._none if temperature is None else temperature,
             self._none if energy is None else energy,
             self._fine if broken is None else broken,
             self._volumes_ran_away(cells),
+            self._no_forces if forces is None else forces,
             edge_index,
             edge_structure,
             edge_squared,
@@ -164,123 +203,170 @@ class Monitor:
         if codes is not None:  # a frame that is lost does not count
             self._settle(codes == LOST)
         self.lindemann.add(positions, cells)
+        self._last = positions
         frames = self.lindemann.frames
         if frames >= self.limits.min_frames and (frames - self.limits.min_frames) % self.limits.check_interval == 0:
-            self._running_lindemann(step)
+            self._running_lindemann(step, None if codes is None else codes == LOST)
         if codes is None:
             return None
+        self._deviate(codes == LOST)  # of those that go on, too: the positions of this frame are dropped
         self._settle(codes == STOPS_HERE)
         return codes != GOES_ON
+
+    def short_pairs(self, atoms: Atoms) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Pairs that a monitor of one structure has to know of a frame: edge index, structure, squared distance.
+
+        Last whether the frame can be looked at: atoms beyond all bounds and a
+        cell that collapsed have no neighbour list (``BROKEN_RUNAWAY``).
+        """
+        closest = float(self.smallest_squared[0].sqrt())
+        watched = 2 * self.limits.pair_fraction * float(self.radius.max())
+        distance = max(closest, watched) if np.isfinite(closest) else 0.0  # of an isolated atom
+        finite, code = np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all(), OK
+        try:
+            pairs, squared = pairs_within(atoms, distance if finite else 0.0)
+        except StructureError:
+            code, (pairs, squared) = BROKEN_RUNAWAY, pairs_within(atoms, 0.0)
+        return torch.as_tensor(pairs), torch.zeros(len(squared), dtype=torch.int64), torch.as_tensor(squared), code
 
     def keep(self, structures: Tensor) -> None:
         """Drop structures; mask of shape (B,) of those that stay."""
         self.lindemann.keep(structures)
         host = structures.cpu().numpy()
         before = np.cumsum(self.counts) - self.counts
+        self._counts_before = self.counts
         self.original, self.counts = self.original[host], self.counts[host]
-        for name in ("lindemann_step", "smallest_squared", "threshold", "threshold_squared", "first_volume"):
+        atoms = structures.repeat_interleave(torch.as_tensor(self._counts_before, device=self.device))
+        for name in OF_STRUCTURES:
             setattr(self, name, getattr(self, name)[structures])
+        for name in ("radius", "compared", "deviations"):
+            setattr(self, name, getattr(self, name)[atoms])
         starts = np.cumsum(self.counts) - self.counts
         moved = torch.as_tensor(starts - before[host], device=self.device)
-        self.steps, self.closest = self.steps[:, structures], self.closest[:, structures] + moved
+        self.steps, self.lindemann_steps = self.steps[:, structures], self.lindemann_steps[:, structures]
+        self.closest, self.overlapping = self.closest[:, structures] + moved, self.overlapping[:, structures] + moved
         self._none, self._fine = self._none[structures], self._fine[structures]
-        self._cells, self._arrays = torch.zeros(0), []
+        self._cells, self._arrays, self._last = torch.zeros(0), [], None
 
     def finish(self) -> list[Verdict | None]:
         """End the trajectories that still run and return all verdicts."""
         if len(self.original):
+            self._deviate()
             self._settle(torch.ones(len(self.original), dtype=torch.bool, device=self.device))
         return self.verdicts
 
+    def _extents(self, cells: Tensor) -> Tensor:
+        """Volume, area or length of what is periodic; 1 where nothing is."""
+        periodic = self.pbc.unsqueeze(2) & self.pbc.unsqueeze(1)
+        gram = torch.bmm(cells, cells.transpose(1, 2))
+        return torch.linalg.det(torch.where(periodic, gram, torch.eye(3, dtype=cells.dtype, device=self.device))).sqrt()
+
     def _volumes_ran_away(self, cells: Tensor) -> Tensor:
+        """Of the verdict and of the paper's, shape (2, B)."""
         if cells is not self._cells:
             self._cells = cells
             change = torch.linalg.det(cells).abs() / self.first_volume.clamp_min(1e-9)
-            limit = self.limits.volume_change
-            self._volume_runaway = (self.first_volume > 1e-9) & ((change > limit) | (change < 1 / limit))
+            limit = self.limits.volume_change or PAPER_VOLUME_CHANGE
+            paper = (self.first_volume > 1e-9) & ((change > limit) | (change < 1 / limit))
+            change = (self._extents(cells) / self.first_extent.clamp_min(1e-9)).log().abs()
+            allowed = np.log(self.limits.volume_factor) * self.pbc.sum(1) / 3
+            self._volume_runaway = torch.stack([self.pbc.any(1) & ~(change <= allowed), paper])
         return self._volume_runaway
 
     def _look_compiled(self, step: int, *frame: Tensor) -> Tensor | None:
-        """What :meth:`_look` does, in one pass of machine code."""
+        """What :func:`look_with_torch` does, in one pass of machine code."""
         if not self._arrays:
-            state = (self.threshold_squared, self.smallest_squared, self.closest, self.steps, self._fine.clone())
-            self._arrays = [x.numpy() for x in (self.lindemann.structure, *state)]
+            state: tuple[Tensor, ...] = (
+                self.threshold_squared,
+                self.first_energy,
+                self.smallest_squared,
+                self.closest,
+                self.overlapping,
+            )
+            state += (self.overlap_squared, self.cause, self.steps, self._fine.clone())
+            self._arrays = [x.numpy() for x in (self.lindemann.structure, self.radius, self.n_atoms, *state)]
         structure, *arrays = self._arrays
         positions, *rest = (x.numpy() for x in frame)
-        moving, limit = self.lindemann.frames > 0, self.temperature_limit
-        ends = ("overlap" in self.stop_on, "explosion" in self.stop_on)
-        worst = look(step, moving, positions, structure, *rest, limit, *ends, *arrays)
+        moving = self.lindemann.frames > 0
+        ends = ("overlap" in self.stop_on, "explosion" in self.stop_on, self.limits.paper)
+        worst = look(step, moving, positions, structure, *rest, self.numbers, *ends, *arrays)
         return None if worst == GOES_ON else torch.tensor(arrays[-1])
 
-    def _look(
-        self,
-        step: int,
-        positions: Tensor,
-        temperature: Tensor,
-        energy: Tensor,
-        broken: Tensor,
-        volume_runaway: Tensor,
-        edge_index: Tensor,
-        edge_structure: Tensor,
-        edge_squared: Tensor,
-    ) -> Tensor | None:
-        """Events of a frame; whether each structure goes on, shape (B,), or ``None`` if all do."""
-        total = torch.zeros(len(self.original), dtype=positions.dtype, device=self.device)
-        total.index_add_(0, self.lindemann.structure, positions.sum(1))  # any NaN or infinity survives a sum
-        nan = ~total.isfinite() | temperature.isnan() | ~energy.isfinite() | (broken == BROKEN_NAN)
-        runaway = volume_runaway | (temperature > self.temperature_limit) | (broken == BROKEN_RUNAWAY)
-        lost = nan | (broken != OK)
-        self._smallest(edge_index, edge_structure, edge_squared, lost)
-        moving = self.lindemann.frames > 0
-        overlap = (self.smallest_squared <= self.threshold_squared) & (self.threshold_squared > 0) & moving
-        self.steps.masked_fill_(torch.stack([overlap, nan, runaway & ~nan]) & (self.steps < 0), step)
-        stop = torch.zeros_like(lost)
-        if "overlap" in self.stop_on:
-            stop = stop | overlap
-        if "explosion" in self.stop_on:
-            stop = stop | runaway
-        codes = torch.where(lost, LOST, torch.where(stop, STOPS_HERE, GOES_ON))
-        return codes if bool(codes.any()) else None
-
-    def _smallest(self, edge_index: Tensor, edge_structure: Tensor, edge_squared: Tensor, lost: Tensor) -> None:
-        """Update the smallest distances and the pairs they are of, without waiting for the device."""
-        if not len(edge_squared):
-            return
-        bound = torch.where(lost, -1.0, self.smallest_squared)[edge_structure]
-        squared = torch.where(edge_squared < bound, edge_squared, torch.inf)
-        self.smallest_squared.scatter_reduce_(0, edge_structure, squared, "amin")
-        shortest = squared == self.smallest_squared[edge_structure]
-        # of several equally short ones the last
-        number = torch.where(shortest & squared.isfinite(), torch.arange(len(squared), device=self.device), -1)
-        last = torch.full_like(self.closest[0], -1).scatter_reduce_(0, edge_structure, number, "amax")
-        self.closest = torch.where(last >= 0, edge_index[:, last.clamp_min(0)], self.closest)
-
-    def _running_lindemann(self, step: int) -> None:
-        largest, average = self.lindemann.summary(self.limits.variant)
+    def _running_lindemann(self, step: int, lost: Tensor | None) -> None:
+        """Date violations of the limits: of the verdict, and of the paper's."""
+        largest, average = self.lindemann.summary("printed" if self.limits.variant == "printed" else "literature")
         over = (largest > self.limits.lindemann_local) | (average > self.limits.lindemann_global)
-        self.lindemann_step.masked_fill_(over & (self.lindemann_step < 0), step)
+        self.lindemann_steps[1].masked_fill_(over & (self.lindemann_steps[1] < 0), step)
+        deviation = self._deviate(lost)
+        suspects = (over | (deviation > self.limits.start_deviation)) & (self.lindemann_steps[0] < 0)
+        which = torch.nonzero(suspects).squeeze(1).tolist()
+        if not which or self.limits.paper:
+            return
+        for k, sums in self._sublattices(which).items():
+            if framework(sums, self.limits) is None:
+                self.lindemann_steps[0, k] = step
+
+    def _deviate(self, lost: Tensor | None = None) -> Tensor:
+        """Keep the deviations from the first frame where they are the largest so far; that of each structure, (B,)."""
+        if self._last is None:
+            return self.largest_deviation
+        sums = self.lindemann.by_element(self._last)
+        squares = self._per_structure(sums) / self._per_structure(self.compared).clamp_min(1)
+        larger = squares.sqrt() > self.largest_deviation  # not where a NaN is in it
+        if lost is not None:
+            larger &= ~lost
+        self.largest_deviation = torch.where(larger, squares.sqrt(), self.largest_deviation)
+        of_atoms = larger[self.lindemann.structure].unsqueeze(1)
+        self.deviations = torch.where(of_atoms, sums, self.deviations)
+        return self.largest_deviation
+
+    def _per_structure(self, values: Tensor) -> Tensor:
+        total = torch.zeros(len(self.original), dtype=torch.float64, device=self.device)
+        return total.index_add_(0, self.lindemann.structure, values.sum(1))
+
+    def _sublattices(self, which: Sequence[int]) -> dict[int, Sublattices]:
+        """Sums of some of the structures, by their number."""
+        arrays = [self.lindemann.element, self.compared, self.lindemann.by_element(), self.deviations]
+        element, *sums = (x.cpu().numpy() for x in arrays)
+        ends, sums_of = np.cumsum(self.counts), {}
+        for k in which:
+            atoms = slice(ends[k] - self.counts[k], ends[k])
+            many = len(set(self.symbols[self.original[k]]))
+            sums_of[k] = Sublattices(element[atoms].copy(), *(x[atoms, :many].copy() for x in sums))
+        return sums_of
 
     def _settle(self, ending: Tensor) -> None:
         """Make the verdicts of the structures in the mask final (once)."""
+        which = [k for k in torch.nonzero(ending).squeeze(1).tolist() if self.verdicts[int(self.original[k])] is None]
+        if not which:
+            return
         local, printed = (self.lindemann.local(v).cpu().numpy() for v in ("literature", "printed"))
-        ends, (first, second) = np.cumsum(self.counts), self.closest.tolist()
-        for k in torch.nonzero(ending).squeeze(1).tolist():
+        ends, sublattices = np.cumsum(self.counts), self._sublattices(which)
+        closest, overlapping = self.closest.tolist(), self.overlapping.tolist()
+        for k in which:
             original = int(self.original[k])
-            if self.verdicts[original] is not None:
-                continue
+            symbols = self.symbols[original]
             atoms = slice(start := int(ends[k] - self.counts[k]), int(ends[k]))
-            overlap, nan, explosion = map(_step, self.steps[:, k])
+            overlap, nan, explosion, overlap_paper, explosion_paper = map(_step, self.steps[:, k])
             self.verdicts[original] = Verdict(
                 frames=self.lindemann.frames,
                 overlap_step=overlap,
                 nan_step=nan,
                 explosion_step=explosion,
-                lindemann_step=_step(self.lindemann_step[k]),
+                lindemann_step=_step(self.lindemann_steps[0, k]),
+                overlap_step_paper=overlap_paper,
+                explosion_step_paper=explosion_paper,
+                lindemann_step_paper=_step(self.lindemann_steps[1, k]),
                 min_distance=float(self.smallest_squared[k].sqrt()),
                 overlap_threshold=float(self.threshold[k]),
-                closest_pair=_pair_name(self.symbols[original], first[k] - start, second[k] - start),
+                closest_pair=_pair_name(symbols, closest[0][k] - start, closest[1][k] - start),
                 lindemann=local[atoms].copy(),
                 lindemann_printed=printed[atoms].copy(),
+                cause=CAUSES[int(self.cause[k])],
+                overlap_pair="" if overlap is None else _pair_name(symbols, *(row[k] - start for row in overlapping)),
+                overlap_distance=0.0 if overlap is None else float(self.overlap_squared[k].sqrt()),
+                elements=[chemical_symbols[z] for z in sorted(atomic_numbers[s] for s in set(symbols))],
+                **vars(sublattices[k]),
             )
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from ase import Atoms
 
-from mdl_physpretrain.graphs.batch import neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 
-__all__ = ["ClosestPair", "closest_pair"]
+__all__ = ["ClosestPair", "closest_pair", "pairs_within"]
 
 FIRST_CUTOFF = 2.0  # Å; doubled until a neighbour is found
 
@@ -64,6 +65,15 @@ def closest_pair(
         if pair.first >= 0:
             return pair
         cutoff *= 2.0
+
+
+def pairs_within(atoms: Atoms, distance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of atoms up to a distance (Å), shape (2, E), and their squared distances (Å²), shape (E,)."""
+    if not (np.isfinite(distance) and distance > 0):
+        return np.zeros((2, 0), dtype=np.int64), np.zeros(0)
+    (i, j), shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, distance)
+    vectors = atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array
+    return np.stack([i, j]), np.einsum("ij,ij->i", vectors, vectors)
 
 
 def _closest_within(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> ClosestPair:

@@ -5,13 +5,14 @@ from mdl_physpretrain.structures.formats import write_structures
 from mdl_physpretrain.structures.identifiers import unique_ids
 from mdl_physpretrain.structures.labels import Labels, get_labels, label_counts, set_labels, structure_id
 from mdl_physpretrain.structures.reading import read_structures
-from mdl_physpretrain.structures.reference_energies import reference_energies
+from mdl_physpretrain.structures.reference_energies import chosen_references, reference_energies
 from mdl_physpretrain.structures.splits import Split, split_by_parent, split_structures
 from mdl_physpretrain.structures.validation import validate_structures
 
 __all__ = [
     "Labels",
     "Split",
+    "chosen_references",
     "demo_structures",
     "get_labels",
     "label_counts",

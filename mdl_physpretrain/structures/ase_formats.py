@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import read, write
 from ase.io.formats import UnknownFileTypeError, filetype
 
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.ase_doubts import examine_file
 from mdl_physpretrain.structures.json_values import json_entries, pack_arrays, restore, unpack_arrays
+from mdl_physpretrain.structures.labels import stored_results
 from mdl_physpretrain.structures.selection import selected_positions
 
 __all__ = ["read_with_ase", "write_with_ase"]
@@ -53,7 +56,16 @@ def read_with_ase(path: Path, index: int | slice, *, is_database: bool) -> tuple
     else:
         positions = selected_positions(len(frames), index, path)
         frames = [frames[k] for k in positions]
+    examine_file(path, None if is_database else _kind(path), frames, positions)
     return positions, [unpack_arrays(atoms) for atoms in frames]
+
+
+def _kind(path: Path) -> str | None:
+    """ASE's name of the format."""
+    try:
+        return str(filetype(str(path)))
+    except Exception:  # it was read all the same, by its content
+        return None
 
 
 def _read_database(path: Path) -> list[Atoms]:
@@ -72,7 +84,9 @@ def _read_database(path: Path) -> list[Atoms]:
 def _packed(atoms: Atoms) -> tuple[Atoms, dict[str, Any]]:
     """A copy whose other arrays and ``info`` have JSON types, and that ``info``."""
     copy = atoms.copy()
-    copy.calc = atoms.calc
+    results = {name: value for name, value in stored_results(atoms).items() if value is not None}
+    if results:  # labels of its own: ASE drops those of a calculator whose structure was wrapped or given moments since
+        copy.calc = SinglePointCalculator(copy, **results)
     further = {name: copy.arrays.pop(name) for name in atoms.arrays if name not in _ASE_ARRAYS}
     return copy, json_entries(atoms.info) | pack_arrays(further)
 

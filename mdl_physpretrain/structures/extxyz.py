@@ -9,33 +9,92 @@ uninterrupted one). The files are ordinary extxyz for ASE and others.
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
-from ase.data import atomic_numbers
-from ase.io.extxyz import key_val_str_to_dict
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.extxyz_columns import atomic_numbers_of, columns_of, read_columns
+from mdl_physpretrain.structures.extxyz_comment import parse_comment
 from mdl_physpretrain.structures.json_values import PACKED_ARRAYS, jsonable, pack_arrays, unpack_arrays
 from mdl_physpretrain.structures.labels import full_stress, stored_results
 from mdl_physpretrain.structures.selection import selected_positions
 
-__all__ = ["read_extxyz", "write_extxyz"]
+__all__ = ["iterate_extxyz", "read_extxyz", "write_extxyz"]
 
 _PER_ATOM = ("forces", "stresses", "charges", "magmoms", "energies")
 _PER_STRUCTURE = ("energy", "free_energy", "stress", "dipole", "magmom")
-_RESERVED_COLUMNS = {"species", "pos", "Z", "charge", "move_mask", "symbols", "initial_charges", *_PER_ATOM}
+_RESERVED_COLUMNS = {
+    "species", "pos", "Z", "charge", "move_mask", "symbols", "symbol", "element", "elements",
+    "positions", "numbers", "atomic_numbers", "initial_charges", *_PER_ATOM,
+}  # fmt: skip
 _PLAIN_WORD = re.compile(r"[A-Za-z][\w./:+-]*", re.ASCII)
 _BOOLEANS = {"T", "F", "true", "false", "True", "False", "TRUE", "FALSE"}
+
+
+class RawFrame(NamedTuple):
+    """The lines of one frame, and the number of its comment line."""
+
+    line: int
+    comment: str
+    rows: list[str]
+
+
+def raw_frames(lines: Iterable[str], file: str | Path) -> Iterator[RawFrame]:
+    """Frames of (extended) XYZ text, one by one; blank lines between them are skipped.
+
+    Raises
+    ------
+    StructureError
+        With line and frame where the text is malformed or ends too early.
+    """
+    numbered = enumerate(lines, start=1)
+    count, last = 0, ""
+    rows: list[str] = []
+    for number, last in numbered:
+        if not last.strip():
+            continue
+        if not re.fullmatch(r"\s*\d+\s*", last, re.ASCII):
+            raise StructureError(
+                f"line {number}: expected a number of atoms, found {last.strip()[:40]!r}", file=file, structure=count
+            )
+        n_atoms = int(last)
+        following = list(itertools.islice(numbered, n_atoms + 1))
+        rows = [text for _, text in following[1:] if text.strip()]
+        if not following or len(rows) < n_atoms:
+            raise StructureError(
+                f"{len(rows)} of {n_atoms} atoms present after line {number}; the file is truncated or damaged",
+                file=file,
+                structure=count,
+            )
+        last = following[-1][1]
+        if not last.endswith("\n"):
+            _refuse_cut_number(rows, file, count)
+        yield RawFrame(number + 1, following[0][1], rows)
+        count += 1
+
+
+def iterate_extxyz(lines: Iterable[str], file: str | Path) -> Iterator[Atoms]:
+    """Frames of (extended) XYZ text as structures, one by one, the text read only as far as needed.
+
+    Raises
+    ------
+    StructureError
+        With line and frame where the text is malformed or ends too early.
+    """
+    for k, frame in enumerate(raw_frames(lines, file)):
+        yield _structure(frame, k, file)
 
 
 def read_extxyz(text: str, index: slice | int, file: str | Path) -> tuple[list[int], list[Atoms]]:
@@ -60,43 +119,18 @@ def read_extxyz(text: str, index: slice | int, file: str | Path) -> tuple[list[i
     StructureError
         With line and frame where the text is malformed or ends too early.
     """
-    lines = text.split("\n")
-    frames: list[tuple[int, int]] = []
-    row = 0
-    while row < len(lines):
-        if not lines[row].strip():
-            row += 1
-            continue
-        try:
-            n_atoms = int(lines[row])
-        except ValueError:
-            raise StructureError(
-                f"line {row + 1}: expected a number of atoms, found {lines[row].strip()[:40]!r}",
-                file=file,
-                structure=len(frames),
-            ) from None
-        present = len([line for line in lines[row + 2 : row + 2 + n_atoms] if line.strip()])
-        if n_atoms < 0 or row + 1 >= len(lines) or present < n_atoms:
-            raise StructureError(
-                f"{present} of {n_atoms} atoms present after line {row + 1}; the file is truncated or damaged",
-                file=file,
-                structure=len(frames),
-            )
-        frames.append((row, n_atoms))
-        row += 2 + n_atoms
-    if frames and not text.endswith("\n"):
-        _refuse_cut_number(lines[frames[-1][0] + 2 : row], file, len(frames) - 1)
+    frames = list(raw_frames(io.StringIO(text), file))
     positions = selected_positions(len(frames), index, file)
-    structures = []
-    for k in positions:
-        start, n_atoms = frames[k]
-        try:
-            structures.append(_parse_frame(lines, start + 1, n_atoms))
-        except StructureError as error:
-            raise error.at(file=file, structure=k) from error
-        except (ValueError, TypeError, IndexError, KeyError) as error:
-            raise StructureError(f"line {start + 2}: {error}", file=file, structure=k) from error
-    return positions, structures
+    return positions, [_structure(frames[k], k, file) for k in positions]
+
+
+def _structure(frame: RawFrame, k: int, file: str | Path) -> Atoms:
+    try:
+        return _parse_frame(frame, file)
+    except StructureError as error:
+        raise error.at(file=file, structure=k) from error
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise StructureError(f"line {frame.line}: {error}", file=file, structure=k) from error
 
 
 def _refuse_cut_number(rows: Sequence[str], file: str | Path, frame: int) -> None:
@@ -111,51 +145,24 @@ def _refuse_cut_number(rows: Sequence[str], file: str | Path, frame: int) -> Non
         warnings.warn(f"{file}: no newline at the end; if the file was cut off, its last number is wrong", stacklevel=4)
 
 
-def _columns(properties: str) -> list[tuple[str, str, int]]:
-    words = properties.split(":")
-    if len(words) % 3:
-        raise StructureError(f"{properties!r} is not a list of name:type:columns", field="Properties")
-    columns = [(words[k], words[k + 1], int(words[k + 2])) for k in range(0, len(words), 3)]
-    wrong = [kind for _, kind, _ in columns if kind not in "RISL"]
-    if wrong:
-        raise StructureError(f"unknown column type {wrong[0]!r} (R, I, S or L)", field="Properties")
-    return columns
-
-
-def _parse_frame(lines: list[str], comment: int, n_atoms: int) -> Atoms:
-    info: dict[str, Any] = key_val_str_to_dict(lines[comment]) if lines[comment].strip() else {}
+def _parse_frame(frame: RawFrame, file: str | Path) -> Atoms:
+    try:
+        info = parse_comment(frame.comment, file)
+    except StructureError as error:
+        raise StructureError(f"line {frame.line}: {error.message}", field=error.field) from error
     lattice = info.pop("Lattice", None)
     pbc = info.pop("pbc", lattice is not None)
-    columns = _columns(str(info.pop("Properties", "species:S:1:pos:R:3")))
-    width = sum(n for _, _, n in columns)
-    rows = [lines[comment + 1 + k].split() for k in range(n_atoms)]
-    for k, row in enumerate(rows):
-        if len(row) < width:
-            raise StructureError(f"line {comment + 2 + k}: {len(row)} columns instead of {width}")
-    arrays: dict[str, np.ndarray] = {}
-    first = 0
-    for name, kind, n in columns:
-        words = np.array([row[first : first + n] for row in rows], dtype=object).reshape(n_atoms, n)
-        arrays[name] = _convert(name, kind, words, comment + 2)[:, 0 if n == 1 else slice(None)]
-        first += n
-
-    numbers = arrays.pop("Z", None)
-    species = arrays.pop("species", None)
-    if numbers is None:
-        if species is None:
-            raise StructureError("no column of elements", field="species")
-        unknown = [s for s in species if s.capitalize() not in atomic_numbers]
-        if unknown:
-            raise StructureError(f"unknown element {unknown[0]!r}", field="species", structure=info.get("structure_id"))
-        numbers = np.array([atomic_numbers[s.capitalize()] for s in species], dtype=int)
-    if "pos" not in arrays or arrays["pos"].shape != (n_atoms, 3):
-        raise StructureError("no three columns of positions", field="pos")
+    if isinstance(pbc, str) or np.size(pbc) not in (1, 3) or not np.isin(np.asarray(pbc), [0, 1]).all():
+        raise StructureError(f"{str(pbc)[:40]!r} is not one or three of T and F", field="pbc")
+    columns = columns_of(str(info.pop("Properties", "species:S:1:pos:R:3")))
+    arrays = read_columns([row.split() for row in frame.rows], columns, frame.line + 1)
+    numbers, positions = atomic_numbers_of(arrays, file)
     info = {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
     if "structure_id" in info:
         info["structure_id"] = str(info["structure_id"])
     atoms = Atoms(
         numbers,
-        positions=arrays.pop("pos"),
+        positions=positions,
         charges=arrays.pop("initial_charges", None),
         cell=None if lattice is None else np.asarray(lattice).T,
         pbc=pbc,
@@ -172,30 +179,13 @@ def _parse_frame(lines: list[str], comment: int, n_atoms: int) -> Atoms:
         else:
             atoms.arrays[ase_name] = array
     for name in _PER_STRUCTURE:
-        if name in atoms.info:
-            value = atoms.info.pop(name)
+        value = atoms.info.get(name)
+        if name in atoms.info and not isinstance(value, bool):
+            del atoms.info[name]
             results[name] = full_3x3_to_voigt_6_stress(value) if np.shape(value) == (3, 3) else value
     if results:
         atoms.calc = SinglePointCalculator(atoms, **results)
     return unpack_arrays(atoms)
-
-
-def _convert(name: str, kind: str, words: np.ndarray, line: int) -> np.ndarray:
-    if kind == "S":
-        return words
-    if kind == "L":
-        return np.isin(words, ["T", "True", "true", "1"])
-    dtype = np.float64 if kind == "R" else np.int64
-    try:
-        return words.astype(dtype)
-    except (ValueError, OverflowError):
-        for k, row in enumerate(words):
-            try:
-                row.astype(dtype)
-            except (ValueError, OverflowError):
-                message = f"line {line + k}: {' '.join(row)!r} is not numeric"
-                raise StructureError(message, field=name) from None
-        raise
 
 
 def _constraints(movable: np.ndarray) -> list[Any]:
@@ -314,9 +304,11 @@ def _write_frame(stream: TextIO, atoms: Atoms) -> None:
             add(name, values)  # a label that was never put on a calculator
         elif name == "initial_charges":
             add(name, values)
-        elif name in _RESERVED_COLUMNS:
+        elif name in {"numbers", "positions"}:
+            continue
+        elif name in _RESERVED_COLUMNS or name.lower() in _RESERVED_COLUMNS:
             packed[name] = values
-        elif name not in {"numbers", "positions"}:
+        else:
             add(name, values)
 
     info = {k: v for k, v in atoms.info.items() if k not in {"Lattice", "Properties", "pbc", PACKED_ARRAYS}}

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import itertools
 import json
 import lzma
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from ase import Atoms
+from ase.io import iread
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.files import replacing
 from mdl_physpretrain.structures.ase_formats import read_with_ase, write_with_ase
-from mdl_physpretrain.structures.extxyz import read_extxyz, write_extxyz
+from mdl_physpretrain.structures.extxyz import iterate_extxyz, read_extxyz, write_extxyz
 from mdl_physpretrain.structures.matdeeplearn_json import read_entries, write_entries
+from mdl_physpretrain.structures.selection import parse_index
 
-__all__ = ["read_file", "write_structures"]
+__all__ = ["iterate_file", "read_file", "write_structures"]
 
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -81,6 +84,51 @@ def read_file(path: Path, index: int | slice) -> tuple[list[int], list[Atoms]]:
         if not isinstance(content, dict) or "atomic_numbers" in content:  # else it is ASE's own JSON
             return read_entries(content, index, path)
     return read_with_ase(path, index, is_database=suffix in {".db", ".json"})
+
+
+def iterate_file(path: str | Path, index: str | int | slice = ":", **options: Any) -> Iterator[Atoms]:
+    """Structures of one file, one by one: (ext)xyz read as strictly as elsewhere, other formats by ``ase.io.iread``.
+
+    Parameters
+    ----------
+    path
+        Long trajectories do not have to fit into memory.
+    index
+        Which ones, as in ``ase.io.read``.
+    **options
+        Of ``ase.io.iread``; ``format`` overrules the suffix.
+
+    Raises
+    ------
+    StructureError
+        If the file is missing or damaged; it names the frame.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StructureError("no such file", file=path)
+    kind = options.get("format") or ("extxyz" if _format_suffix(path) in {".xyz", ".extxyz"} else None)
+    count = 0
+    try:
+        if kind in {"xyz", "extxyz"}:
+            with _open_text(path, "r", path.suffix) as stream:
+                yield from _selected(iterate_extxyz(stream, path), index)
+            return
+        for atoms in iread(str(path), index=index, **options):
+            yield atoms
+            count += 1
+    except (StructureError, GeneratorExit):
+        raise
+    except Exception as error:  # every reader has its own way of failing on a damaged file
+        cause = str(error).strip().split("\n")[0][:200]
+        raise StructureError(f"cannot read frame {count}: {cause}", file=path) from error
+
+
+def _selected(frames: Iterator[Atoms], index: str | int | slice) -> Iterator[Atoms]:
+    chosen = parse_index(index)
+    if isinstance(chosen, slice) and all(v is None or v >= 0 for v in (chosen.start, chosen.stop, chosen.step)):
+        return itertools.islice(frames, chosen.start, chosen.stop, chosen.step)
+    selected = list(frames)[chosen]
+    return iter(selected if isinstance(selected, list) else [selected])
 
 
 def write_structures(path: str | Path, structures: Atoms | Iterable[Atoms]) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from mdl_physpretrain.errors import StructureError
+
 __all__ = ["PACKED_ARRAYS", "json_entries", "jsonable", "pack_arrays", "restore", "unpack_arrays"]
 
 PACKED_ARRAYS = "physpretrain_arrays"
@@ -73,5 +75,11 @@ def unpack_arrays(atoms: Atoms) -> Atoms:
     packed = atoms.info.pop(PACKED_ARRAYS, None)
     if isinstance(packed, dict):
         for name, entry in packed.items():
-            atoms.arrays[name] = np.array(entry["values"], dtype=entry["dtype"])
+            try:
+                values = np.array(entry["values"], dtype=entry["dtype"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise StructureError(f"a packed array is damaged ({error})", field=str(name)) from None
+            if values.ndim < 1 or len(values) != len(atoms):
+                raise StructureError(f"shape {values.shape} of a packed array of {len(atoms)} atoms", field=str(name))
+            atoms.arrays[name] = values
     return atoms

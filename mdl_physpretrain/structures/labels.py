@@ -25,6 +25,7 @@ __all__ = [
     "get_labels",
     "has_label",
     "label_counts",
+    "missing_labels",
     "set_labels",
     "stored_results",
     "structure_id",
@@ -77,6 +78,22 @@ def label_counts(structures: Sequence[Atoms]) -> dict[str, int]:
     """
     counts = {name: sum(has_label(atoms, name) for atoms in structures) for name in LABEL_NAMES}
     return {"structures": len(structures), **counts}
+
+
+def missing_labels(structures: Sequence[Atoms], *, partly: bool = False) -> dict[str, str]:
+    """Sentences such as "3 of 8 structures have no forces", and the label that each is about.
+
+    A stress is that of a solid: only structures that are periodic in three directions are counted for it. With
+    ``partly`` only labels that some structures have.
+    """
+    sentences = {}
+    for name in LABEL_NAMES:
+        able = [atoms for atoms in structures if name != "stress" or atoms.pbc.all()]
+        missing = [atoms for atoms in able if not has_label(atoms, name)]
+        if missing and not (partly and len(missing) == len(able)):
+            first = structure_id(missing[0])
+            sentences[f"{len(missing)} of {len(able)} structures have no {name} (first: {first})"] = name
+    return sentences
 
 
 def full_stress(stress: np.ndarray) -> np.ndarray:

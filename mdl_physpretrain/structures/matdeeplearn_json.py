@@ -81,7 +81,7 @@ def _parse(entry: dict[str, Any]) -> Atoms:
     atoms = Atoms(
         numbers, positions=_numbers(entry, "positions", (n, 3)), cell=cell, pbc=pbc if pbc.size == 3 else bool(pbc[0])
     )
-    results: dict[str, Any] = {k: restore(v) for k, v in entry.get(_RESULTS, {}).items()}
+    results: dict[str, Any] = {k: restore(v) for k, v in _typed(entry, _RESULTS, dict).items()}
     if entry.get("y") is not None and any(v is not None for v in np.ravel(np.array(entry["y"], dtype=object))):
         results["energy"] = float(_numbers(entry, "y", (1,))[0])
     if entry.get("forces") is not None:
@@ -95,7 +95,7 @@ def _parse(entry: dict[str, Any]) -> Atoms:
     if entry.get("structure_id") is not None:
         name = entry["structure_id"]
         atoms.info["structure_id"] = str(name[0] if isinstance(name, list) and len(name) == 1 else name)
-    per_atom = entry.get(_ARRAYS)
+    per_atom = _typed(entry, _ARRAYS, list) if entry.get(_ARRAYS) is not None else None
     for key, value in entry.items():
         if key in _RESERVED:
             continue
@@ -106,11 +106,26 @@ def _parse(entry: dict[str, Any]) -> Atoms:
             atoms.arrays[key] = plain if isinstance(plain, np.ndarray) else np.array(plain)
         else:
             atoms.info[key] = plain
-    for key, value in entry.get(_COLLIDING, {}).items():
+    for key, value in _typed(entry, _COLLIDING, dict).items():
         atoms.info[key] = restore(value)
-    if entry.get(_CONSTRAINTS):
-        atoms.set_constraint([dict2constraint(c) for c in entry[_CONSTRAINTS]])
+    wrong = next((name for name, values in atoms.arrays.items() if np.ndim(values) < 1 or len(values) != n), None)
+    if wrong is not None:
+        raise StructureError(f"expected a value for each of {n} atoms", field=wrong)
+    try:
+        atoms.set_constraint([dict2constraint(c) for c in _typed(entry, _CONSTRAINTS, list)])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StructureError(f"not constraints of ASE ({error})", field=_CONSTRAINTS) from None
     return unpack_arrays(atoms)
+
+
+def _typed(entry: dict[str, Any], key: str, kind: type) -> Any:
+    """An entry of our own, empty where it is not there."""
+    value = entry.get(key)
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise StructureError(f"expected a {kind.__name__}, found {type(value).__name__}", field=key)
+    return value
 
 
 def _entry(atoms: Atoms) -> dict[str, Any]:

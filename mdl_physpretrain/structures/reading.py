@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import glob as globbing
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -15,10 +18,35 @@ from mdl_physpretrain.structures.datasets import demo_structures, load_public
 from mdl_physpretrain.structures.formats import read_file
 from mdl_physpretrain.structures.identifiers import unique_ids
 from mdl_physpretrain.structures.label_keys import available_keys, normalise_labels
-from mdl_physpretrain.structures.labels import LABEL_NAMES, has_label, stored_results
+from mdl_physpretrain.structures.labels import LABEL_NAMES, has_label, missing_labels, stored_results
 from mdl_physpretrain.structures.selection import parse_index, selected_positions
+from mdl_physpretrain.structures.units import LabelUnits
 
-__all__ = ["Source", "read_structures"]
+__all__ = ["LABEL_OPTIONS", "LabelOptions", "Source", "read_structures"]
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How labels are called and what units they have, for everything that is read meanwhile (a command's options).
+
+    With ``count_missing`` what is read is told how many structures lack a label that others have.
+    Structures that this package labelled (``info["label_source"]``) are read by the usual names.
+    """
+
+    energy_key: str | None = None
+    forces_key: str | None = None
+    stress_key: str | None = None
+    nan_labels: Literal["keep", "missing"] | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+    count_missing: bool = False
+
+    def keys(self) -> dict[str, Any]:
+        """Options of :func:`~mdl_physpretrain.structures.label_keys.normalise_labels` that are given."""
+        names = ("energy_key", "forces_key", "stress_key", "nan_labels")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+LABEL_OPTIONS: ContextVar[LabelOptions] = ContextVar("LABEL_OPTIONS", default=LabelOptions())  # noqa: B039 - frozen
 
 Source: TypeAlias = "str | Path | Atoms | Sequence[Source]"
 _PUBLIC = "load-atoms:"
@@ -33,6 +61,8 @@ def read_structures(
     stress_key: str | None = None,
     require: Sequence[str] = (),
     duplicates: Literal["error", "rename"] = "error",
+    nan_labels: Literal["keep", "missing"] | None = None,
+    units: Mapping[str, str] | None = None,
     datasets_root: str | Path | None = None,
 ) -> list[Atoms]:
     """Structures with their labels on a calculator and a unique identifier.
@@ -54,6 +84,11 @@ def read_structures(
         Otherwise missing labels are simply missing (masked in batches).
     duplicates
         "error", or "rename" the later structure of the same identifier.
+    nan_labels
+        Take labels with NaN for "missing", or "keep" them (default), to be refused by the checks before training.
+    units
+        Of the labels in the files, see :meth:`~mdl_physpretrain.structures.units.LabelUnits.named`;
+        structures in memory are in eV and Å.
     datasets_root
         Folder of public datasets: a file ``<name>.extxyz`` (or .xyz, .json,
         .db, .traj) there is read instead of downloading, and load-atoms
@@ -78,6 +113,10 @@ def read_structures(
     generated: list[str] = []
     stems: set[str] = set()
     selection = parse_index(index)
+    chosen = LABEL_OPTIONS.get()
+    keywords = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key, "nan_labels": nan_labels}
+    explicit: dict[str, Any] = {k: v for k, v in keywords.items() if v is not None}
+    of_files = LabelUnits.named(chosen.units if units is None else units)
     for item in _items(source):
         if isinstance(item, Atoms):
             name, stem, positions, frames = "<memory>", "structure", [len(structures)], [item.copy()]
@@ -94,7 +133,12 @@ def read_structures(
             frames = [dataset[k] for k in positions]
         for position, atoms in zip(positions, frames, strict=True):
             try:
-                normalise_labels(atoms, energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, file=name)
+                normalise_labels(
+                    atoms,
+                    **(explicit if "label_source" in atoms.info else chosen.keys() | explicit),
+                    units=LabelUnits() if isinstance(item, Atoms) or "label_source" in atoms.info else of_files,
+                    file=name,
+                )
             except StructureError as error:
                 raise error.at(structure=position) from error
             structures.append(atoms)
@@ -102,7 +146,9 @@ def read_structures(
             generated.append(f"{stem}-{position}")
     if not structures:
         raise StructureError("there is no structure in it", file=_described(source))
-    for name, key in (("energy", energy_key), ("forces", forces_key), ("stress", stress_key)):
+    foreign = [atoms for atoms in structures if "label_source" not in atoms.info]
+    requested = chosen.keys() | explicit if foreign else explicit
+    for name, key in ((label, requested.get(f"{label}_key")) for label in LABEL_NAMES):
         # a key the user asked for must exist somewhere, or it is a misspelling
         if key is not None and not any(has_label(atoms, name) for atoms in structures):
             keys = ", ".join(available_keys(structures[0]))
@@ -110,6 +156,9 @@ def read_structures(
             raise StructureError(message, file=_described(source), field=key)
     unique_ids(structures, origins=origins, generated=generated, duplicates=duplicates)
     _check_required(structures, origins, require)
+    if chosen.count_missing:
+        for message in missing_labels(structures, partly=True):
+            warnings.warn(f"{_described(source)}: {message}", stacklevel=2)
     return structures
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase import Atoms
@@ -11,7 +12,9 @@ from ase.data import chemical_symbols
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.labels import get_labels
 
-__all__ = ["reference_energies"]
+__all__ = ["chosen_references", "is_isolated_atom", "reference_energies"]
+
+ISOLATED = 8.0  # Å: an atom whose images are this far away is alone
 
 
 def reference_energies(structures: Sequence[Atoms]) -> dict[str, float]:
@@ -50,3 +53,49 @@ def reference_energies(structures: Sequence[Atoms]) -> dict[str, float]:
         raise StructureError("no structure has an energy to fit reference energies to", field="energy")
     solution = np.linalg.lstsq(np.array(rows, dtype=np.float64), np.array(energies), rcond=1e-10)[0]
     return {chemical_symbols[z]: float(e) for z, e in zip(elements, solution, strict=True)}
+
+
+def is_isolated_atom(atoms: Atoms) -> bool:
+    """Whether a structure is one atom without neighbours: in no cell, or in a large one."""
+    lengths = atoms.cell.lengths()[atoms.pbc]
+    return len(atoms) == 1 and bool((lengths >= ISOLATED).all())
+
+
+def chosen_references(structures: Sequence[Atoms], choice: str | Mapping[str, float]) -> dict[str, float]:
+    """Reference energy of each element, in eV.
+
+    Parameters
+    ----------
+    structures
+        Labelled.
+    choice
+        "fit": :func:`reference_energies`; "isolated": of the isolated atoms
+        among the structures; or the energies themselves, by element.
+
+    Raises
+    ------
+    StructureError
+        If an element has none.
+    """
+    if choice == "fit":
+        return reference_energies(structures)
+    elements = [chemical_symbols[z] for z in sorted({int(z) for atoms in structures for z in atoms.numbers})]
+    energies: dict[str, list[float]] = {}
+    if isinstance(choice, Mapping):
+        energies = {symbol: [float(energy)] for symbol, energy in choice.items()}
+    else:
+        for atoms in filter(is_isolated_atom, structures):
+            energy = get_labels(atoms).energy
+            if energy is not None:
+                energies.setdefault(atoms.get_chemical_symbols()[0], []).append(energy)
+    missing = [symbol for symbol in elements if symbol not in energies]
+    if missing:
+        where = "no isolated atom (one atom, no cell or one of 8 Å and more) with an energy"
+        where = "no reference energy" if isinstance(choice, Mapping) else where
+        raise StructureError(f"{where} of {', '.join(missing)}", field="references")
+    spread = {symbol: np.ptp(energies[symbol]) for symbol in elements if np.ptp(energies[symbol]) > 0.1}
+    if spread:
+        symbol = max(spread, key=lambda s: spread[s])
+        message = f"isolated {symbol} has energies that differ by {spread[symbol]:.3g} eV: the lowest is taken"
+        warnings.warn(message, stacklevel=2)
+    return {symbol: min(energies[symbol]) for symbol in elements}

@@ -13,7 +13,8 @@ from scipy.spatial import cKDTree
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.identifiers import unique_ids
-from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, has_label, label_counts, structure_id
+from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, label_counts, missing_labels, structure_id
+from mdl_physpretrain.structures.unit_checks import unit_warnings
 
 __all__ = ["validate_structures"]
 
@@ -35,8 +36,8 @@ def validate_structures(
         Labels without which the data is of no use: an error when *no*
         structure has it.
     partial
-        What to do when only some structures have a required label: "warn"
-        with the counts (they are masked in batches), "allow", or "error".
+        What to do when some structures lack a label: "warn" with the counts, of
+        any label (they are masked in batches), "allow", or "error" for a required one.
     min_distance
         Closest allowed distance in Å between two atoms, periodic images
         included; closer ones lie on top of each other.
@@ -67,28 +68,27 @@ def validate_structures(
             first = StructureError(message, structure=first.structure, field=first.field)
         raise first
     _check_labels(structures, require, partial)
+    if partial != "allow":
+        for sentence in unit_warnings(structures):
+            warnings.warn(f"units of labels: {sentence}", stacklevel=2)
     return structures
 
 
 def _check_labels(structures: list[Atoms], require: Sequence[str], partial: str) -> None:
     counts = label_counts(structures)
-    for name in require:
-        if name not in LABEL_NAMES:
-            raise StructureError(f"{name!r} is not a label ({', '.join(LABEL_NAMES)})", field="require")
-        missing = len(structures) - counts[name]
-        if missing == 0:
-            continue
-        first = next(structure_id(atoms) for atoms in structures if not has_label(atoms, name))
-        if counts[name] == 0:
+    wrong = next((name for name in require if name not in LABEL_NAMES), None)
+    if wrong is not None:
+        raise StructureError(f"{wrong!r} is not a label ({', '.join(LABEL_NAMES)})", field="require")
+    for message, name in missing_labels(structures).items():
+        if name in require and counts[name] == 0:
             raise StructureError(
                 f"none of the {len(structures)} structures has this label (name it with {name}_key if it is called "
                 "otherwise)",
                 field=name,
             )
-        message = f"{missing} of {len(structures)} structures have no {name} (first: {first})"
-        if partial == "error":
+        if name in require and partial == "error":
             raise StructureError(message, field=name)
-        if partial == "warn":
+        if partial != "allow":
             warnings.warn(f"{message}; they do not count in that part of the loss", stacklevel=3)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.graphs.batch import complete_cell
+from mdl_physpretrain.graphs.neighbour_lists import complete_cell
 from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.labels import Labels, get_labels
 

@@ -30,7 +30,7 @@ class NativeTeacher(ABC):
     potentials
         Registered names of the potentials that the fitted model is made of. The
         first belongs to this kind alone: a checkpoint of it, saved by whoever,
-        is recognised by it.
+        is recognised by it. Empty for a kind that chooses among the others.
     Options
         Of the fit: a :class:`~mdl_physpretrain.option_types.Section`, given
         under ``teacher.args``.

@@ -17,7 +17,7 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.graphs.batch import complete_cell
+from mdl_physpretrain.graphs.neighbour_lists import complete_cell
 from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import Labels, get_labels
 from mdl_physpretrain.teacher.engines import Teacher, make_engine

@@ -18,8 +18,9 @@ from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.calculator import ASECalculator
+from mdl_physpretrain.potentials.results import energy_of, forces_of, stress_of
 from mdl_physpretrain.structures.identifiers import stable_id
-from mdl_physpretrain.structures.labels import LABEL_NAMES, Labels, full_stress
+from mdl_physpretrain.structures.labels import LABEL_NAMES, Labels
 from mdl_physpretrain.teacher.journal import Outcome
 
 __all__ = ["Engine", "Teacher", "make_engine", "refuse_failed"]
@@ -184,8 +185,8 @@ class _CalculatorEngine:
         free.set_constraint()  # labels are the forces of the potential, not of the constraints
         calculator = self.calculator
         try:
-            energy = float(calculator.get_potential_energy(free))
-            forces = np.array(calculator.get_forces(free), dtype=np.float64)
+            energy = energy_of(calculator.get_potential_energy(free))
+            forces = forces_of(calculator.get_forces(free), len(free))
             stress = self._stress(free) if self.stress and abs(np.linalg.det(free.cell.array)) > 1e-9 else None
         except Exception as error:  # a foreign code may raise anything; one structure must not cost the others
             if self.factory is not None:
@@ -193,12 +194,13 @@ class _CalculatorEngine:
             elif hasattr(calculator, "reset"):
                 calculator.reset()
             lines = str(error).splitlines() or [""]
-            return f"{type(error).__name__}: {lines[0][:300]}"
+            kind = "" if isinstance(error, StructureError) else f"{type(error).__name__}: "
+            return f"{kind}{lines[0][:300]}"
         return _checked(Labels(energy, forces, stress))
 
     def _stress(self, atoms: Atoms) -> np.ndarray | None:
         try:
-            return full_stress(np.array(self.calculator.get_stress(atoms), dtype=np.float64))
+            return stress_of(self.calculator.get_stress(atoms))
         except NotImplementedError:
             return None
 

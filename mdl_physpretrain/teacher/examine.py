@@ -27,8 +27,9 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from rich.table import Table
 
-from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
+from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.eam.model import EAM
 

@@ -15,7 +15,7 @@ from mdl_physpretrain.augmentation.coverage import cover
 from mdl_physpretrain.augmentation.filter import FilterResult, filter_labels
 from mdl_physpretrain.augmentation.thermal import disorder
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.recipe import Augment, Augmentation, Perturbation
+from mdl_physpretrain.recipe import MD, Augment, Augmentation, Perturbation
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.teacher.amplitudes import amplitudes_at
 from mdl_physpretrain.teacher.label import Labelled, label
@@ -46,7 +46,9 @@ def augmented_labels(
     nothing.
     """
     parents = anchors(structures) if options.anchor else list(structures)
-    augmented = augment(parents, **options.model_dump(include=set(Perturbation.model_fields)), progress=progress)
+    augmented = Augmented()
+    if options.n_aug:
+        augmented = augment(parents, **options.model_dump(include=set(Perturbation.model_fields)), progress=progress)
     augmented += further_structures(parents, options, teacher)
     labelled = label(
         augmented,
@@ -79,7 +81,9 @@ def further_structures(parents: Sequence[Atoms], options: Augmentation, teacher:
             raise ConfigError(
                 "thermal displaces atoms by the springs of a teacher: name one, or give thermal_amplitude"
             )
-        amplitude = amplitudes_at(teacher, parents, options.thermal, factor=options.thermal_factor, seed=options.seed)
+        # where no MD is described, it is the default one
+        temperature = MD.temperature if options.thermal == "md" else options.thermal
+        amplitude = amplitudes_at(teacher, parents, temperature, factor=options.thermal_factor, seed=options.seed)
     if amplitude is not None:
         # anchored labels know the energy of a strain by the parent's stress
         anchored = options.anchor if isinstance(options, Augment) else True

@@ -13,7 +13,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.teacher.base import NativeTeacher
 
-__all__ = ["kind_modules", "kind_of", "kind_options", "teacher_kind", "teacher_kinds"]
+__all__ = ["kind_modules", "kind_of", "kind_options", "kind_potentials", "teacher_kind", "teacher_kinds"]
 
 GROUP = "mdl_physpretrain.teachers"
 
@@ -23,7 +23,7 @@ def teacher_kinds() -> dict[str, NativeTeacher]:
     """Every kind by name; raises ConfigError if two share a name or a potential, or a package cannot be imported."""
     classes = plugin_classes("mdl_physpretrain.teacher.kinds", GROUP, NativeTeacher, "teacher")  # type: ignore[type-abstract]
     kinds = [cls() for cls in classes]
-    for words in ([kind.name for kind in kinds], [kind.potentials[0] for kind in kinds]):
+    for words in ([kind.name for kind in kinds], [kind.potentials[0] for kind in kinds if kind.potentials]):
         twice = next((word for word in words if words.count(word) > 1), None)
         if twice is not None:
             raise ConfigError(f"two kinds of teachers are, or are made of, {twice!r}")
@@ -46,13 +46,20 @@ def kind_of(model: EnergyModel) -> NativeTeacher | None:
     name = model.metadata.get("teacher")
     if name in kinds and model.registry_name in kinds[name].potentials:
         return kinds[name]
-    return next((kind for kind in kinds.values() if kind.potentials[0] == model.registry_name), None)
+    return next((kind for kind in kinds.values() if model.registry_name in kind.potentials[:1]), None)
 
 
 def kind_modules(name: str) -> tuple[str, ...]:
     """Modules of a kind and of its potentials, which are looked up by name: what a cache has to count."""
+    kinds = {teacher_kind(name), *(() if teacher_kind(name).potentials else teacher_kinds().values())}
+    modules = sorted(type(kind).__module__ for kind in kinds)
+    return (*modules, *(model_class(part).__module__ for part in kind_potentials(name)))
+
+
+def kind_potentials(name: str) -> tuple[str, ...]:
+    """Registered names of the potentials that a kind's teachers are made of; of all kinds for one that chooses."""
     kind = teacher_kind(name)
-    return (type(kind).__module__, *(model_class(part).__module__ for part in kind.potentials))
+    return kind.potentials or tuple(sorted({part for each in teacher_kinds().values() for part in each.potentials}))
 
 
 def kind_options(options: recipe.Teacher, section: str = "teacher") -> Section:
@@ -66,6 +73,9 @@ def kind_options(options: recipe.Teacher, section: str = "teacher") -> Section:
             words = ", ".join(f"{section}.{name}" for name in kind.Options.model_fields)
             raise ConfigError(f"{section}.args is for other kinds than {kind.name!r}, whose options are {words}")
         return kind.Options(**options.model_dump(include=set(kind.Options.model_fields)))
+    if not kind.potentials:  # the options above are then those of the EAM among its candidates
+        fit = {"eam": options.model_dump(include=set(recipe.EAMFit.model_fields))}
+        return validated(kind.Options, {**fit, **options.args}, prefix=f"{section}.args.")
     for name, field in recipe.EAMFit.model_fields.items():
         if getattr(options, name) != field.get_default():
             words = ", ".join(kind.Options.model_fields) or "it has none"

@@ -88,7 +88,7 @@ def fitted_teacher(
 ) -> EnergyModel:
     """A native teacher fitted and examined, with its kind and the examination in the metadata."""
     teacher = kind.fit(structures, val=val or None, options=options, progress=progress)
-    metadata: dict[str, Any] = {**teacher.metadata, "teacher": kind.name}
+    metadata: dict[str, Any] = {"teacher": kind.name, **teacher.metadata}
     if "examination" not in metadata:
         examination = kind.examine(teacher, list(structures))
         metadata |= {} if examination is None else {"examination": examination.to_dict()}
@@ -105,7 +105,7 @@ def read_teacher(path: str, kind: str, section: str = "teacher") -> EnergyModel:
             f"{section}.checkpoint: {path} holds {teacher.registry_name!r}, which is no native teacher "
             f"({', '.join(teacher_kinds())}). Any other potential can teach as a calculator: {section}.calculator"
         )
-    if its_kind.name != kind:
+    if kind not in (its_kind.name, "auto"):
         raise ConfigError(
             f"{section}.checkpoint: {path} is of the kind {its_kind.name!r}, not {kind!r}: "
             f"set '{section}.kind: {its_kind.name}'"

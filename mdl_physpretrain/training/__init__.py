@@ -1,7 +1,6 @@
 """Training of any energy model with Lightning."""
 
 from mdl_physpretrain.training.loss import EFSLoss
-from mdl_physpretrain.training.method import PretrainedPotential, pretrain_and_finetune
 from mdl_physpretrain.training.network import new_network
 from mdl_physpretrain.training.pretrain_finetune import finetune, pretrain
 from mdl_physpretrain.training.references import shift_reference_energies
@@ -9,11 +8,9 @@ from mdl_physpretrain.training.train import train
 
 __all__ = [
     "EFSLoss",
-    "PretrainedPotential",
     "finetune",
     "new_network",
     "pretrain",
-    "pretrain_and_finetune",
     "shift_reference_energies",
     "train",
 ]

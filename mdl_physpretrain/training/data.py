@@ -30,10 +30,21 @@ class EpochSampler(Sampler[int]):
         Share of replay structures in an epoch, drawn afresh each time.
     seed
         Of the order.
+    weights
+        Of the replay structures in the drawing, shape (n_replay,); ``None``: equal.
     """
 
-    def __init__(self, n: int, *, n_replay: int = 0, replay_fraction: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        n: int,
+        *,
+        n_replay: int = 0,
+        replay_fraction: float = 0.0,
+        seed: int = 0,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         self.n, self.n_replay, self.seed, self.epoch = n, n_replay, seed, 0
+        self.weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float64)
         self.replayed = min(n_replay, round(n * replay_fraction / (1 - replay_fraction))) if n_replay else 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -47,8 +58,11 @@ class EpochSampler(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         chosen = torch.arange(self.n)
         if self.replayed:
-            extra = torch.randperm(self.n_replay, generator=generator)[: self.replayed] + self.n
-            chosen = torch.cat([chosen, extra])
+            if self.weights is None:
+                extra = torch.randperm(self.n_replay, generator=generator)[: self.replayed]
+            else:
+                extra = torch.multinomial(self.weights, self.replayed, generator=generator)
+            chosen = torch.cat([chosen, extra + self.n])
         order = chosen[torch.randperm(len(chosen), generator=generator)].tolist()
         world, rank = _processes()
         order += order[: len(self) * world - len(order)]  # equal shares, or the others would wait for ever

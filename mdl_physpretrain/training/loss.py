@@ -49,12 +49,13 @@ class EFSLoss:
     def __call__(self, out: Prediction, batch: AtomicBatch) -> Tensor:
         """Loss of a batch, a scalar."""
         on_atoms = batch.has_forces[batch.structure]
+        energy_error = (out.energy - batch.energy).to(out.forces.dtype)  # a small difference of large numbers
         force_error = self._penalty(out.forces - batch.forces)
         if self.force_scale is not None:
             size = torch.linalg.vector_norm(batch.forces, dim=1, keepdim=True)
             force_error = force_error / (1 + size / self.force_scale)
         return (
-            self.energy * _masked_mean(self._penalty(out.energy - batch.energy), batch.has_energy)
+            self.energy * _masked_mean(self._penalty(energy_error), batch.has_energy)
             + self.forces * _masked_mean(force_error, on_atoms)
             + self.stress * _masked_mean(self._penalty(out.stress - batch.stress), batch.has_stress)
         )

@@ -17,7 +17,7 @@ from torch.nn import Parameter
 from mdl_physpretrain.files import replacing
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel, predict
-from mdl_physpretrain.potentials.checkpoint import save_model
+from mdl_physpretrain.potentials.checkpoint import has_finite_weights, save_model
 from mdl_physpretrain.potentials.error_metrics import ErrorSums
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.resume import refuse_other_training
@@ -198,7 +198,9 @@ class KeepBest(Callback):
             "seconds": round(self._elapsed, 3),
         }
         self.history = [*[h for h in self.history if h["epoch"] < row["epoch"]], row]
-        better = errors["total"] < self.best
+        finite = has_finite_weights(pl_module.model)
+        trainer.should_stop |= not finite  # no step mends that
+        better = finite and errors["total"] < self.best
         if better:
             self.best = errors["total"]
             self.best_weights = {k: v.detach().cpu().clone() for k, v in pl_module.model.state_dict().items()}

@@ -119,9 +119,12 @@ def _construct(name: str, args: dict[str, Any], seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return model_class(name)(**args)
+            model = model_class(name)(**args)
         except TypeError as error:
             raise ConfigError(f"model {name!r}: {error}") from error
+    if not all(weight.numel() for weight in model.parameters()):
+        raise ConfigError(f"model {name!r}: a layer is empty with the arguments {args}")
+    return model
 
 
 def _core(model: EnergyModel, structures: Sequence[Atoms]) -> ZBL:

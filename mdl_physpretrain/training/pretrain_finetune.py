@@ -21,8 +21,8 @@ __all__ = ["finetune", "pretrain"]
 
 #: What :func:`train` takes besides the recipe's options.
 OF_TRAIN = {
-    "eam", "freeze_eam", "references", "model_args", "core", "shift_energies", "directory", "resume", "accelerator",
-    "devices", "strategy", "progress",
+    "eam", "freeze_eam", "references", "model_args", "core", "shift_energies", "replay_weights", "directory", "resume",
+    "accelerator", "devices", "strategy", "progress",
 }  # fmt: skip
 
 

@@ -35,10 +35,22 @@ class ClosureSAM(SAM):
         self.perturbed = perturbed
 
     @classmethod
-    def around(cls, base: Optimizer, *, rho: float, perturbed: Callable[[], AbstractContextManager[Any]]) -> ClosureSAM:
-        """SAM whose parameter groups and state are those of an optimiser that exists."""
+    def around(
+        cls,
+        base: Optimizer,
+        *,
+        rho: float,
+        perturbed: Callable[[], AbstractContextManager[Any]],
+        adaptive: bool = False,
+    ) -> ClosureSAM:
+        """SAM whose parameter groups and state are those of an optimiser that exists.
+
+        ``adaptive``: every weight moves in proportion to its square (Kwon et
+        al., ICML 2021).
+        """
         sam = cls.__new__(cls)
-        SAM.__init__(sam, base.param_groups, lambda groups, **options: base, rho=rho)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"rho": rho, "adaptive": adaptive}
+        SAM.__init__(sam, base.param_groups, lambda groups, **rest: base, **options)  # type: ignore[arg-type]
         sam.perturbed = perturbed
         return sam
 
@@ -63,10 +75,15 @@ class ClosureSAM(SAM):
         moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         if moved:
             gradients: Any = [p.grad for p in moved]
+            sizes = [p.abs() for p in moved] if self.param_groups[0].get("adaptive") else None
+            if sizes is not None:
+                gradients = torch._foreach_mul(gradients, sizes)
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
             for p in moved:
                 self.state[p]["old_p"] = p.clone()
             scale = self.param_groups[0]["rho"] / (norm + self.perturb_eps)
+            if sizes is not None:
+                gradients = torch._foreach_mul(gradients, sizes)
             torch._foreach_add_(moved, torch._foreach_mul(gradients, scale))
         if zero_grad:
             self.zero_grad()

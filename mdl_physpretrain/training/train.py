@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
@@ -15,14 +16,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
+from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError, Terminated
 from mdl_physpretrain.files import make_writable
 from mdl_physpretrain.option_types import shows_options, validated
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.recipe import FINETUNE, Training
-from mdl_physpretrain.structures import validate_structures
+from mdl_physpretrain.structures import label_counts, validate_structures
 from mdl_physpretrain.training.data import EpochSampler, loader
+from mdl_physpretrain.training.hardware import check_hardware
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
 from mdl_physpretrain.training.network import copied_network, is_name, new_network
@@ -40,6 +42,7 @@ def train(
     val: Sequence[Atoms] | None = None,
     replay: Sequence[Atoms] = (),
     replay_fraction: float = FINETUNE.replay_fraction,
+    replay_weights: Sequence[float] | None = None,
     model_args: dict[str, Any] | None = None,
     core: str | None = None,
     eam: str | Path | EnergyModel | None = None,
@@ -73,6 +76,9 @@ def train(
     replay, replay_fraction
         Teacher-labelled structures mixed in, so that finetuning does not
         forget the repulsive core; the share they make of an epoch.
+    replay_weights
+        Positive weight of each replay structure in the drawing of an epoch's;
+        by default all are equal.
     model_args, core, eam, freeze_eam, references
         See :func:`new_network`; only for a model given by name.
     parents
@@ -121,11 +127,17 @@ def train(
     chosen = validated(Training, options)
     if not 0 <= replay_fraction < 1:
         raise ConfigError(f"replay_fraction must lie in [0, 1), not {replay_fraction}")
+    if replay_weights is not None and (len(replay_weights) != len(replay) or not min(replay_weights, default=1) > 0):
+        raise ConfigError("replay_weights must be one positive number for each replay structure")
     if chosen.optimizer == "sam" and find_spec("pytorch_optimizer") is None:
         raise ConfigError("optimizer 'sam' needs the package pytorch_optimizer: pip install pytorch-optimizer")
+    check_hardware(accelerator, devices, strategy)
     structures = validate_structures(list(structures), require=())
     if val is not None and len(val) == 0:
         raise StructureError("the validation set is empty; pass val=None to select on the training set")
+    for name, part in (("training", structures), ("validation", val)):
+        if part is not None and not any(label_counts(part)[kind] for kind in ("energy", "forces", "stress")):
+            raise StructureError(f"no {name} structure has an energy, forces or a stress")
     if isinstance(eam, str | Path):
         eam = load_model(eam, expect="eam")
     if is_name(model):
@@ -160,9 +172,12 @@ def train(
             replay_fraction=replay_fraction,
             freeze_eam=freeze_eam,
             shift_energies=shift_energies,
+            **({} if replay_weights is None else {"replay_weights": list(replay_weights)}),
         )
 
-    sampler = EpochSampler(len(structures), n_replay=len(replay), replay_fraction=replay_fraction, seed=seed)
+    sampler = EpochSampler(
+        len(structures), n_replay=len(replay), replay_fraction=replay_fraction, seed=seed, weights=replay_weights
+    )
     batches: dict[str, Any] = {"cutoff": network.cutoff, "batch_size": chosen.batch_size, "dtype": network.dtype}
     train_loader = loader([*structures, *replay], sampler=sampler, **batches)
     val_loader = loader(list(val) if val is not None else list(structures), **batches)
@@ -219,11 +234,18 @@ def train(
             )
             last = None if folder is None else folder / "last.ckpt"
             checkpoint = str(last) if resume and last is not None and last.is_file() else None
-            trainer.fit(module, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+            _fit(trainer, module, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
     finally:
         log.setLevel(level)
     if not keep.best_weights:
         raise StructureError("training gave no finite validation error: look at the labels and the learning rate")
+    diverged = [row["epoch"] for row in keep.history if not math.isfinite(row["val_loss"])]
+    if diverged:
+        warnings.warn(
+            f"the validation error is NaN or infinite from epoch {diverged[0]} on: the best state before is kept; "
+            "a smaller learning rate may help",
+            stacklevel=2,
+        )
     result = deepcopy(network).cpu()
     result.load_state_dict(keep.best_weights)
     elements = set(network.metadata.get("elements", []))
@@ -235,6 +257,20 @@ def train(
         "elements": sorted(elements),
     }
     return result.eval()
+
+
+def _fit(trainer: Trainer, *args: Any, **options: Any) -> None:
+    """Train; Lightning makes quiet exits of Ctrl-C (code 1) and SIGTERM (code 0), which are no finished training."""
+    try:
+        trainer.fit(*args, **options)
+    except SystemExit as end:
+        if trainer.received_sigterm:
+            raise Terminated from None
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    if trainer.received_sigterm:
+        raise Terminated
 
 
 def _prepare(directory: str | Path | None) -> Path | None:

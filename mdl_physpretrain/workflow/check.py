@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -31,14 +30,14 @@ from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.workflow.check_folder import describe_check, open_folder
-from mdl_physpretrain.workflow.check_suite import CheckInputs, CheckSettings, CheckSuite
+from mdl_physpretrain.workflow.check_suite import CheckInputs, CheckSettings, CheckSuite, check_names
+from mdl_physpretrain.workflow.dependencies import probe_modules
 from mdl_physpretrain.workflow.folder import write_timings
 from mdl_physpretrain.workflow.layout import md_file
 from mdl_physpretrain.workflow.lock import locked
-from mdl_physpretrain.workflow.plan import probe_modules
-from mdl_physpretrain.workflow.records import Records
+from mdl_physpretrain.workflow.records import Records, note_written, refuse_shared_records, remove_written
 from mdl_physpretrain.workflow.reference import see_every_element
-from mdl_physpretrain.workflow.run import RunResult, execute
+from mdl_physpretrain.workflow.run import MAX_JOBS, RunResult, execute
 from mdl_physpretrain.workflow.stages.collect import joint_table
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
 from mdl_physpretrain.workflow.stages.frames import read_frames
@@ -51,13 +50,11 @@ if TYPE_CHECKING:
 
     from mdl_physpretrain.probes.single_points import Potential
 
-__all__ = ["Checked", "check"]
-
-NAME = r"\w[\w.+-]*"
+__all__ = ["CheckResult", "check"]
 
 
 @dataclass
-class Checked:
+class CheckResult:
     """What :func:`check` found.
 
     Attributes
@@ -107,7 +104,7 @@ def check(
     progress: bool = False,
     listener: Callable[[str, Task, float], None] | None = None,
     **options: Any,
-) -> Checked:
+) -> CheckResult:
     """Ask potentials the questions of all probes, on the same structures, velocities and noise.
 
     Parameters
@@ -148,7 +145,7 @@ def check(
 
     Returns
     -------
-    Checked
+    CheckResult
 
     Raises
     ------
@@ -167,13 +164,13 @@ def check(
         When a potential fails at a question: the others are still asked.
     """
     settings = CheckSettings(**options)
-    _check_names(potentials)
+    check_names(potentials)
     starts = read_structures(structures)
     reference_frames = read_references(references, starts) if references else {}
     if reference_frames and not settings.compares:
         raise ConfigError("reference trajectories are compared by RDFs of trajectories, which are not asked for")
-    if jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, not {jobs}")
+    if not 1 <= jobs <= MAX_JOBS:
+        raise ConfigError(f"jobs must lie between 1 and {MAX_JOBS}, not {jobs}")
     folder = Path(output)
     if reference_potential is None and settings.reference_structures is not None:
         raise ConfigError("reference_structures is about a reference potential, which is not given")
@@ -181,7 +178,8 @@ def check(
     suite = CheckSuite(inputs, folder)
     for applies_to in ("potential", "frames"):
         suite.probes(applies_to)  # options out of range are told now
-    open_folder(folder, settings)
+    given = () if isinstance(structures, Atoms) else structures
+    open_folder(folder, settings, [given, references, (described or {}).values()])
     see_every_element({f"potential {name}": p for name, p in potentials.items()}, starts)
     if reference_potential is not None:
         beside = {REFERENCE_POTENTIAL: reference_potential}
@@ -212,6 +210,10 @@ class _Check:
             self._add_tasks(name, potential)
         if suite.config.reference_potential is not None:
             self._add_reference(suite.config.reference_potential)
+        refuse_shared_records(task.name for task in self.tasks)
+        cells = [(name, seed, label) for name in suite.config.potentials for seed, label in self._simulations()]
+        kinds = [*suite.probes("potential", "labels"), *suite.probes("simulation", "nvt", "npt", "nve")]
+        suite.refuse_shared_files(cells, [*kinds, *suite.probes("frames")])
 
     def _add_tasks(self, name: str, potential: Any) -> None:
         suite, settings = self.suite, self.settings
@@ -227,8 +229,7 @@ class _Check:
             modules = (*models, *probe_modules([probe]))
             self._add(name, (probe.name,), Task(f"{probe.name} of {name}", "evaluate", work, section, fixed=mark,
                                              modules=modules, parallel=True))  # fmt: skip
-        labels = [(settings.seeds[0], settings.nve_label)] if settings.simulated(settings.nve_label) else []
-        for seed, label in [*labels, *((seed, "") for seed in settings.seeds)]:
+        for seed, label in self._simulations():
             start, of_md = md_file(seed, name, label), f"md {name} seed {seed} {label}".strip()
             probes = suite.probes("simulation", suite.conditions(label)["ensemble"])
             self._add(name, settings.simulated(label), Task(
@@ -265,6 +266,12 @@ class _Check:
                 growing=tuple(_hashes(suite.reference_starts())), modules=models, parallel=True,
             ))  # fmt: skip
 
+    def _simulations(self) -> list[tuple[int, str]]:
+        """Seeds and labels of what is simulated."""
+        settings = self.settings
+        first = [(settings.seeds[0], settings.nve_label)] if settings.simulated(settings.nve_label) else []
+        return [*first, *((seed, "") for seed in settings.seeds)]
+
     def _add(self, name: str, probes: tuple[str, ...], task: Task) -> None:
         self.tasks.append(task)
         self.owner[task.name] = name, probes
@@ -284,7 +291,7 @@ class _Check:
                 with suppress(OlderRecords):
                     MDCheckpoint(file, MDSettings(seed=seed, **options), potential, self.suite.starts(label))
 
-    def run(self, inputs: CheckInputs, report: bool, **options: Any) -> Checked:
+    def run(self, inputs: CheckInputs, report: bool, **options: Any) -> CheckResult:
         """Do what is not done; join the tables, answer, compare, write the page."""
         result = RunResult(self.folder)
         execute(self.tasks, inputs, self.records, result, tolerate=self._tolerate, **options)
@@ -292,13 +299,14 @@ class _Check:
         write_timings(self.folder, self.tasks, answered, result.seconds)
         stored = [self.records.read(name) for name in answered]
         written = {file for record in stored if record is not None for file in record["outputs"]}
-        checked = Checked(self.folder, self.settings, self._tables(written), unanswered=self.unanswered)
+        checked = CheckResult(self.folder, self.settings, self._tables(written), unanswered=self.unanswered)
         names = list(inputs.potentials)
         checked.answers = probe_answers(checked.tables, names, self.unanswered, self.settings.options)
         if len(checked.answers):
             write_atomic(self.folder / "verdicts.csv", checked.answers.to_csv(index=False))
+            note_written(self.folder, ["verdicts.csv"])
         else:
-            (self.folder / "verdicts.csv").unlink(missing_ok=True)
+            remove_written(self.folder, "verdicts.csv")
         if "physicality" in checked.tables:
             table = checked.tables["physicality"]
             table = table[table["label"].isna()]
@@ -331,20 +339,11 @@ class _Check:
                 parts = joint_table(self.suite, probe, kind, cells, written=written)
             if parts := [part for part in parts if len(part)]:
                 write_atomic(file, joined(parts))
+                note_written(self.folder, [file.name])
                 tables[kind] = read_table(file, texts=cls.texts)
             else:
-                file.unlink(missing_ok=True)
+                remove_written(self.folder, file.name)
         return tables
-
-
-def _check_names(potentials: Mapping[str, Any]) -> None:
-    if not potentials:
-        raise ConfigError("no potential to check")
-    for name in potentials:
-        if not re.fullmatch(NAME, name) or name == "reference":
-            raise ConfigError(
-                f"a potential cannot be called {name!r}: letters, digits and . + - _ only, and not 'reference'"
-            )
 
 
 def _described(potential: Any) -> str:

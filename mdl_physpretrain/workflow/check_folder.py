@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.workflow.check_suite import MD, CheckInputs, CheckSettings
 from mdl_physpretrain.workflow.folder import environment
@@ -19,14 +21,15 @@ from mdl_physpretrain.workflow.lock import prepare_folder
 __all__ = ["describe_check", "open_folder"]
 
 
-def open_folder(folder: Path, settings: CheckSettings) -> None:
-    """Create the folder, and make sure that it holds no run and no MD under other conditions."""
+def open_folder(folder: Path, settings: CheckSettings, inputs: Sequence[Any]) -> None:
+    """Create the folder, and make sure that it is ours and holds no run and no MD under other conditions."""
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} is the folder of a run: choose another output folder")
     try:
         prepare_folder(folder)
     except PhysPretrainError as error:
         raise ConfigError(str(error)) from error
+    claim_folder(folder, "check", inputs=inputs)
     try:
         stored = json.loads((folder / "check.json").read_text())["settings"]
         options = json.loads(json.dumps(asdict(settings)))

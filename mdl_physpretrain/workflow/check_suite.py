@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,12 @@ from mdl_physpretrain.executors.transfer import SentPotential, receive
 from mdl_physpretrain.probes.base import Probe, Subject
 from mdl_physpretrain.probes.registry import probe_classes
 from mdl_physpretrain.recipe import CHECK
+from mdl_physpretrain.workflow.config import NO_VALUE
 from mdl_physpretrain.workflow.suite import Cell, Suite
 
-__all__ = ["MD", "CheckInputs", "CheckSettings", "CheckSuite", "probe_names"]
+__all__ = ["MD", "CheckInputs", "CheckSettings", "CheckSuite", "check_names", "probe_names"]
+
+NAME = r"\w[\w.+-]{0,63}"
 
 MD = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine", "trajectory_interval")
 CONDITIONS = ("ensemble", "temperature", "timestep", "steps")
@@ -26,7 +30,7 @@ CONDITIONS = ("ensemble", "temperature", "timestep", "steps")
 
 def probe_names() -> tuple[str, ...]:
     """Probes that a check can ask or skip, beside the simulation itself."""
-    return tuple(name for name, cls in probe_classes().items() if name != "md" and "eam" not in cls.needs)
+    return tuple(name for name, cls in probe_classes().items() if name != "md" and "teacher" not in cls.needs)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ class CheckSuite(Suite):
         return self.settings.options
 
     def includes(self, probe: Probe) -> bool:
-        return "eam" not in probe.needs and self.settings.includes(probe.name)
+        return "teacher" not in probe.needs and self.settings.includes(probe.name)
 
     def cells(self, probe: Probe) -> list[Cell]:
         """Every potential with its seeds; the simulation without thermostat comes first."""
@@ -229,3 +233,21 @@ class CheckSuite(Suite):
 def _here(potential: Any) -> Any:
     """A potential in this process."""
     return receive(potential) if isinstance(potential, SentPotential) else potential
+
+
+def check_names(potentials: Mapping[str, Any]) -> None:
+    """Refuse names that no file or table can have.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first.
+    """
+    if not potentials:
+        raise ConfigError("no potential to check")
+    for name in potentials:
+        if not re.fullmatch(NAME, name) or name == "reference" or name.lower() in NO_VALUE:
+            raise ConfigError(
+                f"a potential cannot be called {name!r}: at most 64 letters, digits and . + - _ only, and no "
+                "'reference' or 'nan'"
+            )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import (
     Count,
     Positive,
@@ -19,13 +20,16 @@ from mdl_physpretrain.option_types import (
     Sources,
     none_as_text,
 )
-from mdl_physpretrain.recipe import Augment, Backbone, Finetune, Pretrain, Teacher
+from mdl_physpretrain.recipe import PRESET_WORDS, Augment, Backbone, Finetune, Loop, Preset, Pretrain, Teacher
+from mdl_physpretrain.structures.units import LabelUnits
 from mdl_physpretrain.workflow.md_options import MD, Probe
 
 __all__ = ["Arm", "RunConfig"]
 
 Core = Literal["none", "zbl"]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # becomes a folder
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$"  # becomes a folder
+#: What programs that read CSV files take for a missing value.
+NO_VALUE = {"na", "nan", "null", "none", "n.a.", "inf", "true", "false", "nat"}
 RESERVED = {"md", "pretrain", "pretrain-zbl", "evaluate", "teacher", "tensorboard"}
 
 
@@ -56,6 +60,16 @@ class Data(Section):
     energy_key: str | None = Field(default=None, description="Name of the energy label, where it is unusual.")
     forces_key: str | None = Field(default=None, description="Name of the force label, where it is unusual.")
     stress_key: str | None = Field(default=None, description="Name of the stress label, where it is unusual.")
+    units: dict[Literal["energy", "forces", "stress", "virial"], str] = Field(
+        default={}, description="Units in the files, e.g. {energy: eV/atom, stress: GPa}; '-kbar' is VASP's stress."
+    )
+    nan_labels: Literal["keep", "missing"] = Field(
+        default="keep", description="'missing': a label with NaN is none; 'keep': it is an error."
+    )
+    references: Literal["fit", "isolated"] | dict[str, float] = Field(
+        default="fit",
+        description="Energy per element (eV) of a new network: fit, isolated (atoms in the data), or {Li: -1.9, ...}.",
+    )
     duplicates: Literal["error", "rename"] = Field(default="error", description="What to do with equal structure ids.")
     elements: list[str] | None = Field(
         default=None, description="Keep only structures made of these elements (of all parts)."
@@ -71,6 +85,15 @@ class Data(Section):
     def _sum(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
         if abs(sum(value) - 1) > 1e-6 or min(value) < 0:
             raise ValueError("train, val and test shares must not be negative and must add up to 1")
+        return value
+
+    @field_validator("units")
+    @classmethod
+    def _known_units(cls, value: dict[str, str]) -> dict[str, str]:
+        try:
+            LabelUnits.named(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return value
 
     @model_validator(mode="after")
@@ -96,6 +119,7 @@ class Arm(Section):
     replay: float | None = Field(default=None, ge=0, lt=1, description="Instead of finetune.replay_fraction.")
     epochs: Count | None = Field(default=None, description="Instead of finetune.epochs.")
     learning_rate: Positive | None = Field(default=None, description="Instead of finetune.learning_rate.")
+    loop: int | None = Field(default=None, ge=0, description="Instead of loop.rounds.")
 
     @model_validator(mode="after")
     def _hybrid_is_new(self) -> Arm:
@@ -114,7 +138,7 @@ class RunConfig(Section):
 
     name: str | None = Field(default=None, description="Title of the report.")
     output: str | None = Field(default=None, description="Run folder; default: runs/<name of the file>.")
-    preset: Literal["default", "paper"] = Field(default="default", description="'paper': exactly the paper's settings.")
+    preset: Preset = Field(default="default", description=PRESET_WORDS)
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         default=[0, 1, 2, 3, 4], min_length=1, description="Of the networks."
     )
@@ -134,6 +158,7 @@ class RunConfig(Section):
     backbone: Backbone = Field(default_factory=Backbone)
     pretrain: Pretrain = Field(default_factory=Pretrain)
     finetune: Finetune = Field(default_factory=Finetune)
+    loop: Loop = Field(default_factory=Loop)
     arms: dict[Annotated[str, Field(pattern=NAME)], Arm] = Field(
         default_factory=lambda: {"baseline": Arm(pretrain=False), "pretrained": Arm()},
         min_length=1,
@@ -155,11 +180,15 @@ class RunConfig(Section):
         for name in arms:
             if name in RESERVED:
                 raise ValueError(f"an arm cannot be called {name!r}: that is a folder of the run")
+            if name.lower() in NO_VALUE:
+                raise ValueError(f"an arm cannot be called {name!r}: tables write that where there is no value")
         return arms
 
     @model_validator(mode="after")
     def _hybrids_need_an_eam(self) -> RunConfig:
         teacher = self.teacher
+        if teacher.kind == "auto" and any(arm.hybrid != "none" for arm in self.arms.values()):
+            teacher = self.teacher = teacher.model_copy(update={"kind": "eam"})
         if teacher.calculator is not None or teacher.kind != "eam":
             other = (
                 "teacher.calculator is another potential" if teacher.calculator else f"teacher.kind is {teacher.kind!r}"
@@ -168,6 +197,27 @@ class RunConfig(Section):
                 if arm.hybrid != "none":
                     raise ValueError(f"arms.{name}.hybrid adds an EAM, but {other}")
         return self
+
+    @model_validator(mode="after")
+    def _loops_need_replay(self) -> RunConfig:
+        for name, arm in self.arms.items():
+            if arm.loop and not self.replay_of(name):
+                raise ValueError(f"arms.{name}.loop puts new labels into replay, and this arm has none: set 'replay'")
+        return self
+
+    @model_validator(mode="after")
+    def _md_is_warm(self) -> RunConfig:
+        if self.augment.thermal == "md" and not self.augmentation.thermal:
+            raise ValueError("augment.thermal is 'md', but md.temperature is 0")
+        return self
+
+    @property
+    def augmentation(self) -> Augment:
+        """Section ``augment`` with ``thermal: md`` resolved: the highest temperature of the run's MD."""
+        if self.augment.thermal != "md":
+            return self.augment
+        highest = max(condition.temperature for condition in self.md.conditions().values())
+        return self.augment.model_copy(update={"thermal": highest})
 
     @property
     def uses_labels(self) -> bool:
@@ -179,11 +229,6 @@ class RunConfig(Section):
         """Whether a potential of this package is fitted or read: to teach an arm, or as a part of one."""
         hybrids = any(arm.hybrid != "none" for arm in self.arms.values())
         return self.teacher.calculator is None and (self.uses_labels or hybrids)
-
-    @property
-    def uses_eam(self) -> bool:
-        """Whether that is an EAM."""
-        return self.uses_native_teacher and self.teacher.kind == "eam"
 
     def velocity_seed(self, seed: int) -> int:
         """Seed of velocities and noise: that of the network, but one for all where a reference potential is beside."""
@@ -204,3 +249,8 @@ class RunConfig(Section):
         if chosen.replay is not None:
             return chosen.replay
         return self.finetune.replay_fraction if chosen.pretrain else 0.0
+
+    def rounds_of(self, arm: str) -> int:
+        """Rounds of an arm's closed loop; arms without replay have none."""
+        chosen = self.arms[arm].loop
+        return (self.loop.rounds if chosen is None else chosen) if self.replay_of(arm) > 0 else 0

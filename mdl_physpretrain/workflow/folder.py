@@ -18,13 +18,18 @@ import torch
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.potentials.checkpoint import load_model
+from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.teacher.registry import kind_options
 from mdl_physpretrain.teacher.source import calculator_factory
+from mdl_physpretrain.training.hardware import check_hardware
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import dump_config
-from mdl_physpretrain.workflow.plan import STAGES, external_inputs
+from mdl_physpretrain.workflow.dependencies import external_inputs
+from mdl_physpretrain.workflow.layout import best_file
+from mdl_physpretrain.workflow.plan import STAGES
 from mdl_physpretrain.workflow.reference import load_reference
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "environment", "preflight", "write_timings"]
 
+MAX_NUMBERS = 10**9  # weights of a network; more is a mistake
 PACKAGES = ("torch", "lightning", "numpy", "ase", "vesin", "pandas", "pydantic", "chgnet", "load-atoms")
 
 
@@ -48,10 +54,19 @@ def preflight(config: RunConfig) -> None:
             hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(arguments)}"
             raise ConfigError(f"backbone.args.{name}: {config.backbone.name} has no such argument; {hint}")
     try:
-        cls(**config.backbone.args)
-    except (ConfigError, TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"backbone.args: {error}") from error
+        network = constructed(lambda: cls(**config.backbone.args), {}, "backbone.args", numbers=MAX_NUMBERS)
+        if not all(weight.numel() for weight in network.parameters()):
+            raise ConfigError("a layer of the network is empty")
+    except Exception as error:  # a constructor of any package, with arguments of any kind
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"backbone.args: {words[:300]}") from error
     resolve_device(config.device)
+    check_hardware(config.accelerator, config.devices, config.strategy)
+    for label, md in config.md.conditions().items():
+        try:
+            md.settings()
+        except ConfigError as error:
+            raise ConfigError(f"md{f' ({label})' if label else ''}: {error}") from None
     if config.teacher.calculator is not None:
         calculator_factory(config.teacher)
     else:
@@ -72,6 +87,8 @@ def preflight(config: RunConfig) -> None:
     for name, key in files.items():
         if not Path(name).is_file() and not Path(name).is_dir():
             raise StructureError("does not exist", file=name, field=key)
+    if config.teacher.checkpoint is not None and config.uses_native_teacher:
+        load_model(config.teacher.checkpoint)
 
 
 def describe(config: RunConfig, folder: Path) -> None:
@@ -154,6 +171,8 @@ MD: {simulations}.
 | `augment/coverage.csv` | how many structures hold each pair of elements at each distance (Å) |
 | `seed-*/<training>/best.pt` | the network with the lowest validation error; `last.ckpt` its last state |
 | `seed-*/<training>/history.csv` | learning curve |
+| `seed-*/<arm>/loop/best.pt` | the network after the closed loop; `rounds.csv` what each round did |
+| `seed-*/<arm>/loop/round-*/` | a round: trajectories of training structures, what was labelled, the network after it |
 | `seed-*/md/<arm>.csv` | verdict on every trajectory (`<arm>@<label>`: further conditions) |
 | `seed-*/md/<arm>.runs.npz` | traces and last frames of the trajectories |
 | `reference/` | MD of the reference potential: what it is, verdict on every trajectory, traces |
@@ -172,5 +191,5 @@ MD: {simulations}.
 Use a potential:
 
     import mdl_physpretrain as pp
-    atoms.calc = pp.ASECalculator(pp.load_model("seed-{config.seeds[0]}/{list(config.arms)[-1]}/best.pt"))
+    atoms.calc = pp.ASECalculator(pp.load_model("{best_file(config, config.seeds[0], list(config.arms)[-1])}"))
 """

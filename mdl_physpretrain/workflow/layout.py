@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 
-__all__ = ["JOURNAL", "LABELLED", "REFERENCE", "TEACHER", "arm_folder", "md_file", "pretrain_folder"]
+if TYPE_CHECKING:
+    from mdl_physpretrain.workflow.config import RunConfig
+
+__all__ = [
+    "JOURNAL",
+    "LABELLED",
+    "REFERENCE",
+    "TEACHER",
+    "arm_folder",
+    "best_file",
+    "loop_folder",
+    "md_file",
+    "pretrain_folder",
+]
 
 TEACHER = "teacher/teacher.pt"
 JOURNAL = "augment/labels.journal"
@@ -20,6 +35,16 @@ def pretrain_folder(seed: int, core: str) -> str:
 def arm_folder(seed: int, arm: str) -> str:
     """Folder of an arm's training."""
     return f"seed-{seed}/{arm}"
+
+
+def loop_folder(seed: int, arm: str) -> str:
+    """Folder of an arm's closed loop."""
+    return f"{arm_folder(seed, arm)}/loop"
+
+
+def best_file(config: RunConfig, seed: int, arm: str) -> str:
+    """The finished network of an arm: of its loop, where it has one."""
+    return f"{loop_folder(seed, arm) if config.rounds_of(arm) else arm_folder(seed, arm)}/best.pt"
 
 
 def md_file(seed: int, arm: str, label: str = "") -> str:

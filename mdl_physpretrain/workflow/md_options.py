@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from mdl_physpretrain.dynamics.settings import MDSettings, simulation_options
 from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Sources
 from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.probes.registry import option_fields
 from mdl_physpretrain.recipe import CHECK, MolecularDynamics
-from mdl_physpretrain.stability.limits import Limits
 
 __all__ = ["MD", "Condition", "Probe", "Simulation"]
 
 DRIFT_POINTS = 10  # of the energy traces, as mdl_physpretrain.probes.energy_drift asks
-SIMULATED = (
-    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",
-    "trace_interval", "skin",
-)  # fmt: skip
 
 
 class Condition(Section):
@@ -40,6 +37,17 @@ class Condition(Section):
 class Simulation(MolecularDynamics):
     """One molecular dynamics of finished potentials."""
 
+    def settings(self) -> MDSettings:
+        """What decides a trajectory, with a seed of 0.
+
+        Raises
+        ------
+        ConfigError
+            If the integrator cannot do that.
+        """
+        options = self.simulation(Path())
+        return MDSettings(**{f.name: options[f.name] for f in fields(MDSettings) if f.name in options})
+
     def simulation(self, trajectories: Path) -> dict[str, Any]:
         """Keyword arguments of :func:`mdl_physpretrain.dynamics.simulate`, but for seed and progress.
 
@@ -48,13 +56,7 @@ class Simulation(MolecularDynamics):
         trajectories
             Folder of the frames, if any are to be written.
         """
-        options = {name: getattr(self, name) for name in SIMULATED}
-        options |= {"stop_on": tuple(self.stop_on), "limits": Limits(variant=self.lindemann_variant)}
-        if self.compressibility is not None:
-            options["compressibility"] = self.compressibility
-        if self.trajectory_interval is not None:
-            options |= {"trajectory_dir": trajectories, "trajectory_interval": self.trajectory_interval}
-        return options
+        return simulation_options(self, trajectories)
 
 
 class MD(Simulation):

@@ -9,15 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.files import file_hash
+from mdl_physpretrain.loop.motion import conditions
 from mdl_physpretrain.potentials.factories import FACTORY
-from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
+from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
-from mdl_physpretrain.teacher.registry import kind_modules, kind_options, teacher_kind
+from mdl_physpretrain.teacher.registry import kind_modules, kind_options, kind_potentials
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.layout import JOURNAL, LABELLED, REFERENCE, TEACHER, arm_folder, md_file, pretrain_folder
+from mdl_physpretrain.workflow.dependencies import external_inputs, model_modules, network_modules, probe_modules
+from mdl_physpretrain.workflow.layout import (
+    JOURNAL,
+    LABELLED,
+    REFERENCE,
+    TEACHER,
+    arm_folder,
+    best_file,
+    loop_folder,
+    md_file,
+    pretrain_folder,
+)
+from mdl_physpretrain.workflow.records import refuse_shared_records
 from mdl_physpretrain.workflow.reference import reference_modules, versions_of
 from mdl_physpretrain.workflow.run_suite import RunSuite
 from mdl_physpretrain.workflow.stages.collect import collect, collected_kinds
@@ -25,6 +39,7 @@ from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
 from mdl_physpretrain.workflow.stages.finetune import finetune_arm
 from mdl_physpretrain.workflow.stages.frames import read_frames
 from mdl_physpretrain.workflow.stages.labels import label_augmented
+from mdl_physpretrain.workflow.stages.loop import end_loop, loop_round
 from mdl_physpretrain.workflow.stages.md import simulate_potential
 from mdl_physpretrain.workflow.stages.prepare import prepare
 from mdl_physpretrain.workflow.stages.pretrain import pretrain_network
@@ -33,10 +48,10 @@ from mdl_physpretrain.workflow.stages.report import report
 from mdl_physpretrain.workflow.stages.teacher import teach
 from mdl_physpretrain.workflow.task import Task
 
-__all__ = ["STAGES", "external_inputs", "plan", "probe_modules"]
+__all__ = ["STAGES", "plan"]
 
 #: In the order of the method; ``--only`` and ``--from`` name these.
-STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "evaluate", "reference", "md", "report")
+STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "loop", "evaluate", "reference", "md", "report")
 
 #: Options of ``md`` that a simulation itself does not depend on.
 NOT_OF_MD = {"source", "reference", "also", "r_max", "reference_potential", "reference_potential_args",
@@ -52,36 +67,22 @@ def plan(config: RunConfig) -> list[Task]:
     tasks = [_prepare(config)]
     references = _references(config)
     tasks += references[:1]  # a look at it, before anything that takes long
-    tasks += _teaching(config)
+    tasks += _teacher_tasks(config)
     for seed in config.seeds:
         tasks += _trainings(config, seed)
+        tasks += _loops(config, seed)
     tasks += references[1:]
     suite = RunSuite(config, Path())
     for seed in config.seeds:
         tasks += _evaluations(config, suite, seed)
     tasks += _collections(config, suite, tasks)
     tasks.append(_report(config, suite, tasks))
+    refuse_shared_records(task.name for task in tasks)
+    every = suite.probes("potential", "labels", "teacher") + suite.probes("simulation", "nvt", "npt", "nve")
+    labels = config.md.conditions()
+    cells = [(arm, seed, label) for arm in config.arms for seed in config.seeds for label in labels]
+    suite.refuse_shared_files(cells, [*every, *suite.probes("frames")])
     return tasks
-
-
-def external_inputs(sources: Sequence[str] | None) -> tuple[list[str], list[tuple[str, str]]]:
-    """Files that sources stand for, and names with hashes for those that are no files."""
-    files: list[str] = []
-    named: list[tuple[str, str]] = []
-    for source in sources or ():
-        if source == "demo":
-            files.append(str(Path(__file__).parents[1] / "data" / "demo.extxyz"))
-        elif source in ("train", "val", "test"):
-            files.append(f"data/{source}.extxyz")
-        elif source.startswith("load-atoms:"):
-            named.append((source, ""))
-        elif any(c in source for c in "*?[") and not Path(source).exists():
-            root = Path(source).anchor or "."
-            pattern = str(Path(source).relative_to(root)) if Path(source).is_absolute() else source
-            files += sorted(str(p.resolve()) for p in Path(root).glob(pattern) if p.is_file())
-        else:
-            files.append(str(Path(source).resolve()))
-    return files, named
 
 
 def _prepare(config: RunConfig) -> Task:
@@ -96,10 +97,10 @@ def _prepare(config: RunConfig) -> Task:
     return Task("prepare", "prepare", prepare, section, needs=(), fixed=tuple(named))
 
 
-def _teaching(config: RunConfig) -> list[Task]:
+def _teacher_tasks(config: RunConfig) -> list[Task]:
     teacher, train = config.teacher, "data/train.extxyz"
     tasks = []
-    section: Any = config.augment.model_dump()
+    section: Any = config.augmentation.model_dump()
     inputs: tuple[str, ...] = (train,)
     if config.uses_native_teacher:
         fit: Any = [teacher.kind, kind_options(teacher).model_dump()]
@@ -116,18 +117,18 @@ def _teaching(config: RunConfig) -> list[Task]:
     if config.uses_labels:
         needs = ("prepare", *(t.name for t in tasks))
         if teacher.calculator is None:
-            modules = _model_modules(*teacher_kind(teacher.kind).potentials)
+            modules = model_modules(*kind_potentials(teacher.kind))
         else:
             modules = (teacher.calculator.partition(":")[0],)
         tasks.append(
             Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), (LABELLED,),
-                 modules=modules)
+                 fixed=tuple(named_files(teacher.calculator_args)), modules=modules)
         )  # fmt: skip
     return tasks
 
 
 def _trainings(config: RunConfig, seed: int) -> list[Task]:
-    common = [seed, config.accelerator, config.devices, config.strategy]
+    common = [seed, config.accelerator, config.devices, config.strategy, config.data.references]
     foreign = is_another_energy_scale(config.teacher, anchor=config.augment.anchor)
     backbone = [config.backbone.name, config.backbone.args]
     tasks = []
@@ -142,7 +143,7 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
                 inputs=(LABELLED, "data/train.extxyz"),
                 needs=("prepare", "augment"),
                 scratch=(pretrain_folder(seed, core),),
-                modules=_network_modules(config, core, "none"),
+                modules=network_modules(config, core, "none"),
                 parallel=True,
                 own_process=str(config.devices) != "1",
             )
@@ -171,9 +172,62 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
                 inputs=tuple(inputs),
                 needs=tuple(needs),
                 scratch=(arm_folder(seed, name),),
-                modules=_network_modules(config, core, arm.hybrid),
+                modules=network_modules(config, core, arm.hybrid),
                 parallel=True,
                 own_process=str(config.devices) != "1",
+            )
+        )
+    return tasks
+
+
+def _loops(config: RunConfig, seed: int) -> list[Task]:
+    """Rounds of the closed loops, each with what the one before left; a last one that only examines."""
+    tasks = []
+    for name, arm in config.arms.items():
+        rounds, place = config.rounds_of(name), loop_folder(seed, name)
+        if not rounds:
+            continue
+        taught = ("teacher",) if config.uses_native_teacher else ()
+        if config.teacher.calculator is None:
+            modules = model_modules(*kind_potentials(config.teacher.kind))
+        else:
+            modules = (config.teacher.calculator.partition(":")[0],)
+        options = config.finetune.model_dump(exclude={"replay_fraction"}) | arm.changes()
+        simulated = set(MolecularDynamics.model_fields) - {"source", "n_structures", "max_atoms"}
+        md = conditions(config.loop, config.md).model_dump(include=simulated)
+        section = [seed, config.accelerator, config.devices, config.strategy, config.replay_of(name), options, md]
+        section += [
+            config.loop.model_dump(exclude={"rounds"}),
+            config.augment.model_dump(include=set(Augment.model_fields) - set(Augmentation.model_fields)),
+        ]
+        inputs = [*_DATA[:2], LABELLED, f"{arm_folder(seed, name)}/best.pt", *([TEACHER] if taught else [])]
+        before = f"finetune seed {seed} {name}"
+        common: dict[str, Any] = {"stage": "loop", "parallel": True}
+        for number in range(1, rounds + 2):
+            folder = f"{place}/round-{number}"
+            task = Task(
+                name=f"loop seed {seed} {name} {'end' if number > rounds else number}",
+                work=partial(loop_round, seed=seed, arm=name, number=number),
+                section=[*section, number, number > rounds],
+                inputs=tuple(inputs),
+                needs=("prepare", "augment", before, *taught),
+                scratch=(folder,),
+                fixed=tuple(named_files(config.teacher.calculator_args)),
+                modules=(*network_modules(config, config.core_of(name), arm.hybrid), *modules),
+                own_process=str(config.devices) != "1",
+                **common,
+            )
+            tasks.append(task)
+            before = task.name
+            inputs += [f"{folder}/best.pt", f"{folder}/labelled.extxyz", f"{folder}/round.json"]
+        tasks.append(
+            Task(
+                name=f"loop seed {seed} {name}",
+                work=partial(end_loop, seed=seed, arm=name),
+                section=[rounds],
+                inputs=tuple(i for i in inputs if i.startswith(place)),
+                needs=tuple(t.name for t in tasks if t.name.startswith(f"loop seed {seed} {name} ")),
+                **common,
             )
         )
     return tasks
@@ -184,20 +238,22 @@ def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
     files, named = external_inputs(config.md.source)
     arguments: dict[str, Any] = {"suite_class": RunSuite}
     for name, arm in config.arms.items():
-        best, trained = f"{arm_folder(seed, name)}/best.pt", f"finetune seed {seed} {name}"
-        taught = ("teacher",) if config.uses_eam else ()
-        models = _network_modules(config, config.core_of(name), arm.hybrid)
+        best = best_file(config, seed, name)
+        trained = f"{'loop' if config.rounds_of(name) else 'finetune'} seed {seed} {name}"
+        taught = ("teacher",) if config.uses_native_teacher else ()
+        models = network_modules(config, config.core_of(name), arm.hybrid)
+        teacher_modules = model_modules(*kind_potentials(config.teacher.kind)) if config.uses_native_teacher else ()
         common: dict[str, Any] = {"needs": ("prepare", trained, *taught), "parallel": True}
         arguments |= {"arm": name, "seed": seed}
-        probes = suite.probes("potential", "labels", *(("eam",) if config.uses_eam else ()))
+        probes = suite.probes("potential", "labels", *(("teacher",) if config.uses_native_teacher else ()))
         tasks.append(
             Task(
                 name=f"evaluate seed {seed} {name}",
                 stage="evaluate",
                 work=partial(evaluate_potential, **arguments, probes=tuple(probe.name for probe in probes)),
                 section=[seed, name, config.data.seed, _probe_options(probes)],
-                inputs=(*_DATA, best, *((TEACHER,) if config.uses_eam else ())),
-                modules=(*models, *probe_modules(probes), *(_model_modules("eam") if config.uses_eam else ())),
+                inputs=(*_DATA, best, *((TEACHER,) if config.uses_native_teacher else ())),
+                modules=(*models, *probe_modules(probes), *teacher_modules),
                 **common,
             )
         )
@@ -250,7 +306,7 @@ def _references(config: RunConfig) -> list[Task]:
     common: dict[str, Any] = {
         "stage": "reference",
         "inputs": tuple(files),
-        "fixed": tuple(named),
+        "fixed": (*named, *named_files(md.reference_potential_args)),
         "modules": reference_modules(md),
     }
     numbers = [md.reference_structures, *(c.n_structures for c in md.conditions().values())]
@@ -313,7 +369,13 @@ def _report(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> Task:
     kinds = collected_kinds(suite, ("potential", "simulation", "frames"))
     inputs = [f"{kind}.csv" for kind in kinds]
     inputs += ["data/summary.json", REFERENCE, "teacher/decomposition.csv"]
-    inputs += ["teacher/errors.json", "teacher/examination.json", "teacher/curves.csv", "teacher/history.csv"]
+    inputs += [
+        "teacher/errors.json",
+        "teacher/examination.json",
+        "teacher/curves.csv",
+        "teacher/history.csv",
+        "teacher/comparison.csv",
+    ]
     inputs += ["augment/filter.json", "augment/min_distances.csv", "augment/coverage.csv"]
     inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]
     needs = tuple(t.name for t in tasks)
@@ -322,27 +384,9 @@ def _report(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> Task:
     return Task("report", "report", report, section, tuple(inputs), needs, modules=probe_modules(probes))
 
 
-def probe_modules(probes: Sequence[Probe]) -> tuple[str, ...]:
-    """Modules of probes, which are looked up by name."""
-    return tuple(dict.fromkeys(type(probe).__module__ for probe in probes))
-
-
 def _probe_options(probes: Sequence[Probe]) -> Mapping[str, Any]:
     """Names and options of probes."""
     return {probe.name: probe.options.model_dump() for probe in probes}
-
-
-def _model_modules(*names: str) -> tuple[str, ...]:
-    """Modules of potentials, which are looked up by name."""
-    return tuple(model_class(name).__module__ for name in names)
-
-
-def _network_modules(config: RunConfig, core: str, hybrid: str) -> tuple[str, ...]:
-    """Modules of all potentials that an arm's network is made of."""
-    parts = [config.backbone.name]
-    parts += ["zbl"] if core == "zbl" else []
-    parts += ["eam"] if hybrid != "none" else []
-    return _model_modules(*parts, *(["sum"] if len(parts) > 1 else []))
 
 
 def _pretrain_name(seed: int, core: str) -> str:

@@ -20,9 +20,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import file_hash, write_atomic
 
-__all__ = ["Records", "fingerprint"]
+__all__ = ["Records", "fingerprint", "note_written", "refuse_shared_records", "remove_written"]
+
+WRITTEN = ".stages/written"
 
 
 def fingerprint(section: Any, inputs: Iterable[tuple[str, str]], code: str) -> str:
@@ -83,6 +86,7 @@ class Records:
             earlier = (self.read(task) or {}).get("basis")
         leftovers = [self.folder / name for name in scratch if (self.folder / name).exists()]
         resumes = earlier == mark and not afresh and bool(leftovers)
+        note_written(self.folder, (self.read(task) or {"outputs": ()})["outputs"])
         self._path(task, "json").unlink(missing_ok=True)
         if not resumes:
             self._put_away(task, leftovers, [self.folder / name for name in dear if (self.folder / name).is_file()])
@@ -126,6 +130,41 @@ class Records:
 
     def _path(self, task: str, suffix: str) -> Path:
         return self.stages / f"{_file_name(task)}.{suffix}"
+
+
+def note_written(folder: Path, names: Iterable[str]) -> None:
+    """Note files of a run or check that a later call may remove."""
+    before = _written(folder)
+    if not before.issuperset(names):
+        write_atomic(folder / WRITTEN, "\n".join(sorted({*before, *names})))
+
+
+def remove_written(folder: Path, name: str) -> None:
+    """Remove a file of an earlier call; one that no call has written is the user's, and stays."""
+    if name in _written(folder):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _written(folder: Path) -> set[str]:
+    try:
+        return set((folder / WRITTEN).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        return set()
+
+
+def refuse_shared_records(names: Iterable[str]) -> None:
+    """Raise where two tasks would have one record, as of the arms ``a b`` and ``a-b``.
+
+    Raises
+    ------
+    ConfigError
+        Naming both.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(_file_name(name), name)
+        if other != name:
+            raise ConfigError(f"{name!r} and {other!r} would be the same task: give an arm or a potential another name")
 
 
 def _file_name(task: str) -> str:

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.dependencies import input_files
+from mdl_physpretrain.workflow.early import check_prepared
 from mdl_physpretrain.workflow.folder import describe, preflight, write_timings
 from mdl_physpretrain.workflow.lock import locked, prepare_folder
 from mdl_physpretrain.workflow.plan import STAGES, plan
@@ -21,6 +24,7 @@ from mdl_physpretrain.workflow.workers import Inline, Workers
 __all__ = ["RunResult", "execute", "run_pipeline", "selected_stages", "task_fingerprint"]
 
 ABSENT = "absent"
+MAX_JOBS = 1024
 Listener = Callable[[str, Task, float], None]
 
 
@@ -95,10 +99,11 @@ def run_pipeline(
         stage; what was finished is kept.
     """
     chosen = selected_stages(only, start)
-    if jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, not {jobs}")
+    if not 1 <= jobs <= MAX_JOBS:
+        raise ConfigError(f"jobs must lie between 1 and {MAX_JOBS}, not {jobs}")
     folder = Path(output or config.output or "runs/run")
     prepare_folder(folder)
+    claim_folder(folder, "run", inputs=input_files(config))
     with locked(folder):
         preflight(config)
         tasks = plan(config)
@@ -109,6 +114,8 @@ def run_pipeline(
         records = Records(folder)
 
         def note(event: str, task: Task, seconds: float) -> None:
+            if task.name == "prepare" and event in ("done", "skip"):
+                check_prepared(config, folder, chosen)
             if event != "start" and event != "resume":
                 write_timings(folder, tasks, result.status, result.seconds)
             if listener is not None:
@@ -167,7 +174,7 @@ def execute(
         are ended (they go on from their checkpoints next time).
     """
     chosen = frozenset(task.stage for task in tasks) if chosen is None else frozenset(chosen)
-    tell = listener or (lambda event, task, seconds: None)
+    notify = listener or (lambda event, task, seconds: None)
     waiting = list(tasks)
     # a report is made of what there is
     needed = {name for t in tasks if t.stage in chosen and t.stage != "report" for name in t.needs}
@@ -179,7 +186,7 @@ def execute(
     def settle(task: Task, status: str, seconds: float, event: str) -> None:
         settled.add(task.name)
         result.status[task.name], result.seconds[task.name] = status, seconds
-        tell(event, task, seconds)
+        notify(event, task, seconds)
 
     with pool:
         while waiting or pool.busy:
@@ -207,7 +214,7 @@ def execute(
                     task.name, basis or mark, task.scratch, dear=task.dear, afresh=force, growing=basis is not None
                 )  # fmt: skip
                 result.status[task.name] = "resumed" if resumes else "done"
-                tell("resume" if resumes else "start", task, 0.0)
+                notify("resume" if resumes else "start", task, 0.0)
                 marks[task.name] = mark, basis
                 pool.submit(task, config, records.folder, progress)
                 continue

@@ -18,7 +18,7 @@ from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.randomness import derived_seed
 from mdl_physpretrain.workflow.data import random_subset, read_part
-from mdl_physpretrain.workflow.layout import TEACHER, arm_folder
+from mdl_physpretrain.workflow.layout import TEACHER, best_file
 from mdl_physpretrain.workflow.md_options import MD
 from mdl_physpretrain.workflow.reference import load_reference
 from mdl_physpretrain.workflow.suite import Cell, Suite
@@ -47,7 +47,7 @@ class RunSuite(Suite):
             return self.config.md.trajectory_interval is not None
         if probe.applies_to == "simulation":
             return any(probe.is_applicable(frozenset({c.ensemble})) for c in self.config.md.conditions().values())
-        return probe.is_applicable(frozenset({"labels"} | ({"eam"} if self.config.uses_eam else set())))
+        return probe.is_applicable(frozenset({"labels"} | ({"teacher"} if self.config.uses_native_teacher else set())))
 
     def cells(self, probe: Probe) -> list[Cell]:
         labels = [""]
@@ -59,20 +59,20 @@ class RunSuite(Suite):
     def subject(self, arm: str, seed: int) -> Subject:
         model = self.potential(arm, seed)
         splits = {name: read_part(self.folder, name) for name in ("test", "val", "train")}
-        eam = load_model(self.folder / TEACHER, expect="eam").to(model.device) if self.config.uses_eam else None
+        teacher = load_model(self.folder / TEACHER).to(model.device) if self.config.uses_native_teacher else None
         return Subject(
             model,
             f"{arm}, seed {seed}",
             splits,
             elements=sorted({s for a in splits["train"] for s in a.symbols}),
             choose=lambda structures, n: random_subset(structures, n, self.config.data.seed),
-            eam=eam,
+            teacher=teacher,
             flag_failures=True,
             decimals=6,
         )
 
     def potential(self, arm: str, seed: int) -> EnergyModel:
-        return load_model(self.folder / arm_folder(seed, arm) / "best.pt").to(resolve_device(self.config.device))
+        return load_model(self.folder / best_file(self.config, seed, arm)).to(resolve_device(self.config.device))
 
     def starts(self, label: str = "") -> list[Atoms]:
         """The same for all seeds and arms."""

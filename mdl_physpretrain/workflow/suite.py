@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
 from ase import Atoms
 
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.probes.base import Probe, Subject
 from mdl_physpretrain.probes.registry import make_probe, probe_classes
@@ -127,6 +128,24 @@ class Suite(ABC):
         for place, column in enumerate(self.front):
             table.insert(place, column, names[column])
         return table
+
+    def refuse_shared_files(self, cells: Sequence[Cell], probes: Sequence[Probe]) -> None:
+        """Raise where tables of two potentials would be one file, as those of ``a`` and of ``a.rdf``.
+
+        Raises
+        ------
+        ConfigError
+            Naming both.
+        """
+        seen: dict[str, Cell] = {}
+        for probe in probes:
+            for kind in probe.files:
+                for cell in cells:
+                    other = seen.setdefault(self.table_file(probe, kind, cell), cell)
+                    if other[:2] != cell[:2]:
+                        raise ConfigError(
+                            f"tables of {cell[0]!r} and of {other[0]!r} would be one file: give one another name"
+                        )
 
     def write(self, probe: Probe, tables: Mapping[str, pd.DataFrame], cell: Cell) -> list[str]:
         """Write the tables of one potential; the names of the files."""

@@ -17,7 +17,7 @@ from mdl_physpretrain.workflow.device_process import is_first_rank
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
 
-__all__ = ["train_in_folder"]
+__all__ = ["drop_damaged", "train_in_folder"]
 
 
 def train_in_folder(
@@ -31,7 +31,7 @@ def train_in_folder(
     **options: Any,
 ) -> list[str]:
     """Train in a folder of the run, or go on there; the files that were written."""
-    _drop_damaged(folder / out / "last.ckpt")
+    drop_damaged(folder / out / "last.ckpt")
     trained: Any = stage(
         model,
         structures,
@@ -51,7 +51,7 @@ def train_in_folder(
     return [f"{out}/best.pt", f"{out}/history.csv"]
 
 
-def _drop_damaged(checkpoint: Path) -> None:
+def drop_damaged(checkpoint: Path) -> None:
     """Remove a ``last.ckpt`` that cannot be read: the training then starts again, which is said."""
     if not checkpoint.is_file():
         return

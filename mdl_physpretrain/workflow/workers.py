@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Inline", "Outcome", "Workers", "default_jobs"]
 
+ENDED = (
+    "a worker process was ended from outside (out of memory?); the same command goes on from here, "
+    "fewer --jobs need less memory"
+)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -140,7 +145,10 @@ class Workers:
         if self._pool is None:
             self._start()
         assert self._pool is not None
-        self._futures[self._pool.submit(_timed, task.work, config, folder, False)] = task
+        try:
+            self._futures[self._pool.submit(_timed, task.work, config, folder, False)] = task
+        except BrokenProcessPool:
+            raise PhysPretrainError(f"{task.name}: {ENDED}") from None
 
     def finished(self) -> list[Outcome]:
         """Tasks done since the last call; waits for one when all workers are busy."""
@@ -153,10 +161,7 @@ class Workers:
             try:
                 done.append(Outcome(task, *future.result()))
             except BrokenProcessPool:
-                raise PhysPretrainError(
-                    f"{task.name}: a worker process was ended from outside (out of memory?); "
-                    "the same command goes on from here, fewer --jobs need less memory"
-                ) from None
+                raise PhysPretrainError(f"{task.name}: {ENDED}") from None
             except Exception as error:
                 done.append(Outcome(task, error=error))
         return done

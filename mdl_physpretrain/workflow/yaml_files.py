@@ -5,7 +5,6 @@ Every key remembers its file and line for error messages.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,21 @@ import yaml
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Place
 from mdl_physpretrain.recipe import merge
+from mdl_physpretrain.yaml_text import parse_yaml
 
 __all__ = ["KeyLines", "read_yaml", "set_value"]
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which ``1e-3`` is a number, as everybody expects (YAML 1.1 wants ``1.0e-3``)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+NULL = "tag:yaml.org,2002:null"
+MAX_INHERITED = 50
 
 
 class KeyLines:
-    """Where each key of a YAML file stands."""
+    """Where each key of a YAML file stands, and files that were read."""
 
     def __init__(self) -> None:
         self.lines: dict[Place, str] = {}
+        self.files: dict[Path, dict[str, Any]] = {}
 
     def of(self, place: Place) -> str | None:
         """``file:line`` of a place or of the nearest one above it."""
@@ -69,15 +63,16 @@ def read_yaml(path: Path, source: KeyLines | None = None, above: tuple[Path, ...
         raise ConfigError(f"configuration {path} {reason}{named}") from error
     if path.resolve() in above:
         raise ConfigError(f"{path}: 'inherits' goes round in a circle")
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        content = yaml.load(text, Loader=_Loader) if node is not None else {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if len(above) > MAX_INHERITED:
+        raise ConfigError(f"{path}: 'inherits' goes deeper than {MAX_INHERITED} files")
+    if path.resolve() in source.files:  # of several that inherit it
+        return dict(source.files[path.resolve()])
+    content, node = parse_yaml(text, str(path))
+    content = {} if node is None else content
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
+    if content.get(None, 0) is None:  # lone "?" lines, as in files of MatDeepLearn: a key without name and value
+        del content[None]
     lines: dict[Place, str] = {}
     if node is not None:
         _walk(node, (), lines, path)
@@ -89,13 +84,16 @@ def read_yaml(path: Path, source: KeyLines | None = None, above: tuple[Path, ...
         inherited = read_yaml(path.parent / parent, source, (*above, path.resolve()))
         merged = merge(merged, inherited)
     source.lines.update(lines)
-    return merge(merged, content)
+    source.files[path.resolve()] = merge(merged, content)
+    return dict(source.files[path.resolve()])
 
 
 def _walk(node: yaml.Node, place: Place, lines: dict[Place, str], path: Path) -> None:
     """Collect the line of every key; refuse a key that occurs twice."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if key.tag == value.tag == NULL:
+                continue
             key_place = (*place, str(key.value))
             line = f"{path}:{key.start_mark.line + 1}"
             if key_place in lines:
@@ -120,10 +118,7 @@ def set_value(content: dict[str, Any], word: str, source: KeyLines) -> None:
     names = key.strip().split(".")
     if not equals or not all(names):
         raise ConfigError(f"{word!r} is not of the form key.sub=value")
-    try:
-        parsed = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{word!r}: the value is not valid YAML: {getattr(error, 'problem', error)}") from error
+    parsed, _ = parse_yaml(value, repr(word))
     inner = content
     for k, name in enumerate(names[:-1]):
         if not isinstance(inner.get(name), dict):

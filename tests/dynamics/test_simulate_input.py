@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
@@ -29,7 +30,10 @@ from mdl_physpretrain.potentials import CGCNN
         ({"interval": 0}, "interval must be an integer of at least 1"),
         ({"stop_on": ("melting",)}, "stop_on must be one of"),
         ({"initial_velocities": "cold"}, "initial_velocities must be one of"),
-        ({"skin": -1}, "skin must not be negative"),
+        ({"skin": -1}, "skin must lie in"),
+        ({"skin": 1e9}, "skin must lie in"),
+        ({"steps": 10**12}, "steps must be at most"),
+        ({"friction": 10.0}, "the unit is 1/fs"),
         ({"max_batch_atoms": 0}, "max_batch_atoms must be at least 1"),
         ({"trajectory_format": "xyz"}, "trajectory_format must be one of"),
     ],
@@ -135,3 +139,16 @@ def test_unwritable_trajectory_folder(eam, mgo, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StructureError, match="cannot write trajectories"):
         simulate(eam, mgo, steps=1, trajectory_dir=tmp_path / "file")
+
+
+@pytest.mark.parametrize("ensemble", ["nvt", "nve", "npt"])
+def test_constraints_that_nobody_can_count_are_refused(ensemble: str) -> None:
+    class Uncounted(FixAtoms):
+        def get_removed_dof(self, atoms):
+            raise NotImplementedError
+
+    atoms = bulk("Cu", cubic=True)
+    atoms.info["structure_id"] = "cu"
+    atoms.set_constraint(Uncounted([0]))
+    with pytest.raises(ConfigError, match=r"structure cu has constraints \(Uncounted\) whose degrees of freedom"):
+        simulate(EMT(), [atoms], ensemble=ensemble, steps=1)

@@ -19,7 +19,7 @@ TORCHMD = {
     "name": "torchmd_etEarly", "hidden_channels": 16, "num_layers": 2, "num_rbf": 8, "rbf_type": "expnorm",
     "trainable_rbf": True, "activation": "silu", "attn_activation": "silu", "num_heads": 2,
     "distance_influence": "both", "neighbor_embedding": True, "max_z": 100, "aggr": "add", "num_post_layers": 1,
-    "post_hidden_channels": 16, "pool": "global_add_pool", "pool_order": "late",
+    "post_hidden_channels": 16, "pool": "global_add_pool", "pool_order": "early",
 }  # fmt: skip
 BASE: dict[str, Any] = {
     "trainer": "property",

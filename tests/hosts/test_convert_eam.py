@@ -171,3 +171,27 @@ def test_elements_may_be_given_when_the_yaml_has_none(tmp_path: Path) -> None:
         read_matdeeplearn(tmp_path / "host.pt", content)
     again = read_matdeeplearn(tmp_path / "host.pt", content, elements=["Si", "O"])
     assert torch.equal(again.state_dict()["rm"], eam.rm)
+
+
+def test_start_modes_of_the_authors(tmp_path: Path) -> None:
+    from mdl_physpretrain.hosts.matdeeplearn.eam_start import PARAMETERS, starting_eam
+
+    radii = starting_eam(["Si", "O"], cutoff=6.0, init_mode="covalent_radius", init_args={"scale": 0.5})
+    assert radii.rm.tolist() == pytest.approx([0.5 * (1.16 + 0.63), 1.16, 0.63])  # pairs first, then self pairs
+    assert all(bool((getattr(radii, n) == 1).all()) for n in PARAMETERS if n != "rm")
+    constant = starting_eam(["Si", "O"], cutoff=6.0, init_mode="constant", init_args={"constant_value": 0.25})
+    assert all(bool((getattr(constant, n) == 0.25).all()) for n in PARAMETERS)
+    args = {"O-Si": {"rm": 1.6, "A": 0.5}, "O": {"B": 0.1}}
+    custom = starting_eam(["Si", "O"], cutoff=6.0, n_basis=2, init_mode="custom", init_args=args)
+    assert custom.rm.tolist() == pytest.approx([1.6, 1.0, 1.0])
+    assert custom.A[0].tolist() == [0.5, 0.5]
+    assert custom.B.tolist() == pytest.approx([1.0, 0.1])
+    for mode, wrong, message in (
+        ("custom", {"Si-O": {"B": 1.0}}, "takes values of"),
+        ("custom", {"Mn": {"B": 1.0}}, "no element or pair"),
+        ("custom", {"Si": {"B": "much"}}, "must be a number"),
+        ("covalent_radius", {"scal": 1.0}, "has no scal"),
+        ("zeros", {}, "init_mode must be"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            starting_eam(["Si", "O"], cutoff=6.0, init_mode=mode, init_args=wrong)

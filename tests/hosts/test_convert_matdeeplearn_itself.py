@@ -215,9 +215,7 @@ def test_torchmd_trained_there(tmp_path: Path, rocksalt: list[Atoms], name: str)
 
 
 def test_eam_as_a_model_of_matdeeplearn(tmp_path: Path, rocksalt: list[Atoms]) -> None:
-    from mdl_physpretrain.hosts import matdeeplearn
-
-    matdeeplearn.register()
+    """The name in the YAML is one that the host finds by itself."""
     eam = EAM(["O", "Mg"], cutoff=6.0, core=False)
     with torch.no_grad():
         for parameter in eam.parameters():
@@ -226,15 +224,42 @@ def test_eam_as_a_model_of_matdeeplearn(tmp_path: Path, rocksalt: list[Atoms]) -
     _assert_same(eam, config, rocksalt[:3])
 
 
-@pytest.mark.parametrize("network", ["cgcnn", "torchmd_et"])
-def test_hybrids_of_the_plugin(tmp_path: Path, rocksalt: list[Atoms], network: str) -> None:
+@pytest.mark.parametrize(("network", "order"), [("cgcnn", "late"), ("torchmd_et", "early"), ("torchmd_et", "late")])
+def test_hybrids_of_the_plugin(tmp_path: Path, rocksalt: list[Atoms], network: str, order: str) -> None:
     torch.manual_seed(6)
     if network == "cgcnn":
         part: EnergyModel = _lively(CGCNN(cutoff=5.0, dim1=24, dim2=30, width=0.2, smooth_cutoff=False))
     else:
-        options = {**SMALL_TORCHMD, "pool_order": "early", "smooth_cutoff": False, "own_images": False}
+        options = {**SMALL_TORCHMD, "pool_order": order, "smooth_cutoff": False, "own_images": False}
         part = model_class("torchmd_et")(cutoff=5.0, **options)  # type: ignore[call-arg]
     hybrid = Sum([part, EAM(["Mg", "O"], cutoff=5.0, core=False)]).eval()
     _, config = write_matdeeplearn(hybrid, tmp_path / "hybrid.pt")
     _assert_same(hybrid, config, rocksalt[:2])
     _assert_same(read_matdeeplearn(tmp_path / "hybrid.pt", config), config, rocksalt[:1])
+
+
+def test_check_compares_with_the_host(tmp_path: Path, rocksalt: list[Atoms]) -> None:
+    """``torchmd_etEarly`` of this host ignores late pooling: what is compared is its class that does not."""
+    from mdl_physpretrain.hosts.matdeeplearn.comparison import NotCompared, host_differences
+
+    options = {**SMALL_TORCHMD, "pool_order": "late", "smooth_cutoff": False, "own_images": False}
+    model = model_class("torchmd_et")(cutoff=5.0, **options).eval()  # type: ignore[call-arg]
+    _, config = write_matdeeplearn(model, tmp_path / "host.pt")
+    name, gaps = host_differences(model, tmp_path / "host.pt", config, rocksalt[:2])
+    assert name == "matdeeplearn.models.torchmd_et.TorchMD_ET"
+    assert max(gaps.values()) < 1e-5
+    content = yaml.safe_load(config.read_text())
+    content["model"]["name"] = "torchmd_etEarly"
+    config.write_text(yaml.safe_dump(content))
+    name, gaps = host_differences(model, tmp_path / "host.pt", config, rocksalt[:2])
+    assert "ignores pool_order: late" in name
+    assert max(gaps.values()) < 1e-5
+    content["model"]["pool_order"] = "early"  # what is wrong is seen
+    config.write_text(yaml.safe_dump(content))
+    name, gaps = host_differences(model, tmp_path / "host.pt", config, rocksalt[:2])
+    assert name.endswith("TorchMD_ET_Early")
+    assert gaps["energy"] > 1e-3
+    eam = EAM(["Mg", "O"], cutoff=5.0, core=False)
+    _, config = write_matdeeplearn(eam, tmp_path / "eam.pt")
+    with pytest.raises(NotCompared, match="has no EAM_Interaction"):
+        host_differences(eam, tmp_path / "eam.pt", config, rocksalt[:2])

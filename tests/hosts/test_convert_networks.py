@@ -19,10 +19,19 @@ from mdl_physpretrain.graphs.subgraphs import select_edges
 from mdl_physpretrain.hosts.convert import convert, detect, differences
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, write_matdeeplearn
 from mdl_physpretrain.potentials import CGCNN, EAM, ZBL, Sum, load_model, predict
+from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.cgcnn.reference_channel import with_reference_channel
+from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.structures import write_structures
 
 HOST_LIKE: dict[str, Any] = {"width": 0.2, "smooth_cutoff": False}
+
+
+def _torchmd(**options: Any) -> EnergyModel:
+    torch.manual_seed(6)
+    sizes = {"cutoff": 5.0, "hidden_channels": 16, "num_layers": 1, "num_rbf": 8, "num_heads": 2}
+    network: Any = model_class("torchmd_et")
+    return network(**{**sizes, "smooth_cutoff": False, "own_images": False, **options}).eval()
 
 
 def _cgcnn(**options: Any) -> CGCNN:
@@ -158,7 +167,7 @@ def test_unknown_options_are_said(tmp_path: Path) -> None:
         (_cgcnn(smooth_cutoff=True), "no smooth_cutoff"),
         (_cgcnn(width=0.04), "width 0.2, this one 0.04"),
         (Sum([_cgcnn(), ZBL()]), "no counterpart of a sum of cgcnn and zbl"),
-        (Sum([_cgcnn(), EAM(["O"], cutoff=6.0, core=False)]), "one cutoff, this one 5 and 6 Å"),
+        (Sum([_cgcnn(), EAM(["O"], cutoff=6.0, core=False)]), "this EAM reaches 6 Å"),
         (Sum([_cgcnn(), EAM(["O"], cutoff=5.0)]), "ZBL core"),
     ],
 )
@@ -212,6 +221,69 @@ def test_hybrid_there_and_back(tmp_path: Path, rocksalt: list[Atoms]) -> None:
     assert differences(hybrid, again, rocksalt[:2])["energy"] == 0
     with pytest.raises(CheckpointError, match="cannot be folded into a sum"):
         write_matdeeplearn(hybrid, tmp_path / "x.pt", references="fold")
+
+
+def test_hybrid_of_an_earlier_version(tmp_path: Path, rocksalt: list[Atoms]) -> None:
+    """Without a prefix, its options beside the network's."""
+    hybrid = Sum([_cgcnn(), EAM(["Mg", "O"], cutoff=5.0, n_basis=3, core=False)]).eval()
+    write_matdeeplearn(hybrid, tmp_path / "host.pt")
+    config, content = yaml.safe_load((tmp_path / "host.yml").read_text()), torch.load(tmp_path / "host.pt")
+    model = config["model"]
+    model |= {"atom_types": model.pop("eam_args")["atom_types"], "n_basis": 3, "freeze_params": True}
+    content["state_dict"] = {k.removeprefix("eam_potential."): v for k, v in content["state_dict"].items()}
+    torch.save(content, tmp_path / "old.pt")
+    again = read_matdeeplearn(tmp_path / "old.pt", config)
+    assert again.hparams["frozen"] == [1]
+    assert differences(hybrid, again, rocksalt[:2])["energy"] == 0
+
+
+@pytest.mark.parametrize("order", ["late", "early"])
+def test_torchmd_hybrid_there_and_back(tmp_path: Path, rocksalt: list[Atoms], order: str) -> None:
+    network = _torchmd(pool_order=order)
+    hybrid = Sum([network, EAM(["Mg", "O"], cutoff=4.0, n_basis=3, core=False)]).eval()
+    write_matdeeplearn(hybrid, tmp_path / "host.pt")
+    config = yaml.safe_load((tmp_path / "host.yml").read_text())
+    assert config["model"]["pool_order"] == order
+    assert config["model"]["eam_args"]["cutoff_radius"] == 4.0
+    assert all(k.startswith("eam_potential.") for k in torch.load(tmp_path / "host.pt")["state_dict"] if "eam" in k)
+    again = read_matdeeplearn(tmp_path / "host.pt", config)
+    assert differences(hybrid, again, rocksalt[:2])["energy"] == 0
+    del config["model"]["eam_args"]["cutoff_radius"]  # then 8 Å, as in the authors' class
+    with pytest.raises(ConfigError, match="longer than the network's graph"):
+        read_matdeeplearn(tmp_path / "host.pt", config)
+
+
+@pytest.mark.parametrize(
+    ("written", "taken", "note"),
+    [("late", "late", "is honoured"), ("early", "early", None), (None, "early", "without pool_order is taken as")],
+)
+def test_pool_order_of_torchmd_early(
+    tmp_path: Path, rocksalt: list[Atoms], written: str | None, taken: str, note: str | None
+) -> None:
+    """The branch of the authors honours it under this name, the public class ignores it."""
+    model = _torchmd(pool_order=taken)
+    write_matdeeplearn(model, tmp_path / "host.pt")
+    config = yaml.safe_load((tmp_path / "host.yml").read_text())
+    config["model"] |= {"name": "torchmd_etEarly", "pool_order": written}
+    if written is None:
+        del config["model"]["pool_order"]
+    again = read_matdeeplearn(tmp_path / "host.pt", config)
+    assert again.hparams["pool_order"] == taken
+    assert differences(model, again, rocksalt[:2])["energy"] == 0
+    notes = " ".join(again.metadata["converted"]["notes"])
+    assert note is None or note in notes
+    config["model"]["pool_order"] = "middle"
+    with pytest.raises(ConfigError, match="pool_order must be 'early' or 'late', not 'middle'"):
+        read_matdeeplearn(tmp_path / "host.pt", config)
+
+
+def test_lone_question_marks_in_a_yaml_file(tmp_path: Path) -> None:
+    """As in the files of the paper's authors: keys without name and value."""
+    write_matdeeplearn(_cgcnn(), tmp_path / "host.pt")
+    text = (tmp_path / "host.yml").read_text().replace("model:", "?\nmodel:").replace("dataset:", "?\ndataset:")
+    (tmp_path / "host.yml").write_text(text)
+    assert text.count("?") == 2
+    assert read_matdeeplearn(tmp_path / "host.pt", tmp_path / "host.yml").registry_name == "cgcnn"
 
 
 def test_reference_energies_are_refused_folded_or_written_beside(tmp_path: Path, rocksalt: list[Atoms]) -> None:

@@ -140,25 +140,32 @@ def _total_error(results: Path, part: str) -> float:
     return total
 
 
-@pytest.mark.parametrize(("name", "options"), [("CGCNN_EAM", CGCNN), ("TorchMD_EAM", TORCHMD)])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("CGCNN_EAM", CGCNN), ("TorchMD_EAM", TORCHMD), ("TorchMD_EAM", {**TORCHMD, "pool_order": "late"})],
+)
 def test_hybrid_is_the_sum_and_ours_too(cells: list[Atoms], eam: EAM, name: str, options: dict[str, Any]) -> None:
     from matdeeplearn.models import cgcnn
+    from matdeeplearn.models.torchmd_et import TorchMD_ET
     from matdeeplearn.models.torchmd_etEarly import TorchMD_ET_Early
 
-    from mdl_physpretrain.hosts.matdeeplearn.eam_layout import eam_to_layout
+    from mdl_physpretrain.hosts.matdeeplearn.eam_layout import HYBRID_PREFIX, eam_to_layout
     from mdl_physpretrain.hosts.matdeeplearn.potential import native_of
 
     network = {k: v for k, v in options.items() if k != "name"}
-    hybrid = host_model(name, atom_types=ELEMENTS, n_basis=4, **network)
-    hybrid.load_state_dict({**hybrid.state_dict(), **eam_to_layout(eam)})
-    parent = cgcnn.CGCNN if name == "CGCNN_EAM" else TorchMD_ET_Early
+    eam_args = {"atom_types": ELEMENTS, "n_basis": 4, "init_mode": "covalent_radius", "cutoff_radius": 4.5}
+    hybrid = host_model(name, eam_args=eam_args, **network)
+    hybrid.load_state_dict({**hybrid.state_dict(), **{HYBRID_PREFIX + k: v for k, v in eam_to_layout(eam).items()}})
+    late = options["pool_order"] == "late"
+    parent = cgcnn.CGCNN if name == "CGCNN_EAM" else TorchMD_ET if late else TorchMD_ET_Early
     alone = parent(
         node_dim=100, edge_dim=20, output_dim=1, cutoff_radius=4.5, n_neighbors=250, graph_method="ocp", num_offsets=3,
         otf_edge_index=True, otf_edge_attr=True, otf_node_attr=True, gradient=True, **network,
     )  # fmt: skip
-    alone.load_state_dict({k: v for k, v in hybrid.state_dict().items() if not k.startswith("eam_params")})
+    alone.load_state_dict({k: v for k, v in hybrid.state_dict().items() if not k.startswith(HYBRID_PREFIX)})
     batch = host_batch(cells[:2])
-    both, one = hybrid.eval()(batch.clone()), alone.eval()(batch.clone())
+    with torch.no_grad():  # as the host validates
+        both, one = hybrid.eval()(batch.clone()), alone.eval()(batch.clone())
     term = host_model("EAM_Interaction", atom_types=ELEMENTS, n_basis=4).eval()
     term.load_state_dict(eam_to_layout(eam))
     other = term(batch.clone())
@@ -166,11 +173,37 @@ def test_hybrid_is_the_sum_and_ours_too(cells: list[Atoms], eam: EAM, name: str,
         assert torch.allclose(both[key], one[key] + other[key], rtol=1e-5, atol=1e-6)
     hybrid.train()(batch.clone())["pos_grad"].sum().backward()
     assert all(p.grad is not None for k, p in hybrid.named_parameters() if ".A." in k or "attention" in k)
-    config = job({**options, "name": f"mdl_physpretrain.hosts.matdeeplearn.{name}", "atom_types": ELEMENTS})
+    config = job({**options, "name": f"mdl_physpretrain.hosts.matdeeplearn.{name}", "eam_args": eam_args})
     ours = predict(native_of(hybrid, config), build_batch(cells[0], 4.5, torch.float64))
     assert ours.energy.item() == pytest.approx(both["output"][0].item(), rel=1e-5, abs=1e-4)
     scale = max(1.0, float(ours.forces.abs().max()))
     assert torch.allclose(ours.forces.float(), both["pos_grad"][: len(cells[0])], rtol=0, atol=1e-4 * scale)
+
+
+def test_hybrid_options(tmp_path: Path, eam: EAM) -> None:
+    """Those of the authors and the short ones of earlier versions mean the same."""
+    eam.save(tmp_path / "eam.pt")
+    network = {k: v for k, v in CGCNN.items() if k != "name"}
+    args = {"atom_types": ELEMENTS, "cutoff_radius": 4.5}
+    theirs = host_model(
+        "CGCNN_EAM", eam_args=args, load_trained_eam=str(tmp_path / "eam.pt"), freeze_eam=True, **network
+    )
+    short = host_model(
+        "CGCNN_EAM", atom_types=ELEMENTS, init_mode=str(tmp_path / "eam.pt"), freeze_params=True, **network
+    )
+    for key, value in theirs.eam_potential.state_dict().items():
+        assert torch.equal(value, short.eam_potential.state_dict()[key])
+    for made in (theirs, short):
+        assert not any(p.requires_grad for p in made.eam_potential.parameters())
+        assert all(p.requires_grad for k, p in made.named_parameters() if not k.startswith("eam_potential"))
+    for wrong, message in (
+        ({"eam_args": {"atom_types": ELEMENTS}}, "longer than the network's graph"),  # 8 Å, as theirs
+        ({"eam_args": {**args, "cutof": 4.0}}, "unknown cutof"),
+        ({"eam_args": args, "n_basis": 4}, "not both"),
+        ({}, "atom_types is required"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            host_model("CGCNN_EAM", **wrong, **network)
 
 
 def host_items(structures: list[Atoms], tmp_path: Path, **transform: Any) -> Any:
@@ -222,12 +255,12 @@ def test_transform_limits_forces_and_refuses_edges(cells: list[Atoms], eam: EAM,
         host_items(cells[:1], tmp_path, teacher=str(tmp_path / "eam.pt"), n_par=2)
 
 
-def test_transform_passes_over_labels_that_are_not_finite(cells: list[Atoms], eam: EAM, tmp_path: Path) -> None:
+def test_transform_refuses_a_teacher_that_is_not_finite(cells: list[Atoms], eam: EAM, tmp_path: Path) -> None:
     with torch.no_grad():
         eam.D.fill_(float("nan"))
     eam.save(tmp_path / "eam.pt")
-    kept = host_items(cells[:1], tmp_path, teacher=str(tmp_path / "eam.pt"), n_aug=2)[0]
-    assert np.allclose(kept.pos.numpy(), cells[0].positions, atol=1e-5)
+    with pytest.raises(CheckpointError, match="the weight D is NaN"):
+        host_items(cells[:1], tmp_path, teacher=str(tmp_path / "eam.pt"), n_aug=2)
 
 
 def test_transform_refuses_a_teacher_that_failed(cells: list[Atoms], eam: EAM, tmp_path: Path) -> None:

@@ -123,7 +123,6 @@ def test_one_file_split_by_the_host_then_predict(cells: list[Atoms], tmp_path: P
     assert len(trained) == 8
     assert parents <= set(trained)
     config["task"].update(run_mode="predict", checkpoint_path=str(results / "checkpoint_0" / "best_checkpoint.pt"))
-    config["task"]["labels"] = True
     config["dataset"]["src"] = {"predict": "test.json"}
     predicted = run_job(tmp_path / "predict", config, cells, monkeypatch)
     assert len(pd.read_csv(predicted / "predictions" / "lmo" / "predict_predictions.csv")) == 2

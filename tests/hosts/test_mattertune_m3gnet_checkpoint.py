@@ -13,9 +13,9 @@ import torch
 from ase import Atoms
 
 from mdl_physpretrain.errors import CheckpointError
-from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune, write_mattertune
-from mdl_physpretrain.potentials import CGCNN, M3GNet, predict
+from mdl_physpretrain.potentials import EAM, M3GNet, predict
 
 SMALL = {"units": 8, "num_blocks": 2, "max_l": 3, "max_n": 3}  # with the cutoffs of the released networks
 PROPERTIES = [
@@ -240,5 +240,44 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused(written: Path, tmp_path:
 
 
 def test_another_model_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="'cgcnn'"):
-        write_mattertune(CGCNN(), tmp_path / "m.ckpt")
+    with pytest.raises(CheckpointError, match="'eam'"):
+        write_mattertune(EAM(["O"]), tmp_path / "m.ckpt")
+
+
+@pytest.mark.hosts
+@pytest.mark.usefixtures("host")
+def test_any_backbone_gets_energies_per_element_and_moves_many_structures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crystal: Atoms
+) -> None:
+    """On the host's own module: its normalizer holds them, its checkpoint, too, and one pass takes all structures."""
+    from mdl_physpretrain.hosts.mattertune.batched import ModulePotential
+    from mdl_physpretrain.hosts.mattertune.loading import ModuleCalculator
+    from mdl_physpretrain.hosts.mattertune.properties import add_references
+
+    module = stock_module(monkeypatch, {})
+    module.backbone.model.load_state_dict(responsive(crystal).network_state())
+    bare = ModuleCalculator(module).get_potential_energy(crystal)
+    count = {z: int((crystal.numbers == z).sum()) for z in set(crystal.numbers.tolist())}
+    shifts = {z: 1.0 + 0.25 * z for z in count}
+    for _ in range(2):  # the second adds to the first
+        add_references(module, shifts)
+    total = bare + 2 * sum(shifts[z] * n for z, n in count.items())
+    assert ModuleCalculator(module).get_potential_energy(crystal) == pytest.approx(total, abs=1e-3)
+    again = read_mattertune(saved_by_lightning(module, tmp_path / "m.ckpt"))
+    batch = build_batch(crystal, again.cutoff)
+    assert predict(again, batch).energy.item() == pytest.approx(total, abs=1e-3)
+
+    other = crystal.copy()
+    other.rattle(0.05, seed=3)
+    calculator, many = ModuleCalculator(module), ModulePotential(module)
+    together = predict(many, collate([build_batch(a, many.cutoff) for a in (crystal, other)]))
+    first = 0
+    for k, atoms in enumerate((crystal, other)):
+        calculator.calculate(atoms)
+        forces = together.forces[first : first + len(atoms)]
+        assert float(together.energy[k]) == pytest.approx(calculator.results["energy"], abs=1e-3)
+        np.testing.assert_allclose(forces, calculator.results["forces"], atol=1e-4)
+        np.testing.assert_allclose(
+            together.stress[k][[0, 1, 2], [0, 1, 2]], calculator.results["stress"][:3], atol=1e-4
+        )
+        first += len(atoms)

@@ -227,7 +227,7 @@ def test_host_interfaces_of_our_modules(plugin, rocksalt: list[Atoms]) -> None:
     found = module.property_predictor(quiet).predict(rocksalt[:3], batch_size=2)
     for atoms, one in zip(rocksalt, found, strict=False):
         mine = predict(module.backbone, build_batch(atoms, module.backbone.cutoff))
-        torch.testing.assert_close(one["energy"].reshape(()), mine.energy[0].detach(), atol=1e-4, rtol=1e-6)
+        torch.testing.assert_close(one["energy"].reshape(()).double(), mine.energy[0].detach(), atol=1e-4, rtol=1e-6)
         torch.testing.assert_close(one["forces"], mine.forces.detach(), atol=1e-5, rtol=1e-4)
     calculator = module.ase_calculator()
     calculator.set_use_double_precision()
@@ -267,17 +267,31 @@ def test_evaluator_takes_any_module_in_one_line(plugin, rocksalt: list[Atoms], t
     host = assess(simulate(load_module(tmp_path / "a.ckpt").ase_calculator(), rocksalt[:2], **options))
     np.testing.assert_allclose(table["min_distance"], host["min_distance"], atol=1e-4)
 
-    # with normalisers the prediction is not the network's alone: the host denormalises
+    # with normalisers the prediction is not the network's alone: the module still predicts what it took over
     references = {"energy": [{"per_atom_references": {8: -3.0, 12: 2.0}}]}
     module = backbone_registry.construct(model_config("cgcnn", normalizers=references)).create_model()
     module.adopt(model)
-    calculator = potential(module)
-    assert isinstance(calculator, ModuleCalculator)
     n_mg, n_o = (int((rocksalt[0].numbers == z).sum()) for z in (12, 8))
-    bare = predict(model, build_batch(rocksalt[0], model.cutoff)).energy.item()
-    expected = bare + 2.0 * n_mg - 3.0 * n_o
-    assert calculator.get_potential_energy(rocksalt[0]) == pytest.approx(expected, abs=1e-3)
+    batch = build_batch(rocksalt[0], model.cutoff)
+    whole = predict(model, batch).energy.item()
+    assert predict(module.backbone, batch).energy.item() == pytest.approx(whole - 2.0 * n_mg + 3.0 * n_o, abs=1e-3)
+    assert ModuleCalculator(module).get_potential_energy(rocksalt[0]) == pytest.approx(whole, abs=1e-3)
+    assert predict(potential(module), batch).energy.item() == pytest.approx(whole, abs=1e-3)
     assert module.training  # as it was
+
+
+def test_normalizers_that_forces_would_not_follow_are_refused(plugin, tmp_path: Path) -> None:
+    from mattertune.registry import backbone_registry
+
+    for name, normalizer in (("energy", {"mean": 1.0, "std": 2.0}), ("forces", {"rms": 3.0})):
+        with pytest.raises(ConfigError, match=f"normalizers.{name}: .* use per_atom_references"):
+            backbone_registry.construct(model_config("cgcnn", normalizers={name: [normalizer]})).create_model()
+    harmless = {"energy": [{"rms": 3.0, "only_for_target": False}], "forces": [{"rms": 1.0}]}
+    assert backbone_registry.construct(model_config("cgcnn", normalizers=harmless)).create_model()
+    (tmp_path / "references.json").write_text('{"8": -3.0}')
+    named = {"energy": [{"per_atom_references": str(tmp_path / "references.json")}]}
+    module = backbone_registry.construct(model_config("cgcnn", normalizers=named)).create_model()
+    assert module.hparams.normalizers["energy"][0].per_atom_references == {8: -3.0}  # plain values in checkpoints
 
 
 def test_shipped_configurations_are_valid(plugin) -> None:

@@ -115,7 +115,7 @@ def test_other_teachers_and_missing_stress(folder: Path, lmo: list[Atoms]) -> No
         expected = load_model(folder / "net.pt")(build_batch(first, MODELS["cgcnn"]["cutoff"])).item()
     assert get_labels(first).energy == pytest.approx(expected, rel=1e-6)
     with pytest.raises(ConfigError, match=r"teacher\.checkpoint"):
-        data_registry.construct(labels(teacher={"checkpoint": "no.pt"})).create_dataset()
+        data_registry.construct(labels(teacher={"checkpoint": "no.pt"}, augment={"anchor": False})).create_dataset()
 
 
 def test_epochs_hold_all_of_one_and_a_share_of_the_other() -> None:

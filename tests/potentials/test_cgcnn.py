@@ -46,7 +46,7 @@ def test_split_equals_naive(rocksalt: list[Atoms], batch_norm: bool, dtype: torc
     i, j = batch.edge_index
     forces = torch.zeros_like(batch.positions).index_add(0, i, gradient).index_add(0, j, -gradient)
     ours = predict(model, batch)
-    torch.testing.assert_close(ours.energy, energy.detach(), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(ours.energy, energy.detach().double(), rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(ours.forces, forces, rtol=0, atol=tolerance)
     assert forces.abs().max() > 1e-4
 

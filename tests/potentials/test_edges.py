@@ -8,7 +8,8 @@ import torch
 from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.graphs.batch import build_batch, collate, neighbour_list
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 
 
 def test_far_apart_and_nothing_at_all() -> None:

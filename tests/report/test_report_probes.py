@@ -64,7 +64,8 @@ def no_figures(monkeypatch):
 
 
 def test_new_sections_stand_where_their_files_are(run, page):
-    assert [i for i in page.ids if i in build.SECTIONS] == list(build.SECTIONS)
+    without_loop = [section for section in build.SECTIONS if section != "loop"]  # this run has none
+    assert [i for i in page.ids if i in build.SECTIONS] == without_loop
     assert read_run(run).notes == {}
 
 

@@ -264,5 +264,5 @@ def test_folders_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(PhysPretrainError, match="nowhere does not exist"):
         write_report(tmp_path / "nowhere")
     (tmp_path / "report").write_text("in the way")
-    with pytest.raises(PhysPretrainError, match=f"cannot write the report into {re.escape(os.fspath(tmp_path))}"):
+    with pytest.raises(PhysPretrainError, match=f"cannot write to the output folder {re.escape(os.fspath(tmp_path))}"):
         write_report(tmp_path)

@@ -233,10 +233,10 @@ FRAME = '1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3{extra} {i
             FRAME.format(extra="", info="energy=much", row="Cu 0 0 0"),
             "structure 0, field energy: 'much' is not numeric",
         ),
-        (FRAME.format(extra="", info='stress="1 2 3"', row="Cu 0 0 0"), "line 2: .*stress.*3x3"),
+        (FRAME.format(extra="", info='stress="1 2 3"', row="Cu 0 0 0"), "line 2: .*3x3"),
         ("two\n\nCu 0 0 0\n", "line 1: expected a number of atoms, found 'two'"),
         ("2\n\nCu 0 0 0\n", "1 of 2 atoms present after line 1; the file is truncated"),
-        ('1\nLattice="4 0 0"\nCu 0 0 0\n', "line 2: .*Lattice"),
+        ('1\nLattice="4 0 0"\nCu 0 0 0\n', "field Lattice: line 2: .*3x3 matrix"),
         ("1\nProperties=species:S:1\nCu\n", "field pos: no three columns of positions"),
     ],
 )

@@ -239,7 +239,7 @@ def test_several_problems_are_counted(rocksalt):
 
 def test_unknown_element_from_a_file(tmp_path):
     (tmp_path / "x.extxyz").write_text("1\n\nX 0 0 0\n")
-    with pytest.raises(StructureError, match="structure x-0, field atomic_numbers: unknown element"):
+    with pytest.raises(StructureError, match="structure 0, field species: unknown element"):
         validate_structures(read_structures(tmp_path / "x.extxyz"), require=())
 
 

@@ -10,10 +10,10 @@ import mdl_physpretrain as pp
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import predict
-from mdl_physpretrain.potentials.ionic import IonicPair
+from mdl_physpretrain.potentials.classical import ClassicalForceField
 from mdl_physpretrain.structures.labels import Labels, set_labels
 from mdl_physpretrain.teacher.changes import change_skill, frame_pairs
-from mdl_physpretrain.teacher.kinds.ionic import fit_ionic
+from mdl_physpretrain.teacher.kinds.classical import fit_classical
 
 
 def _frames(count: int = 6, rattle: float = 0.08) -> list[Atoms]:
@@ -39,8 +39,8 @@ def _labelled(model, frames, shift: float = 0.0):
     return made
 
 
-def _truth() -> IonicPair:
-    model = IonicPair(["O", "Mg"]).double()
+def _truth() -> ClassicalForceField:
+    model = ClassicalForceField(["O", "Mg"]).double()
     with torch.no_grad():
         model.charges.copy_(torch.tensor([-1.3, 1.3]))
         model.strengths[0, 2], model.strengths[1, 1], model.strengths[0, 4] = 2.5, 6.7, 0.23
@@ -98,19 +98,19 @@ def test_no_two_frames_means_no_trust():
 def test_fit_recovers_a_potential_of_its_own_form():
     truth = _truth()
     frames = _labelled(truth, _frames(12))
-    fitted = fit_ionic(frames[:8], core=False)
+    fitted = fit_classical(frames[:8], core=False)
     assert fitted.metadata["fit"]["frame_pairs"] > 10
     skill = change_skill(fitted, frames[8:])
     assert skill.error < 0.05 * skill.trivial
     assert pp.evaluate(fitted, frames[8:])["forces_mae"] < 0.05
     assert (fitted.strengths >= 0).all()
-    again = fit_ionic(frames[:8], core=False)
+    again = fit_classical(frames[:8], core=False)
     assert np.array_equal(again.charges.detach().numpy(), fitted.charges.detach().numpy())
 
 
 def test_fit_with_core_repels_inside_and_labels(tmp_path):
     frames = _labelled(_truth(), _frames(5))
-    teacher = fit_ionic(frames)
+    teacher = fit_classical(frames)
     pp.save_model(teacher, tmp_path / "teacher.pt")
     labelled = pp.label(
         pp.augment(frames, n_aug=1), pp.load_model(tmp_path / "teacher.pt"), anchor=True, parents=frames
@@ -120,4 +120,4 @@ def test_fit_with_core_repels_inside_and_labels(tmp_path):
     forces = predict(teacher, build_batch(close, teacher.cutoff, teacher.dtype)).forces
     assert float(forces[1, 0]) > 50
     with pytest.raises(StructureError):
-        fit_ionic(_frames(3))
+        fit_classical(_frames(3))

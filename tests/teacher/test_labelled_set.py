@@ -13,7 +13,7 @@ import mdl_physpretrain as pp
 from mdl_physpretrain.augmentation.coverage import coverage_with, uncovered
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import validated
-from mdl_physpretrain.potentials.ionic import IonicPair
+from mdl_physpretrain.potentials.classical import ClassicalForceField
 from mdl_physpretrain.recipe import Augment
 from mdl_physpretrain.structures import Labels, get_labels, read_structures, set_labels, write_structures
 from mdl_physpretrain.teacher.amplitudes import amplitudes_at
@@ -21,8 +21,8 @@ from mdl_physpretrain.teacher.labelled_set import augmented_labels, further_stru
 
 
 @pytest.fixture
-def truth() -> IonicPair:
-    model = IonicPair(["O", "Mg"], cutoff=5.0).double()
+def truth() -> ClassicalForceField:
+    model = ClassicalForceField(["O", "Mg"], cutoff=5.0).double()
     with torch.no_grad():
         model.charges.copy_(torch.tensor([-1.0, 1.0]))
         model.strengths.fill_(0.4)
@@ -30,11 +30,11 @@ def truth() -> IonicPair:
 
 
 @pytest.fixture
-def parents(truth: IonicPair, rocksalt: list[Atoms]) -> list[Atoms]:
+def parents(truth: ClassicalForceField, rocksalt: list[Atoms]) -> list[Atoms]:
     return list(pp.label(rocksalt[:4], truth))
 
 
-def test_by_default_there_are_none(parents: list[Atoms], truth: IonicPair) -> None:
+def test_by_default_there_are_none(parents: list[Atoms], truth: ClassicalForceField) -> None:
     assert further_structures(parents, Augment()) == []
     made = augmented_labels(parents, truth, Augment(n_aug=2)).augmented
     expected = pp.augment(parents, n_aug=2)
@@ -42,7 +42,9 @@ def test_by_default_there_are_none(parents: list[Atoms], truth: IonicPair) -> No
     assert all(np.array_equal(a.positions, b.positions) for a, b in zip(made, expected, strict=True))
 
 
-def test_labels_of_all_are_anchored_and_survive_a_file(parents: list[Atoms], truth: IonicPair, tmp_path: Path) -> None:
+def test_labels_of_all_are_anchored_and_survive_a_file(
+    parents: list[Atoms], truth: ClassicalForceField, tmp_path: Path
+) -> None:
     options = Augment(n_aug=1, coverage=2, thermal_amplitude=0.1, thermal_rounds=2, max_force=None)
     result = augmented_labels(parents, truth, options)
     kinds = [("aug_round", 4), ("aug_amplitude", 8), ("aug_pair", None)]
@@ -64,7 +66,7 @@ def test_labels_of_all_are_anchored_and_survive_a_file(parents: list[Atoms], tru
             np.testing.assert_allclose(labels.stress, own.stress, atol=1e-6)
 
 
-def test_a_temperature_means_the_teachers_springs(parents: list[Atoms], truth: IonicPair) -> None:
+def test_a_temperature_means_the_teachers_springs(parents: list[Atoms], truth: ClassicalForceField) -> None:
     made = further_structures(parents, Augment(thermal=300.0, thermal_rounds=1, compression=0.0, shear=0.0), truth)
     largest = max(amplitudes_at(truth, parents, 300.0, factor=1.5).values())
     assert [a.info["aug_amplitude"] for a in made] == [pytest.approx(largest)] * 4

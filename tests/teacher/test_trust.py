@@ -9,13 +9,13 @@ import mdl_physpretrain as pp
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import predict
-from mdl_physpretrain.potentials.ionic import IonicPair
+from mdl_physpretrain.potentials.classical import ClassicalForceField
 from mdl_physpretrain.teacher.changes import Skill
 from mdl_physpretrain.teacher.trust import compare_teachers, trusted_teacher
 
 
 def _teacher() -> pp.EnergyModel:
-    model = IonicPair(["Mg", "O"]).double()
+    model = ClassicalForceField(["Mg", "O"]).double()
     with torch.no_grad():
         model.charges.copy_(torch.tensor([1.0, -1.0]))
         model.strengths.fill_(0.02)

@@ -273,3 +273,21 @@ def test_refusals(labelled: list[Atoms], monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     with pytest.raises(ConfigError, match="pip install pytorch-optimizer"):
         train("cgcnn", labelled, epochs=1, optimizer="sam")
+
+
+def test_adaptive_ascent_is_the_papers() -> None:
+    """Kwon et al. 2021: e = rho w^2 g / | |w| g |, and back again."""
+    torch.manual_seed(2)
+    net = nn.Linear(3, 1).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    base = torch.optim.SGD(net.parameters(), lr=0.1)
+    sam = ClosureSAM.around(base, rho=RHO, perturbed=nullcontext, adaptive=True)
+    before = [p.detach().clone() for p in net.parameters()]
+    net(x).square().sum().backward()
+    gradients = [p.grad.clone() for p in net.parameters()]
+    norm = torch.cat([(w.abs() * g).flatten() for w, g in zip(before, gradients, strict=True)]).norm()
+    sam.first_step(zero_grad=True)
+    for p, w, g in zip(net.parameters(), before, gradients, strict=True):
+        assert torch.allclose(p, w + RHO * w**2 * g / norm, rtol=1e-9)
+    sam.restore()
+    assert all(torch.equal(p, w) for p, w in zip(net.parameters(), before, strict=True))

@@ -191,6 +191,22 @@ def test_replay_mixes_the_given_share() -> None:
     assert sorted(k for k in first if k < 30) == list(range(30))
 
 
+def test_weights_decide_which_replayed_structures_are_drawn() -> None:
+    weights = [0.5 / 90] * 90 + [0.5 / 110] * 110
+    sampler = EpochSampler(100, n_replay=200, replay_fraction=0.1, seed=3, weights=weights)
+    drawn = []
+    for epoch in range(60):
+        sampler.set_epoch(epoch)
+        chosen = [k for k in sampler if k >= 100]
+        assert len(set(chosen)) == len(chosen) == 11
+        drawn += chosen
+    assert 0.4 < np.mean(np.array(drawn) < 190) < 0.6
+    rare = EpochSampler(100, n_replay=200, replay_fraction=0.1, seed=3, weights=[1e-9] * 195 + [1.0] * 5)
+    assert {295, 296, 297, 298, 299} <= set(rare)
+    with pytest.raises(ConfigError, match="replay_weights must be one positive number for each replay structure"):
+        train("cgcnn", [], replay=[Atoms("H")], replay_weights=[1.0, 2.0])
+
+
 def test_missing_labels_do_not_count(labelled: list[Atoms]) -> None:
     whole = get_labels(labelled[1])
     set_labels(labelled[0], Labels(energy=get_labels(labelled[0]).energy))

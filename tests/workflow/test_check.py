@@ -24,7 +24,7 @@ from mdl_physpretrain.dynamics.traces import TrajectoryWriter, trajectory_name
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.potentials import CGCNN
 from mdl_physpretrain.structures import get_labels
-from mdl_physpretrain.workflow.check import Checked, check
+from mdl_physpretrain.workflow.check import CheckResult, check
 
 QUICK: dict[str, Any] = {"steps": 20, "trajectory_interval": 5, "nve_structures": 2, "nve_steps": 40, "compressed": 1}
 
@@ -55,13 +55,13 @@ def metals() -> list[Atoms]:
     return found
 
 
-def run(structures: list[Atoms], folder: Path, potentials: dict[str, Any] | None = None, **options: Any) -> Checked:
+def run(structures: list[Atoms], folder: Path, potentials: dict[str, Any] | None = None, **options: Any) -> CheckResult:
     return check(potentials or {"emt": EMT, "free": Nothing}, structures, output=folder, **{**QUICK, **options})
 
 
 @pytest.fixture
-def answers() -> Callable[[Checked, str], dict[str, str]]:
-    def of(found: Checked, name: str) -> dict[str, str]:
+def answers() -> Callable[[CheckResult, str], dict[str, str]]:
+    def of(found: CheckResult, name: str) -> dict[str, str]:
         mine = found.answers[found.answers["arm"] == name]
         return dict(zip(mine["question"], mine["verdict"], strict=True))
 

@@ -6,6 +6,8 @@ import yaml
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import build_config, dump_config, load_config, schema_rows
+from mdl_physpretrain.workflow.layout import best_file
+from mdl_physpretrain.workflow.plan import plan
 
 FOLDER = Path(__file__).parents[2] / "configs"
 CONFIGS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("lmo-backbones/*.yaml")])
@@ -33,7 +35,7 @@ def test_misspelt_key_names_place_line_and_nearest(tmp_path):
     [
         ("data: {source: demo}\nfinetne: {}\n", "c.yaml:2: unknown key 'finetne'; did you mean 'finetune'?"),
         ("data: {source: demo}\narms: {a: {pretain: true}}\n", "'arms.a.pretain'; did you mean 'arms.a.pretrain'?"),
-        ("data: {source: demo}\npretrain: {temperature: 3}\n", "it belongs elsewhere: 'md.temperature'"),
+        ("data: {source: demo}\npretrain: {temperature: 3}\n", "elsewhere: 'loop.temperature', 'md.temperature'"),
         ("data: {source: demo}\nzzz: 1\n", "unknown key 'zzz'; valid keys here: name, output"),
     ],
 )
@@ -164,6 +166,48 @@ def test_relative_paths_are_of_the_working_folder_or_of_the_file(tmp_path, monke
     assert data.train == [str((here / "a.extxyz").resolve()), str((there / "b.extxyz").resolve())]
     assert data.val == ["gone.extxyz"]
     assert Path(data.test[0]) == here / "a*.extxyz"
+
+
+def test_loops_belong_to_arms_with_replay():
+    content = {
+        "data": {"source": "demo"},
+        "loop": {"rounds": 2},
+        "arms": {
+            "a": {"pretrain": False},
+            "b": {},
+            "c": {"loop": 0},
+            "d": {"pretrain": False, "replay": 0.3, "loop": 4},
+        },
+    }
+    config = RunConfig.model_validate(content)
+    assert [config.rounds_of(arm) for arm in "abcd"] == [0, 2, 0, 4]
+    files = [best_file(config, 1, arm) for arm in "abcd"]
+    assert files == ["seed-1/a/best.pt", "seed-1/b/loop/best.pt", "seed-1/c/best.pt", "seed-1/d/loop/best.pt"]
+    content["arms"] = {"a": {"pretrain": False, "loop": 1}}
+    with pytest.raises(ValueError, match=r"arms.a.loop puts new labels into replay, and this arm has none"):
+        RunConfig.model_validate(content)
+
+
+def test_more_rounds_leave_the_first_ones_alone():
+    def rounds(number):
+        config = RunConfig.model_validate({"data": {"source": "demo"}, "seeds": [0], "loop": {"rounds": number}})
+        return {t.name: t for t in plan(config) if t.stage == "loop"}
+
+    few, many = rounds(1), rounds(2)
+    assert list(few) == ["loop seed 0 pretrained 1", "loop seed 0 pretrained end", "loop seed 0 pretrained"]
+    first = "loop seed 0 pretrained 1"
+    assert (few[first].section, few[first].inputs) == (many[first].section, many[first].inputs)
+    assert "seed-0/pretrained/loop/round-1/best.pt" in many["loop seed 0 pretrained 2"].inputs
+
+
+def test_thermal_disorder_can_follow_the_md():
+    content = {"data": {"source": "demo"}, "augment": {"thermal": "md"}, "md": {"temperature": 700}}
+    assert RunConfig.model_validate(content).augmentation.thermal == 700
+    content["md"]["also"] = [{"temperature": 900}]
+    config = RunConfig.model_validate(content)
+    assert (config.augmentation.thermal, config.augment.thermal) == (900, "md")
+    with pytest.raises(ValueError, match=r"augment.thermal is 'md', but md.temperature is 0"):
+        RunConfig.model_validate(content | {"md": {"temperature": 0}})
 
 
 def test_arms_know_their_core_and_replay():

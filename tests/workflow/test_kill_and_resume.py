@@ -20,6 +20,7 @@ augment: {n_aug: 2, pull: 0.3, perturb: 0.3, max_force: null, batch_size: 3}
 backbone: {args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
 pretrain: {epochs: 3}
 finetune: {epochs: 3, replay_fraction: 0.3}
+loop: {rounds: 1, n_structures: 2, steps: 15, epochs: 2, per_bin: 1, tolerance: 1.0}
 md:
   n_structures: 2
   steps: 15
@@ -61,8 +62,9 @@ def test_killed_in_every_stage_ends_with_the_same_result(config, tmp_path):
                          ("reference", "reference md"), ("md", "md")):  # fmt: skip
         assert told[stage]["events"][-1].startswith(f"start\t{begun}"), stage
     resumed = [line for part in told.values() for line in part["events"] if line.startswith("resume\t")]
-    assert {line.split()[1] for line in resumed} >= {"augment", "pretrain", "finetune", "reference", "md"}
+    assert {line.split()[1] for line in resumed} >= {"augment", "pretrain", "finetune", "loop", "reference", "md"}
     for name in (
+        "seed-0/pretrained/loop/round-1/labelled.extxyz",
         "efs.csv",
         "physicality.csv",
         "reference/md-seed-0.csv",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -14,6 +15,15 @@ from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.structures import get_labels, read_structures, write_structures
 
+LOOP = {
+    "rounds": 1,
+    "n_structures": 1,
+    "steps": 4,
+    "epochs": 1,
+    "curves": False,
+    "frames_physical": 1,
+    "tolerance": 9.0,
+}
 NETWORK = {"dim1": 8, "dim2": 8, "gc_count": 1, "cutoff": 4.0}
 CONFIG = """\
 data: {source: demo, max_structures: 20, fractions: [0.5, 0.3, 0.2], seed: 3}
@@ -25,6 +35,7 @@ backbone: {args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
 pretrain: {epochs: 2, batch_size: 4}
 finetune: {epochs: 2, ema: null, weights: [0.02, 40.0, 40.0]}
 arms: {pretrained: {replay: 0.3}}
+loop: {rounds: 1, n_structures: 1, steps: 4, epochs: 1, curves: false, frames_physical: 1, tolerance: 9.0}
 md: {n_structures: 1, steps: 2}
 probe: {n_compressed: 0}
 """
@@ -93,6 +104,7 @@ def test_one_call_makes_what_a_run_makes(run: Path, tmp_path: Path, on_disk: boo
         augment={"n_aug": 3, "perturb": 0.5, "max_force": 60.0, "max_stress": 5.0},
         pretrain={"epochs": 2, "batch_size": 4},
         finetune={"epochs": 2, "ema": None, "replay_fraction": 0.3, "weights": (0.02, 40.0, 40.0)},
+        loop=LOOP,
         seed=5,
         split_seed=3,
         directory=tmp_path / "out" if on_disk else None,
@@ -100,7 +112,11 @@ def test_one_call_makes_what_a_run_makes(run: Path, tmp_path: Path, on_disk: boo
         accelerator="cpu",
     )
     write_structures(tmp_path / "labelled.extxyz", result.labelled)
-    check(run, result.teacher, tmp_path / "labelled.extxyz", result.pretrained, result.potential)
+    assert same_weights(result.potential, pp.load_model(run / "seed-5" / "pretrained" / "loop" / "best.pt"))
+    assert result.rounds is not None
+    rounds = pd.read_csv(run / "seed-5" / "pretrained" / "loop" / "rounds.csv")
+    assert list(result.rounds["n_new"]) == list(rounds["n_new"]) == [0, 1]
+    assert list(result.rounds["val_total"]) == list(rounds["val_total"])
     assert result.recipe.augment.pairs == "every-kind"
     if on_disk:
         labelled = read_structures(tmp_path / "out" / "labelled.extxyz")
@@ -131,3 +147,5 @@ def test_any_calculator_may_teach_and_wrong_options_are_named(run: Path) -> None
         pp.pretrain_and_finetune(train, augment={"n_augs": 1})
     with pytest.raises(ConfigError, match="unknown key 'epoch'; did you mean 'epochs'"):
         pp.finetune("cgcnn", train, epoch=3)
+    with pytest.raises(ConfigError, match=r"loop\.rounds puts new labels into replay"):
+        pp.pretrain_and_finetune(train, loop={"rounds": 1}, finetune={"replay_fraction": 0.0})

@@ -92,7 +92,7 @@ def test_errors(tmp_path: Path) -> None:
 def test_coverage_is_written_and_holes_are_named(rocksalt: list[Atoms], tmp_path: Path) -> None:
     for part, structures in (("train", rocksalt[:4]), ("val", rocksalt[4:6]), ("test", rocksalt[6:])):
         write_structures(tmp_path / "data" / f"{part}.extxyz", structures)
-    teacher = {"kind": "ionic", "args": {"cutoff": 5.0}, "force": True}
+    teacher = {"kind": "classical", "args": {"cutoff": 5.0}, "force": True}
     teach(config(teacher=teacher), tmp_path, False)
     with pytest.warns(UserWarning, match=r"neither data nor augmented structures cover: .*O-O .* Å"):
         written = label_augmented(config(teacher=teacher, augment={"n_aug": 1}), tmp_path, False)

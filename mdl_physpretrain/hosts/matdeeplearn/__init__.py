@@ -26,9 +26,11 @@ def register() -> None:
     """Import the plugin, which makes its short names known to MatDeepLearn; raises ConfigError without MatDeepLearn."""
     from importlib import import_module
 
-    from mdl_physpretrain.hosts.matdeeplearn.host import require_host
+    from mdl_physpretrain.hosts.matdeeplearn.host import errors_in_one_line, quiet_loggers, require_host
 
+    errors_in_one_line()
     require_host()
+    quiet_loggers()
     for module in sorted(set(_PLUGIN.values())):
         import_module(f"{__name__}.{module}")
 

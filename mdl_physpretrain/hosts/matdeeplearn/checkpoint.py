@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.config import read_host_config
-from mdl_physpretrain.hosts.matdeeplearn.networks import host_network, host_yaml, our_network
+from mdl_physpretrain.hosts.matdeeplearn.host_networks import host_network, host_yaml
+from mdl_physpretrain.hosts.matdeeplearn.networks import our_network
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN
 from mdl_physpretrain.potentials.cgcnn.reference_channel import with_reference_channel

@@ -75,7 +75,11 @@ def read_host_config(config: str | Path | Mapping[str, Any]) -> HostConfig:
     limit = int(_number(graph, "n_neighbors", 250, source))
     if limit < 1:
         raise ConfigError(f"{source}: n_neighbors must be at least 1, not {limit}")
-    types: Any = next((s["atom_types"] for s in (model, graph, dataset) if s.get("atom_types") is not None), [])
+    eam_args = model.get("eam_args") or {}
+    if not isinstance(eam_args, Mapping):
+        raise ConfigError(f"{source}: model.eam_args must be keys and values, not {eam_args!r}")
+    places = (model, eam_args, graph, dataset)
+    types: Any = next((s["atom_types"] for s in places if s.get("atom_types") is not None), [])
     if not isinstance(types, list):
         raise ConfigError(f"{source}: atom_types must be a list, not {types!r}")
     return HostConfig(

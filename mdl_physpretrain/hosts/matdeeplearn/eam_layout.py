@@ -10,7 +10,7 @@ the order of ``atom_types``. The formula is that of our EAM without a core.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
@@ -19,16 +19,30 @@ from torch import Tensor
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
 
-__all__ = ["PREFIX", "eam_from_layout", "eam_to_layout", "is_eam_layout", "symbols_of"]
+__all__ = [
+    "HYBRID_PREFIX",
+    "PREFIX",
+    "eam_from_layout",
+    "eam_to_layout",
+    "split_hybrid",
+    "symbols_of",
+]
 
 PREFIX = "eam_params.param_dict."
+HYBRID_PREFIX = "eam_potential."  # of the EAM in a network with one; earlier versions of the plugin had none
 BASIS_PARAMETERS = ("A", "beta")
 _KEY = re.compile(r"^(?P<name>[A-Za-z0-9_]+)\.(?P<index>[A-Za-z0-9]+)$")
 
 
-def is_eam_layout(keys: Iterable[str]) -> bool:
-    """Whether the keys of a ``state_dict`` are those of ``EAM_Interaction``."""
-    return any(key.startswith(PREFIX) for key in keys)
+def split_hybrid(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], bool]:
+    """Entries of the network and of the EAM in it, and whether they are in the layout of the paper's authors.
+
+    The other layout is that of earlier versions of the plugin: no prefix.
+    """
+    bare = {k.removeprefix(HYBRID_PREFIX): v for k, v in state_dict.items()}
+    eam = {k: v for k, v in bare.items() if k.startswith(PREFIX)}
+    network = {k: v for k, v in state_dict.items() if k.removeprefix(HYBRID_PREFIX) not in eam}
+    return network, eam, any(k.startswith(HYBRID_PREFIX) for k in state_dict)
 
 
 def symbols_of(atom_types: Sequence[str | int]) -> list[str]:

@@ -9,32 +9,23 @@ twice). The neighbour list is ours: all pairs within the cutoff, whatever
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from matdeeplearn.common.registry import registry
 from matdeeplearn.models.base_model import BaseModel
 from torch import Tensor, nn
 
-from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.data import batch_of
-from mdl_physpretrain.hosts.matdeeplearn.eam_layout import eam_from_layout, symbols_of
-from mdl_physpretrain.hosts.matdeeplearn.paths import newest
+from mdl_physpretrain.hosts.matdeeplearn.eam_layout import symbols_of
+from mdl_physpretrain.hosts.matdeeplearn.eam_start import PARAMETERS, frozen_parameters, starting_eam
 from mdl_physpretrain.potentials.base import predict
-from mdl_physpretrain.potentials.checkpoint import FORMAT, load_model
-from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
-from mdl_physpretrain.potentials.safe_load import load_foreign
+from mdl_physpretrain.potentials.eam.model import EAM
 
-__all__ = ["EAMTerm", "EAM_Interaction", "WithEAM", "read_eam"]
-
-_Host: Any = nn.Module if TYPE_CHECKING else object
-
-PARAMETERS = PAIR_PARAMETERS + ELEMENT_PARAMETERS
-RANDOM_SPREAD = 0.3  # of init_mode "random": parameters are multiplied by exp(N(0, spread^2))
+__all__ = ["EAMTerm", "EAM_Interaction"]
 
 
 class _Parameters(nn.Module):
@@ -66,10 +57,8 @@ class EAMTerm(nn.Module):
         In Å.
     n_basis
         Exponentials in the density.
-    init_mode
-        ``"ones"`` (the paper's: ones, but ``rm`` the sum of covalent radii),
-        ``"random"`` (those times a random factor), or a checkpoint of an EAM:
-        ours (``.pt``) or of ``EAM_Interaction``.
+    init_mode, init_args
+        See :func:`~mdl_physpretrain.hosts.matdeeplearn.eam_start.starting_eam`.
     freeze_params
         ``True`` (all), or names of parameters that are not trained.
     """
@@ -81,16 +70,17 @@ class EAMTerm(nn.Module):
         cutoff: float,
         n_basis: int = 10,
         init_mode: str = "ones",
+        init_args: Mapping[str, Any] | None = None,
         freeze_params: bool | Sequence[str] = False,
     ) -> None:
         super().__init__()
         symbols = symbols_of(atom_types)
-        start = _start(symbols, cutoff, n_basis, init_mode)
+        start = starting_eam(symbols, cutoff=cutoff, n_basis=n_basis, init_mode=init_mode, init_args=init_args)
         self.eam_params = _Parameters(start)
         self.kernel = EAM(symbols, cutoff=cutoff, n_basis=start.hparams["n_basis"], core=False)
         for name in PARAMETERS:  # the kernel's own are replaced at every call
             del self.kernel._parameters[name]
-        for name in _frozen(freeze_params):
+        for name in frozen_parameters(freeze_params):
             self.eam_params.param_dict[name].requires_grad_(False)
 
     @contextmanager
@@ -108,18 +98,23 @@ class EAMTerm(nn.Module):
         batch = batch_of(data, self.kernel.cutoff)
         with self._filled() as eam:
             if not gradient:
-                return {"output": eam(batch).unsqueeze(1), "pos_grad": None, "cell_grad": None}
+                return {
+                    "output": eam(batch).to(batch.positions.dtype).unsqueeze(1),
+                    "pos_grad": None,
+                    "cell_grad": None,
+                }
             with torch.set_grad_enabled(create_graph):
                 out = predict(eam, batch, create_graph=create_graph)
-        return {"output": out.energy.unsqueeze(1), "pos_grad": out.forces, "cell_grad": out.stress}
+        return {"output": out.energy.to(out.forces.dtype).unsqueeze(1), "pos_grad": out.forces, "cell_grad": out.stress}
 
 
-class WithEAM(_Host):
-    """Gives a model of MatDeepLearn an EAM; the keys of both ``state_dict`` s stay as they are.
+@registry.register_model("EAM_Interaction")
+class EAM_Interaction(BaseModel):  # noqa: N801 - the released name
+    """The paper's EAM inside MatDeepLearn; ``state_dict`` keys are ``eam_params.param_dict.<parameter>.<number>``.
 
     Parameters
     ----------
-    atom_types, n_basis, init_mode, freeze_params
+    atom_types, n_basis, init_mode, init_args, freeze_params
         See :class:`EAMTerm`.
     cutoff_radius
         Of ``preprocess_params``, Å.
@@ -134,27 +129,26 @@ class WithEAM(_Host):
         atom_types: Sequence[str | int] | None = None,
         n_basis: int = 10,
         init_mode: str = "ones",
+        init_args: Mapping[str, Any] | None = None,
         freeze_params: bool | Sequence[str] = False,
         cutoff_radius: float = 8.0,
         **kwargs: Any,
     ) -> None:
         if not atom_types:
             raise ConfigError("model.atom_types is required: the elements of the dataset, e.g. [Si, O]")
+        if kwargs.get("clamped_params"):
+            raise ConfigError("model.clamped_params is not possible here: freeze_params keeps parameters as they are")
         super().__init__(cutoff_radius=cutoff_radius, **kwargs)
         term = EAMTerm(
-            atom_types, cutoff=cutoff_radius, n_basis=n_basis, init_mode=init_mode, freeze_params=freeze_params
+            atom_types,
+            cutoff=cutoff_radius,
+            n_basis=n_basis,
+            init_mode=init_mode,
+            init_args=init_args,
+            freeze_params=freeze_params,
         )
         self._term = [term]  # not a submodule: its parts are here under the released names
         self.eam_params, self.kernel = term.eam_params, term.kernel
-
-    def eam(self, data: Any) -> dict[str, Tensor | None]:
-        """Energies (B, 1), forces (N, 3) and stress (B, 3, 3) of the EAM alone."""
-        return self._term[0](data, gradient=self.gradient, create_graph=self.training and torch.is_grad_enabled())
-
-
-@registry.register_model("EAM_Interaction")
-class EAM_Interaction(WithEAM, BaseModel):  # noqa: N801 - the released name
-    """The paper's EAM inside MatDeepLearn; ``state_dict`` keys are ``eam_params.param_dict.<parameter>.<number>``."""
 
     @property
     def target_attr(self) -> str:
@@ -163,53 +157,4 @@ class EAM_Interaction(WithEAM, BaseModel):  # noqa: N801 - the released name
 
     def forward(self, data: Any) -> dict[str, Tensor | None]:
         """Energies (B, 1), forces (N, 3), stress (B, 3, 3)."""
-        return self.eam(data)
-
-
-def read_eam(path: str | Path, atom_types: Sequence[str | int] | None = None, cutoff: float | None = None) -> EAM:
-    """An EAM from our checkpoint, or from one of ``EAM_Interaction``, which needs ``atom_types`` and ``cutoff``.
-
-    ``path`` may be a pattern, of which the newest match is taken. Raises CheckpointError.
-    """
-    path = newest(path)
-    content = load_foreign(path)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
-        eam = load_model(path, expect="eam")
-        assert isinstance(eam, EAM)
-        return eam
-    if atom_types is None or cutoff is None:
-        raise CheckpointError(f"{path}: a checkpoint of EAM_Interaction needs atom_types and a cutoff to be read")
-    return eam_from_layout(state_of(content, str(path)), atom_types, cutoff=cutoff, source=str(path))
-
-
-def _start(symbols: list[str], cutoff: float, n_basis: int, init_mode: str) -> EAM:
-    if init_mode in ("ones", "random"):
-        eam = EAM(symbols, cutoff=cutoff, n_basis=n_basis, core=False)
-        if init_mode == "random":
-            with torch.no_grad():
-                for parameter in eam.parameters():
-                    parameter.mul_(torch.exp(RANDOM_SPREAD * torch.randn_like(parameter)))
-        return eam
-    if not str(init_mode).endswith((".pt", ".ckpt")):
-        raise ConfigError(f"init_mode must be 'ones', 'random' or a checkpoint (.pt), not {init_mode!r}")
-    eam = read_eam(init_mode, symbols, cutoff)
-    if eam.elements != symbols:
-        raise CheckpointError(f"{init_mode}: its elements are {eam.elements}, not atom_types {symbols} in this order")
-    if abs(eam.cutoff - cutoff) > 1e-9:
-        raise CheckpointError(f"{init_mode}: its cutoff is {eam.cutoff:g} Å, cutoff_radius is {cutoff:g} Å")
-    if eam.core is not None:
-        raise CheckpointError(
-            f"{init_mode}: this EAM has a ZBL core, for which EAM_Interaction has no place: "
-            "fit it with preset 'paper' (physpretrain fit-eam --preset paper)"
-        )
-    return eam.float()
-
-
-def _frozen(parameters: bool | Sequence[str]) -> list[str]:
-    if parameters is True:
-        return list(PARAMETERS)
-    names = [parameters] if isinstance(parameters, str) else list(parameters or ())
-    unknown = [n for n in names if n not in PARAMETERS]
-    if unknown:
-        raise ConfigError(f"freeze_params: unknown {', '.join(map(str, unknown))}; known: {', '.join(PARAMETERS)}")
-    return names
+        return self._term[0](data, gradient=self.gradient, create_graph=self.training and torch.is_grad_enabled())

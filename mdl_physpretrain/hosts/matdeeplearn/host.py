@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 
-__all__ = ["main_script", "require_host"]
+__all__ = ["errors_in_one_line", "main_script", "quiet_loggers", "require_host", "root_logger_kept"]
 
+#: Packages of ours that write DEBUG messages (numba: one line per instruction it compiles).
+TALKATIVE = (
+    "numba", "matplotlib", "PIL", "fontTools", "h5py", "asyncio", "urllib3", "filelock", "fsspec", "lightning",
+    "lightning.pytorch", "lightning_utilities", "pytorch_lightning", "torch._dynamo", "torch._inductor", "joblib",
+)  # fmt: skip
 TESTED = "commit 23f5141 (March 2024)"
 
 #: What the plugin builds on: module, class or object, attributes.
@@ -51,7 +58,7 @@ def require_host() -> None:
             "MatDeepLearn is not installed in this environment (it is not on PyPI): "
             "git clone https://github.com/Fung-Lab/MatDeepLearn_dev and pip install -e it"
         ) from error
-    with _root_logger_kept():
+    with root_logger_kept():
         _check()
 
 
@@ -69,7 +76,7 @@ def _check() -> None:
 
 
 @contextmanager
-def _root_logger_kept() -> Iterator[None]:
+def root_logger_kept() -> Iterator[None]:
     """Importing MatDeepLearn's calculator configures the root logger: every message would come twice."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
@@ -84,6 +91,29 @@ def _incompatible(name: str) -> ConfigError:
     return ConfigError(
         f"this MatDeepLearn is too old or incompatible: it has no {name} (the plugin was written for {TESTED})"
     )
+
+
+def errors_in_one_line() -> None:
+    """Under MatDeepLearn's bare ``main.py`` end with the message of an error of ours instead of a traceback."""
+    script = getattr(sys.modules["__main__"], "__file__", None) or ""
+    if Path(script).name == "main.py" and sys.excepthook is not _excepthook:
+        _excepthook.before = sys.excepthook  # type: ignore[attr-defined]
+        sys.excepthook = _excepthook
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if isinstance(error, PhysPretrainError):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        _excepthook.before(kind, error, trace)  # type: ignore[attr-defined]
+
+
+def quiet_loggers() -> None:
+    """Keep our dependencies' DEBUG messages out of MatDeepLearn's log: it sets the root logger to DEBUG."""
+    for name in TALKATIVE:
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)
 
 
 def main_script(location: str | Path | None = None) -> Path:

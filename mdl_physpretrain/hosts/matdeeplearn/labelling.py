@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from mdl_physpretrain.hosts.matdeeplearn.eam_model import read_eam
+from mdl_physpretrain.hosts.matdeeplearn.eam_start import read_eam
 from mdl_physpretrain.hosts.matdeeplearn.settings import Settings
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.teacher.labelled_set import augmented_labels

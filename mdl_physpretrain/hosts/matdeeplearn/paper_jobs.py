@@ -10,7 +10,7 @@ import yaml
 from mdl_physpretrain.augmentation import TABLE_A1
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.config import BOOKKEEPING
-from mdl_physpretrain.hosts.matdeeplearn.networks import HYBRID_OPTIONS
+from mdl_physpretrain.hosts.matdeeplearn.hybrid_options import HYBRID_OPTIONS
 from mdl_physpretrain.workflow.yaml_files import read_yaml
 
 __all__ = ["BACKBONES", "SYSTEMS", "as_yaml", "read_job"]
@@ -20,6 +20,16 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "silica": {"elements": ["Si", "O"], "share": 10, "temperature": (2000, 2000), "timestep": 2.0},
     "phosphorus": {"elements": ["P"], "share": 5, "temperature": (1250, 1250), "timestep": 1.0},
     "mptrj": {"elements": ["Li", "Mn", "O", "P"], "share": 10, "temperature": (500, 1000), "timestep": 1.0},
+}
+#: Learning rate and batch size of the EAM, of pretraining and of training, and SAM's radius, by system and network: of
+#: the authors' configurations (Fung-Lab/MatDeepLearn_dev, configs/pretrain_project at d32e08ca and 8b49bba7).
+OPTIM: dict[tuple[str, str], dict[str, Any]] = {
+    ("silica", "cgcnn"): {"eam": (2e-3, 4), "pretrain": (2e-3, 16), "train": (1e-3, 16), "rho": 5e-3},
+    ("silica", "torchmd"): {"eam": (2e-3, 4), "pretrain": (5e-5, 4), "train": (5e-5, 2), "rho": 1e-5},
+    ("phosphorus", "cgcnn"): {"eam": (2e-3, 16), "pretrain": (5e-4, 16), "train": (1e-3, 16), "rho": 5e-3},
+    ("phosphorus", "torchmd"): {"eam": (2e-3, 16), "pretrain": (5e-5, 4), "train": (5e-5, 2), "rho": 5e-6},
+    ("mptrj", "cgcnn"): {"eam": (2e-3, 32), "pretrain": (5e-4, 32), "train": (5e-4, 16), "rho": 5e-4},
+    ("mptrj", "torchmd"): {"eam": (2e-3, 32), "pretrain": (5e-5, 4), "train": (5e-5, 4), "rho": 1e-5},
 }
 WITHOUT_STRESS = ("phosphorus",)
 BACKBONES = ("cgcnn", "torchmd")
@@ -67,6 +77,7 @@ def _adapted(job: dict[str, Any], system: str, backbone: str, network: dict[str,
         hybrid = {"name": model["name"]} if "_EAM" in model["name"] else {}
         job["model"] = {**network, **kept, "name": network["name"], **hybrid}
     dataset["name"] = system
+    _set_optim(job, OPTIM[system, backbone])
     table, options = TABLE_A1[system, backbone], job.get("physpretrain") or {}
     for transform in dataset["transforms"]:
         if transform["name"].endswith("AugmentAndLabel"):
@@ -84,6 +95,18 @@ def _adapted(job: dict[str, Any], system: str, backbone: str, network: dict[str,
         if "teacher" in options:
             options["teacher"]["weights"] = [*options["teacher"]["weights"][:2], 0]
     return job
+
+
+def _set_optim(job: dict[str, Any], values: dict[str, Any]) -> None:
+    """Learning rates, batch sizes and radius of the authors' files."""
+    optim, options = job["optim"], job.get("physpretrain") or {}
+    augments = any(t["name"].endswith("AugmentAndLabel") for t in job["dataset"]["transforms"])
+    kind = "eam" if "EAM_Interaction" in job["model"]["name"] else "pretrain" if augments else "train"
+    optim["lr"], optim["batch_size"] = values[kind]
+    if "rho" in optim:
+        optim["rho"] = values["rho"]
+    if "lr" in options:
+        options["lr"], options["batch_size"] = values["pretrain"]
 
 
 def _replaced(value: Any, texts: dict[str, str], elements: list[str]) -> Any:

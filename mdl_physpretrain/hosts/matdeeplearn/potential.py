@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from matdeeplearn.common.ase_utils import MDLCalculator
 
 from mdl_physpretrain.errors import CheckpointError, PhysPretrainError
-from mdl_physpretrain.graphs.batch import build_batch, neighbour_list
+from mdl_physpretrain.graphs.batch import build_batch
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.hosts.matdeeplearn.config import read_host_config
-from mdl_physpretrain.hosts.matdeeplearn.networks import our_network
+from mdl_physpretrain.hosts.matdeeplearn.networks import EARLY_BY_NAME, our_network
 from mdl_physpretrain.potentials.base import predict
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN
 
@@ -56,7 +58,11 @@ def native_of(model: Any, config: Mapping[str, Any]) -> Any:
     Raises PhysPretrainError if there is none.
     """
     state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
-    native, _ = our_network(read_host_config(config), state, "the trained network")
+    described = read_host_config(config)
+    if described.name in EARLY_BY_NAME and not hasattr(model, "pool_order"):
+        used = {k: v for k, v in described.options.items() if k != "pool_order"}  # which this class ignores
+        described = replace(described, options=used)
+    native, _ = our_network(described, state, "the trained network")
     return native.double().eval()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import runpy
 import subprocess
@@ -24,6 +23,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn import register
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import symbols_of
 from mdl_physpretrain.hosts.matdeeplearn.host import main_script
+from mdl_physpretrain.hosts.matdeeplearn.job_checks import check_job
 from mdl_physpretrain.hosts.matdeeplearn.paper_jobs import as_yaml, read_job
 
 __all__ = ["check_config", "run_host"]
@@ -88,7 +88,6 @@ def _run_here(
     pt_path = config["dataset"].get("pt_path")
     if pt_path:
         Path(pt_path).mkdir(parents=True, exist_ok=True)
-    logging.getLogger("numba").setLevel(logging.WARNING)  # main.py lets everybody write its DEBUG messages
     # main.py names its log only in the first process of several, but uses the name in all
     log_id = datetime.now().strftime("%Y-%m-%d-%H-%M-%S-%f")[:-3] + f"-{os.environ.get('LOCAL_RANK', '0')}"
     with _environment(words):
@@ -118,6 +117,7 @@ def check_config(path: str | Path, system: str | None = None, backbone: str | No
     missing = [k for k in ("task", "model", "optim", "dataset") if not isinstance(config.get(k), dict)]
     if missing:
         raise ConfigError(f"{path} is not a MatDeepLearn configuration: it has no section {', '.join(missing)}")
+    check_job(config)
     if "model_ensemble" not in config["model"]:
         raise ConfigError(f"{path}: model.model_ensemble is missing (1 for a single model)")
     if config["dataset"].get("processed"):
@@ -146,7 +146,7 @@ def _check_data(file: Path, config: Mapping[str, Any], path: str | Path) -> None
         "y",
         *(config["dataset"].get("additional_attributes") or []),
     ]
-    types = config["model"].get("atom_types")
+    types = config["model"].get("atom_types") or (config["model"].get("eam_args") or {}).get("atom_types")
     elements = set(symbols_of(types)) if types else None
     left_handed = [
         e for e in entries if "stress" in keys and np.linalg.det(np.reshape(e.get("cell") or np.eye(3), (3, 3))) < 0

@@ -18,10 +18,12 @@ __all__ = ["SAMStep"]
 class SAMStep:
     """Replaces the step of a ``PropertyTrainer`` when ``sam_radius`` (in units of the weights) is positive.
 
-    ``step_loss`` is what is minimised, where it is another than the loss that is reported.
+    With ``sam_adaptive`` every weight moves in proportion to its square; ``step_loss`` is what is minimised, where it
+    is another than the loss that is reported.
     """
 
     sam_radius: float = 0.0
+    sam_adaptive: bool = False
     step_loss: Any = None
 
     def _compute_loss(self, out: Any, batch_data: Any) -> Any:
@@ -43,7 +45,8 @@ class SAMStep:
         if trainer.use_amp:
             raise ConfigError("task.use_amp and sharpness-aware minimisation do not go together: set use_amp: False")
         model, optimizer = trainer.model[index], trainer.optimizer[index]
-        sam = ClosureSAM.around(optimizer, rho=self.sam_radius, perturbed=partial(_fixed_statistics, model))
+        context = partial(_fixed_statistics, model)
+        sam = ClosureSAM.around(optimizer, rho=self.sam_radius, perturbed=context, adaptive=self.sam_adaptive)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         sam.first_step(zero_grad=True)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.hosts.matdeeplearn.job_checks import sam_radius
 from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, validated
 from mdl_physpretrain.recipe import PRESETS, Augment, Finetune, Pretrain, Teacher, over_preset
 from mdl_physpretrain.workflow.md_options import Simulation
@@ -65,6 +66,9 @@ class Settings(Section):
         description="Share of labelled structures in an epoch of finetuning.",
     )
     sam: NotNegative = Field(default=0.0, description="Radius of sharpness-aware minimisation in finetuning; 0: none.")
+    sam_adaptive: bool = Field(
+        default=False, description="Weights move in proportion to their square, as with optim.rho of the authors."
+    )
     md: Examination | None = Field(default=None, description="The physicality examination; null: none.")
 
 
@@ -79,10 +83,15 @@ _PAPER = {
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
-    """The checked section of a whole configuration; raises ConfigError naming every unknown key and wrong value."""
+    """The checked section of a configuration, with the radius of ``optim.rho``; ConfigError names every fault."""
     section = {} if config.get(SECTION) is None else config[SECTION]
     if not isinstance(section, Mapping):
         raise ConfigError(f"{SECTION}: expected keys and values, not {section!r}")
     if isinstance(section.get("teacher"), str):
         section = {**section, "teacher": {"checkpoint": section["teacher"]}}
-    return validated(Settings, over_preset(section, {"paper": _PAPER}), prefix=f"{SECTION}.")
+    settings = validated(Settings, over_preset(section, {"paper": _PAPER}), prefix=f"{SECTION}.")
+    if (rho := sam_radius(config)) is None:
+        return settings
+    if "sam" in section and settings.sam != rho:
+        raise ConfigError(f"{SECTION}.sam ({settings.sam:g}) and optim.rho ({rho:g}): give one of them")
+    return settings.model_copy(update={"sam": rho, "sam_adaptive": section.get("sam_adaptive", True)})

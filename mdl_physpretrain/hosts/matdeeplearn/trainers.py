@@ -21,6 +21,8 @@ from matdeeplearn.trainers.property_trainer import PropertyTrainer
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
 from mdl_physpretrain.hosts.matdeeplearn.data import Replay, host_data, label_index, structures_of
+from mdl_physpretrain.hosts.matdeeplearn.eam_layout import HYBRID_PREFIX, PREFIX
+from mdl_physpretrain.hosts.matdeeplearn.job_checks import TRAINER, check_job
 from mdl_physpretrain.hosts.matdeeplearn.labelling import labelled_structures
 from mdl_physpretrain.hosts.matdeeplearn.losses import EFSLoss
 from mdl_physpretrain.hosts.matdeeplearn.md_examiner import MDExaminer
@@ -61,12 +63,16 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> _StagedTrainer:
-        """As MatDeepLearn's; checks the section ``physpretrain`` before anything is loaded."""
+        """As MatDeepLearn's; checks the configuration before anything is loaded."""
+        check_job({**config, "trainer": TRAINER})  # one of ours, or this would not run
         settings = cls._settings(config)
+        forces = "forces" in (config["dataset"].get("additional_attributes") or [])
+        # asked for by MatDeepLearn's predict task without a default
+        config["task"].setdefault("labels", forces or not config["model"].get("gradient"))
         untouched = copy.deepcopy(config)  # MatDeepLearn changes the learning rate in it
         trainer = super().from_config(config)
         trainer.settings, trainer.config = settings, untouched
-        trainer.sam_radius = settings.sam
+        trainer.sam_radius, trainer.sam_adaptive = settings.sam, settings.sam_adaptive
         return trainer
 
     @classmethod
@@ -104,6 +110,11 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
             saved, present = state_of(load_foreign(path), path), network.state_dict()
             common = [k for k in present if k in saved]
             wrong = [k for k in common if present[k].shape != saved[k].shape]
+            if any(k.startswith(PREFIX) for k in saved) and any(k.startswith(HYBRID_PREFIX) for k in present):
+                raise CheckpointError(
+                    f"{path} was written by an earlier version of the plugin: convert it with its YAML into a native "
+                    "checkpoint and that back (physpretrain convert old.pt net.pt; physpretrain convert net.pt new.pt)"
+                )
             if wrong or not common or (complete and set(saved) != set(present)):
                 k = next(iter(wrong or set(saved) ^ set(present)))
                 shapes = f": {tuple(saved[k].shape)}, not {tuple(present[k].shape)}" if wrong else " is not in both"
@@ -163,8 +174,9 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
 class SAMTrainer(_StagedTrainer):
     """MatDeepLearn's trainer with sharpness-aware minimisation, from scratch or from a checkpoint.
 
-    ``physpretrain.sam`` is the radius (0.05 by default); ``physpretrain.md``
-    examines the result.
+    ``physpretrain.sam`` is the radius (0.05 by default), or ``optim.rho`` as
+    in the authors' files, whose trainer is the adaptive one;
+    ``physpretrain.md`` examines the result.
     """
 
     @classmethod
@@ -174,6 +186,8 @@ class SAMTrainer(_StagedTrainer):
 
     def train(self) -> Any:
         """Train with SAM, and examine what came out."""
+        kind = "adaptive sharpness-aware" if self.sam_adaptive else "sharpness-aware"
+        log.info(f"{kind} minimisation with a radius of {self.sam_radius:g}")
         self._start()
         return super().train()
 

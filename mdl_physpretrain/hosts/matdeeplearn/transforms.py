@@ -12,7 +12,7 @@ from matdeeplearn.common.registry import registry
 from mdl_physpretrain.augmentation import augment_iter
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.hosts.matdeeplearn.data import structure_of
-from mdl_physpretrain.hosts.matdeeplearn.eam_model import read_eam
+from mdl_physpretrain.hosts.matdeeplearn.eam_start import read_eam
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.engines import refuse_failed
 from mdl_physpretrain.teacher.label import label
@@ -38,7 +38,7 @@ class AugmentAndLabel:
     ----------
     teacher
         Checkpoint of an EAM, see
-        :func:`mdl_physpretrain.hosts.matdeeplearn.eam_model.read_eam`.
+        :func:`mdl_physpretrain.hosts.matdeeplearn.eam_start.read_eam`.
     atom_types, cutoff
         Of a checkpoint of ``EAM_Interaction``.
     anchor

@@ -22,7 +22,9 @@ from mdl_physpretrain.hosts.convert import read_checkpoint_of
 from mdl_physpretrain.hosts.mattertune.labelling import clean, require_labels
 from mdl_physpretrain.hosts.mattertune.properties import (
     context_of,
+    normalizer_references,
     property_names,
+    require_training_labels,
     training_references,
     training_structures,
 )
@@ -123,6 +125,7 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
     def create_model(self) -> None:
         options = self.hparams
         self.property_names = property_names(options.properties, options.name)
+        normalizer_references(options)  # refuses what cannot be, and reads files
         if options.checkpoint is not None:
             pretrained = read_checkpoint_of(options.checkpoint)
             options.model_args = {**pretrained.hparams, **options.model_args}  # what contradicts is refused below
@@ -142,7 +145,10 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if stage != "fit" or not self.hparams.initialise:
+        if stage != "fit":
+            return
+        require_training_labels(self.trainer, self.property_names)
+        if not self.hparams.initialise:
             return
 
         student = new_network(
@@ -162,8 +168,8 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
     def adopt(self, model: EnergyModel) -> None:
         """Take over a network that fits: weights, with the constructor arguments that were left open.
 
-        The host's checkpoints then hold all that is needed to rebuild it. Raises CheckpointError if it is another
-        network.
+        The host's checkpoints then hold all that is needed to rebuild it. With normalizers the module predicts what the
+        network did. Raises CheckpointError if it is another network.
         """
         network = self.hparams.network
         if model.registry_name != network:
@@ -175,12 +181,24 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
             listed = ", ".join(f"{k}: {model.hparams[k]!r} (model.model_args: {present.get(k)!r})" for k in other)
             raise CheckpointError(f"the weights belong to another {network}: {listed}")
         fresh = named_as_in_host(model_class(network)(**model.hparams))
-        fresh.load_state_dict(named_as_in_host(model).state_dict())
+        fresh.load_state_dict(self.without_normalizers(named_as_in_host(model).state_dict()))
         self.backbone = fresh.to(device=self.backbone.device, dtype=self.backbone.dtype).train(self.training)
         if self.hparams.reset_output_heads:
             self._reset_read_out()
         self.hparams.model_args = dict(model.hparams)
         self.hparams.initialise = False
+
+    def without_normalizers(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a network that predicts whole energies, less what the host's normalizers add to them."""
+        key = next((k for k in state if k.endswith(("reference_energies", "model.normalizer.shift"))), None)
+        references = normalizer_references(self.hparams)
+        if key is None or not references:
+            return state
+        lowered = state[key].clone()
+        for z, value in references.items():
+            if z < len(lowered):
+                lowered[z] -= value
+        return {**state, key: lowered}
 
     def apply_pruning_message_passing(self, message_passing_steps: int | None) -> None:
         if message_passing_steps is not None:
@@ -196,7 +214,9 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
 
     def model_forward(self, batch: AtomicBatch, mode: str) -> ModelOutput:
         out = predict(self.backbone, batch, create_graph=mode == "train")
-        return {"predicted_properties": self.property_names.named(out.energy, out.forces, out.stress)}
+        return {
+            "predicted_properties": self.property_names.named(out.energy.to(out.forces.dtype), out.forces, out.stress)
+        }
 
     def model_forward_partition(self, batch: AtomicBatch, mode: str, using_partition: bool = False) -> ModelOutput:
         raise ConfigError(f"partitioned inference is not possible with {self.hparams.name}")
@@ -232,7 +252,7 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
 
     def batch_to_labels(self, batch: AtomicBatch) -> dict[str, Tensor]:
         self.structures_in_batch = len(batch)
-        return self.property_names.named(batch.energy, batch.forces, batch.stress)
+        return self.property_names.named(batch.energy.to(batch.forces.dtype), batch.forces, batch.stress)
 
     def atoms_to_data(self, atoms: Atoms, has_labels: bool) -> AtomicBatch:
         if has_labels:

@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdl_physpretrain.errors import CheckpointError
+from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import write_checkpoint
+from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.potentials.safe_load import load_foreign
 
-__all__ = ["read_mattertune", "write_mattertune"]
+__all__ = ["is_identity", "read_mattertune", "write_mattertune"]
 
 BACKBONE, NETWORK = "backbone.", "backbone.model."
 STOCK, OURS = "mattersim", "mattersim_m3gnet"  # MatterTune's backbone, and the plugin's that takes model_args
@@ -116,10 +117,11 @@ def write_mattertune(model: EnergyModel, path: str | Path) -> Path:
 
 
 def _read_same_names(settings: dict[str, Any], state: dict[str, Tensor], path: str | Path) -> EnergyModel:
+    kind, args = model_class(settings["name"]), settings.get("model_args") or {}
     try:
-        model = model_class(settings["name"])(**(settings.get("model_args") or {}))
+        model = constructed(lambda: kind(**args), state, path)
         model.load_state_dict({k.removeprefix(BACKBONE): v for k, v in state.items() if k.startswith(BACKBONE)})
-    except (RuntimeError, TypeError) as error:
+    except (ConfigError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: weights do not fit {settings['name']!r}: {error}") from error
     return model
 
@@ -180,7 +182,7 @@ def references_of(settings: dict[str, Any], state: dict[str, Tensor], path: str 
     kinds = {p.get("name"): p.get("type") for p in settings.get("properties") or []}
     for name, normalizers in (settings.get("normalizers") or {}).items():
         for k, normalizer in enumerate(normalizers):
-            if not normalizer.get("only_for_target", True) or _is_identity(normalizer):
+            if not normalizer.get("only_for_target", True) or is_identity(normalizer):
                 continue
             if kinds.get(name) != "energy" or "per_atom_references" not in normalizer:
                 options = ", ".join(f"{key} {value}" for key, value in normalizer.items() if key != "only_for_target")
@@ -196,7 +198,8 @@ def references_of(settings: dict[str, Any], state: dict[str, Tensor], path: str 
     return total
 
 
-def _is_identity(normalizer: dict[str, Any]) -> bool:
+def is_identity(normalizer: dict[str, Any]) -> bool:
+    """Whether a normalizer, as plain values, changes nothing."""
     if "rms" in normalizer:
         return float(normalizer["rms"]) == 1
     return "std" in normalizer and float(normalizer["std"]) == 1 and float(normalizer["mean"]) == 0

@@ -84,7 +84,12 @@ class EAMLabelledDatasetConfig(DatasetConfigBase):
         return StructuresDataset([chosen[k] for k in order], references)
 
     def _labelled(self) -> list[Atoms]:
-        return labelled_structures(self._parents(), self.teacher, self.augment, device=self.device, cache=self.cache)
+        parents = self._parents()
+        if (
+            self.augment.anchor and self.missing_stress == "error"
+        ):  # their children would have none: said before the fit
+            with_stress(parents, self.missing_stress)
+        return labelled_structures(parents, self.teacher, self.augment, device=self.device, cache=self.cache)
 
     def _parents(self) -> list[Atoms]:
         inner = self.dataset.create_dataset()

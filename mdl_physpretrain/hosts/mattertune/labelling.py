@@ -97,8 +97,8 @@ def with_stress(structures: Sequence[Atoms], missing: str) -> list[Atoms]:
     if missing == "error" or len(bare) == len(structures):
         raise StructureError(
             f"{len(bare)} of {len(structures)} structures have no stress label. Leave them out with "
-            "'missing_stress: drop', or train on energy and forces alone: remove 'stresses' from "
-            "model.properties and set 'missing_stress: allow'",
+            "'missing_stress: drop', or take the teacher's own stress with 'augment: {anchor: false}', or train on "
+            "energy and forces alone: remove 'stresses' from model.properties and set 'missing_stress: allow'",
             structure=bare[0],
             field="stress",
         )

@@ -16,7 +16,9 @@ from mattertune.registry import backbone_registry
 
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.hosts.mattertune.backbone_native import NativeBackbone
+from mdl_physpretrain.hosts.mattertune.batched import ModulePotential
 from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune
+from mdl_physpretrain.hosts.mattertune.properties import normalizer_references
 from mdl_physpretrain.hosts.mattertune.weight_names import plain_copy
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
@@ -69,7 +71,9 @@ def load_module(path: str | Path) -> FinetuneModuleBase:
     return module.eval()
 
 
-def potential(model: str | Path | FinetuneModuleBase, device: str | None = None) -> EnergyModel | ModuleCalculator:
+def potential(
+    model: str | Path | FinetuneModuleBase, device: str | None = None, *, batched: bool = False
+) -> EnergyModel | ModuleCalculator:
     """Any MatterTune model as a potential for ``simulate``, ``assess`` and ASE.
 
     Parameters
@@ -78,13 +82,17 @@ def potential(model: str | Path | FinetuneModuleBase, device: str | None = None)
         A module, or a checkpoint for :func:`load_module`.
     device
         To move it to.
+    batched
+        Give an :class:`EnergyModel` for every backbone: ``simulate`` then
+        moves many structures at once, in one pass of the host.
 
     Returns
     -------
     EnergyModel or ModuleCalculator
         One of our networks for the plugin's backbones and the host's
         ``mattersim`` (the batched MD engine takes them), else an ASE
-        calculator.
+        calculator, or with ``batched`` a
+        :class:`~mdl_physpretrain.hosts.mattertune.batched.ModulePotential`.
 
     Examples
     --------
@@ -93,11 +101,14 @@ def potential(model: str | Path | FinetuneModuleBase, device: str | None = None)
     module = load_module(model) if isinstance(model, str | Path) else model
     if device is not None:
         module.to_device(device)
-    if len(module.normalizers):  # the network alone is not the prediction
-        return ModuleCalculator(module)
     if isinstance(module, NativeBackbone):
-        return plain_copy(module.backbone).to(module.device)
-    return _stock_m3gnet(module) or ModuleCalculator(module)
+        network = plain_copy(module.backbone)
+        for z, energy in normalizer_references(module.hparams).items():  # the network alone is not the prediction
+            if z < len(network.get_buffer("reference_energies")):
+                network.get_buffer("reference_energies")[z] += energy
+        return network.to(module.device)
+    other = None if len(module.normalizers) else _stock_m3gnet(module)
+    return other or (ModulePotential(module) if batched else ModuleCalculator(module))
 
 
 class ModuleCalculator(Calculator):

@@ -18,6 +18,7 @@ from mdl_physpretrain.hosts.mattertune.backbone_native import (  # noqa: E402
 )
 from mdl_physpretrain.hosts.mattertune.data import EAMLabelledDatasetConfig  # noqa: E402
 from mdl_physpretrain.hosts.mattertune.loading import load_module, potential  # noqa: E402
+from mdl_physpretrain.hosts.mattertune.mace_file import take_local_files  # noqa: E402
 from mdl_physpretrain.hosts.mattertune.recipe_md import MDPhysicalityRecipeConfig  # noqa: E402
 from mdl_physpretrain.hosts.mattertune.recipe_order import ReplayRecipeConfig, ShuffleRecipeConfig  # noqa: E402
 from mdl_physpretrain.hosts.mattertune.recipe_sam import SAMRecipeConfig  # noqa: E402
@@ -39,5 +40,6 @@ __all__ = [
     "write_host",
 ]
 
+take_local_files()
 # the host built this schema when its own recipes were all there were
 recipe_registry.rebuild_on_registers(MatterTunerConfig)

@@ -21,6 +21,7 @@ from mdl_physpretrain.hosts.mattertune.labelling import clean
 from mdl_physpretrain.hosts.mattertune.loading import potential
 from mdl_physpretrain.hosts.training_md import start_structures, trajectory_table
 from mdl_physpretrain.option_types import Sources
+from mdl_physpretrain.potentials.safe_load import load_foreign
 from mdl_physpretrain.probes.physicality import trajectory_counts
 from mdl_physpretrain.report import write_report
 from mdl_physpretrain.workflow.md_options import Simulation
@@ -115,24 +116,26 @@ class MDPhysicalityCallback(Callback):
         if self.config.at_end == "no":
             return
         best = getattr(trainer.checkpoint_callback, "best_model_path", "") if self.config.at_end == "best" else ""
-        module: Any = pl_module
-        saved = {k: v.clone() for k, v in module.state_dict().items()} if best else {}
-        before = module.device
-        module.to_device(trainer.strategy.root_device)
-        try:
-            if best:
-                state = torch.load(best, map_location=before, weights_only=True)["state_dict"]
-                module.load_state_dict(state)
-            self.final = self._run(trainer, module, None)
-        finally:
-            if saved:
-                module.load_state_dict(saved)
-            module.to_device(before)
+        self.final = self._run_with(best, trainer, pl_module)
         values = {f"{FINAL}/{name}": float(count) for name, count in self.final.items()}
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
             logger.save()
+
+    def _run_with(self, best: str, trainer: Trainer, module: Any) -> dict[str, int]:
+        """MD with the weights of a checkpoint, or the present ones; afterwards the module is as before."""
+        kept = {k: v.clone() for k, v in module.state_dict().items()} if best else {}
+        before = module.device
+        module.to_device(trainer.strategy.root_device)
+        try:
+            if best:
+                module.load_state_dict(load_foreign(best)["state_dict"])
+            return self._run(trainer, module, None)
+        finally:
+            if kept:
+                module.load_state_dict(kept)
+            module.to_device(before)
 
     def _due(self, epoch: int) -> bool:
         every = self.config.every_n_epochs
@@ -148,14 +151,25 @@ class MDPhysicalityCallback(Callback):
         """Counts of one MD of all structures; one process runs it, all learn them."""
         counts: dict[str, int] = {}
         if trainer.is_global_zero:
-            config = self.config
-            trajectories = Path(config.directory) / f"{config.arm}-{config.seed}.trajectories"
-            table = trajectory_table(potential(module), self.structures, config.md, trajectories, config.seed)
-            counts = trajectory_counts(table)
-            self._write(table, counts, epoch)
-            moment = "at the end" if epoch is None else f"after epoch {epoch}"
-            log.info("MD %s: %d of %d trajectories unphysical", moment, counts["unphysical"], counts["trajectories"])
+            try:
+                counts = self._simulated(module, epoch)
+            except Exception:  # whatever happens in the MD at the end, what was trained is not lost to it
+                if epoch is not None:
+                    raise
+                log.exception("md_physicality: the MD at the end failed, there are no counts of it")
         return trainer.strategy.broadcast(counts)
+
+    def _simulated(self, module: Any, epoch: int | None) -> dict[str, int]:
+        """Counts of one MD of all structures, which are also written."""
+        config = self.config
+        trajectories = Path(config.directory) / f"{config.arm}-{config.seed}.trajectories"
+        model = potential(module, batched=True)
+        table = trajectory_table(model, self.structures, config.md, trajectories, config.seed)
+        counts = trajectory_counts(table)
+        self._write(table, counts, epoch)
+        moment = "at the end" if epoch is None else f"after epoch {epoch}"
+        log.info("MD %s: %d of %d trajectories unphysical", moment, counts["unphysical"], counts["trajectories"])
+        return counts
 
     def _write(self, table: pd.DataFrame, counts: dict[str, int], epoch: int | None) -> None:
         folder, config = Path(self.config.directory), self.config

@@ -11,14 +11,22 @@ from typing import Any, Literal
 import torch
 from ase.data import atomic_numbers
 from lightning.pytorch import Callback, LightningModule, Trainer
+from mattertune.finetune.properties import EnergyPropertyConfig
 from mattertune.recipes import RecipeConfigBase, recipe_registry
 from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.convert import read_checkpoint_of
 from mdl_physpretrain.hosts.mattertune.backbone_native import NativeBackbone
+from mdl_physpretrain.hosts.mattertune.checkpoint import references_of
 from mdl_physpretrain.hosts.mattertune.loading import ModuleCalculator
-from mdl_physpretrain.hosts.mattertune.properties import training_structures
+from mdl_physpretrain.hosts.mattertune.properties import (
+    add_references,
+    normalizer_references,
+    predicted_names,
+    require_training_labels,
+    training_structures,
+)
 from mdl_physpretrain.hosts.mattertune.weight_names import named_as_in_host
 from mdl_physpretrain.potentials.safe_load import load_foreign
 from mdl_physpretrain.recipe import Finetune
@@ -49,7 +57,10 @@ class PhysicsPretrainRecipeConfig(RecipeConfigBase):
     """Patterns of weights that keep their present values, e.g. ``output_heads.*``."""
 
     shift_energies: bool = Finetune().shift_energies
-    """Fit the energies per element of our networks to the training data; forces stay as they are."""
+    """Fit energies per element to the training data; forces stay as they are.
+
+    Of our networks they are part of the weights; other backbones get them as the host's
+    ``per_atom_references`` of the energy, which its checkpoints hold, too."""
 
     def create_lightning_callback(self) -> PhysicsPretrainCallback:
         if self.checkpoint is None:
@@ -67,9 +78,11 @@ class PhysicsPretrainCallback(Callback):
         if stage != "fit":
             return
         assert self.config.checkpoint is not None
+        if not isinstance(pl_module, NativeBackbone):  # which looks itself
+            require_training_labels(trainer, predicted_names(pl_module.hparams.properties))
         count = load_pretrained(pl_module, self.config.checkpoint, skip=self.config.skip)
         log.info("%d pretrained tensors from %s", count, self.config.checkpoint)
-        if self.config.shift_energies and isinstance(pl_module, NativeBackbone):
+        if self.config.shift_energies:
             _shift(pl_module, trainer)
 
 
@@ -88,12 +101,28 @@ def load_pretrained(module: Any, path: str | Path, *, skip: Sequence[str] = ()) 
     module.load_state_dict(weights, strict=False)
     if isinstance(module, NativeBackbone):
         module.hparams.initialise = False
+    else:
+        _take_over_references(module, path)
     return len(weights)
+
+
+def _take_over_references(module: Any, path: str | Path) -> None:
+    """Let a module predict what the checkpoint's did, whose energies per element were the host's normalizers'."""
+    content = load_foreign(path)
+    try:
+        saved = references_of(content.get("hyper_parameters") or {}, content["state_dict"], path)
+        present = normalizer_references(module.hparams)
+    except (CheckpointError, ConfigError):  # scaled in some other way, which is the user's business
+        return
+    gaps = {z: float(e) - present.get(z, 0.0) for z, e in enumerate(saved) if z}
+    if any(abs(gap) > 1e-9 for gap in gaps.values()):
+        add_references(module, gaps)
 
 
 def _weights(module: Any, path: str | Path) -> dict[str, Tensor]:
     if isinstance(module, NativeBackbone):
-        return {f"backbone.{k}": v for k, v in named_as_in_host(read_checkpoint_of(path)).state_dict().items()}
+        network = named_as_in_host(read_checkpoint_of(path))
+        return {f"backbone.{k}": v for k, v in module.without_normalizers(network.state_dict()).items()}
     content = load_foreign(path)
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
@@ -119,8 +148,10 @@ def _check(present: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str
         raise CheckpointError(f"{path} does not fit the backbone: {'; '.join(problems)}")
 
 
-def _shift(module: NativeBackbone, trainer: Trainer) -> None:
+def _shift(module: Any, trainer: Trainer) -> None:
     """Fit the energies per element, through the host's normalisers if there are any."""
+    if not any(isinstance(p, EnergyPropertyConfig) for p in module.hparams.properties):
+        return
     calculator = ModuleCalculator(module)
     residuals = []
     for atoms in training_structures(trainer, SAMPLE):
@@ -128,7 +159,12 @@ def _shift(module: NativeBackbone, trainer: Trainer) -> None:
         if energy is not None:
             residual = energy - calculator.get_potential_energy(atoms)
             residuals.append(set_labels(atoms.copy(), Labels(residual, None, None)))
-    if residuals:
-        with torch.no_grad():
-            for symbol, shift in reference_energies(residuals).items():
-                module.backbone.reference_energies[atomic_numbers[symbol]] += shift
+    if not residuals:
+        return
+    shifts = {atomic_numbers[symbol]: shift for symbol, shift in reference_energies(residuals).items()}
+    if not isinstance(module, NativeBackbone):
+        add_references(module, shifts)
+        return
+    with torch.no_grad():
+        for z, shift in shifts.items():
+            module.backbone.reference_energies[z] += shift

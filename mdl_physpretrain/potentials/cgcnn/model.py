@@ -324,14 +324,13 @@ class CGCNN(EnergyModel):
 
     def read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
         """Energies (B,) in eV of the last features (N, dim)."""
-        total = self.reference_energy(batch)
         early = self.pool_order == "early"
         if early:
             x = x.new_zeros(len(batch), x.shape[1]).index_add(0, batch.structure, x)
         for layer in self.post_lin_list:
             x = self.act(layer(x))
         energy = self.lin_out(x).squeeze(-1)
-        return total + energy if early else total.index_add(0, batch.structure, energy)
+        return self.reference_energy(batch) + energy if early else self.total_energy(energy, batch)
 
 
 def _is_simple(*tensors: Tensor) -> bool:

@@ -13,7 +13,7 @@ from ase import Atoms
 from vesin import NeighborList
 
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.graphs.batch import MAX_EXTENT, complete_cell
+from mdl_physpretrain.graphs.neighbour_lists import refuse_impossible
 from mdl_physpretrain.potentials.eam.parameters import SWITCH_START, parameter_tables
 from mdl_physpretrain.potentials.eam.structure_kernel import EDGE_FLOATS, evaluate, evaluate_all, half_list
 from mdl_physpretrain.structures.labels import Labels
@@ -95,18 +95,11 @@ class EAMKernel:
         """A cell with a volume, or ``None`` for a structure that is not for the kernel."""
         positions, cell, pbc = atoms.positions, atoms.cell.array, atoms.pbc
         usual = len(atoms) > 0 and self.element_of[atoms.numbers].min() >= 0
-        if not usual or not (np.isfinite(positions).all() and np.isfinite(cell).all()):
-            return None
-        if pbc.all():
-            return cell if abs(_volume(cell)) > 1e-6 else None
-        if np.ptp(positions, axis=0).max() > MAX_EXTENT * self.cutoff:
-            return None
-        if not pbc.any():
-            return np.eye(3)
         try:
-            return complete_cell(cell, pbc)
+            box = refuse_impossible(positions, cell, pbc, self.cutoff) if usual else None
         except StructureError:
             return None
+        return np.eye(3) if usual and not pbc.any() else box
 
     def _small(self, structures: list[Atoms], cells: np.ndarray) -> list[Labels]:
         starts = np.concatenate([[0], np.cumsum([len(a) for a in structures])])

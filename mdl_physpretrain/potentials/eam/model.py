@@ -125,8 +125,8 @@ class EAM(EnergyModel):
             pair_of[a, b] = pair_of[b, a] = p
         self.register_buffer("element_of", element_of, persistent=False)
         self.register_buffer("pair_of", pair_of, persistent=False)
-        radii = torch.as_tensor(covalent_radii)
-        contact = torch.stack([radii[z[a]] + radii[z[b]] for a, b in pairs])
+        radii = [float(covalent_radii[atomic_numbers[e]]) for e in elements]
+        contact = torch.tensor([radii[a] + radii[b] for a, b in pairs], dtype=torch.float64)
         n_pairs = len(pairs)
         self.D = nn.Parameter(torch.ones(n_pairs))
         self.alpha = nn.Parameter(torch.ones(n_pairs))
@@ -208,7 +208,7 @@ class EAM(EnergyModel):
         arrays = [x.numpy() for x in (*of_edges, batch.structure, element, self.pair_of)]
         potential = (*parameters, self.cutoff, SWITCH_START * self.cutoff)
         edge_kernel.energy_and_gradient(*arrays, potential, energy.numpy(), gradient.numpy())
-        return energy.to(vectors.dtype), gradient
+        return energy, gradient
 
     def _tables(self) -> Tables:
         # by attribute: a host holds the parameters itself and sets them before a call
@@ -251,9 +251,11 @@ class EAM(EnergyModel):
             pair_slope = pair_slope.index_add(0, near, core_slope)
         at_atom = r.new_zeros(len(batch.numbers)).index_add(0, i, density).index_add(0, j, density)
         embedding, embedding_slope = self.embedding(at_atom, element)
-        atomic = embedding + self.base_atomic_energy[element]
+        # energies of atoms may be those of an all-electron code: in float32 their sum would swallow the others
+        exact = torch.float32 if r.device.type == "mps" else torch.float64
+        atomic = embedding.to(exact) + self.base_atomic_energy.to(exact)[element]
         energy = atomic.new_zeros(len(batch)).index_add(0, batch.structure, atomic)
-        energy = energy.index_add(0, batch.structure[i], pair_energy)
+        energy = energy.index_add(0, batch.structure[i], pair_energy.to(exact))
         slope = pair_slope + (embedding_slope[i] + embedding_slope[j]) * density_slope
         gradient = torch.zeros_like(vectors).index_put((half,), (slope / r.clamp_min(1e-6)).unsqueeze(1) * half_vectors)
         return energy, gradient

@@ -24,6 +24,7 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel, predict, within_cutoff
 from mdl_physpretrain.potentials.checkpoint import write_checkpoint
+from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.m3gnet.angles import MAX_ORDER, radial_functions, smooth_cutoff, three_body_sums
 from mdl_physpretrain.potentials.registry import register_model
 from mdl_physpretrain.potentials.safe_load import load_foreign
@@ -155,8 +156,7 @@ class M3GNet(EnergyModel):
             e = e + _gated_bond(block.gated_mlp_edge, x, e, i, j) * block.edge_layer_edge.linear(basis)
             message = _gated_bond(block.gated_mlp_atom, x, e, i, j) * F.silu(block.edge_layer_atom.linear(basis))
             x = x.index_add(0, i, message)
-        atomic = net.normalizer(net.final(x).squeeze(1), numbers) + self.reference_energies[numbers]
-        return atomic.new_zeros(len(batch)).index_add(0, batch.structure, atomic)
+        return self.total_energy(net.normalizer(net.final(x).squeeze(1), numbers), batch)
 
     def _angles(self, centre: Tensor, r: Tensor, vectors: Tensor, n_atoms: int) -> Tensor:
         sbf, n, m = self.network.sbf, self.max_n, self.max_l
@@ -212,7 +212,7 @@ class M3GNet(EnergyModel):
         """
         arguments = {k: v for k, v in {**MATTERSIM_DEFAULTS, **args}.items() if k in signature(cls).parameters}
         try:
-            model = cls(**arguments)
+            model = constructed(lambda: cls(**arguments), weights, source)
         except (ConfigError, TypeError) as error:
             raise CheckpointError(f"{source}: no M3GNet has the arguments {arguments}: {error}") from error
         expected = model.network.state_dict()

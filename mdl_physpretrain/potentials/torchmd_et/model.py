@@ -32,6 +32,8 @@ from mdl_physpretrain.potentials.torchmd_et.layers import (
 
 __all__ = ["TorchMDET"]
 
+MOST_POST_LAYERS = 1000
+
 
 @register_model("torchmd_et")
 class TorchMDET(EnergyModel):
@@ -194,7 +196,7 @@ class TorchMDET(EnergyModel):
             x = self._pooled(x, batch)
         for layer in self.post_lin_list[:-1]:
             x = self.act(layer(x))
-        x = self.post_lin_list[-1](x)
+        x = self.post_lin_list[-1](x).to(self.reference_energies.dtype)
         return (x if self.pool_order == "early" else self._pooled(x, batch)).squeeze(1)
 
     def _pooled(self, x: Tensor, batch: AtomicBatch) -> Tensor:
@@ -219,6 +221,8 @@ def _check(options: dict) -> None:
     for name, bound in {**least, "post_hidden_channels": 1}.items():
         if options[name] < bound:
             raise ConfigError(f"{name} must be at least {bound}, not {options[name]}")
+    if options["num_post_layers"] > MOST_POST_LAYERS:
+        raise ConfigError(f"num_post_layers must be at most {MOST_POST_LAYERS}, not {options['num_post_layers']}")
     if options["hidden_channels"] % options["num_heads"]:
         raise ConfigError(
             f"hidden_channels ({options['hidden_channels']}) must be a multiple of num_heads ({options['num_heads']})"

@@ -15,6 +15,7 @@ from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import probe_classes
 from mdl_physpretrain.probes.tables import joined, read_table
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL, beside_reference
+from mdl_physpretrain.workflow.records import remove_written
 from mdl_physpretrain.workflow.suite import Cell, Suite, SuiteMaker
 
 __all__ = ["collect", "collected_kinds", "joint_table"]
@@ -29,7 +30,7 @@ def collect(
     for name, cls in probe_classes().items():
         if cls.applies_to in applies_to:
             for kind in set(cls.files) - set(kinds):
-                (folder / f"{kind}.csv").unlink(missing_ok=True)
+                remove_written(folder, f"{kind}.csv")
             for kind in (kind for kind in cls.files if kind in kinds):
                 probe = suite.probe(name)
                 write_atomic(folder / f"{kind}.csv", joined(joint_table(suite, probe, kind, suite.cells(probe))))

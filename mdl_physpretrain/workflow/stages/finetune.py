@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdl_physpretrain.potentials import load_model
-from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.structures import chosen_references, read_structures
 from mdl_physpretrain.training.pretrain_finetune import finetune
 from mdl_physpretrain.workflow.data import read_part
 from mdl_physpretrain.workflow.layout import LABELLED, TEACHER, arm_folder, pretrain_folder
@@ -32,6 +32,8 @@ def finetune_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
         if chosen.hybrid != "none":
             options |= {"eam": folder / TEACHER, "freeze_eam": chosen.hybrid == "frozen"}
     train, val = read_part(folder, "train"), read_part(folder, "val")
+    if not chosen.pretrain and config.data.references != "fit":
+        options["references"] = chosen_references(train, config.data.references)
     return train_in_folder(
         config, folder, arm_folder(seed, arm), show, finetune, model, train, val=val or None, **options
     )

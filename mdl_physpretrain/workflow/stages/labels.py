@@ -24,20 +24,24 @@ from mdl_physpretrain.workflow.layout import JOURNAL, TEACHER
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
 
-__all__ = ["label_augmented"]
+__all__ = ["label_augmented", "labelling_teacher"]
 
 WANTED = 5  # structures in which a distance of two elements counts as covered
 MOST_HOLES = 6  # named in the warning
 
 
+def labelling_teacher(config: RunConfig, folder: Path) -> Any:
+    """The teacher of the run, refused if it failed its examination."""
+    if config.teacher.calculator is not None:
+        return calculator_factory(config.teacher)
+    teacher = load_model(folder / TEACHER).to(resolve_device(config.device))
+    refuse_failed(teacher, config.teacher.force, "teacher")
+    return teacher
+
+
 def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """Augment the training structures, label them, and keep those fit for training."""
-    options, train = config.augment, read_part(folder, "train")
-    if config.teacher.calculator is not None:
-        teacher: Any = calculator_factory(config.teacher)
-    else:
-        teacher = load_model(folder / TEACHER).to(resolve_device(config.device))
-        refuse_failed(teacher, config.teacher.force, "teacher")
+    options, train, teacher = config.augmentation, read_part(folder, "train"), labelling_teacher(config, folder)
     augmented, labelled, result = augmented_labels(
         train, teacher, options, force=config.teacher.force, resume=folder / JOURNAL, progress=show
     )

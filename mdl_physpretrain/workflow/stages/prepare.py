@@ -13,6 +13,7 @@ from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.error_metrics import trivial_errors
 from mdl_physpretrain.structures import (
+    chosen_references,
     label_counts,
     read_structures,
     reference_energies,
@@ -20,8 +21,10 @@ from mdl_physpretrain.structures import (
     validate_structures,
     write_structures,
 )
+from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.groups import EACH, group_names, share_of_repeated
 from mdl_physpretrain.workflow.data import random_subset, without_nan
+from mdl_physpretrain.workflow.records import remove_written
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import Data, RunConfig
@@ -54,14 +57,16 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
     validate_structures(parts["train"], require=("energy",))
     _warn_of_shared_ids(parts)
     _warn_of_shared_groups(parts, data.split_by)
+    chosen_references(parts["train"], data.references)  # before any work, if an element has none
 
     outputs = []
     for name in PARTS:
         path = folder / "data" / f"{name}.extxyz"
-        path.unlink(missing_ok=True)
         if parts[name]:
             write_structures(path, parts[name])
             outputs.append(f"data/{name}.extxyz")
+        else:
+            remove_written(folder, f"data/{name}.extxyz")
     evaluated = parts["test"] or parts["val"] or parts["train"]
     summary = _summary(config, parts)
     summary["trivial"] = trivial_errors(evaluated, reference_energies(parts["train"]))
@@ -71,6 +76,7 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
 
 def _read(data: Data) -> dict[str, list[Atoms]]:
     keys: dict[str, Any] = {"energy_key": data.energy_key, "forces_key": data.forces_key, "stress_key": data.stress_key}
+    keys |= {"units": data.units, "nan_labels": data.nan_labels}
     parts = {}
     for name in PARTS:
         source = (data.source or data.train) if name == "train" else getattr(data, name)
@@ -100,6 +106,14 @@ def _warn_of_shared_ids(parts: dict[str, list[Atoms]]) -> None:
             warnings.warn(
                 f"{len(shared)} structures of {name} have the id of a training structure (first: {shared[0]}): "
                 "if they are the same, the errors are not those of unseen data",
+                stacklevel=2,
+            )
+        names = {structure_hash(a): a.info["structure_id"] for a in parts["train"]}
+        equal = [(names[h], a.info["structure_id"]) for a in parts[name] if (h := structure_hash(a)) in names]
+        if equal:
+            warnings.warn(
+                f"{len(equal)} structures of {name} are training structures under another name or twice in the data "
+                f"(first: {equal[0][1]} is {equal[0][0]}): the errors are not those of unseen data",
                 stacklevel=2,
             )
 

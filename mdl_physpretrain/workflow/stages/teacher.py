@@ -15,6 +15,7 @@ from mdl_physpretrain.teacher.registry import teacher_kind
 from mdl_physpretrain.teacher.source import native_teacher
 from mdl_physpretrain.workflow.data import read_part, without_nan
 from mdl_physpretrain.workflow.layout import TEACHER
+from mdl_physpretrain.workflow.records import remove_written
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["teach"]
 
 #: Files that some kinds of teachers have and others have not.
-OPTIONAL = ("examination.json", "curves.csv", "decomposition.csv", "history.csv")
+OPTIONAL = ("examination.json", "curves.csv", "decomposition.csv", "history.csv", "comparison.csv")
 
 
 def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
@@ -47,6 +48,7 @@ def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
         "curves.csv": kind.curves(model, train),
         "decomposition.csv": kind.decomposition(model, test or val or train),
         "history.csv": pd.DataFrame(fit["history"]) if fit.get("history") else None,
+        "comparison.csv": pd.DataFrame(model.metadata["comparison"]) if "comparison" in model.metadata else None,
     }
     contents = {"errors.json": json.dumps(without_nan(errors), indent=1)}
     if examination is not None:
@@ -56,5 +58,5 @@ def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
         write_atomic(out / name, content)
     for name in OPTIONAL:  # of another kind, in the same folder before
         if name not in contents:
-            (out / name).unlink(missing_ok=True)
+            remove_written(folder, f"teacher/{name}")
     return [TEACHER, *(f"teacher/{name}" for name in contents)]

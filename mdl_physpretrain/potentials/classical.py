@@ -1,13 +1,13 @@
-"""Pairs with charges: damped Coulomb, Born-Mayer repulsion, dispersion. A native teacher for ionic materials.
+"""A classical force field: damped Coulomb, Born-Mayer repulsion, dispersion, angles. A native teacher.
 
 Its parameters enter linearly but for the charges, so that it is fitted in
-seconds (:func:`mdl_physpretrain.teacher.kinds.ionic.fit_ionic`), and its signs are those
+seconds (:func:`mdl_physpretrain.teacher.kinds.classical.fit_classical`), and its signs are those
 of physics: repulsion repels at every distance, dispersion attracts.
 
 References
 ----------
 C. J. Fennell and J. D. Gezelter, J. Chem. Phys. 124, 234104 (2006): the
-damped, shifted-force Coulomb sum.
+damped, shifted-force Coulomb sum. Angles: :mod:`mdl_physpretrain.potentials.bond_angles`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from torch import Tensor
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.potentials.bond_angles import COSINES, REACHES, Moments, angle_sums, bond_moments
 from mdl_physpretrain.potentials.registry import register_model
 from mdl_physpretrain.potentials.switch import quintic_switch
 from mdl_physpretrain.potentials.zbl import ZBL
 
-__all__ = ["IonicPair", "radial_terms"]
+__all__ = ["ClassicalForceField", "radial_terms"]
 
 COULOMB = 14.399645478  # e^2 / (4 pi eps0) in eV Å
 LENGTHS = (0.18, 0.25, 0.34, 0.48)  # Å: decay of the repulsion
@@ -66,11 +67,12 @@ def radial_terms(r: Tensor, cutoff: float, lengths: Sequence[float] = LENGTHS) -
     return torch.stack(values), torch.stack(slopes)
 
 
-@register_model("ionic")
-class IonicPair(EnergyModel):
+@register_model("classical")
+class ClassicalForceField(EnergyModel):
     """``E = sum_{i<j} [q_i q_j C(r) + (sum_k A_k exp((r_1-r)/l_k) - D (r_1^6+d^6)/(r^6+d^6)) s(r)] + sum_i e_i``.
 
-    ``r_1`` is 2 Å, ``d`` too.
+    ``r_1`` is 2 Å, ``d`` too. With ``angles``,
+    ``sum_i sum_{j<k} sum_mc S_mc f_m(r_ij) f_m(r_ik) (cos jik - c)^2`` is added.
 
     Parameters
     ----------
@@ -82,6 +84,8 @@ class IonicPair(EnergyModel):
         Decay lengths of the repulsion, Å.
     core
         Where a ZBL core of each pair, such as ``"O-Mg"``, ends, Å; ``None``: no core.
+    angles
+        Add the angular terms.
 
     Attributes
     ----------
@@ -90,6 +94,8 @@ class IonicPair(EnergyModel):
     strengths
         Of repulsions (A_k) and dispersion (D, last) of every pair of elements
         at 2 Å in eV, shape (P, L + 1), pairs in the order of :attr:`pairs`.
+    angle_strengths
+        S in eV of every element at the centre, pair of neighbours, reach and cosine; ``None`` without angles.
     """
 
     pair_of: Tensor
@@ -103,12 +109,17 @@ class IonicPair(EnergyModel):
         cutoff: float = 8.0,
         lengths: Sequence[float] = LENGTHS,
         core: dict[str, float] | None = None,
+        angles: bool = False,
     ) -> None:
         elements = list(elements)
         strange = any(e not in atomic_numbers or e == "X" for e in elements)
         if strange or not elements or len(set(elements)) != len(elements):
             raise ConfigError(f"elements must be different symbols, not {elements}")
+        if not all(isinstance(length, int | float) and 0 < length < float("inf") for length in lengths):
+            raise ConfigError(f"lengths must be positive numbers (Å), not {list(lengths)}")
         super().__init__(cutoff, {"elements": elements, "cutoff": cutoff, "lengths": list(lengths), "core": core})
+        if angles:
+            self.hparams["angles"] = True
         self.elements, self.lengths = elements, tuple(lengths)
         self.core = None if core is None else ZBL(ends=core)
         self.pairs = list(itertools.combinations_with_replacement(elements, 2))
@@ -122,6 +133,8 @@ class IonicPair(EnergyModel):
         self.charges = torch.nn.Parameter(torch.zeros(len(elements)))
         self.strengths = torch.nn.Parameter(torch.zeros(len(self.pairs), len(self.lengths) + 1))
         self.base_energies = torch.nn.Parameter(torch.zeros(len(elements)))
+        shape = (len(elements), len(self.pairs), len(REACHES), len(COSINES))
+        self.angle_strengths = torch.nn.Parameter(torch.zeros(shape)) if angles else None
 
     def known_elements(self) -> set[str]:
         return set(self.elements)
@@ -147,6 +160,20 @@ class IonicPair(EnergyModel):
         """Pair of elements of every edge, shape (E,)."""
         i, j = self.element_index(batch.numbers)[batch.edge_index]
         return self.pair_of[i, j]
+
+    def bonds(self, batch: AtomicBatch, vectors: Tensor) -> tuple[Tensor, Tensor, Moments]:
+        """Edges that make angles (E'), the elements at their other ends, and the moments of all atoms."""
+        short = torch.nonzero(torch.linalg.vector_norm(vectors.detach(), dim=1) < max(REACHES)).squeeze(1)
+        kinds = self.element_index(batch.numbers)
+        centre, neighbour = batch.edge_index[:, short]
+        moments = bond_moments(centre, kinds[neighbour], vectors[short], len(kinds), len(self.elements))
+        return short, kinds[neighbour], moments
+
+    def angle_sums(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
+        """Angular sums of every atom, shape (N, P, reaches, cosines)."""
+        sums = angle_sums(self.bonds(batch, vectors)[2])
+        first, second = zip(*itertools.combinations_with_replacement(range(len(self.elements)), 2), strict=True)
+        return sums[:, list(first), list(second)]
 
     def pair_curve(self, first: str, second: str, r: Tensor) -> dict[str, Tensor]:
         """Energy of two atoms alone, its parts and its derivative.
@@ -187,6 +214,11 @@ class IonicPair(EnergyModel):
         values, _ = radial_terms(torch.linalg.vector_norm(vectors, dim=1), self.cutoff, self.lengths)
         strengths = self.strengths[self.pair_of[i, j]].T
         energy = self.charges[i] * self.charges[j] * values[0] + (strengths * values[1:]).sum(dim=0)
-        total = self.base_energies.new_zeros(len(batch)).index_add(0, batch.structure, self.base_energies[kinds])
-        total = total.index_add(0, batch.edge_structure, 0.5 * energy)
+        exact = torch.float32 if energy.device.type == "mps" else torch.float64
+        base = self.base_energies.to(exact)[kinds]
+        total = base.new_zeros(len(batch)).index_add(0, batch.structure, base)
+        total = total.index_add(0, batch.edge_structure, 0.5 * energy.to(exact))
+        if self.angle_strengths is not None:
+            angles = (self.angle_sums(batch, vectors) * self.angle_strengths[kinds]).sum(dim=(1, 2, 3))
+            total = total.index_add(0, batch.structure, angles.to(exact))
         return total if self.core is None else total + self.core.energies(batch, vectors)

@@ -1,4 +1,4 @@
-"""The whole method in one call: teacher, labels, pretraining, finetuning."""
+"""The whole method in one call: teacher, labels, pretraining, finetuning, closed loop."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from ase import Atoms
 from pydantic import BaseModel
 
 from mdl_physpretrain.augmentation.filter import FilterResult
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.loop import LoopData, close_loop
 from mdl_physpretrain.option_types import validated
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.devices import resolve_device
-from mdl_physpretrain.recipe import BACKBONE, Recipe, over_preset
+from mdl_physpretrain.recipe import BACKBONE, MD, Recipe, over_preset
 from mdl_physpretrain.structures import Split, write_structures
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
@@ -42,6 +46,8 @@ class PretrainedPotential:
         What the label filter kept and removed.
     recipe
         Every option.
+    rounds
+        Of the closed loop (:func:`mdl_physpretrain.loop.round_table`), where there was one.
     """
 
     potential: EnergyModel
@@ -50,6 +56,7 @@ class PretrainedPotential:
     teacher: Any
     filter: FilterResult
     recipe: Recipe
+    rounds: pd.DataFrame | None = None
 
 
 def pretrain_and_finetune(
@@ -64,6 +71,7 @@ def pretrain_and_finetune(
     augment: Mapping[str, Any] | BaseModel | None = None,
     pretrain: Mapping[str, Any] | BaseModel | None = None,
     finetune: Mapping[str, Any] | BaseModel | None = None,
+    loop: Mapping[str, Any] | BaseModel | None = None,
     seed: int = 0,
     split_seed: int = 0,
     directory: str | Path | None = None,
@@ -87,10 +95,12 @@ def pretrain_and_finetune(
         The network, see :func:`mdl_physpretrain.training.new_network`.
     preset
         ``"paper"``: the paper's settings below those that are given.
-    teacher, augment, pretrain, finetune
+    teacher, augment, pretrain, finetune, loop
         Options, where they are not the defaults of
         :class:`mdl_physpretrain.recipe.Recipe`. ``teacher`` may also be one
         that exists: an EAM, any ASE calculator, or a function that makes one.
+        The loop simulates as :class:`mdl_physpretrain.recipe.MolecularDynamics`
+        says by default (300 K) where ``loop`` says nothing else.
     seed
         Of the network.
     split_seed
@@ -128,20 +138,21 @@ def pretrain_and_finetune(
         "backbone": {"name": model, "args": dict(model_args or {}), **({} if core is None else {"core": core})},
         "pretrain": pretrain,
         "finetune": finetune,
+        "loop": loop,
     }
     content = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in sections.items() if v is not None}
     merged = over_preset({"preset": preset, **content})
-    recipe = validated(Recipe, {k: v for k, v in merged.items() if k != "md"})  # MD comes after
+    recipe = validated(Recipe, {k: v for k, v in merged.items() if k not in ("md", "arms")})  # of runs
+    if recipe.loop.rounds and not recipe.finetune.replay_fraction:
+        raise ConfigError("loop.rounds puts new labels into replay: finetune.replay_fraction must be above 0")
     structures, val = list(structures), list(val or ()) or None
-    folder = None if directory is None else Path(directory)
+    folder = None if directory is None else claim_folder(directory, "pretraining with its finetuning")
 
     if is_options:
         teacher = obtain_teacher(structures, val, recipe.teacher, device=device, directory=folder, progress=progress)
     elif isinstance(teacher, EnergyModel):
         teacher = teacher.to(resolve_device(device))
     journal = None if folder is None else folder / "labels.journal"
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     labels = augmented_labels(
         structures, teacher, recipe.augment, force=recipe.teacher.force, resume=journal, progress=progress
     )
@@ -173,4 +184,22 @@ def pretrain_and_finetune(
         **recipe.finetune.model_dump(),
         **common,
     )
-    return PretrainedPotential(potential, pretrained, labelled, teacher, labels.filtered, recipe)
+    rounds = None
+    if recipe.loop.rounds:
+        data = LoopData(
+            structures,
+            val,
+            labelled,
+            teacher,
+            recipe.loop,
+            recipe.augment,
+            recipe.finetune,
+            MD,
+            seed=seed,
+            force=recipe.teacher.force,
+            device=device,
+            trainer=trainer,
+        )
+        place = None if folder is None else folder / "loop"
+        potential, _, rounds = close_loop(data, potential, directory=place, progress=progress)
+    return PretrainedPotential(potential, pretrained, labelled, teacher, labels.filtered, recipe, rounds)

@@ -1,4 +1,4 @@
-"""The kind "ionic": its options, its examination, its curves, and a run of it."""
+"""The kind "classical": its options, its examination, its curves, and a run of it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ase import Atoms
 
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import predict
-from mdl_physpretrain.potentials.ionic import IonicPair
+from mdl_physpretrain.potentials.classical import ClassicalForceField
 from mdl_physpretrain.structures.labels import Labels, set_labels
-from mdl_physpretrain.teacher.kinds.ionic import IonicTeacher, fit_ionic
+from mdl_physpretrain.teacher.kinds.classical import ClassicalTeacher, fit_classical
 
 
 @pytest.fixture(scope="module")
-def truth() -> IonicPair:
-    model = IonicPair(["O", "Mg"], cutoff=6.0).double()
+def truth() -> ClassicalForceField:
+    model = ClassicalForceField(["O", "Mg"], cutoff=6.0).double()
     with torch.no_grad():
         model.charges.copy_(torch.tensor([-1.2, 1.2]))
         model.strengths.fill_(0.004)
@@ -27,7 +27,7 @@ def truth() -> IonicPair:
 
 
 @pytest.fixture
-def ionic_data(truth: IonicPair, rocksalt: list[Atoms]) -> list[Atoms]:
+def ionic_data(truth: ClassicalForceField, rocksalt: list[Atoms]) -> list[Atoms]:
     for atoms in rocksalt:
         out = predict(truth, build_batch(atoms, truth.cutoff, torch.float64))
         labels = (float(out.energy), out.forces.detach().numpy(), out.stress[0].detach().numpy())
@@ -36,7 +36,7 @@ def ionic_data(truth: IonicPair, rocksalt: list[Atoms]) -> list[Atoms]:
 
 
 def test_a_fit_to_its_own_form_passes(ionic_data: list[Atoms]) -> None:
-    kind = IonicTeacher()
+    kind = ClassicalTeacher()
     model = kind.fit(ionic_data, val=None, options=kind.Options(cutoff=6.0), progress=False)
     examination = kind.examine(model, ionic_data)
     assert examination.passed, examination.failures
@@ -45,20 +45,20 @@ def test_a_fit_to_its_own_form_passes(ionic_data: list[Atoms]) -> None:
     assert all(pair.well is None for pair in examination.pairs), "bonds are made by the crystal"
 
 
-def test_attraction_without_a_core_is_seen(truth: IonicPair, ionic_data: list[Atoms]) -> None:
+def test_attraction_without_a_core_is_seen(truth: ClassicalForceField, ionic_data: list[Atoms]) -> None:
     strong = copy.deepcopy(truth)
     with torch.no_grad():
         strong.charges *= 3
-    examination = IonicTeacher().examine(strong, ionic_data)
+    examination = ClassicalTeacher().examine(strong, ionic_data)
     assert not examination.passed
     assert any(reason.startswith("O-Mg: attractive between 0.30") for reason in examination.failures)
 
 
 def test_curves_are_those_of_two_atoms(ionic_data: list[Atoms]) -> None:
-    model = fit_ionic(ionic_data, cutoff=6.0)
+    model = fit_classical(ionic_data, cutoff=6.0)
     parts = ["coulomb", "repulsion", "dispersion", "core"]
-    for potential in (model, fit_ionic(ionic_data, cutoff=6.0, core=False)):
-        table = IonicTeacher().curves(potential, ionic_data)
+    for potential in (model, fit_classical(ionic_data, cutoff=6.0, core=False)):
+        table = ClassicalTeacher().curves(potential, ionic_data)
         np.testing.assert_allclose(table[parts].sum(axis=1), table["total"], rtol=1e-12, atol=1e-12)
         curve = table[table["pair"] == "O-Mg"].iloc[[40, 120, 200]]
         for row in curve.to_dict("records"):
@@ -70,6 +70,6 @@ def test_curves_are_those_of_two_atoms(ionic_data: list[Atoms]) -> None:
 
 
 def test_a_rare_element_is_fitted_too(ionic_data: list[Atoms], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mdl_physpretrain.teacher.kinds.ionic.MOST_STRUCTURES", 3)
+    monkeypatch.setattr("mdl_physpretrain.teacher.kinds.classical.MOST_STRUCTURES", 3)
     ionic_data[4].symbols[0] = "Ca"
-    assert fit_ionic(ionic_data, cutoff=6.0).known_elements() == {"O", "Mg", "Ca"}
+    assert fit_classical(ionic_data, cutoff=6.0).known_elements() == {"O", "Mg", "Ca"}

@@ -11,11 +11,11 @@ import mdl_physpretrain as pp
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import predict
-from mdl_physpretrain.potentials.ionic import COULOMB, IonicPair, radial_terms
+from mdl_physpretrain.potentials.classical import COULOMB, ClassicalForceField, radial_terms
 
 
-def _model(seed: int = 0) -> IonicPair:
-    model = IonicPair(["Mg", "O"], cutoff=5.0).double()
+def _model(seed: int = 0) -> ClassicalForceField:
+    model = ClassicalForceField(["Mg", "O"], cutoff=5.0).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         model.charges.copy_(torch.tensor([1.2, -1.1], dtype=torch.float64))
@@ -69,4 +69,4 @@ def test_checkpoint_and_elements(tmp_path):
     assert torch.equal(one.forces, two.forces)
     assert torch.equal(one.energy, two.energy)
     with pytest.raises(ConfigError, match="different symbols"):
-        IonicPair(["O", "O"])
+        ClassicalForceField(["O", "O"])

@@ -1,0 +1,142 @@
+"""Which files and folders may be written to: nothing of the user's is overwritten or deleted."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.files import write_atomic
+
+__all__ = ["MARK", "claim_folder", "is_ours", "refuse_overwriting"]
+
+#: File that says for what a folder was made.
+MARK = ".physpretrain"
+#: Files by which a folder of an older version, without a mark, is recognised; how a text file begins.
+OLDER: dict[str, tuple[tuple[str, str], ...]] = {
+    "run": ((".stages", ""), ("config.yaml", ""), ("environment.json", '{\n "mdl_physpretrain"')),
+    "check": (("check.json", '{\n "version"'), ("environment.json", '{\n "mdl_physpretrain"')),
+    "md": (("runs.npz", "PK"),),
+    "training": (("history.csv", "epoch,train_loss,val_loss"),),
+    "report": (("index.html", "<!doctype html>"), ("figures", ""), ("tables", "")),
+    "alignment": (("alignment_summary.csv", ""), ("alignment.csv", "arm,")),
+    "pretraining with its finetuning": (("labelled.extxyz", ""), ("pretrain", ""), ("finetune", "")),
+    "released": (("released.csv", ""), ("native", "")),
+}
+
+
+def claim_folder(folder: str | Path, kind: str, *, inputs: Iterable[Any] = ()) -> Path:
+    """Make a folder and mark it as ours, or say why it cannot be written to.
+
+    Parameters
+    ----------
+    folder
+        Must be new, empty (but for hidden files), or ours already.
+    kind
+        What is written into it; a folder of another kind is refused.
+    inputs
+        Files and folders that are read, patterns and lists of them; words
+        that are no files are left aside. None may lie in the folder.
+
+    Raises
+    ------
+    ConfigError
+        That says what is in the way.
+    """
+    folder = Path(folder)
+    for path in _files(inputs):
+        if folder.resolve() in path.resolve().parents:
+            raise ConfigError(f"{path} is read and lies in the output folder {folder}: choose another output folder")
+    try:
+        if not is_ours(folder, kind):
+            there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
+            if there:
+                shown = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
+                raise ConfigError(
+                    f"the output folder {folder} holds files that this command did not write ({shown}): "
+                    "choose a new or an empty folder"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / MARK).is_file():
+            write_atomic(folder / MARK, json.dumps({"kind": kind}))
+    except OSError as error:
+        raise ConfigError(f"cannot write to the output folder {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def is_ours(folder: Path, kind: str) -> bool:
+    """Whether a folder was made for this.
+
+    Raises
+    ------
+    ConfigError
+        If it was made for something else.
+    """
+    try:
+        marked = json.loads((folder / MARK).read_text(encoding="utf-8"))["kind"]
+    except (FileNotFoundError, NotADirectoryError):
+        return all(_begins(folder / name, start) for name, start in OLDER.get(kind, (("", "never"),)))
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{folder / MARK} is damaged: choose another output folder") from None
+    if marked != kind:
+        raise ConfigError(f"{folder} is the folder of a {marked}, not of a {kind}: choose another output folder")
+    return True
+
+
+def refuse_overwriting(output: str | Path | None, *inputs: Any) -> None:
+    """Raise where a file that is written is one of those that are read, or a file of a folder that is read.
+
+    Parameters
+    ----------
+    output
+        File; ``None``: nothing is written.
+    *inputs
+        As in :func:`claim_folder`.
+
+    Raises
+    ------
+    ConfigError
+        Naming both.
+    """
+    if output is None:
+        return
+    output = Path(output)
+    if output.is_dir():
+        raise ConfigError(f"{output} is a folder: name the file to write")
+    for path in _files(inputs):
+        inside = path.is_dir() and path.resolve() in output.resolve().parents and output.exists()
+        if inside or output.resolve() == path.resolve() or (output.exists() and output.samefile(path)):
+            raise ConfigError(f"{output} would overwrite what is read ({path}): choose another output file")
+
+
+def _files(inputs: Any) -> Iterator[Path]:
+    """Files and folders that texts and lists of them stand for."""
+    if inputs is None:
+        return
+    if not isinstance(inputs, str | Path):
+        for one in inputs if isinstance(inputs, Iterable) else ():
+            yield from _files(one)
+        return
+    text = str(Path(inputs).expanduser())
+    checkpoint, _, config = text.rpartition(":")
+    for part in (text, checkpoint, config):
+        try:
+            if part and Path(part).exists():
+                yield Path(part)
+            elif any(c in part for c in "*?["):
+                yield from map(Path, glob.glob(part, recursive=True))  # noqa: PTH207 - absolute patterns, too
+        except (OSError, ValueError):  # no name that a file can have
+            continue
+
+
+def _begins(path: Path, start: str) -> bool:
+    if path.is_dir():
+        return not start
+    try:
+        with path.open("rb") as file:
+            return file.read(len(start.encode())).lower() == start.lower().encode()
+    except OSError:
+        return False

@@ -1,0 +1,317 @@
+"""A classical force field as a teacher: charges, pairs and angles fitted to the changes between frames."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers
+from pydantic import Field
+from scipy.optimize import minimize, nnls
+from torch import Tensor
+
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch
+from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_distances
+from mdl_physpretrain.option_types import Section
+from mdl_physpretrain.potentials.bond_angles import COSINES, REACHES, angle_gradients
+from mdl_physpretrain.potentials.classical import LENGTHS, UNIT_AT, ClassicalForceField, radial_terms
+from mdl_physpretrain.structures import validate_structures
+from mdl_physpretrain.structures.labels import get_labels
+from mdl_physpretrain.teacher.base import NativeTeacher
+from mdl_physpretrain.teacher.changes import FramePair, frame_pairs
+from mdl_physpretrain.teacher.examine import (
+    INNERMOST,
+    REPULSIVE_BELOW,
+    WALL_AT,
+    WALL_ENERGY,
+    Examination,
+    PairCurve,
+    curve_table,
+    examine_curves,
+)
+
+__all__ = ["ClassicalTeacher", "fit_classical"]
+
+FORCE_SCALE = 0.5  # eV/Å: rows of larger forces count less
+STRESS_WEIGHT = 10.0  # of eV/Å³ against eV/Å
+ENERGY_WEIGHT = 0.3  # of eV per square root of the number of atoms against eV/Å
+ABSOLUTE_WEIGHT = 0.1  # of the data themselves against the changes between frames
+STARTS = 8
+LARGEST_CHARGE = 3.0
+PRIOR = 0.02
+FLOOR_LENGTH = 1  # index into LENGTHS: of the repulsion that every pair has
+ROUNDS = 10
+MOST_STRUCTURES = 300
+
+
+class ClassicalTeacher(NativeTeacher):
+    """See :func:`fit_classical`. Bonds are made by the whole crystal here, so that no pair alone needs a well."""
+
+    name = "classical"
+    potentials = ("classical",)
+
+    class Options(Section):
+        """Of the fit."""
+
+        cutoff: float = Field(default=8.0, gt=0, le=20, description="Å.")
+        core: bool = Field(default=True, description="Add a ZBL core that ends before the data begin.")
+        angles: bool = Field(default=True, description="Add angular terms.")
+        seed: int = Field(default=0, ge=0, description="Of the starts of the charges.")
+
+    def fit(
+        self, structures: Sequence[Atoms], *, val: Sequence[Atoms] | None, options: Options, progress: bool
+    ) -> ClassicalForceField:
+        return fit_classical(structures, **options.model_dump())
+
+    def examine(self, model: ClassicalForceField, structures: Sequence[Atoms]) -> Examination:
+        return examine_curves(model, structures, _pair_curve(model), wells=False)
+
+    def curves(self, model: ClassicalForceField, structures: Sequence[Atoms]) -> pd.DataFrame:
+        return curve_table(model, structures, _pair_curve(model))
+
+
+def _pair_curve(model: ClassicalForceField) -> PairCurve:
+    double = copy.deepcopy(model).double().cpu()
+    return lambda a, b, typical, r: double.pair_curve(a, b, r)
+
+
+class _Rows(NamedTuple):
+    """The linear functions of one structure, by term and pair (columns), and its labels."""
+
+    energy: np.ndarray  # (C,)
+    forces: np.ndarray  # (3n, C)
+    stress: np.ndarray  # (6, C)
+    composition: np.ndarray  # (elements,)
+    labels: tuple[float | None, np.ndarray | None, np.ndarray | None]  # energy, (3n,), (6,)
+
+
+def fit_classical(
+    structures: Sequence[Atoms], *, cutoff: float = 8.0, core: bool = True, angles: bool = True, seed: int = 0
+) -> ClassicalForceField:
+    """Fit an :class:`ClassicalForceField` (float64, cutoff in Å) by non-negative least squares.
+
+    Rows are the changes of forces and stress between frames of the same atoms
+    (:func:`mdl_physpretrain.teacher.changes.frame_pairs`), which an anchored teacher is used for, and, with a tenth of
+    the weight, energies, forces and stresses themselves. The charges are found by a simplex search around the linear
+    problem, from several starts. At most 300 structures, spread evenly, are used. ``core``: add a ZBL core that ends
+    before the closest distance of the data. Raises StructureError if no structure has forces.
+    """
+    structures = validate_structures(list(structures), require=())
+    elements = sorted({s for a in structures for s in a.symbols}, key=atomic_numbers.__getitem__)
+    step = max(1, -(-len(structures) // MOST_STRUCTURES))
+    left_out = [a for k, a in enumerate(structures) if k % step]
+    structures = structures[::step]
+    for symbol in set(elements) - {s for a in structures for s in a.symbols}:  # a rare element
+        structures.append(next(a for a in left_out if symbol in a.symbols))
+    if not any(get_labels(a).forces is not None for a in structures):
+        raise StructureError("no structure has forces to fit to", field="forces")
+    ends = core_ends(nearest_distances(structures, min(cutoff, 6.0))) if core else None
+    model = ClassicalForceField(elements, cutoff=cutoff, core=ends, angles=angles).double()
+    pairs = [p for p in frame_pairs(structures, seed=seed) if _has_forces(structures, p)]
+    rows = [_rows(model, atoms) for atoms in structures]
+    triangle = _triangle(rows, pairs, len(rows[0].energy))
+    _solve(triangle, model, nearest_distances(structures, cutoff), seed)
+    fit = {"charges": dict(zip(elements, model.charges.tolist(), strict=True)), "frame_pairs": len(pairs)}
+    model.metadata = {"elements": elements, "fit": fit}
+    return model.eval()
+
+
+def _has_forces(structures: Sequence[Atoms], pair: FramePair) -> bool:
+    return all(get_labels(structures[k]).forces is not None for k in (pair.first, pair.second))
+
+
+def _rows(model: ClassicalForceField, atoms: Atoms) -> _Rows:
+    """Energy, forces and stress of unit strengths."""
+    batch = build_batch(atoms, model.cutoff, torch.float64)
+    vectors = batch.edge_vectors()
+    r = torch.linalg.vector_norm(vectors, dim=1)
+    values, slopes = radial_terms(r, model.cutoff, model.lengths)
+    kinds, count, n = model.edge_kinds(batch), len(model.pairs), len(atoms)
+    i, j = batch.edge_index
+    columns = len(values) * count
+    energy = torch.zeros(len(values), count, dtype=torch.float64).index_add(1, kinds, 0.5 * values).reshape(-1)
+    directions = vectors / r[:, None]
+    forces = torch.zeros(len(values), n * count, 3, dtype=torch.float64)
+    pull = slopes[:, :, None] * directions
+    forces.index_add_(1, i * count + kinds, 0.5 * pull)
+    forces.index_add_(1, j * count + kinds, -0.5 * pull)
+    forces = forces.reshape(-1, n, count, 3).permute(1, 3, 0, 2).reshape(3 * n, columns)
+    volume = max(abs(float(np.linalg.det(atoms.cell.array))), 1e-9)
+    outer = (vectors[:, :, None] * directions[:, None, :]).reshape(-1, 9)[:, [0, 4, 8, 5, 2, 1]]
+    virial = torch.zeros(len(values), count, 6, dtype=torch.float64)
+    virial.index_add_(1, kinds, 0.5 * slopes[:, :, None] * outer)
+    stress = virial.permute(2, 0, 1).reshape(6, columns) / volume
+    if model.angle_strengths is not None:
+        further = _angle_rows(model, batch, vectors, volume)
+        energy, forces, stress = (
+            torch.cat(both, dim=-1) for both in zip((energy, forces, stress), further, strict=True)
+        )
+    labels = get_labels(atoms)
+    targets = (
+        labels.energy,
+        None if labels.forces is None else labels.forces.ravel(),
+        None if labels.stress is None else labels.stress.ravel()[[0, 4, 8, 5, 2, 1]],
+    )
+    composition = np.array([(atoms.symbols == e).sum() for e in model.elements], dtype=np.float64)
+    return _Rows(energy.numpy(), forces.numpy(), stress.numpy(), composition, targets)
+
+
+def _angle_rows(
+    model: ClassicalForceField, batch: AtomicBatch, vectors: Tensor, volume: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Energy (C,), forces (3n, C) and stress (6, C) of unit strengths of the angular terms."""
+    n_atoms, n_elements, n_pairs = len(batch.numbers), len(model.elements), len(model.pairs)
+    elements = model.element_index(batch.numbers)
+    per_place = len(REACHES) * len(COSINES)
+    sums = model.angle_sums(batch, vectors).reshape(n_atoms, n_pairs * per_place)
+    energy = torch.zeros(n_elements, n_pairs * per_place, dtype=torch.float64).index_add(0, elements, sums).reshape(-1)
+    short, kinds, moments = model.bonds(batch, vectors)
+    i, j = batch.edge_index[:, short]
+    along, across = angle_gradients(i, kinds, moments)
+    gradient = along[..., None] * moments.unit[:, None, None, None, :] + across  # (E, n, m, c, 3)
+    gradient = gradient.reshape(len(i), n_elements, per_place, 3)
+    place = elements[i][:, None] * n_pairs + model.pair_of[kinds]  # (E, n): centre's element and pair
+    rows = n_elements * n_pairs
+    forces = torch.zeros(n_atoms * rows, per_place, 3, dtype=torch.float64)
+    for atom, sign in ((i, 1.0), (j, -1.0)):
+        forces.index_add_(0, (atom[:, None] * rows + place).reshape(-1), sign * gradient.reshape(-1, per_place, 3))
+    forces = forces.view(n_atoms, rows * per_place, 3).transpose(1, 2).reshape(3 * n_atoms, -1)
+    outer = vectors[short][:, None, None, :, None] * gradient[..., None, :]  # (E, n, mc, 3, 3)
+    outer = outer.reshape(len(i), n_elements, per_place, 9)[..., [0, 4, 8, 5, 2, 1]]
+    virial = torch.zeros(rows, per_place, 6, dtype=torch.float64)
+    virial.index_add_(0, place.reshape(-1), outer.reshape(-1, per_place, 6))
+    return energy, forces, virial.reshape(-1, 6).T / volume
+
+
+def _triangle(rows: Sequence[_Rows], pairs: Sequence[FramePair], columns: int) -> np.ndarray:
+    """Upper triangle with the same least-squares problem as all rows, columns: terms, elements, right-hand side."""
+    n_elements = len(rows[0].composition)
+    triangle = np.zeros((0, columns + n_elements + 1))
+
+    def add(matrix: np.ndarray, right: np.ndarray, weight: np.ndarray | float, composition: np.ndarray | None) -> None:
+        nonlocal triangle
+        side = np.zeros((len(matrix), n_elements)) if composition is None else composition
+        block = np.concatenate([matrix, side, right[:, None]], axis=1) * np.broadcast_to(weight, len(matrix))[:, None]
+        triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, block]), mode="r"))
+
+    for row in rows:
+        energy, forces, stress = row.labels
+        if forces is not None:
+            add(row.forces, forces, ABSOLUTE_WEIGHT / (1 + np.abs(forces) / FORCE_SCALE), None)
+        if stress is not None:
+            add(row.stress, stress, ABSOLUTE_WEIGHT * STRESS_WEIGHT, None)
+        if energy is not None:
+            weight = ABSOLUTE_WEIGHT * ENERGY_WEIGHT / np.sqrt(max(row.composition.sum(), 1))
+            add(row.energy[None], np.array([energy]), weight, row.composition[None])
+    for pair in pairs:
+        before, after = rows[pair.first], rows[pair.second]
+        assert before.labels[1] is not None
+        assert after.labels[1] is not None
+        change = after.labels[1] - before.labels[1]
+        add(after.forces - before.forces, change, 1 / (1 + np.abs(change) / FORCE_SCALE), None)
+        if before.labels[2] is not None and after.labels[2] is not None:
+            add(after.stress - before.stress, after.labels[2] - before.labels[2], STRESS_WEIGHT, None)
+    return triangle
+
+
+class _LeastSquares:
+    """Strengths and charges for one triangle of rows, the strengths not below a floor."""
+
+    def __init__(self, triangle: np.ndarray, model: ClassicalForceField) -> None:
+        self.count, self.n_elements = len(model.pairs), len(model.elements)
+        index = itertools.combinations_with_replacement(range(self.n_elements), 2)
+        self.first, self.second = np.array(list(index)).T
+        elements = triangle[:, -1 - self.n_elements : -1]
+        self.triangle = triangle
+        self.terms = np.concatenate([triangle[:, self.count : -1 - self.n_elements], elements, -elements], axis=1)
+        self.n_terms = self.terms.shape[1]
+        # what the data hardly see must not become large: strengths count as errors of PRIOR eV/Å per eV
+        weight = np.r_[np.full(self.n_terms - 2 * self.n_elements, PRIOR), np.zeros(2 * self.n_elements)]
+        self.scale = np.linalg.norm(self.terms, axis=0) + PRIOR
+        self.scaled = np.concatenate([self.terms, np.diag(weight)]) / self.scale
+        self.floor = np.zeros(self.n_terms)
+        self.used = np.ones(self.n_terms, dtype=bool)
+
+    def strengths(self, charges: np.ndarray, used: np.ndarray | None = None) -> tuple[np.ndarray, float]:
+        """Strengths of all terms for given charges, and the residual."""
+        used = self.used if used is None else self.used & used
+        right = self.triangle[:, -1] - self.triangle[:, : self.count] @ (charges[self.first] * charges[self.second])
+        right = np.concatenate([right - self.terms @ self.floor, np.zeros(self.n_terms)])
+        solution, residual = nnls(self.scaled[:, used], right, maxiter=50 * self.n_terms)
+        strengths = self.floor.copy()
+        strengths[used] += solution / self.scale[used]
+        return strengths, float(residual)
+
+    def charges(self, seed: int, *, angles: bool) -> np.ndarray:
+        """Charges by a simplex search: with the pairs alone from several starts, then improved with the angles."""
+        pairs_alone = np.ones(self.n_terms, dtype=bool)
+        pairs_alone[self.count * (len(LENGTHS) + 1) : self.n_terms - 2 * self.n_elements] = False
+
+        def search(start: np.ndarray, used: np.ndarray | None, steps: int) -> tuple[float, np.ndarray]:
+            result = minimize(
+                lambda q: self.strengths(np.clip(q, -LARGEST_CHARGE, LARGEST_CHARGE), used)[1],
+                start,
+                method="Nelder-Mead",
+                options={"maxiter": steps, "xatol": 1e-2, "fatol": 1e-4},
+            )
+            return float(result.fun), np.clip(result.x, -LARGEST_CHARGE, LARGEST_CHARGE)
+
+        rng = np.random.default_rng([seed, 0x10C])
+        neutral = np.zeros(self.n_elements)
+        tries = [(self.strengths(neutral, pairs_alone)[1], neutral)]
+        for _ in range(STARTS if self.n_elements > 1 else 0):
+            tries.append(search(rng.uniform(-1.5, 1.5, self.n_elements), pairs_alone, 60 * self.n_elements))
+        best = min(tries, key=lambda one: one[0])
+        if angles:
+            best = min(((self.strengths(q)[1], q) for q in (neutral, best[1])), key=lambda one: one[0])
+            if best[1].any():
+                best = min(best, search(best[1], None, 15 * self.n_elements), key=lambda one: one[0])
+        return best[1]
+
+
+def _solve(
+    triangle: np.ndarray, model: ClassicalForceField, distances: Mapping[tuple[str, str], PairDistances], seed: int
+) -> None:
+    """Set the model's parameters such that every pair of the data has a wall, and repels up to where the data begin."""
+    problem = _LeastSquares(triangle, model)
+    places = {tuple(sorted(pair)): k for k, pair in enumerate(model.pairs)}
+    walls, dispersions = FLOOR_LENGTH * problem.count, len(LENGTHS) * problem.count
+    for pair, measured in distances.items():
+        at_wall = WALL_AT * measured.typical
+        wall = 1.4 * WALL_ENERGY * np.exp((at_wall - UNIT_AT) / LENGTHS[FLOOR_LENGTH])
+        problem.floor[walls + places[tuple(sorted(pair))]] = wall
+    charges = problem.charges(seed, angles=model.angle_strengths is not None)
+    for _ in range(ROUNDS):
+        _set_parameters(model, charges, problem.strengths(charges)[0])
+        attractive = [pair for pair, measured in distances.items() if _attracts(model, pair, measured)]
+        if not attractive:
+            break
+        for pair in attractive:  # where the data are silent, nothing may pull
+            place = places[tuple(sorted(pair))]
+            if not problem.used[dispersions + place]:
+                problem.floor[walls + place] *= 1.6
+            problem.used[dispersions + place] = False
+
+
+def _attracts(model: ClassicalForceField, pair: tuple[str, str], measured: PairDistances) -> bool:
+    r = torch.linspace(INNERMOST, REPULSIVE_BELOW * measured.typical, 400, dtype=torch.float64)
+    return bool((model.pair_curve(*pair, r)["slope"] >= 0).any())
+
+
+def _set_parameters(model: ClassicalForceField, charges: np.ndarray, strengths: np.ndarray) -> None:
+    count, n_pair, n_elements = len(model.pairs), len(model.pairs) * (len(LENGTHS) + 1), len(model.elements)
+    with torch.no_grad():
+        model.charges.copy_(torch.as_tensor(charges))
+        model.strengths.copy_(torch.as_tensor(strengths[:n_pair].reshape(-1, count).T.copy()))
+        if model.angle_strengths is not None:
+            of_angles = strengths[n_pair : -2 * n_elements]
+            model.angle_strengths.copy_(torch.as_tensor(of_angles.reshape(model.angle_strengths.shape)))
+        base_energies = strengths[-2 * n_elements : -n_elements] - strengths[-n_elements:]
+        model.base_energies.copy_(torch.as_tensor(base_energies))
