@@ -53,7 +53,10 @@ def neighbour_list(
     pbc, positions = np.asarray(pbc, dtype=bool), np.asarray(positions, dtype=np.float64)
     box = refuse_impossible(positions, np.asarray(cell, dtype=np.float64), pbc, cutoff)
     points, reach = np.ascontiguousarray(positions), max(cutoff, MIN_CUTOFF)
-    if not pbc.all() and len(points) and np.ptp(points, axis=0).max() > WIDE * reach:
+    extent = np.ptp(points, axis=0) if len(points) else np.zeros(3)
+    if not pbc.any():
+        reach = min(reach, 1.0 + float(np.linalg.norm(extent)))  # vesin searches all of a reach, also where nothing is
+    if not pbc.all() and extent.max() > WIDE * reach:
         points = _brought_together(points, box, pbc, 2.0 * reach)
     try:
         i, j, shifts, *distances = NeighborList(cutoff=reach, full_list=True, sorted=True, n_threads=1).compute(

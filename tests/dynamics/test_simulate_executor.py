@@ -106,7 +106,7 @@ def test_what_does_not_fit(eam, mgo, tmp_path):
 
 
 def elsewhere(run, sent, structures):
-    return [], "/no/such/folder/on/this/machine"
+    return [], "/no/such/folder/on/this/machine", None
 
 
 @pytest.mark.slow
