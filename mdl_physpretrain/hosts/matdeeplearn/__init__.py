@@ -2,7 +2,7 @@
 
 Names such as ``mdl_physpretrain.hosts.matdeeplearn.PhysPretrainTrainer`` are
 what its YAML files refer to. The first of them that is looked up imports the
-plugin, which registers the short names (``physpretrain``, ``sam``,
+plugin, which registers the short names (``physpretrain``, ``sam``, ``hybrid``,
 ``EAM_Interaction``, ``CGCNN_EAM``, ``TorchMD_EAM``, ``EFSLoss``,
 ``AugmentAndLabel``). Importing this package alone does not import MatDeepLearn.
 """
@@ -16,6 +16,7 @@ _PLUGIN = {
     "CGCNN_EAM": "hybrids",
     "EAM_Interaction": "eam_model",
     "EFSLoss": "losses",
+    "HybridTrainer": "trainers",
     "PhysPretrainTrainer": "trainers",
     "SAMTrainer": "trainers",
     "TorchMD_EAM": "hybrids",

@@ -136,8 +136,6 @@ class EAM_Interaction(BaseModel):  # noqa: N801 - the released name
     ) -> None:
         if not atom_types:
             raise ConfigError("model.atom_types is required: the elements of the dataset, e.g. [Si, O]")
-        if kwargs.get("clamped_params"):
-            raise ConfigError("model.clamped_params is not possible here: freeze_params keeps parameters as they are")
         super().__init__(cutoff_radius=cutoff_radius, **kwargs)
         term = EAMTerm(
             atom_types,

@@ -11,12 +11,12 @@ from typing import Any
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.networks import EARLY_BY_NAME
 
-__all__ = ["check_job", "is_our_trainer", "sam_radius"]
+__all__ = ["PACKAGE", "check_job", "is_our_trainer", "sam_radius"]
 
 SECTION = "physpretrain"
 HOST_SECTIONS = ("trainer", "task", "model", "optim", "dataset")
 FLAG = "submit"  # which main.py adds
-SHORT_NAMES = ("physpretrain", "sam")
+SHORT_NAMES = ("hybrid", "physpretrain", "sam")
 PACKAGE = "mdl_physpretrain.hosts.matdeeplearn."
 TRAINER = f"{PACKAGE}PhysPretrainTrainer"
 
@@ -66,7 +66,13 @@ def check_job(config: Mapping[str, Any]) -> None:
             f"trainer: {config.get('trainer', 'property')} ignores the section {SECTION!r}: write "
             f"'trainer: {TRAINER}', or remove the section"
         )
-    _check_pooling(config.get("model") or {})
+    model = config.get("model") or {}
+    _check_pooling(model)
+    if model.get("clamped_params") and str(config.get("trainer")) not in ("hybrid", f"{PACKAGE}HybridTrainer"):
+        raise ConfigError(
+            f"model.clamped_params: trainer {config.get('trainer', 'property')} ignores it: write 'trainer: hybrid', "
+            "or remove it"
+        )
     if (config.get("task") or {}).get("run_mode") != "predict":
         _check_labels(config)
 

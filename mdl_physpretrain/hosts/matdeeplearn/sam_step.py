@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.training.sam import ClosureSAM
 
 __all__ = ["SAMStep"]
@@ -19,7 +19,8 @@ class SAMStep:
     """Replaces the step of a ``PropertyTrainer`` when ``sam_radius`` (in units of the weights) is positive.
 
     With ``sam_adaptive`` every weight moves in proportion to its square; ``step_loss`` is what is minimised, where it
-    is another than the loss that is reported.
+    is another than the loss that is reported. With ``task.use_amp`` on a GPU both passes are in mixed precision, and
+    gradients are unscaled before they are clipped.
     """
 
     sam_radius: float = 0.0
@@ -42,21 +43,30 @@ class SAMStep:
         if not self.sam_radius:
             return super()._backward(loss, index)  # type: ignore[misc]
         trainer: Any = self
-        if trainer.use_amp:
-            raise ConfigError("task.use_amp and sharpness-aware minimisation do not go together: set use_amp: False")
-        model, optimizer = trainer.model[index], trainer.optimizer[index]
+        model, optimizer, scaler = trainer.model[index], trainer.optimizer[index], trainer.scaler
         context = partial(_fixed_statistics, model)
         sam = ClosureSAM.around(optimizer, rho=self.sam_radius, perturbed=context, adaptive=self.sam_adaptive)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        sam.first_step(zero_grad=True)
-        batch = self._batches[index if len(self._batches) > 1 else 0].clone()
-        with sam.perturbed():
-            (trainer.step_loss or trainer.loss_fn)(model(batch), batch).backward()
+        scaler.scale(loss).backward()
+        overflow = scaler.is_enabled() and not _finite(model)
+        if not overflow:  # else the scaler leaves the batch out, and tries the next one with a smaller scale
+            sam.first_step(zero_grad=True)  # along the gradient, whatever its scale
+            batch = self._batches[index if len(self._batches) > 1 else 0].clone()
+            with sam.perturbed():
+                with torch.autocast("cuda", enabled=scaler.is_enabled()):
+                    again = (trainer.step_loss or trainer.loss_fn)(model(batch), batch)
+                scaler.scale(again).backward()
+            sam.restore()
+        scaler.unscale_(optimizer)
         limit = trainer.clip_grad_norm or float("inf")
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=limit)
-        sam.second_step()
+        scaler.step(optimizer)
+        scaler.update()
         return grad_norm
+
+
+def _finite(model: nn.Module) -> bool:
+    return all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
 
 
 @contextmanager

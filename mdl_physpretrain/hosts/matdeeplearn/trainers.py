@@ -1,4 +1,4 @@
-"""Trainers ``physpretrain`` and ``sam``: MatDeepLearn's own, with stages and MD around it.
+"""Trainers ``physpretrain``, ``sam`` and ``hybrid``: MatDeepLearn's own, with stages and MD around it.
 
 A pretraining is MatDeepLearn's ``PropertyTrainer.train`` on another data set;
 what differs between stages (loaders, optimizer, loss, folder) is swapped, the
@@ -22,9 +22,10 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
 from mdl_physpretrain.hosts.matdeeplearn.data import Replay, host_data, label_index, structures_of
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import HYBRID_PREFIX, PREFIX
-from mdl_physpretrain.hosts.matdeeplearn.job_checks import TRAINER, check_job
+from mdl_physpretrain.hosts.matdeeplearn.job_checks import PACKAGE, check_job
 from mdl_physpretrain.hosts.matdeeplearn.labelling import labelled_structures
 from mdl_physpretrain.hosts.matdeeplearn.losses import EFSLoss
+from mdl_physpretrain.hosts.matdeeplearn.lower_bounds import bounded_parameters, lift
 from mdl_physpretrain.hosts.matdeeplearn.md_examiner import MDExaminer
 from mdl_physpretrain.hosts.matdeeplearn.paths import newest
 from mdl_physpretrain.hosts.matdeeplearn.sam_step import SAMStep
@@ -36,7 +37,7 @@ from mdl_physpretrain.structures import split_by_parent, write_structures
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PhysPretrainTrainer", "SAMTrainer"]
+__all__ = ["HybridTrainer", "PhysPretrainTrainer", "SAMTrainer"]
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> _StagedTrainer:
         """As MatDeepLearn's; checks the configuration before anything is loaded."""
-        check_job({**config, "trainer": TRAINER})  # one of ours, or this would not run
+        check_job({**config, "trainer": PACKAGE + cls.__name__})  # one of ours, or this would not run
         settings = cls._settings(config)
         forces = "forces" in (config["dataset"].get("additional_attributes") or [])
         # asked for by MatDeepLearn's predict task without a default
@@ -188,6 +189,32 @@ class SAMTrainer(_StagedTrainer):
         """Train with SAM, and examine what came out."""
         kind = "adaptive sharpness-aware" if self.sam_adaptive else "sharpness-aware"
         log.info(f"{kind} minimisation with a radius of {self.sam_radius:g}")
+        self._start()
+        return super().train()
+
+
+@registry.register_trainer("hybrid")
+class HybridTrainer(_StagedTrainer):
+    """The authors' trainer: MatDeepLearn's, with lower bounds ``model.clamped_params``.
+
+    As there a key is the first part of the names of parameters, which are
+    lifted to its value before every step. Without any it is ``property``.
+    """
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> _StagedTrainer:
+        """As MatDeepLearn's; refuses bounds of parameters that the model does not have."""
+        trainer = super().from_config(config)
+        bounds = config["model"].get("clamped_params") or {}
+        for model, optimizer in zip(trainer.model, trainer.optimizer, strict=True):
+            bounded = bounded_parameters(getattr(model, "module", model), bounds)
+            optimizer.register_step_pre_hook(lambda *_, bounded=bounded: lift(bounded))
+        what = f"lower bounds {bounds}" if bounds else "no clamped_params: the same as 'property'"
+        log.info(f"trainer hybrid: {what}; freezing is that of the model")
+        return trainer
+
+    def train(self) -> Any:
+        """Train, and examine what came out."""
         self._start()
         return super().train()
 
