@@ -48,6 +48,8 @@ class EAMFit(Section):
     cutoff: float = Field(default=8.0, gt=0, le=20, description="Of the EAM, Å.")
     n_basis: int = Field(default=10, ge=1, le=1000, description="Exponentials in the EAM's density.")
     epochs: Count | None = Field(default=None, description="Of the fit; null: the preset's.")
+    batch_size: Count | None = Field(default=None, description="Structures per step of the fit; null: the preset's.")
+    learning_rate: Positive | None = Field(default=None, description="Of the fit; null: the preset's.")
     weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
     seed: int = Field(default=0, ge=0, description="Of the fit.")
 
@@ -160,6 +162,9 @@ class Training(Section):
         default="adamw", description="'sam': AdamW with the gradients of sharpness-aware minimisation."
     )
     rho: Positive = Field(default=0.05, description="Length of SAM's ascent, in the space of the weights.")
+    sam_adaptive: bool = Field(
+        default=False, description="In SAM's ascent weights move in proportion to their square; rho is then relative."
+    )
     weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
     loss: Literal["mae", "huber"] = Field(default="mae", description="Kind of error.")
     force_scale: Positive | None = Field(

@@ -42,8 +42,9 @@ class TrainingModule(LightningModule):
     optimizer
         ``"adamw"``, or ``"sam"``: AdamW with the gradients of sharpness-aware
         minimisation.
-    rho
-        Length of SAM's ascent.
+    rho, sam_adaptive
+        Length of SAM's ascent; whether every weight moves in proportion to its
+        square (Kwon et al., ICML 2021).
     identity
         See :func:`mdl_physpretrain.training.resume.training_identity`; a
         checkpoint of another one is refused.
@@ -68,12 +69,13 @@ class TrainingModule(LightningModule):
         scheduler: dict[str, Any],
         optimizer: str = "adamw",
         rho: float = 0.05,
+        sam_adaptive: bool = False,
         identity: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss
         self.learning_rate, self.weight_decay, self.scheduler = learning_rate, weight_decay, scheduler
-        self.sam, self.rho = optimizer == "sam", rho
+        self.sam, self.rho, self.sam_adaptive = optimizer == "sam", rho, sam_adaptive
         self.identity = identity
         self.perturbed = False
         self.validation_sums = ErrorSums()
@@ -133,7 +135,8 @@ class TrainingModule(LightningModule):
         options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
         optimizer: torch.optim.Optimizer
         if self.sam:
-            optimizer = ClosureSAM(parameters, rho=self.rho, perturbed=self.perturbed_pass, **options)
+            options |= {"rho": self.rho, "adaptive": self.sam_adaptive}
+            optimizer = ClosureSAM(parameters, perturbed=self.perturbed_pass, **options)
         else:
             optimizer = make_adamw(parameters, **options)
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **self.scheduler)

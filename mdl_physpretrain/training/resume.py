@@ -28,7 +28,10 @@ def training_identity(
     **further: Any,
 ) -> dict[str, str]:
     """All that a training's result depends on but its length and the machine, as JSON by name."""
-    values = options.model_dump(exclude=MAY_CHANGE | ({"rho"} if options.optimizer != "sam" else set())) | further
+    unused = {"rho"} if options.optimizer != "sam" else set()
+    if not (options.optimizer == "sam" and options.sam_adaptive):  # nor has it a checkpoint of before
+        unused.add("sam_adaptive")
+    values = options.model_dump(exclude=MAY_CHANGE | unused) | further
     for name, value in start.items():
         values[name] = f"#{potential_fingerprint(value)}" if isinstance(value, EnergyModel) else value
     values |= {name: _hash(data) for name, data in structures.items()}

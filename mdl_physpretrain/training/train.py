@@ -103,8 +103,9 @@ def train(
         Of :class:`mdl_physpretrain.recipe.Training`, with its defaults:
         ``epochs``, ``batch_size``, ``learning_rate``, ``weight_decay``,
         ``optimizer`` (``"sam"``: every step takes a second gradient, at weights
-        moved up the first one by ``rho``, the norm over all weights;
-        ``clip_grad`` holds for the second), ``weights`` of energy, forces and
+        moved up the first one by ``rho``, the norm over all weights, with
+        ``sam_adaptive`` over their relative changes; ``clip_grad`` holds for
+        the second), ``weights`` of energy, forces and
         stress in the ``loss`` (:class:`EFSLoss`, with ``force_scale``),
         ``clip_grad``, ``scheduler_factor``, ``scheduler_patience`` and
         ``min_learning_rate`` of ReduceLROnPlateau on the validation total,
@@ -193,6 +194,7 @@ def train(
         },
         optimizer=chosen.optimizer,
         rho=chosen.rho,
+        sam_adaptive=chosen.sam_adaptive,
         identity=identity,
     )
     keep = KeepBest(folder)

@@ -94,7 +94,9 @@ def test_hybrid_is_property_with_lower_bounds(demo_cells, tmp_path: Path, monkey
         state = torch.load(results / "checkpoint_0" / "best_checkpoint.pt", weights_only=True)["state_dict"]
         reached[name] = torch.cat([state[k].flatten() for k in sorted(state)])
         log = (results / "log.txt").read_text()
-        said = "trainer hybrid: " + (f"lower bounds {bounds}" if bounds else "no clamped_params: the same as 'property'")
+        said = "trainer hybrid: " + (
+            f"lower bounds {bounds}" if bounds else "no clamped_params: the same as 'property'"
+        )
         assert (said in log) == (trainer == "hybrid")
     assert torch.equal(reached["property"], reached["hybrid"])
     assert reached["property"].min() < 0.9
@@ -106,7 +108,7 @@ def test_bounds_that_would_be_ignored(demo_cells, tmp_path: Path, monkeypatch: p
 
     cells = demo_cells(12, 12)
     model = {**EAM_MODEL, "atom_types": sorted({s for a in cells for s in a.symbols}), "clamped_params": {"rm": 0.5}}
-    with pytest.raises(ConfigError, match="'rm' bounds nothing in EAM_Interaction, .* name one of eam_params"):
+    with pytest.raises(ConfigError, match=r"'rm' bounds nothing in EAM_Interaction, .* name one of eam_params"):
         run_job(tmp_path, job(copy.deepcopy(model), trainer="hybrid"), cells, monkeypatch)
     with pytest.raises(ConfigError, match="trainer property ignores it: write 'trainer: hybrid'"):
         check_job(job(model))

@@ -60,6 +60,21 @@ def test_papers_presets_are_table_a1_table_1_and_appendix_c(dataset, backbone):
         assert model.cutoff == 8.0
 
 
+@pytest.mark.parametrize("dataset", ["silica", "phosphorus", "mptrj"])
+@pytest.mark.parametrize("backbone", ["cgcnn", "torchmd_et"])
+def test_what_the_paper_does_not_give_is_that_of_the_authors_files(dataset, backbone):
+    from mdl_physpretrain.hosts.matdeeplearn.paper_jobs import OPTIM
+
+    config = configuration(dataset, backbone, "paper", data=["demo"])
+    values = OPTIM[dataset, backbone.removesuffix("_et")]
+    stages = {"eam": config.teacher, "pretrain": config.pretrain, "train": config.finetune}
+    for name, options in stages.items():
+        assert (options.learning_rate, options.batch_size) == values[name], name
+    assert (config.finetune.rho, config.finetune.sam_adaptive) == (values["rho"], True)
+    rate, _ = values.get("hybrid", values["train"])
+    assert (config.arms["hybrid"].learning_rate or config.finetune.learning_rate) == rate
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_small_run_pairs_three_seeds_of_the_papers_setups(system, backbone):

@@ -52,9 +52,13 @@ def student(labelled: list[Atoms], **args: Any) -> Any:
 
 
 def by_definition(
-    model: nn.Module, steps: int, loss_of: Callable[[nn.Module, int], torch.Tensor], clip: float | None
+    model: nn.Module,
+    steps: int,
+    loss_of: Callable[[nn.Module, int], torch.Tensor],
+    clip: float | None,
+    adaptive: bool = False,
 ) -> list[float]:
-    """Foret et al., Algorithm 1, over AdamW, in plain torch; returns the losses before each step."""
+    """Foret et al., Algorithm 1 (or Kwon et al.'s), over AdamW, in plain torch; returns the losses before each step."""
     parameters = list(model.parameters())
     adamw = torch.optim.AdamW(parameters, lr=LR, weight_decay=DECAY)
     losses = []
@@ -63,10 +67,11 @@ def by_definition(
         losses.append(first.item())
         gradients = torch.autograd.grad(first, parameters, materialize_grads=True)
         norm = torch.cat([g.flatten() for g in gradients]).norm()
+        relative = torch.cat([(p * g).flatten() for p, g in zip(parameters, gradients, strict=True)]).norm().detach()
         up = deepcopy(model)
         with torch.no_grad():
             for p, g in zip(up.parameters(), gradients, strict=True):
-                p += RHO * g / norm
+                p += RHO * p.square() * g / relative if adaptive else RHO * g / norm
         second = torch.autograd.grad(loss_of(up, step), list(up.parameters()), materialize_grads=True)
         norm = torch.cat([g.flatten() for g in second]).norm()
         factor = 1.0 if clip is None else min(1.0, clip / (float(norm) + 1e-6))  # torch's clip_grad_norm_
@@ -102,21 +107,22 @@ def test_a_step_is_the_definition() -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("clip", [None, CLIP])
-def test_a_training_is_the_definition(labelled: list[Atoms], clip: float | None) -> None:
+@pytest.mark.parametrize(("clip", "adaptive"), [(None, False), (CLIP, False), (None, True)])
+def test_a_training_is_the_definition(labelled: list[Atoms], clip: float | None, adaptive: bool) -> None:
     mine = student(labelled)
     other = deepcopy(mine)
     loss = EFSLoss(0.01, 50.0, 50.0)
     module = TrainingModule(
-        mine, loss, learning_rate=LR, weight_decay=DECAY, scheduler={"factor": 0.5}, optimizer="sam", rho=RHO
-    )
+        mine, loss, learning_rate=LR, weight_decay=DECAY, scheduler={"factor": 0.5}, optimizer="sam", rho=RHO,
+        sam_adaptive=adaptive,
+    )  # fmt: skip
     trainer = fitted(module, labelled, gradient_clip_val=clip)
     batches = [collate([build_batch(a, 4.0, torch.float64) for a in labelled[k : k + 4]]) for k in (0, 4)]
 
     def loss_of(net: Any, step: int) -> torch.Tensor:
         return loss(predict(net, batches[step], create_graph=True), batches[step])
 
-    losses = by_definition(other, 2, loss_of, clip)
+    losses = by_definition(other, 2, loss_of, clip, adaptive)
     for a, b in zip(mine.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     assert module.train_loss == pytest.approx([sum(losses), 2], rel=1e-12)  # the first passes'

@@ -21,12 +21,19 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "phosphorus": {"elements": ["P"], "share": 5, "temperature": (1250, 1250), "timestep": 1.0},
     "mptrj": {"elements": ["Li", "Mn", "O", "P"], "share": 10, "temperature": (500, 1000), "timestep": 1.0},
 }
-#: Learning rate and batch size of the EAM, of pretraining and of training, and SAM's radius, by system and network: of
-#: the authors' configurations (Fung-Lab/MatDeepLearn_dev, configs/pretrain_project at d32e08ca and 8b49bba7).
+#: Learning rate and batch size of the EAM, of pretraining, of training and, where they differ, of the hybrid, and SAM's
+#: radius, by system and network: of the authors' configurations (Fung-Lab/MatDeepLearn_dev,
+#: configs/pretrain_project at d32e08ca and 8b49bba7).
 OPTIM: dict[tuple[str, str], dict[str, Any]] = {
     ("silica", "cgcnn"): {"eam": (2e-3, 4), "pretrain": (2e-3, 16), "train": (1e-3, 16), "rho": 5e-3},
     ("silica", "torchmd"): {"eam": (2e-3, 4), "pretrain": (5e-5, 4), "train": (5e-5, 2), "rho": 1e-5},
-    ("phosphorus", "cgcnn"): {"eam": (2e-3, 16), "pretrain": (5e-4, 16), "train": (1e-3, 16), "rho": 5e-3},
+    ("phosphorus", "cgcnn"): {
+        "eam": (2e-3, 16),
+        "pretrain": (5e-4, 16),
+        "train": (1e-3, 16),
+        "hybrid": (5e-4, 16),
+        "rho": 5e-3,
+    },
     ("phosphorus", "torchmd"): {"eam": (2e-3, 16), "pretrain": (5e-5, 4), "train": (5e-5, 2), "rho": 5e-6},
     ("mptrj", "cgcnn"): {"eam": (2e-3, 32), "pretrain": (5e-4, 32), "train": (5e-4, 16), "rho": 5e-4},
     ("mptrj", "torchmd"): {"eam": (2e-3, 32), "pretrain": (5e-5, 4), "train": (5e-5, 4), "rho": 1e-5},
@@ -101,7 +108,10 @@ def _set_optim(job: dict[str, Any], values: dict[str, Any]) -> None:
     """Learning rates, batch sizes and radius of the authors' files."""
     optim, options = job["optim"], job.get("physpretrain") or {}
     augments = any(t["name"].endswith("AugmentAndLabel") for t in job["dataset"]["transforms"])
-    kind = "eam" if "EAM_Interaction" in job["model"]["name"] else "pretrain" if augments else "train"
+    name = job["model"]["name"]
+    kind = "eam" if "EAM_Interaction" in name else "pretrain" if augments else "train"
+    if "_EAM" in name and "hybrid" in values:
+        kind = "hybrid"
     optim["lr"], optim["batch_size"] = values[kind]
     if "rho" in optim:
         optim["rho"] = values["rho"]
