@@ -42,9 +42,9 @@ def md(
     Several potentials (--also) or seeds are compared in pairs; their files are seed-<s>/md/<name>.runs.npz.
     """
     from mdl_physpretrain.cli.check import potentials_of, print_check, seeds_of
+    from mdl_physpretrain.locking import locked
     from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.structures import read_structures
-    from mdl_physpretrain.workflow.lock import locked
 
     if (also or seeds is not None) and (executor != "serial" or batch_atoms is not None):
         raise ConfigError("--executor and --batch-atoms are for a single potential and --seed")
