@@ -128,8 +128,8 @@ def keep_edited(folder: Path, names: Iterable[str]) -> None:
         moved.append(str(target.relative_to(folder)))
     if moved:
         warnings.warn(
-            f"{folder}: written anew, and what you changed is kept in {', '.join(moved[:5])}"
-            + (f" and {len(moved) - 5} others" if len(moved) > 5 else ""),
+            f"{folder}: files that were changed since they were written are made anew; the changed ones are kept as "
+            f"{', '.join(moved[:5])}" + (f" and {len(moved) - 5} others" if len(moved) > 5 else ""),
             stacklevel=2,
         )
 

@@ -43,7 +43,7 @@ def md(
     """
     from mdl_physpretrain.cli.check import potentials_of, print_check, seeds_of
     from mdl_physpretrain.locking import locked
-    from mdl_physpretrain.ownership import claim_folder
+    from mdl_physpretrain.ownership import claim_folder, write_again
     from mdl_physpretrain.structures import read_structures
 
     if (also or seeds is not None) and (executor != "serial" or batch_atoms is not None):
@@ -78,7 +78,10 @@ def md(
             model, starts, seed=seed, checkpoint=output / "runs.npz", max_batch_atoms=batch_atoms, executor=workers,
             progress=show, **options,
         )  # fmt: skip
-        _physicality_table(assess_trajectories(runs), output / "physicality.csv")
+        table = assess_trajectories(runs)
+        _physicality_table(table, None)
+        write_again(output, "physicality.csv", table.to_csv(index=False))
+    typer.echo(f"Wrote {output / 'physicality.csv'}")
     if caution := length_caution([(options["steps"], options["timestep"])]):
         typer.echo(caution)
 
