@@ -128,7 +128,10 @@ def _do(work: Callable[..., Any], content: bytes, ticket: str) -> Any:
 def _lost_connection() -> tuple[type[Exception], ...]:
     """What Dask raises where its scheduler is gone."""
     distributed = sys.modules.get("distributed")
-    return () if distributed is None else (distributed.client.ClosedClientError, distributed.CommClosedError)
+    if distributed is None:
+        return ()
+    closed = getattr(distributed.client, "ClosedClientError", RuntimeError)  # RuntimeError in earlier versions
+    return closed, distributed.comm.CommClosedError
 
 
 def _worker_died(error: BaseException) -> bool:

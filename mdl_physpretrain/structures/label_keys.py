@@ -83,6 +83,8 @@ def _as_label(
 ) -> float | np.ndarray | None:
     """A stored value in ASE's form: float, (n, 3), Voigt (6,); None if it cannot be formed."""
     try:
+        if isinstance(value, str) and "_" in value:  # Python's 1_000
+            raise ValueError
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise StructureError(f"{str(value)[:40]!r} is not numeric", field=key) from None

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -203,8 +201,7 @@ def test_workers_of_dask_killed_in_the_middle(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGTERM"])
-def test_the_scheduler_of_dask_dies_while_tasks_run(signal_name, monkeypatch):
+def test_the_scheduler_of_dask_dies_while_tasks_run(monkeypatch):
     pytest.importorskip("distributed", reason="Dask (extra 'cluster') is not installed")
     monkeypatch.setattr("mdl_physpretrain.executors.specification.CONNECT_SECONDS", 5)  # and of connecting again
     with socket.socket() as free:
@@ -220,7 +217,7 @@ def test_the_scheduler_of_dask_dies_while_tasks_run(signal_name, monkeypatch):
     try:
         _wait_for(host, int(port))
         with pytest.raises(PhysPretrainError, match=r"takes no more work .*goes on from what is saved"):
-            _sleep_on_dask(address, finished, partial(scheduler.send_signal, getattr(signal, signal_name)))
+            _sleep_on_dask(address, finished, scheduler.kill)
     finally:
         scheduler.kill()
         worker.kill()
