@@ -151,7 +151,7 @@ def _mark(folder: Path) -> dict[str, Any]:
     return mark if isinstance(mark, dict) else {}
 
 
-def refuse_overwriting(output: str | Path | None, *inputs: Any) -> None:
+def refuse_overwriting(output: str | Path | None, *inputs: Any, table: bool = False) -> None:
     """Raise where a file that is written is one of those that are read, or a file of a folder that is read.
 
     Parameters
@@ -160,6 +160,8 @@ def refuse_overwriting(output: str | Path | None, *inputs: Any) -> None:
         File; ``None``: nothing is written.
     *inputs
         As in :func:`claim_folder`.
+    table
+        A table (CSV) is written, which takes the place of nothing else.
 
     Raises
     ------
@@ -171,6 +173,8 @@ def refuse_overwriting(output: str | Path | None, *inputs: Any) -> None:
     output = Path(output)
     if output.is_dir():
         raise ConfigError(f"{output} is a folder: name the file to write")
+    if table and output.suffix.lower() not in (".csv", ".txt", ".dat", "") and output.exists():
+        raise ConfigError(f"{output} exists and is no table: choose another output file, as table.csv")
     for path in _files(inputs):
         inside = path.is_dir() and path.resolve() in output.resolve().parents and output.exists()
         if inside or output.resolve() == path.resolve() or (output.exists() and output.samefile(path)):

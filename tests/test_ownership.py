@@ -264,3 +264,12 @@ def test_an_edited_report_is_kept(tmp_path: Path) -> None:
         write_report(tmp_path)
     assert [(report / EDITED / name).read_text() for name in ("index.html", tables[0])] == ["my words"] * 2
     assert "my words" not in (report / "index.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["my.yaml", "net.pt", "thesis.tex", "other.extxyz", "runs.npz", "plot.png"])
+def test_a_table_takes_the_place_of_no_other_file(name: str, base: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    assert "is no table" in call(["assess", "{base}/cells.extxyz", "-o", "{out}"], base=base, out=tmp_path / name)
+    (tmp_path / "run" / ".stages").mkdir(parents=True)
+    assert "is no table" in call(["compare", "{run}", "--csv", "{out}"], run=tmp_path / "run", out=tmp_path / name)
+    assert (tmp_path / name).read_text() == "mine"

@@ -118,7 +118,7 @@ def assess(
     from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.stability.limits import Limits
 
-    refuse_overwriting(output, trajectories)
+    refuse_overwriting(output, trajectories, table=True)
     table = assess_trajectories(
         trajectories, limits=Limits(variant=variant), temperature=temperature,
         wrapped=False if unwrapped else None, interval=interval, cell=_numbers(cell), pbc=_directions(pbc),
