@@ -17,6 +17,17 @@ from labelled_cells import rocksalt_cells
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also the tests that take most of a minute each")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes most of a minute: pytest --long"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the real DFT data; the test is skipped where it is absent."""

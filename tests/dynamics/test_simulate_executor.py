@@ -109,7 +109,7 @@ def elsewhere(run, sent, structures):
     return [], "/no/such/folder/on/this/machine", None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_killed_in_the_middle_costs_nothing(eam, mgo):
     options = OPTIONS | {"max_batch_atoms": 8, "steps": 100}
     serial = simulate(eam, mgo, **options)

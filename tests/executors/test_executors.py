@@ -183,7 +183,7 @@ def test_no_scheduler_at_that_address(monkeypatch):
         pass
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_of_dask_killed_in_the_middle(monkeypatch, capsys):
     pytest.importorskip("distributed", reason="Dask (extra 'cluster') is not installed")
     from mdl_physpretrain.teacher import outcomes

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import os
 
 import pytest
 
 FAST = {"configurations": 25, "checkpoints": 3, "command_lines": 1, "late_errors": 1, "faults": 2}
-
-
-LONG = pytest.mark.skipif("PHYSPRETRAIN_FUZZ" not in os.environ, reason="a minute each: set PHYSPRETRAIN_FUZZ=1")
+LONG = ("late_errors", "command_lines", "faults")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=LONG if n in ("late_errors", "command_lines", "faults") else ()) for n in FAST]
+    "name",
+    [pytest.param(n, marks=pytest.mark.long if n in ("late_errors", "command_lines", "faults") else ()) for n in FAST],
 )
 def test_no_traceback_no_hang_no_loss(name, tmp_path):
     counts, bad = importlib.import_module(name).run(FAST[name], tmp_path, 1)

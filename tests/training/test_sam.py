@@ -242,6 +242,7 @@ def test_resumed_equals_uninterrupted(labelled: list[Atoms], tmp_path: Path, ema
         train("cgcnn", labelled, epochs=7, directory=tmp_path / "parts", **{**options, "rho": 3.0})
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(labelled: list[Atoms], tmp_path: Path) -> None:
     """Both gradients are averaged over the processes: batches of 2 + 2 are batches of 4."""
     write_structures(tmp_path / "data.extxyz", labelled)

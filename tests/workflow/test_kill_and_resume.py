@@ -44,12 +44,13 @@ def config(tmp_path, rocksalt):
     return path
 
 
-def test_killed_in_every_stage_ends_with_the_same_result(config, tmp_path):
+def test_killed_in_every_stage_ends_with_the_same_result(config, tmp_path, pytestconfig):
+    everywhere = ["--all"] if pytestconfig.getoption("--long") else []
     done = subprocess.run(
-        [sys.executable, str(DRIVER), str(config), str(tmp_path)],
+        [sys.executable, str(DRIVER), str(config), str(tmp_path), *everywhere],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # a busy machine
         env=_environment(),
         check=False,
     )
@@ -61,8 +62,8 @@ def test_killed_in_every_stage_ends_with_the_same_result(config, tmp_path):
     for stage, begun in (("augment", "augment"), ("pretrain", "pretrain"), ("finetune", "finetune"),
                          ("reference", "reference md"), ("md", "md")):  # fmt: skip
         assert told[stage]["events"][-1].startswith(f"start\t{begun}"), stage
-    resumed = [line for part in told.values() for line in part["events"] if line.startswith("resume\t")]
-    assert {line.split()[1] for line in resumed} >= {"augment", "pretrain", "finetune", "loop", "reference", "md"}
+    resumed = [line for part in [*told.values(), last] for line in part["events"] if line.startswith("resume\t")]
+    assert {line.split()[1] for line in resumed} >= {"augment", "pretrain", "finetune", "reference", "md"}
     for name in (
         "seed-0/pretrained/loop/round-1/labelled.extxyz",
         "efs.csv",

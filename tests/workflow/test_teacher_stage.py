@@ -20,6 +20,7 @@ from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import load_config
 from mdl_physpretrain.workflow.folder import preflight
 from mdl_physpretrain.workflow.plan import plan
+from mdl_physpretrain.workflow.records import WRITTEN
 from mdl_physpretrain.workflow.stages.labels import label_augmented
 from mdl_physpretrain.workflow.stages.teacher import teach
 
@@ -50,6 +51,8 @@ def test_files(rocksalt: list[Atoms], tmp_path: Path) -> None:
     names = {"teacher.pt", "errors.json", "examination.json", "curves.csv", "decomposition.csv", "history.csv"}
     assert set(teach(eam, tmp_path, False)) == {f"teacher/{name}" for name in names}
     assert {file.name for file in (tmp_path / "teacher").iterdir()} == names
+    (tmp_path / WRITTEN).parent.mkdir()
+    (tmp_path / WRITTEN).write_text("\n".join(f"teacher/{name}" for name in names))  # as a run notes its files
     assert set(teach(config(teacher={"kind": "core"}), tmp_path, False)) == {
         "teacher/teacher.pt",
         "teacher/errors.json",
@@ -67,8 +70,8 @@ def test_tasks() -> None:
     assert "teacher/teacher.pt" in tasks["augment"].inputs
     assert "mdl_physpretrain.potentials.zbl" in tasks["augment"].modules
     judged = tasks["evaluate seed 0 pretrained"]
-    assert "teacher/teacher.pt" not in judged.inputs, "forces are compared with those of an EAM only"
-    assert not any("alignment" in module for module in judged.modules)
+    assert "teacher/teacher.pt" in judged.inputs, "forces are compared with the teacher's, whatever its kind"
+    assert "mdl_physpretrain.probes.force_alignment" in judged.modules
     sections = {str(plan(config(teacher=t))[1].section) for t in ({"kind": "core"}, {}, {"seed": 1})}
     assert len(sections) == 3
 
