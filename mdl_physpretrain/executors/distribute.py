@@ -111,9 +111,10 @@ def _submit(executor: Executor, work: Callable[..., Any], arguments: tuple[Any, 
         content = pickle.dumps(arguments, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # whatever a foreign object raises when it is pickled
         raise ConfigError(f"cannot be sent to another process: {_first_line(error)}") from error
+    gone: tuple[type[Exception], ...] = (BrokenExecutor, RuntimeError, *_lost_connection())
     try:
         return executor.submit(_do, work, content, uuid.uuid4().hex), len(content)
-    except (BrokenExecutor, RuntimeError, *_lost_connection()) as error:
+    except gone as error:
         raise PhysPretrainError(
             f"the executor takes no more work ({_first_line(error)}); the same call with a new executor goes on from "
             "what is saved. mdl_physpretrain.executors.Processes replaces workers that die"
