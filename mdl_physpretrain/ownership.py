@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import warnings
@@ -98,11 +99,16 @@ def is_ours(folder: Path, kind: str) -> bool:
 
 def note_contents(folder: Path, names: Iterable[str]) -> None:
     """Note the contents of files in a marked folder as ours, so that an edit shows (:func:`is_edited`)."""
+    _note(folder, {name: file_hash(folder / name) for name in names if (folder / name).is_file()})
+
+
+def _note(folder: Path, hashes: dict[str, str]) -> None:
+    """Note contents, and keep those noted before: an interruption may leave either."""
     mark = _mark(folder)
-    hashes = {name: file_hash(folder / name) for name in names if (folder / name).is_file()}
-    before = mark.setdefault("written", {})
-    if hashes.items() - before.items():
-        mark["written"] = {name: text for name, text in (before | hashes).items() if (folder / name).is_file()}
+    before = mark.get("written", {})
+    new = {name: [*before.get(name, [])[-1:], text] for name, text in hashes.items()}
+    if "kind" in mark and any(before.get(name, [None])[-1] != text for name, text in hashes.items()):
+        mark["written"] = {name: texts for name, texts in (before | new).items() if (folder / name).is_file()} | new
         write_atomic(folder / MARK, json.dumps(mark, indent=1))
 
 
@@ -111,7 +117,7 @@ def is_edited(folder: Path, name: str, *, unknown: bool = False) -> bool:
     if not (folder / name).is_file():
         return False
     noted = _mark(folder).get("written", {}).get(name)
-    return unknown if noted is None else noted != file_hash(folder / name)
+    return unknown if noted is None else file_hash(folder / name) not in noted
 
 
 def keep_edited(folder: Path, names: Iterable[str]) -> None:
@@ -139,8 +145,8 @@ def write_again(folder: Path, name: str, text: str, *, unknown: bool = False) ->
     path = folder / name
     if is_edited(folder, name, unknown=unknown) and path.read_bytes() != text.encode():
         keep_edited(folder, [name])
+    _note(folder, {name: hashlib.sha256(text.encode()).hexdigest()})
     write_atomic(path, text)
-    note_contents(folder, [name])
 
 
 def _mark(folder: Path) -> dict[str, Any]:
