@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file that is complete or not there."""
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", newline="\n")
 
 
 def file_hash(path: Path) -> str:

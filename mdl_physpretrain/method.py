@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 
 from mdl_physpretrain.augmentation.filter import FilterResult
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.locking import locked
 from mdl_physpretrain.loop import LoopData, close_loop
 from mdl_physpretrain.option_types import validated
 from mdl_physpretrain.ownership import claim_folder
@@ -147,59 +149,61 @@ def pretrain_and_finetune(
         raise ConfigError("loop.rounds puts new labels into replay: finetune.replay_fraction must be above 0")
     structures, val = list(structures), list(val or ()) or None
     folder = None if directory is None else claim_folder(directory, "pretraining with its finetuning")
-
-    if is_options:
-        teacher = obtain_teacher(structures, val, recipe.teacher, device=device, directory=folder, progress=progress)
-    elif isinstance(teacher, EnergyModel):
-        teacher = teacher.to(resolve_device(device))
-    journal = None if folder is None else folder / "labels.journal"
-    labels = augmented_labels(
-        structures, teacher, recipe.augment, force=recipe.teacher.force, resume=journal, progress=progress
-    )
-    labelled = labels.filtered.kept
-    if folder is not None and journal is not None:
-        write_structures(folder / "labelled.extxyz", labelled)
-        journal.unlink(missing_ok=True)
-
-    common: dict[str, Any] = {"seed": seed, "progress": progress, **trainer}
-    network = recipe.backbone
-    pretrained = pretrain_finetune.pretrain(
-        network.name,
-        labelled,
-        parents=structures,
-        model_args=network.args,
-        core=network.core,
-        split_seed=split_seed,
-        shift_energies=is_another_energy_scale(teacher, anchor=recipe.augment.anchor),
-        directory=None if folder is None else folder / "pretrain",
-        **recipe.pretrain.model_dump(),
-        **common,
-    )
-    potential = pretrain_finetune.finetune(
-        pretrained,
-        structures,
-        val=val,
-        replay=labelled if recipe.finetune.replay_fraction > 0 else (),
-        directory=None if folder is None else folder / "finetune",
-        **recipe.finetune.model_dump(),
-        **common,
-    )
-    rounds = None
-    if recipe.loop.rounds:
-        data = LoopData(
-            structures,
-            val,
-            labelled,
-            teacher,
-            recipe.loop,
-            recipe.augment,
-            recipe.finetune,
-            MD,
-            seed=seed,
-            force=recipe.teacher.force,
-            device=device,
-            trainer=trainer,
+    with nullcontext() if folder is None else locked(folder):
+        if is_options:
+            teacher = obtain_teacher(
+                structures, val, recipe.teacher, device=device, directory=folder, progress=progress
+            )
+        elif isinstance(teacher, EnergyModel):
+            teacher = teacher.to(resolve_device(device))
+        journal = None if folder is None else folder / "labels.journal"
+        labels = augmented_labels(
+            structures, teacher, recipe.augment, force=recipe.teacher.force, resume=journal, progress=progress
         )
-        place = None if folder is None else folder / "loop"
-        potential, _, rounds = close_loop(data, potential, directory=place, progress=progress)
-    return PretrainedPotential(potential, pretrained, labelled, teacher, labels.filtered, recipe, rounds)
+        labelled = labels.filtered.kept
+        if folder is not None and journal is not None:
+            write_structures(folder / "labelled.extxyz", labelled)
+            journal.unlink(missing_ok=True)
+
+        common: dict[str, Any] = {"seed": seed, "progress": progress, **trainer}
+        network = recipe.backbone
+        pretrained = pretrain_finetune.pretrain(
+            network.name,
+            labelled,
+            parents=structures,
+            model_args=network.args,
+            core=network.core,
+            split_seed=split_seed,
+            shift_energies=is_another_energy_scale(teacher, anchor=recipe.augment.anchor),
+            directory=None if folder is None else folder / "pretrain",
+            **recipe.pretrain.model_dump(),
+            **common,
+        )
+        potential = pretrain_finetune.finetune(
+            pretrained,
+            structures,
+            val=val,
+            replay=labelled if recipe.finetune.replay_fraction > 0 else (),
+            directory=None if folder is None else folder / "finetune",
+            **recipe.finetune.model_dump(),
+            **common,
+        )
+        rounds = None
+        if recipe.loop.rounds:
+            data = LoopData(
+                structures,
+                val,
+                labelled,
+                teacher,
+                recipe.loop,
+                recipe.augment,
+                recipe.finetune,
+                MD,
+                seed=seed,
+                force=recipe.teacher.force,
+                device=device,
+                trainer=trainer,
+            )
+            place = None if folder is None else folder / "loop"
+            potential, _, rounds = close_loop(data, potential, directory=place, progress=progress)
+        return PretrainedPotential(potential, pretrained, labelled, teacher, labels.filtered, recipe, rounds)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
+import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.files import file_hash, write_atomic
 
-__all__ = ["MARK", "claim_folder", "is_ours", "refuse_overwriting"]
+__all__ = [
+    "EDITED", "MARK", "claim_folder", "is_edited", "is_ours", "keep_edited", "note_contents", "refuse_overwriting",
+    "write_again",
+]  # fmt: skip
 
 #: File that says for what a folder was made.
 MARK = ".physpretrain"
+#: Folder for what the user changed in files that are written again.
+EDITED = "edited"
 #: Files by which a folder of an older version, without a mark, is recognised; how a text file begins.
 OLDER: dict[str, tuple[tuple[str, str], ...]] = {
     "run": ((".stages", ""), ("config.yaml", ""), ("environment.json", '{\n "mdl_physpretrain"')),
@@ -28,7 +36,7 @@ OLDER: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-def claim_folder(folder: str | Path, kind: str, *, inputs: Iterable[Any] = ()) -> Path:
+def claim_folder(folder: str | Path, kind: str, *, inputs: Iterable[Any] = (), inside: bool = False) -> Path:
     """Make a folder and mark it as ours, or say why it cannot be written to.
 
     Parameters
@@ -51,6 +59,9 @@ def claim_folder(folder: str | Path, kind: str, *, inputs: Iterable[Any] = ()) -
         if folder.resolve() in path.resolve().parents:
             raise ConfigError(f"{path} is read and lies in the output folder {folder}: choose another output folder")
     try:
+        if inside and any((parent / MARK).is_file() for parent in folder.resolve().parents):
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
         if not is_ours(folder, kind):
             there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
             if there:
@@ -86,7 +97,67 @@ def is_ours(folder: Path, kind: str) -> bool:
     return True
 
 
-def refuse_overwriting(output: str | Path | None, *inputs: Any) -> None:
+def note_contents(folder: Path, names: Iterable[str]) -> None:
+    """Note the contents of files in a marked folder as ours, so that an edit shows (:func:`is_edited`)."""
+    _note(folder, {name: file_hash(folder / name) for name in names if (folder / name).is_file()})
+
+
+def _note(folder: Path, hashes: dict[str, str]) -> None:
+    """Note contents, and keep those noted before: an interruption may leave either."""
+    mark = _mark(folder)
+    before = mark.get("written", {})
+    new = {name: [*before.get(name, [])[-1:], text] for name, text in hashes.items()}
+    if "kind" in mark and any(before.get(name, [None])[-1] != text for name, text in hashes.items()):
+        mark["written"] = {name: texts for name, texts in (before | new).items() if (folder / name).is_file()} | new
+        write_atomic(folder / MARK, json.dumps(mark, indent=1))
+
+
+def is_edited(folder: Path, name: str, *, unknown: bool = False) -> bool:
+    """Whether a file is not as we left it; ``unknown``: the answer where nobody noted how that was."""
+    if not (folder / name).is_file():
+        return False
+    noted = _mark(folder).get("written", {}).get(name)
+    return unknown if noted is None else file_hash(folder / name) not in noted
+
+
+def keep_edited(folder: Path, names: Iterable[str]) -> None:
+    """Move files that are about to be written again, and that the user changed, to ``edited/``, and say so."""
+    moved = []
+    for name in names:
+        target = folder / EDITED / name
+        number = 1
+        while target.exists():
+            number += 1
+            target = (folder / EDITED / name).with_stem(f"{Path(name).stem}-{number}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(folder / name, target)
+        moved.append(str(target.relative_to(folder)))
+    if moved:
+        warnings.warn(
+            f"{folder}: files that were changed since they were written are made anew; the changed ones are kept as "
+            f"{', '.join(moved[:5])}" + (f" and {len(moved) - 5} others" if len(moved) > 5 else ""),
+            stacklevel=2,
+        )
+
+
+def write_again(folder: Path, name: str, text: str, *, unknown: bool = False) -> None:
+    """Write a text file of a marked folder; where the user changed it, that is kept in ``edited/``."""
+    path = folder / name
+    if is_edited(folder, name, unknown=unknown) and path.read_bytes() != text.encode():
+        keep_edited(folder, [name])
+    _note(folder, {name: hashlib.sha256(text.encode()).hexdigest()})
+    write_atomic(path, text)
+
+
+def _mark(folder: Path) -> dict[str, Any]:
+    try:
+        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return mark if isinstance(mark, dict) else {}
+
+
+def refuse_overwriting(output: str | Path | None, *inputs: Any, table: bool = False) -> None:
     """Raise where a file that is written is one of those that are read, or a file of a folder that is read.
 
     Parameters
@@ -95,6 +166,8 @@ def refuse_overwriting(output: str | Path | None, *inputs: Any) -> None:
         File; ``None``: nothing is written.
     *inputs
         As in :func:`claim_folder`.
+    table
+        A table (CSV) is written, which takes the place of nothing else.
 
     Raises
     ------
@@ -106,6 +179,8 @@ def refuse_overwriting(output: str | Path | None, *inputs: Any) -> None:
     output = Path(output)
     if output.is_dir():
         raise ConfigError(f"{output} is a folder: name the file to write")
+    if table and output.suffix.lower() not in (".csv", ".txt", ".dat", "") and output.exists():
+        raise ConfigError(f"{output} exists and is no table: choose another output file, as table.csv")
     for path in _files(inputs):
         inside = path.is_dir() and path.resolve() in output.resolve().parents and output.exists()
         if inside or output.resolve() == path.resolve() or (output.exists() and output.samefile(path)):

@@ -12,10 +12,10 @@ PACKAGE = "mdl_physpretrain"
 ROOT = Path(mdl_physpretrain.__file__).parent
 #: From the lowest to the highest; a room imports only from itself and from those before it.
 ROOMS = [
-    "errors", "progress", "files", "ownership", "source_graph", "option_types", "yaml_text", "plugin_classes", "recipe",
-    "compiled", "structures", "graphs", "statistics", "potentials", "augmentation", "executors", "teacher", "training",
-    "stability", "dynamics", "probes", "loop", "method", "report", "workflow", "hosts", "reproduction", "cli",
-    "__main__",
+    "errors", "progress", "files", "ownership", "locking", "source_graph", "option_types", "yaml_text",
+    "plugin_classes", "recipe", "compiled", "structures", "graphs", "statistics", "potentials", "augmentation",
+    "executors", "teacher", "training", "stability", "dynamics", "probes", "loop", "method", "report", "workflow",
+    "hosts", "reproduction", "cli", "__main__",
 ]  # fmt: skip
 OPTIONAL = {
     "chgnet", "distributed", "huggingface_hub", "load_atoms", "matdeeplearn", "mattersim", "mattertune",

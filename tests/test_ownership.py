@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
-from mdl_physpretrain.ownership import MARK, claim_folder, refuse_overwriting
+from mdl_physpretrain.ownership import EDITED, MARK, claim_folder, refuse_overwriting
 from mdl_physpretrain.report import write_report
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.workflow.records import Records, note_written, remove_written
@@ -211,3 +211,65 @@ def test_a_part_of_the_user_survives(rocksalt: list[Atoms], tmp_path: Path) -> N
     (tmp_path / "a.extxyz.part").write_text("mine")
     write_structures(tmp_path / "a.extxyz", rocksalt)
     assert (tmp_path / "a.extxyz.part").read_text() == "mine"
+
+
+EDIT = "\n# my own words\n"
+WRITTEN_AGAIN = {
+    "run": ["README.md", "config.yaml", "environment.json", "timings.json", "data/summary.json", "data/train.extxyz"],
+    "md": ["physicality.csv"],
+    "align": ["alignment.csv", "alignment_summary.csv"],
+}
+
+
+@pytest.mark.parametrize("command", WRITTEN_AGAIN)
+def test_what_the_user_edits_in_our_folder_is_kept(command: str, base: Path, tmp_path: Path) -> None:
+    words = [w.format(base=base, out=tmp_path / "out") for w in FOLDERS[command]]
+    words += ["--only", "prepare"] if command == "run" else []
+    out = tmp_path / "out"
+    assert CliRunner().invoke(app, words).exit_code == 0
+    ours = {name: (out / name).read_text() for name in WRITTEN_AGAIN[command]}
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert not (out / EDITED).exists()  # nothing was edited
+    for count in (1, 2) if command == "md" else (1,):
+        for name in ours:
+            (out / name).write_text((out / name).read_text() + EDIT)
+        changed = {name: (out / name).read_text() for name in ours}
+        with pytest.warns(UserWarning, match="README.md was edited" if command == "run" else "changed ones are kept"):
+            result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+        kept = [p.read_text() for p in tmp_path.rglob("*") if p.is_file() and p.suffix not in (".npz", ".png")]
+        assert all(text in kept for text in changed.values())
+        for name in ours.keys() - {"README.md", "config.yaml", "environment.json", "timings.json"}:
+            assert (out / name).read_text() == ours[name]
+            assert (out / EDITED / name).with_stem(Path(name).stem + ("-2" if count == 2 else "")).is_file()
+    if command == "run":  # only comments were added
+        assert (out / "config.yaml").read_text() == ours["config.yaml"] + EDIT
+        (out / "config.yaml").write_text(ours["config.yaml"].replace("n_aug: ", "n_aug: 1"))
+        CliRunner().invoke(app, words)
+        assert (out / "config.yaml").read_text() == ours["config.yaml"]
+        assert "n_aug: 1" in (out / EDITED / "config.yaml").read_text()
+
+
+def test_an_edited_report_is_kept(tmp_path: Path) -> None:
+    (tmp_path / ".stages").mkdir()
+    (tmp_path / "efs.csv").write_text("arm,seed,energy_mae,forces_mae,stress_mae,total\na,0,1.0,2.0,3.0,4.0\n")
+    report = write_report(tmp_path).parent
+    tables = [str(p.relative_to(report)) for p in report.rglob("tables/*.csv")]
+    assert tables
+    write_report(tmp_path)
+    assert not (report / EDITED).exists()
+    for name in ("index.html", tables[0]):
+        (report / name).write_text("my words")
+    with pytest.warns(UserWarning, match="changed ones are kept"):
+        write_report(tmp_path)
+    assert [(report / EDITED / name).read_text() for name in ("index.html", tables[0])] == ["my words"] * 2
+    assert "my words" not in (report / "index.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["my.yaml", "net.pt", "thesis.tex", "other.extxyz", "runs.npz", "plot.png"])
+def test_a_table_takes_the_place_of_no_other_file(name: str, base: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    assert "is no table" in call(["assess", "{base}/cells.extxyz", "-o", "{out}"], base=base, out=tmp_path / name)
+    (tmp_path / "run" / ".stages").mkdir(parents=True)
+    assert "is no table" in call(["compare", "{run}", "--csv", "{out}"], run=tmp_path / "run", out=tmp_path / name)
+    assert (tmp_path / name).read_text() == "mine"

@@ -62,15 +62,18 @@ def _print(summary: Any) -> None:
 
 
 def _write(out: Path, angles: Any, summary: Any) -> None:
+    from mdl_physpretrain.ownership import is_edited, keep_edited, note_contents
     from mdl_physpretrain.report.alignment import alignment_figure
     from mdl_physpretrain.report.drawing import draw
 
     notes: dict[str, str] = {}
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        names = ("alignment.csv", "alignment_summary.csv", "alignment.png")
+        keep_edited(out, [name for name in names if is_edited(out, name)])
         angles.to_csv(out / "alignment.csv", index=False)
         summary.to_csv(out / "alignment_summary.csv")
         draw({"alignment": lambda: alignment_figure(angles)}, out, notes)
+        note_contents(out, names)
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}") from error
     for note in notes.values():

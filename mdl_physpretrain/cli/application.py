@@ -61,7 +61,7 @@ class _Application(typer.Typer):
         register = super().command(*args, **options)
 
         def decorate(function: Any) -> Any:
-            reads = "structures" in inspect.signature(function).parameters
+            reads = not {"structures", "trajectories"}.isdisjoint(inspect.signature(function).parameters)
             register(with_label_options(function) if reads else function)
             return function
 

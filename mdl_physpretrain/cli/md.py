@@ -42,9 +42,9 @@ def md(
     Several potentials (--also) or seeds are compared in pairs; their files are seed-<s>/md/<name>.runs.npz.
     """
     from mdl_physpretrain.cli.check import potentials_of, print_check, seeds_of
-    from mdl_physpretrain.ownership import claim_folder
+    from mdl_physpretrain.locking import locked
+    from mdl_physpretrain.ownership import claim_folder, write_again
     from mdl_physpretrain.structures import read_structures
-    from mdl_physpretrain.workflow.lock import locked
 
     if (also or seeds is not None) and (executor != "serial" or batch_atoms is not None):
         raise ConfigError("--executor and --batch-atoms are for a single potential and --seed")
@@ -78,7 +78,10 @@ def md(
             model, starts, seed=seed, checkpoint=output / "runs.npz", max_batch_atoms=batch_atoms, executor=workers,
             progress=show, **options,
         )  # fmt: skip
-        _physicality_table(assess_trajectories(runs), output / "physicality.csv")
+        table = assess_trajectories(runs)
+        _physicality_table(table, None)
+        write_again(output, "physicality.csv", table.to_csv(index=False))
+    typer.echo(f"Wrote {output / 'physicality.csv'}")
     if caution := length_caution([(options["steps"], options["timestep"])]):
         typer.echo(caution)
 
@@ -115,7 +118,7 @@ def assess(
     from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.stability.limits import Limits
 
-    refuse_overwriting(output, trajectories)
+    refuse_overwriting(output, trajectories, table=True)
     table = assess_trajectories(
         trajectories, limits=Limits(variant=variant), temperature=temperature,
         wrapped=False if unwrapped else None, interval=interval, cell=_numbers(cell), pbc=_directions(pbc),

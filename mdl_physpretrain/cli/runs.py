@@ -114,7 +114,7 @@ def compare(
     from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.report.compare import compare_runs, markdown
 
-    refuse_overwriting(csv, folders)
+    refuse_overwriting(csv, folders, table=True)
     table = compare_runs(folders)
     typer.echo(markdown(table), nl=False)
     if csv is not None:

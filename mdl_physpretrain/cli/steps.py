@@ -293,9 +293,9 @@ def _train(
     **further_options: Any,
 ) -> None:
     """One training with the network that model, arguments, core and preset describe."""
+    from mdl_physpretrain.locking import locked
     from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.training.network import is_name
-    from mdl_physpretrain.workflow.lock import locked
 
     args, chosen = _arguments(arg), {} if core is None else {"core": core}
     if is_name(model):

@@ -164,7 +164,7 @@ def _look(
     velocities = atoms.get_velocities()
     # NaN forces reach the velocities in the same step: looked at always, the next step might hang on them
     finite = bool(np.isfinite(velocities).all() and np.isfinite(atoms.positions).all())
-    observed = step % settings.interval == 0 or step == settings.steps or not finite
+    observed = step % settings.look_interval == 0 or step == settings.steps or not finite
     traced, written = traces.due(step), writer is not None and writer.due(step)
     if finite:
         last.set_positions(atoms.positions, apply_constraint=False)

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from ase import Atoms
 
+from mdl_physpretrain.dynamics.frame_labels import FrameLabels
 from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.dynamics.trajectories import (
     DisorderedFramesError,
@@ -29,7 +30,6 @@ from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.progress import track
 from mdl_physpretrain.stability.limits import Limits, Verdict
 from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY, OK, Monitor
-from mdl_physpretrain.structures.labels import stored_results
 
 __all__ = ["assess", "assess_trajectory"]
 
@@ -67,7 +67,9 @@ def assess(
         they are. Default: False for frames that say so
         (``info["unwrapped"]``, as this package writes them), else True.
     interval
-        Trajectories only: look at every so many frames, and at the last one.
+        Trajectories only: look at every so many frames, and at the last one;
+        at least at 20, and at all for what is NaN. ``detail`` says at how many:
+        what happens between two of them is not seen, so a verdict can depend on it.
     cell, pbc
         Trajectories only: of files without, see
         :class:`~mdl_physpretrain.dynamics.trajectories.Placed`.
@@ -158,11 +160,23 @@ def assess_trajectory(
     def frames() -> Iterator[Atoms]:
         return map(place, trajectory_frames(trajectory, read_options))
 
+    def ordered() -> Iterator[Atoms]:
+        return iter(sorted_frames(frames())) if disordered else frames()
+
+    disordered = False
     try:
-        return judge(consistent_frames(frames(), source))
+        row = judge(consistent_frames(ordered(), source))
     except DisorderedFramesError:
         warnings.warn(f"{source}: frames are not in the order of their steps or times: sorted", stacklevel=2)
-        return judge(consistent_frames(iter(sorted_frames(frames())), source))
+        disordered = True
+        row = judge(consistent_frames(ordered(), source))
+    if judge.interval > 1 and judge.looks < min(LEAST_LOOKS, judge.count) and row["verdict"] != "unphysical":
+        judge.interval = max(judge.count // LEAST_LOOKS, 1)
+        row = judge(consistent_frames(ordered(), source))
+    return row
+
+
+LEAST_LOOKS = Limits.min_frames  # a mean of fewer frames says nothing
 
 
 class Judge:
@@ -173,6 +187,7 @@ class Judge:
     ) -> None:
         self.source, self.limits, self.temperature = source, limits, temperature
         self.wrapped, self.interval = wrapped, interval
+        self.labels = FrameLabels(source)
 
     def __call__(self, frames: Iterator[Atoms]) -> dict[str, Any]:
         """The row of the table."""
@@ -181,10 +196,14 @@ class Judge:
             raise StructureError("has no frames", file=self.source)
         self.last_step = frame_step(first, 0)
         self.temperatures: list[float] = []
+        self.looks = self.count = 0
+        self.labels.restart()
         verdict = self._verdict(first, itertools.chain([first], frames))
         row = verdict.row(self.limits, self.last_step)
-        if not first.pbc.any():
-            row["detail"] = ", ".join(filter(None, (row["detail"], NO_IMAGES)))
+        self.labels.refuse_absent()
+        thinned = f"{self.looks} of {self.count} frames looked at" if self.looks < self.count else ""
+        images = "" if first.pbc.any() else NO_IMAGES
+        row["detail"] = ", ".join(filter(None, (row["detail"], thinned, images)))
         second_half = self.temperatures[len(self.temperatures) // 2 :]
         return {
             "structure_id": str(first.info.get("structure_id", Path(self.source).stem)),
@@ -209,11 +228,13 @@ class Judge:
         unwrap = Unwrapper(first, wrapped)
         jumped = False
         for index, (atoms, is_last) in enumerate(_with_last(frames)):
-            finite = _is_finite(atoms)
+            self.count += 1
+            finite = _is_finite(atoms) and self.labels.read(atoms)
             positions = unwrap(atoms) if finite else atoms.positions
             jumped = jumped or (finite and unwrap.jumped)
-            if not (is_last or index % self.interval == 0) and finite and not jumped:
+            if not (is_last or index % self.interval == 0) and finite and self.labels.finite and not jumped:
                 continue
+            self.looks += 1
             self.last_step = frame_step(atoms, index)
             broken = OK if finite and not jumped else BROKEN_RUNAWAY if finite else BROKEN_NAN
             if self._observe(monitor, atoms if finite else first, positions, broken, atoms):
@@ -229,7 +250,7 @@ class Judge:
         kelvin = float(frame.get_temperature()) if frame.has("momenta") else None
         if kelvin is not None and np.isfinite(kelvin):
             self.temperatures.append(kelvin)
-        energy, forces = _label(frame, "energy", (1,)), _label(frame, "forces", (len(frame), 3))
+        energy, forces = self.labels.energy, self.labels.forces
         edge_index, edge_structure, edge_squared, code = monitor.short_pairs(atoms)
         broken = code if broken == OK else broken
         stop = monitor.observe(
@@ -245,17 +266,6 @@ class Judge:
             broken=None if broken == OK else torch.tensor([broken]),
         )
         return stop is not None
-
-
-def _label(atoms: Atoms, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """An energy or forces that the frame carries, finite or not."""
-    value = stored_results(atoms).get(name, atoms.info.get(name, atoms.arrays.get(name)))
-    if value is None or isinstance(value, bool | str):
-        return None
-    try:
-        return np.array(value, dtype=np.float64).reshape(shape)
-    except (TypeError, ValueError):
-        return None
 
 
 def _is_finite(atoms: Atoms) -> bool:

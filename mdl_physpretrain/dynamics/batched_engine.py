@@ -116,7 +116,7 @@ class BatchedRun:
     def _look(self) -> None:
         step, state, last = self.done, self.state, self.done == self.settings.steps
         # a structure the evaluator gave up has to leave now, whatever the interval
-        observed = step % self.settings.interval == 0 or last or bool(state.broken.any())
+        observed = step % self.settings.look_interval == 0 or last or bool(state.broken.any())
         traced, written = self.traces.due(step), self.writer is not None and self.writer.due(step)
         if not (observed or traced or written):
             return

@@ -105,13 +105,16 @@ class RunRecord:
 
     def row(self, limits: Limits) -> dict[str, Any]:
         """One row of the table of :func:`mdl_physpretrain.dynamics.assessment`."""
+        row, looks, frames = self.verdict.row(limits, self.steps_done), self.verdict.frames, self.steps_done + 1
+        if looks < 0.75 * frames:  # md.interval; what cannot be evaluated does not count as a frame
+            row["detail"] = ", ".join(filter(None, (row["detail"], f"{looks} of {frames} frames looked at")))
         return {
             "structure_id": self.structure_id,
             "n_atoms": len(self.numbers),
             "formula": self.formula,
             "steps": self.steps,
             "steps_done": self.steps_done,
-            **self.verdict.row(limits, self.steps_done),
+            **row,
             "temperature_mean": self.temperature_mean,
         }
 

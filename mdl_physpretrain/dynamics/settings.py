@@ -102,11 +102,17 @@ class MDSettings:
 
     def doubts(self) -> list[str]:
         """Values that are possible, but look like those of another unit."""
-        return [
+        seldom = f"interval {self.interval}: what happens between two looks is not seen, so a verdict can depend on it"
+        return [seldom] * (self.interval > 1) + [
             f"{name} {getattr(self, name):g} {unit} is unusual ({low:g} to {high:g}): is the unit right?"
             for name, unit, low, high, ensembles in USUAL
             if self.ensemble in ensembles and getattr(self, name) and not low <= abs(getattr(self, name)) <= high
         ]
+
+    @property
+    def look_interval(self) -> int:
+        """Steps between two looks; a mean of fewer than 20 says nothing."""
+        return max(min(self.interval, self.steps // self.limits.min_frames), 1)
 
     @property
     def dt(self) -> float:

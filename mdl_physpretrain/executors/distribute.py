@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 import uuid
@@ -59,7 +60,7 @@ def distribute(
     ConfigError
         If this is no executor, or an argument cannot be pickled.
     PhysPretrainError
-        If the executor takes no more work or cancels it.
+        If the executor takes no more work or cancels it, as where Dask's scheduler died.
     """
     if not isinstance(executor, Executor):
         raise ConfigError(
@@ -100,8 +101,9 @@ def distribute(
                 else:
                     yield indices, result
     finally:
-        for future in running:
-            future.cancel()
+        with contextlib.suppress(*_lost_connection()):  # nobody is there to cancel anything
+            for future in running:
+                future.cancel()
 
 
 def _submit(executor: Executor, work: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Future[Any], int]:
@@ -109,9 +111,10 @@ def _submit(executor: Executor, work: Callable[..., Any], arguments: tuple[Any, 
         content = pickle.dumps(arguments, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # whatever a foreign object raises when it is pickled
         raise ConfigError(f"cannot be sent to another process: {_first_line(error)}") from error
+    gone: tuple[type[Exception], ...] = (BrokenExecutor, RuntimeError, *_lost_connection())
     try:
         return executor.submit(_do, work, content, uuid.uuid4().hex), len(content)
-    except (BrokenExecutor, RuntimeError) as error:
+    except gone as error:
         raise PhysPretrainError(
             f"the executor takes no more work ({_first_line(error)}); the same call with a new executor goes on from "
             "what is saved. mdl_physpretrain.executors.Processes replaces workers that die"
@@ -123,10 +126,19 @@ def _do(work: Callable[..., Any], content: bytes, ticket: str) -> Any:
     return work(*pickle.loads(content))
 
 
+def _lost_connection() -> tuple[type[Exception], ...]:
+    """What Dask raises where its scheduler is gone."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return ()
+    closed = getattr(distributed.client, "ClosedClientError", RuntimeError)  # RuntimeError in earlier versions
+    return closed, distributed.comm.CommClosedError
+
+
 def _worker_died(error: BaseException) -> bool:
     distributed = sys.modules.get("distributed")
     foreign = (distributed.KilledWorker,) if distributed is not None else ()
-    return isinstance(error, (BrokenExecutor, CancelledError, *foreign))
+    return isinstance(error, (BrokenExecutor, CancelledError, *foreign, *_lost_connection()))
 
 
 def _first_line(error: BaseException) -> str:

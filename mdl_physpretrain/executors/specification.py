@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -71,6 +72,7 @@ def _dask(address: str) -> Iterator[Executor]:
         try:
             yield executor
         except BaseException:
-            executor.shutdown(wait=False)
+            with contextlib.suppress(Exception):  # the scheduler may be what failed
+                executor.shutdown(wait=False)
             raise
         executor.shutdown()

@@ -22,6 +22,7 @@ from mdl_physpretrain.augmentation.filter import filter_labels
 from mdl_physpretrain.dynamics.settings import simulation_options
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.locking import locked
 from mdl_physpretrain.loop.curves import (
     compressed_children,
     covering,
@@ -31,6 +32,7 @@ from mdl_physpretrain.loop.curves import (
     stretches,
 )
 from mdl_physpretrain.loop.motion import conditions, examined_motion
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
@@ -153,12 +155,16 @@ def run_round(
     ------
     CheckpointError
         If the directory holds another round.
+    ConfigError
+        If it holds files of the user.
     """
     if directory is None:
         with tempfile.TemporaryDirectory(prefix="physpretrain-loop-") as folder:
-            return _in_folder(data, potential, gathered, number, start_total, train, Path(folder), progress)
-    directory.mkdir(parents=True, exist_ok=True)
-    return _in_folder(data, potential, gathered, number, start_total, train, directory, progress)
+            place = claim_folder(folder, "training")
+            return _in_folder(data, potential, gathered, number, start_total, train, place, progress)
+    claim_folder(directory, "training", inside=True)
+    with locked(directory):
+        return _in_folder(data, potential, gathered, number, start_total, train, directory, progress)
 
 
 def _in_folder(

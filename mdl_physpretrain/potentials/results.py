@@ -79,6 +79,8 @@ class CheckedCalculator:
 
 def _real(value: Any, name: str) -> np.ndarray:
     """A new array of float64."""
+    if np.ma.isMaskedArray(value) and np.ma.is_masked(value):
+        raise StructureError("the calculator gave masked values", field=name)
     try:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except (TypeError, ValueError) as error:

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.files import write_atomic
-from mdl_physpretrain.ownership import MARK, claim_folder
+from mdl_physpretrain.ownership import MARK, claim_folder, is_edited, keep_edited, note_contents
 from mdl_physpretrain.probes.page import MAX_PANELS, PagePart
 from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.report.downloads import Downloads, script_json
@@ -66,7 +66,8 @@ def write_report(run_dir: Path) -> Path:
     pathlib.Path
         ``run_dir/report/index.html``; beside it ``figures/*.png`` and
         ``tables/*.csv`` and ``*.json``. The page needs none of them, no
-        network and no other file.
+        network and no other file. What the user changed there is kept in
+        ``run_dir/report/edited``.
 
     Raises
     ------
@@ -79,12 +80,14 @@ def write_report(run_dir: Path) -> Path:
     try:
         for name in ("figures", "tables"):
             (out / name).mkdir(exist_ok=True)
+        keep_edited(out, [name for name in ("index.html", *_written(out)) if is_edited(out, name)])
         for name in _written(out):  # a figure of an earlier state of the run would contradict the page
             (out / name).unlink(missing_ok=True)
         html, files = _page(run, out)
         write_atomic(out / WRITTEN, "\n".join(sorted(files)))
         page = out / "index.html"
         write_atomic(page, html)
+        note_contents(out, [page.name, *files])
     except OSError as error:
         raise PhysPretrainError(f"cannot write the report into {out}: {error}") from error
     return page

@@ -155,7 +155,13 @@ def _parse_frame(frame: RawFrame, file: str | Path) -> Atoms:
     if isinstance(pbc, str) or np.size(pbc) not in (1, 3) or not np.isin(np.asarray(pbc), [0, 1]).all():
         raise StructureError(f"{str(pbc)[:40]!r} is not one or three of T and F", field="pbc")
     columns = columns_of(str(info.pop("Properties", "species:S:1:pos:R:3")))
-    arrays = read_columns([row.split() for row in frame.rows], columns, frame.line + 1)
+    rows = [row.split() for row in frame.rows]
+    arrays = read_columns(rows, columns, frame.line + 1)
+    width = sum(n for _, _, n in columns)
+    if any(len(row) > width for row in rows):
+        warnings.warn(
+            f"{file}: columns behind the first {width} have no name in Properties and are not read", stacklevel=4
+        )
     numbers, positions = atomic_numbers_of(arrays, file)
     info = {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
     if "structure_id" in info:
@@ -174,7 +180,7 @@ def _parse_frame(frame: RawFrame, file: str | Path) -> Atoms:
     results: dict[str, Any] = {}
     for name, array in arrays.items():
         ase_name = "charges" if name == "charge" else name
-        if ase_name in _PER_ATOM:
+        if ase_name in _PER_ATOM and array.dtype.kind != "b":  # T and F are no labels
             results[ase_name] = array
         else:
             atoms.arrays[ase_name] = array

@@ -103,6 +103,8 @@ def _plain(key: str, raw: str) -> Any:
             return raw
     if not raw or raw in {'""', "''"}:
         return ""
+    if re.fullmatch(r"[+-]?[\d.]+(_[\d.]+)+\w*", _unquoted(raw)):  # Python's 1_000
+        return _unquoted(raw)
     name = "uid" if key.lower() == "uid" else "value"
     return key_val_str_to_dict(f"{name}={raw}").get(name, raw)
 

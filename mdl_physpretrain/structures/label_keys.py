@@ -24,7 +24,7 @@ from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.labels import LABEL_NAMES, stored_results
 from mdl_physpretrain.structures.units import LabelUnits
 
-__all__ = ["LABEL_ALIASES", "available_keys", "normalise_labels"]
+__all__ = ["LABEL_ALIASES", "available_keys", "normalise_labels", "stored_label"]
 
 UNCHANGED = LabelUnits()
 _PREFIXES = ("REF_", "ref_", "DFT_", "dft_")
@@ -83,6 +83,8 @@ def _as_label(
 ) -> float | np.ndarray | None:
     """A stored value in ASE's form: float, (n, 3), Voigt (6,); None if it cannot be formed."""
     try:
+        if isinstance(value, str) and "_" in value:  # Python's 1_000
+            raise ValueError
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise StructureError(f"{str(value)[:40]!r} is not numeric", field=key) from None
@@ -104,6 +106,20 @@ def _as_label(
         # Virial W = -V * stress; without a volume there is no stress to speak of.
         return -array * units.virial / volume if volume > 1e-6 else None
     return array * units.stress
+
+
+def stored_label(
+    atoms: Atoms, name: str, *, key: str | None = None, units: LabelUnits = UNCHANGED
+) -> float | np.ndarray | None:
+    """A label where it is, under ``key`` or any usual name, in eV and Å; ``None`` without one of the right shape."""
+    for _, alias, raw in _stored(atoms, (key,) if key else LABEL_ALIASES[name], exact=key is not None):
+        if not (_is_truth(raw) or _is_null(raw)):
+            try:
+                return _as_label(atoms, name, alias, raw, units)
+            except StructureError:
+                if key is not None:
+                    raise
+    return None
 
 
 def _set_aside(atoms: Atoms, name: str, key: str, raw: Any) -> None:

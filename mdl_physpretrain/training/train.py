@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +17,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError, Terminated
-from mdl_physpretrain.files import make_writable
+from mdl_physpretrain.errors import ConfigError, StructureError, Terminated
+from mdl_physpretrain.locking import locked, prepare_folder
 from mdl_physpretrain.option_types import shows_options, validated
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.recipe import FINETUNE, Training
@@ -90,7 +92,8 @@ def train(
     seed
         Of initial weights and order.
     directory
-        Where ``best.pt``, ``last.ckpt`` and ``history.csv`` go.
+        Where ``best.pt``, ``last.ckpt`` and ``history.csv`` go: a new or empty
+        folder, or that of an earlier training; of one process at a time.
     resume
         Go on from ``last.ckpt`` in ``directory`` when it is there; the result
         is that of an uninterrupted run. Data, options, seed and start must be
@@ -119,11 +122,13 @@ def train(
     Raises
     ------
     ConfigError
-        If an option is unknown or out of range.
+        If an option is unknown or out of range, or ``directory`` holds other files.
     StructureError
         If there is nothing to learn from.
     CheckpointError
         If ``last.ckpt`` is of another training.
+    PhysPretrainError
+        If another process trains in ``directory``.
     """
     chosen = validated(Training, options)
     if not 0 <= replay_fraction < 1:
@@ -139,6 +144,7 @@ def train(
     for name, part in (("training", structures), ("validation", val)):
         if part is not None and not any(label_counts(part)[kind] for kind in ("energy", "forces", "stress")):
             raise StructureError(f"no {name} structure has an energy, forces or a stress")
+    inputs = [model, eam]
     if isinstance(eam, str | Path):
         eam = load_model(eam, expect="eam")
     if is_name(model):
@@ -162,9 +168,10 @@ def train(
         network.train()
     if not any(p.requires_grad for p in network.parameters()):
         raise ConfigError("the model has no trainable parameters")
-    folder = _prepare(directory)
+    folder = None if directory is None else claim_folder(directory, "training", inputs=inputs, inside=True)
     identity = None
     if folder is not None:  # hashes of all structures
+        prepare_folder(folder)
         identity = training_identity(
             chosen,
             {"structures": structures, "val": val, "replay": replay, "parents": parents},
@@ -214,7 +221,7 @@ def train(
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with nullcontext() if folder is None else locked(folder), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             warnings.filterwarnings("ignore", category=FutureWarning)
             trainer = Trainer(
@@ -273,17 +280,6 @@ def _fit(trainer: Trainer, *args: Any, **options: Any) -> None:
         raise
     if trainer.received_sigterm:
         raise Terminated
-
-
-def _prepare(directory: str | Path | None) -> Path | None:
-    if directory is None:
-        return None
-    folder = Path(directory)
-    try:
-        make_writable(folder)
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {folder}: {error}") from error
-    return folder
 
 
 def _loggers(folder: Path | None) -> Any:

@@ -16,7 +16,8 @@ from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint, OlderRecords
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainError
 from mdl_physpretrain.executors.transfer import send
-from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.locking import locked
+from mdl_physpretrain.ownership import write_again
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.identity import is_calculator, package_versions, potential_fingerprint
 from mdl_physpretrain.probes.accuracy import labelled
@@ -34,7 +35,6 @@ from mdl_physpretrain.workflow.check_suite import CheckInputs, CheckSettings, Ch
 from mdl_physpretrain.workflow.dependencies import probe_modules
 from mdl_physpretrain.workflow.folder import write_timings
 from mdl_physpretrain.workflow.layout import md_file
-from mdl_physpretrain.workflow.lock import locked
 from mdl_physpretrain.workflow.records import Records, note_written, refuse_shared_records, remove_written
 from mdl_physpretrain.workflow.reference import see_every_element
 from mdl_physpretrain.workflow.run import MAX_JOBS, RunResult, execute
@@ -303,7 +303,7 @@ class _Check:
         names = list(inputs.potentials)
         checked.answers = probe_answers(checked.tables, names, self.unanswered, self.settings.options)
         if len(checked.answers):
-            write_atomic(self.folder / "verdicts.csv", checked.answers.to_csv(index=False))
+            write_again(self.folder, "verdicts.csv", checked.answers.to_csv(index=False))
             note_written(self.folder, ["verdicts.csv"])
         else:
             remove_written(self.folder, "verdicts.csv")
@@ -338,7 +338,7 @@ class _Check:
             if self.suite.includes(probe) and cells:
                 parts = joint_table(self.suite, probe, kind, cells, written=written)
             if parts := [part for part in parts if len(part)]:
-                write_atomic(file, joined(parts))
+                write_again(self.folder, file.name, joined(parts))
                 note_written(self.folder, [file.name])
                 tables[kind] = read_table(file, texts=cls.texts)
             else:

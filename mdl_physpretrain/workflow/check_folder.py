@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
-from mdl_physpretrain.files import write_atomic
-from mdl_physpretrain.ownership import claim_folder
+from mdl_physpretrain.locking import prepare_folder
+from mdl_physpretrain.ownership import claim_folder, write_again
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.workflow.check_suite import MD, CheckInputs, CheckSettings
 from mdl_physpretrain.workflow.folder import environment
-from mdl_physpretrain.workflow.lock import prepare_folder
 
 __all__ = ["describe_check", "open_folder"]
 
@@ -65,4 +64,4 @@ def describe_check(folder: Path, inputs: CheckInputs, potentials: Mapping[str, s
         ("environment.json", environment(command, inputs.settings.seeds)),
         ("data/summary.json", summary),
     ):
-        write_atomic(folder / name, json.dumps(value, indent=1))
+        write_again(folder, name, json.dumps(value, indent=1))

@@ -8,21 +8,15 @@ of ``python -m mdl_physpretrain.workflow.single_task FOLDER TASK`` it is what is
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from mdl_physpretrain.errors import PhysPretrainError
 
-__all__ = ["is_first_rank", "run_in_own_process"]
+__all__ = ["run_in_own_process"]
 
 RESULT = ".stages/own_process.json"
-
-
-def is_first_rank() -> bool:
-    """Whether this process writes files (of all ranks of a training only the first one does)."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def run_in_own_process(folder: Path, name: str) -> list[str]:

@@ -7,6 +7,7 @@ import inspect
 import json
 import platform
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mdl_physpretrain import __version__
-from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.errors import ConfigError, PhysPretrainError, StructureError
+from mdl_physpretrain.ownership import is_edited, write_again
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.devices import resolve_device
@@ -26,7 +27,7 @@ from mdl_physpretrain.teacher.registry import kind_options
 from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.training.hardware import check_hardware
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.config_files import dump_config
+from mdl_physpretrain.workflow.config_files import dump_config, load_config
 from mdl_physpretrain.workflow.dependencies import external_inputs
 from mdl_physpretrain.workflow.layout import best_file
 from mdl_physpretrain.workflow.plan import STAGES
@@ -92,10 +93,24 @@ def preflight(config: RunConfig) -> None:
 
 
 def describe(config: RunConfig, folder: Path) -> None:
-    """Write config.yaml, environment.json and README.md."""
-    write_atomic(folder / "config.yaml", dump_config(config))
-    write_atomic(folder / "environment.json", json.dumps(environment(sys.argv, config.seeds), indent=1))
-    write_atomic(folder / "README.md", _readme(config, folder))
+    """Write config.yaml, environment.json and README.md; what the user wrote into them is kept."""
+    if not _says(folder / "config.yaml", config):
+        write_again(folder, "config.yaml", dump_config(config), unknown=True)
+    write_again(folder, "environment.json", json.dumps(environment(sys.argv, config.seeds), indent=1))
+    text = _readme(config, folder)
+    if is_edited(folder, "README.md", unknown=True) and (folder / "README.md").read_bytes() != text.encode():
+        warnings.warn(f"{folder / 'README.md'} was edited: it is left as it is", stacklevel=2)
+    else:
+        write_again(folder, "README.md", text)
+
+
+def _says(file: Path, config: RunConfig) -> bool:
+    """Whether a file of the user's (his comments and order) has this configuration, all of it."""
+    try:
+        edited = is_edited(file.parent, file.name, unknown=True)
+        return edited and dump_config(load_config(file)) == dump_config(config)
+    except PhysPretrainError:
+        return False
 
 
 def write_timings(folder: Path, tasks: Sequence[Task], status: Mapping[str, str], seconds: Mapping[str, float]) -> None:
@@ -105,7 +120,7 @@ def write_timings(folder: Path, tasks: Sequence[Task], status: Mapping[str, str]
         for t in tasks
         if t.name in status
     ]
-    write_atomic(folder / "timings.json", json.dumps(rows, indent=1))
+    write_again(folder, "timings.json", json.dumps(rows, indent=1))
 
 
 def environment(command: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
@@ -186,6 +201,7 @@ MD: {simulations}.
 | `alignment.csv` | angle between the forces of networks and EAM on every atom of test structures (degrees) |
 | `report/` | the report with its figures and tables |
 | `.stages/` | what lets unchanged stages be skipped |
+| `edited/` | what you changed in files that were then written anew |
 | `.replaced/` | the last results that another configuration replaced; may be deleted |
 
 Use a potential:

@@ -22,6 +22,7 @@ from typing import Any
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import file_hash, write_atomic
+from mdl_physpretrain.ownership import keep_edited
 
 __all__ = ["Records", "fingerprint", "note_written", "refuse_shared_records", "remove_written"]
 
@@ -78,15 +79,21 @@ class Records:
         """Note that a task begins, put away (with a warning) what belongs to other work, and say whether it resumes.
 
         It resumes from ``scratch`` files of the same fingerprint ``mark``; with ``growing`` also from those of a
-        finished task, of which there is more to do; ``afresh`` never. ``dear`` files are kept when it does not.
+        finished task, of which there is more to do; ``afresh`` never. ``dear`` files are kept when it does not, and in
+        ``edited/`` those that the user changed since.
         """
         started = self._path(task, "started")
         earlier = started.read_text() if started.is_file() else None
         if earlier is None and growing:
             earlier = (self.read(task) or {}).get("basis")
+        before = (self.read(task) or {"outputs": {}})["outputs"]
+        edited = [
+            name for name, stored in before.items() if (self.folder / name).is_file() and not self._same(name, stored)
+        ]
+        keep_edited(self.folder, edited)
         leftovers = [self.folder / name for name in scratch if (self.folder / name).exists()]
         resumes = earlier == mark and not afresh and bool(leftovers)
-        note_written(self.folder, (self.read(task) or {"outputs": ()})["outputs"])
+        note_written(self.folder, before)
         self._path(task, "json").unlink(missing_ok=True)
         if not resumes:
             self._put_away(task, leftovers, [self.folder / name for name in dear if (self.folder / name).is_file()])

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
+from mdl_physpretrain.locking import locked, prepare_folder
 from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.dependencies import input_files
 from mdl_physpretrain.workflow.early import check_prepared
 from mdl_physpretrain.workflow.folder import describe, preflight, write_timings
-from mdl_physpretrain.workflow.lock import locked, prepare_folder
 from mdl_physpretrain.workflow.plan import STAGES, plan
 from mdl_physpretrain.workflow.records import Records, fingerprint
 from mdl_physpretrain.workflow.task import Task

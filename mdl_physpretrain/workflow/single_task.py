@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.locking import is_first_rank
 from mdl_physpretrain.workflow.config_files import load_config
-from mdl_physpretrain.workflow.device_process import RESULT, is_first_rank
+from mdl_physpretrain.workflow.device_process import RESULT
 from mdl_physpretrain.workflow.plan import plan
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ase import Atoms
 
+from mdl_physpretrain.locking import is_first_rank
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.workflow.device_process import is_first_rank
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig

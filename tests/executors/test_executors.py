@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
@@ -195,6 +198,48 @@ def test_workers_of_dask_killed_in_the_middle(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert out.count("  killed ") == 2
     assert out.count("bit for bit equal") == 2
+
+
+@pytest.mark.slow
+def test_the_scheduler_of_dask_dies_while_tasks_run(monkeypatch):
+    pytest.importorskip("distributed", reason="Dask (extra 'cluster') is not installed")
+    monkeypatch.setattr("mdl_physpretrain.executors.specification.CONNECT_SECONDS", 5)  # and of connecting again
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    host, port = address.split(":")
+    run = [sys.executable, "-m"]
+    words = ["distributed.cli.dask_scheduler", "--host", host, "--port", port, "--no-dashboard", "--no-show"]
+    scheduler = subprocess.Popen([*run, *words], stderr=subprocess.DEVNULL)
+    words = ["distributed.cli.dask_worker", f"tcp://{address}", "--no-dashboard", "--no-nanny", "--nthreads", "1"]
+    worker = subprocess.Popen([*run, *words], stderr=subprocess.DEVNULL)
+    finished = []
+    try:
+        _wait_for(host, int(port))
+        with pytest.raises(PhysPretrainError, match=r"takes no more work .*goes on from what is saved"):
+            _sleep_on_dask(address, finished, scheduler.kill)
+    finally:
+        scheduler.kill()
+        worker.kill()
+    assert 3 <= len(finished) < 500
+
+
+def _sleep_on_dask(address, finished, kill):
+    with open_executor(f"dask://{address}") as executor:
+        for (k,), _ in distribute(executor, time.sleep, [[k] for k in range(500)], lambda k: (0.05,)):
+            finished.append(k)
+            if len(finished) == 3:
+                kill()
+
+
+def _wait_for(host, port):
+    for _ in range(600):
+        try:
+            socket.create_connection((host, port)).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
 
 
 # --- potentials --------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import pytest
 
 from mdl_physpretrain import source_graph
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError, StructureError
+from mdl_physpretrain.locking import locked, prepare_folder
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.lock import locked, prepare_folder
 from mdl_physpretrain.workflow.plan import plan
 from mdl_physpretrain.workflow.records import Records
 from mdl_physpretrain.workflow.run import RunResult, execute, selected_stages
@@ -250,7 +250,7 @@ def test_one_run_at_a_time_and_a_dead_ones_lock_is_taken_over(tmp_path):
     code = f"""
         import os, signal
         from pathlib import Path
-        from mdl_physpretrain.workflow.lock import locked
+        from mdl_physpretrain.locking import locked
         with locked(Path({str(tmp_path)!r})):
             print("locked", flush=True)
             input()

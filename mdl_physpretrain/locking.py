@@ -1,10 +1,11 @@
-"""Lock of a run folder: one run at a time."""
+"""Lock of a folder that is written to: one process at a time."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +14,14 @@ from pathlib import Path
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.files import make_writable
 
-__all__ = ["locked", "prepare_folder"]
+__all__ = ["is_first_rank", "locked", "prepare_folder"]
+
+_held: dict[Path, int] = {}  # by this process: in which thread
+
+
+def is_first_rank() -> bool:
+    """Whether this process writes files (of all ranks of a training only the first one does)."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def prepare_folder(folder: Path) -> None:
@@ -30,7 +38,8 @@ def locked(folder: Path) -> Iterator[None]:
 
     The operating system holds the lock (``flock``) and releases it when the process ends in whatever way, so a lock
     that is left behind cannot exist; the file only says who holds it. Where there is no such lock (Windows, some
-    network file systems) the run goes on without.
+    network file systems) the run goes on without. Within a lock the same thread may take it again; of a training on
+    several devices the first process has it.
     """
     try:
         import fcntl
@@ -38,6 +47,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     path = folder / ".lock"
+    if _held.get(path.resolve()) == threading.get_ident() or not is_first_rank():
+        yield
+        return
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,7 +64,11 @@ def locked(folder: Path) -> Iterator[None]:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
         file.flush()
-        yield
+        _held[path.resolve()] = threading.get_ident()
+        try:
+            yield
+        finally:
+            del _held[path.resolve()]
 
 
 def _holder(text: str) -> str:
