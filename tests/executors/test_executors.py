@@ -200,7 +200,7 @@ def test_workers_of_dask_killed_in_the_middle(monkeypatch, capsys):
     assert out.count("bit for bit equal") == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_scheduler_of_dask_dies_while_tasks_run(monkeypatch):
     pytest.importorskip("distributed", reason="Dask (extra 'cluster') is not installed")
     monkeypatch.setattr("mdl_physpretrain.executors.specification.CONNECT_SECONDS", 5)  # and of connecting again
