@@ -156,7 +156,7 @@ def test_what_does_not_fit(many):
     assert not executor.seen
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_killed_in_the_middle_costs_nothing(many):
     serial = label(many, _eam())
     with Killing(2) as executor:

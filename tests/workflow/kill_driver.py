@@ -39,10 +39,7 @@ KILLS = {
     "report": ("mdl_physpretrain.report.build", "_page", 1, "before"),
 }
 if "--all" not in sys.argv:  # the others take as long again
-    KILLS = {
-        k: KILLS[k]
-        for k in ("augment", "pretrain", "finetune", "loop training", "loop end", "reference", "evaluate", "md")
-    }
+    KILLS = {k: KILLS[k] for k in ("augment", "pretrain", "finetune", "loop end", "reference", "evaluate", "md")}
 
 
 def die_in(module: str, path: str, call: int, when: str) -> None:

@@ -21,13 +21,12 @@ from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch
 from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_distances
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.potentials.bond_angles import COSINES, REACHES, angle_gradients
-from mdl_physpretrain.potentials.classical import LENGTHS, UNIT_AT, ClassicalForceField, radial_terms
+from mdl_physpretrain.potentials.classical import LENGTHS, ClassicalForceField, radial_terms
 from mdl_physpretrain.structures import validate_structures
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.changes import FramePair, frame_pairs
 from mdl_physpretrain.teacher.examine import (
-    INNERMOST,
     REPULSIVE_BELOW,
     WALL_AT,
     WALL_ENERGY,
@@ -45,9 +44,14 @@ ENERGY_WEIGHT = 0.3  # of eV per square root of the number of atoms against eV/�
 ABSOLUTE_WEIGHT = 0.1  # of the data themselves against the changes between frames
 STARTS = 8
 LARGEST_CHARGE = 3.0
+SAME_PRODUCT = 0.05  # e²: charges whose products differ by less are the same
+MOST_CHARGES = 4
+WORTH = 1.01  # charges must improve the fit by that factor
 PRIOR = 0.02
-FLOOR_LENGTH = 1  # index into LENGTHS: of the repulsion that every pair has
-ROUNDS = 10
+MARGIN = 0.1  # eV/Å, of the repulsion that a pair has where the data are silent
+LIMITS = 24  # distances at which a pair is asked to repel,
+NEAREST_LIMIT = 0.6  # Å, from here
+LIMIT_WEIGHT = 1e3  # of limits against the data
 MOST_STRUCTURES = 300
 
 
@@ -99,9 +103,15 @@ def fit_classical(
 
     Rows are the changes of forces and stress between frames of the same atoms
     (:func:`mdl_physpretrain.teacher.changes.frame_pairs`), which an anchored teacher is used for, and, with a tenth of
-    the weight, energies, forces and stresses themselves. The charges are found by a simplex search around the linear
-    problem, from several starts. At most 300 structures, spread evenly, are used. ``core``: add a ZBL core that ends
+    the weight, energies, forces and stresses themselves. Every pair of the data repels below 0.75 of its typical
+    distance and has a wall of 3 eV at half of it: inequalities, each an equation with a non-negative slack. The charges
+    are found by a simplex search around the linear problem, from several starts, and left out where they improve the
+    fit by less than 1 %. At most 300 structures, spread evenly, are used. ``core``: add a ZBL core that ends
     before the closest distance of the data. Raises StructureError if no structure has forces.
+
+    References
+    ----------
+    C. L. Lawson and R. J. Hanson, Solving Least Squares Problems (1974), chapter 23.
     """
     structures = validate_structures(list(structures), require=())
     elements = sorted({s for a in structures for s in a.symbols}, key=atomic_numbers.__getitem__)
@@ -222,7 +232,7 @@ def _triangle(rows: Sequence[_Rows], pairs: Sequence[FramePair], columns: int) -
 
 
 class _LeastSquares:
-    """Strengths and charges for one triangle of rows, the strengths not below a floor."""
+    """Strengths and charges for one triangle of rows, within limits of the pairs' curves."""
 
     def __init__(self, triangle: np.ndarray, model: ClassicalForceField) -> None:
         self.count, self.n_elements = len(model.pairs), len(model.elements)
@@ -236,44 +246,62 @@ class _LeastSquares:
         weight = np.r_[np.full(self.n_terms - 2 * self.n_elements, PRIOR), np.zeros(2 * self.n_elements)]
         self.scale = np.linalg.norm(self.terms, axis=0) + PRIOR
         self.scaled = np.concatenate([self.terms, np.diag(weight)]) / self.scale
-        self.floor = np.zeros(self.n_terms)
-        self.used = np.ones(self.n_terms, dtype=bool)
+        self.limits = np.zeros((0, self.count + self.n_terms + 1))  # of products of charges, terms: at most the last
 
-    def strengths(self, charges: np.ndarray, used: np.ndarray | None = None) -> tuple[np.ndarray, float]:
-        """Strengths of all terms for given charges, and the residual."""
-        used = self.used if used is None else self.used & used
-        right = self.triangle[:, -1] - self.triangle[:, : self.count] @ (charges[self.first] * charges[self.second])
-        right = np.concatenate([right - self.terms @ self.floor, np.zeros(self.n_terms)])
-        solution, residual = nnls(self.scaled[:, used], right, maxiter=50 * self.n_terms)
-        strengths = self.floor.copy()
-        strengths[used] += solution / self.scale[used]
+    def strengths(
+        self, charges: np.ndarray, used: np.ndarray | None = None, *, limited: bool = False
+    ) -> tuple[np.ndarray, float]:
+        """Strengths of all terms for given charges, and the residual; ``limited``: within the limits."""
+        used = np.ones(self.n_terms, dtype=bool) if used is None else used
+        products = charges[self.first] * charges[self.second]
+        right = self.triangle[:, -1] - self.triangle[:, : self.count] @ products
+        matrix = self.scaled[:, used]
+        right = np.concatenate([right, np.zeros(self.n_terms)])
+        if limited:  # a limit is an equation with a slack of its own that is not negative
+            limits = self.limits[:, self.count : -1] / self.scale
+            size = np.linalg.norm(limits, axis=1, keepdims=True)
+            slack = np.eye(len(limits))
+            matrix = np.block(
+                [
+                    [matrix, np.zeros((len(matrix), len(limits)))],
+                    [LIMIT_WEIGHT * limits[:, used] / size, LIMIT_WEIGHT * slack],
+                ]
+            )
+            bound = self.limits[:, -1] - self.limits[:, : self.count] @ products
+            right = np.concatenate([right, LIMIT_WEIGHT * bound / size[:, 0]])
+        solution, residual = nnls(matrix, right, maxiter=50 * matrix.shape[1])
+        strengths = np.zeros(self.n_terms)
+        strengths[used] = solution[: used.sum()] / self.scale[used]
         return strengths, float(residual)
 
-    def charges(self, seed: int, *, angles: bool) -> np.ndarray:
-        """Charges by a simplex search: with the pairs alone from several starts, then improved with the angles."""
+    def limit(self, place: int, change: np.ndarray, bound: float) -> None:
+        """Ask that ``change`` (terms of a pair as :func:`radial_terms` has them) is at most ``bound``."""
+        row = np.zeros(self.limits.shape[1])
+        row[np.arange(len(change)) * self.count + place] = change
+        row[-1] = bound
+        self.limits = np.vstack([self.limits, row])
+
+    def charges(self, seed: int) -> list[np.ndarray]:
+        """No charges, and where simplex searches with the pairs alone end from several starts, best first."""
         pairs_alone = np.ones(self.n_terms, dtype=bool)
         pairs_alone[self.count * (len(LENGTHS) + 1) : self.n_terms - 2 * self.n_elements] = False
 
-        def search(start: np.ndarray, used: np.ndarray | None, steps: int) -> tuple[float, np.ndarray]:
+        def search(start: np.ndarray) -> tuple[float, np.ndarray]:
             result = minimize(
-                lambda q: self.strengths(np.clip(q, -LARGEST_CHARGE, LARGEST_CHARGE), used)[1],
+                lambda q: self.strengths(np.clip(q, -LARGEST_CHARGE, LARGEST_CHARGE), pairs_alone)[1],
                 start,
                 method="Nelder-Mead",
-                options={"maxiter": steps, "xatol": 1e-2, "fatol": 1e-4},
+                options={"maxiter": 60 * self.n_elements, "xatol": 1e-2, "fatol": 1e-4},
             )
             return float(result.fun), np.clip(result.x, -LARGEST_CHARGE, LARGEST_CHARGE)
 
         rng = np.random.default_rng([seed, 0x10C])
-        neutral = np.zeros(self.n_elements)
-        tries = [(self.strengths(neutral, pairs_alone)[1], neutral)]
-        for _ in range(STARTS if self.n_elements > 1 else 0):
-            tries.append(search(rng.uniform(-1.5, 1.5, self.n_elements), pairs_alone, 60 * self.n_elements))
-        best = min(tries, key=lambda one: one[0])
-        if angles:
-            best = min(((self.strengths(q)[1], q) for q in (neutral, best[1])), key=lambda one: one[0])
-            if best[1].any():
-                best = min(best, search(best[1], None, 15 * self.n_elements), key=lambda one: one[0])
-        return best[1]
+        starts = rng.uniform(-1.5, 1.5, (STARTS if self.n_elements > 1 else 0, self.n_elements))
+        chosen = [np.zeros(self.n_elements)]
+        for _, charges in sorted(map(search, starts), key=lambda one: one[0]):
+            if all(np.abs(np.outer(charges, charges) - np.outer(q, q)).max() > SAME_PRODUCT for q in chosen):
+                chosen.append(charges)
+        return chosen[:MOST_CHARGES]
 
 
 def _solve(
@@ -282,27 +310,20 @@ def _solve(
     """Set the model's parameters such that every pair of the data has a wall, and repels up to where the data begin."""
     problem = _LeastSquares(triangle, model)
     places = {tuple(sorted(pair)): k for k, pair in enumerate(model.pairs)}
-    walls, dispersions = FLOOR_LENGTH * problem.count, len(LENGTHS) * problem.count
     for pair, measured in distances.items():
-        at_wall = WALL_AT * measured.typical
-        wall = 1.4 * WALL_ENERGY * np.exp((at_wall - UNIT_AT) / LENGTHS[FLOOR_LENGTH])
-        problem.floor[walls + places[tuple(sorted(pair))]] = wall
-    charges = problem.charges(seed, angles=model.angle_strengths is not None)
-    for _ in range(ROUNDS):
-        _set_parameters(model, charges, problem.strengths(charges)[0])
-        attractive = [pair for pair, measured in distances.items() if _attracts(model, pair, measured)]
-        if not attractive:
-            break
-        for pair in attractive:  # where the data are silent, nothing may pull
-            place = places[tuple(sorted(pair))]
-            if not problem.used[dispersions + place]:
-                problem.floor[walls + place] *= 1.6
-            problem.used[dispersions + place] = False
-
-
-def _attracts(model: ClassicalForceField, pair: tuple[str, str], measured: PairDistances) -> bool:
-    r = torch.linspace(INNERMOST, REPULSIVE_BELOW * measured.typical, 400, dtype=torch.float64)
-    return bool((model.pair_curve(*pair, r)["slope"] >= 0).any())
+        place = places[tuple(sorted(pair))]
+        r = torch.linspace(NEAREST_LIMIT, REPULSIVE_BELOW * measured.typical, LIMITS, dtype=torch.float64)
+        for slope in radial_terms(r, model.cutoff, model.lengths)[1].T.numpy():
+            problem.limit(place, slope, -MARGIN)
+        ends = torch.tensor([WALL_AT * measured.typical, measured.typical], dtype=torch.float64)
+        values = radial_terms(ends, model.cutoff, model.lengths)[0].numpy()
+        problem.limit(place, values[:, 1] - values[:, 0], -1.1 * WALL_ENERGY)
+    solutions = []
+    for charges in problem.charges(seed):
+        strengths, residual = problem.strengths(charges, limited=True)
+        solutions.append((residual * (WORTH if charges.any() else 1.0), strengths, charges))
+    _, strengths, charges = min(solutions, key=lambda one: one[0])
+    _set_parameters(model, charges, strengths)
 
 
 def _set_parameters(model: ClassicalForceField, charges: np.ndarray, strengths: np.ndarray) -> None:
