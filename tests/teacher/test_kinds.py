@@ -22,7 +22,8 @@ from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.registry import kind_of, kind_options, teacher_kind, teacher_kinds
 from mdl_physpretrain.teacher.source import fitted_teacher, native_teacher, obtain_teacher
 
-QUICK: dict[str, dict[str, Any]] = {"eam": {"epochs": 2, "cutoff": 4.5, "n_basis": 2}, "classical": {"cutoff": 5.0}}
+EAM_FIT = {"epochs": 2, "cutoff": 4.5, "n_basis": 2}
+QUICK: dict[str, dict[str, Any]] = {"eam": EAM_FIT, "auto": {"eam": EAM_FIT}, "classical": {"cutoff": 5.0}}
 KINDS = sorted(teacher_kinds())
 
 
