@@ -33,8 +33,8 @@ def prepare_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, or raise PhysPretrainError saying who holds it.
+def locked(folder: Path | None) -> Iterator[None]:
+    """Hold the folder's lock, or raise PhysPretrainError saying who holds it; ``None``: no folder, no lock.
 
     The operating system holds the lock (``flock``) and releases it when the process ends in whatever way, so a lock
     that is left behind cannot exist; the file only says who holds it. Where there is no such lock (Windows, some
@@ -44,6 +44,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:
+        folder = None
+    if folder is None:
         yield
         return
     path = folder / ".lock"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ def pretrain_and_finetune(
         raise ConfigError("loop.rounds puts new labels into replay: finetune.replay_fraction must be above 0")
     structures, val = list(structures), list(val or ()) or None
     folder = None if directory is None else claim_folder(directory, "pretraining with its finetuning")
-    with nullcontext() if folder is None else locked(folder):
+    with locked(folder):
         if is_options:
             teacher = obtain_teacher(
                 structures, val, recipe.teacher, device=device, directory=folder, progress=progress

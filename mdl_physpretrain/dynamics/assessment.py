@@ -33,6 +33,8 @@ from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY, OK, M
 
 __all__ = ["assess", "assess_trajectory"]
 
+LEAST_LOOKS = Limits.min_frames  # a mean of fewer frames says nothing
+
 
 def assess(
     runs_or_trajectories: Sequence[RunRecord] | Trajectory | Sequence[Trajectory],
@@ -174,9 +176,6 @@ def assess_trajectory(
         judge.interval = max(judge.count // LEAST_LOOKS, 1)
         row = judge(consistent_frames(ordered(), source))
     return row
-
-
-LEAST_LOOKS = Limits.min_frames  # a mean of fewer frames says nothing
 
 
 class Judge:

@@ -6,7 +6,6 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -221,7 +220,7 @@ def train(
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with nullcontext() if folder is None else locked(folder), warnings.catch_warnings():
+        with locked(folder), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             warnings.filterwarnings("ignore", category=FutureWarning)
             trainer = Trainer(

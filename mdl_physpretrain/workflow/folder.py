@@ -105,7 +105,7 @@ def describe(config: RunConfig, folder: Path) -> None:
 
 
 def _says(file: Path, config: RunConfig) -> bool:
-    """Whether a file of the user's (his comments and order) has this configuration, all of it."""
+    """Whether a file with the user's comments and order has this configuration, all of it."""
     try:
         edited = is_edited(file.parent, file.name, unknown=True)
         return edited and dump_config(load_config(file)) == dump_config(config)

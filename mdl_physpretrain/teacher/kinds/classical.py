@@ -27,6 +27,7 @@ from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.changes import FramePair, frame_pairs
 from mdl_physpretrain.teacher.examine import (
+    INNERMOST,
     REPULSIVE_BELOW,
     WALL_AT,
     WALL_ENERGY,
@@ -49,8 +50,7 @@ MOST_CHARGES = 4
 WORTH = 1.01  # charges must improve the fit by that factor
 PRIOR = 0.02
 MARGIN = 0.1  # eV/Å, of the repulsion that a pair has where the data are silent
-LIMITS = 24  # distances at which a pair is asked to repel,
-NEAREST_LIMIT = 0.6  # Å, from here
+LIMITS = 40  # distances at which a pair is asked to repel
 LIMIT_WEIGHT = 1e3  # of limits against the data
 MOST_STRUCTURES = 300
 
@@ -312,7 +312,7 @@ def _solve(
     places = {tuple(sorted(pair)): k for k, pair in enumerate(model.pairs)}
     for pair, measured in distances.items():
         place = places[tuple(sorted(pair))]
-        r = torch.linspace(NEAREST_LIMIT, REPULSIVE_BELOW * measured.typical, LIMITS, dtype=torch.float64)
+        r = torch.linspace(INNERMOST, REPULSIVE_BELOW * measured.typical, LIMITS, dtype=torch.float64)
         for slope in radial_terms(r, model.cutoff, model.lengths)[1].T.numpy():
             problem.limit(place, slope, -MARGIN)
         ends = torch.tensor([WALL_AT * measured.typical, measured.typical], dtype=torch.float64)
