@@ -18,6 +18,7 @@ MAX_COORDINATE = 1e8  # Å; beyond, a float64 has less than eight digits behind 
 MIN_HEIGHT = 1e-2  # Å between two faces of a cell
 MAX_EDGES = 2e8  # some 10 GB
 WIDE = 50  # cutoffs: an open structure that is larger is brought together
+MAX_SEARCH = 1e4  # boxes of the size of an open structure within the cutoff, which vesin would go through
 MIN_CUTOFF = 1e-2  # Å, of vesin, whose grid of cells is that fine
 
 
@@ -54,8 +55,9 @@ def neighbour_list(
     box = refuse_impossible(positions, np.asarray(cell, dtype=np.float64), pbc, cutoff)
     points, reach = np.ascontiguousarray(positions), max(cutoff, MIN_CUTOFF)
     extent = np.ptp(points, axis=0) if len(points) else np.zeros(3)
-    if not pbc.any():
-        reach = min(reach, 1.0 + float(np.linalg.norm(extent)))  # vesin searches all of a reach, also where nothing is
+    if _search(points, box, pbc, reach) > MAX_SEARCH:
+        edge_index, shifts = _all_pairs(points, box, pbc, cutoff)
+        return edge_index, shifts.astype(shift_dtype)
     if not pbc.all() and extent.max() > WIDE * reach:
         points = _brought_together(points, box, pbc, 2.0 * reach)
     try:
@@ -128,6 +130,33 @@ def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
         if abs(np.linalg.det(cell)) < 1e-6:
             raise StructureError("cell vectors are linearly dependent (zero volume)", field="cell")
     return cell
+
+
+def _search(points: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> float:
+    """How many times an open structure (of 1 Å at least) fits into the cutoff in its open directions."""
+    if pbc.all() or not len(points):
+        return 0.0
+    normals = ase_complete_cell(np.where(pbc[:, None], box, 0.0))[~pbc]
+    return float(np.prod(2.0 * cutoff / np.maximum(np.ptp(points @ normals.T, axis=0), 1.0) + 1.0))
+
+
+def _all_pairs(points: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+    """Edges and shifts by looking at all pairs: for cutoffs that hold an open structure many times."""
+    inverse = np.linalg.inv(box)
+    fractional = points @ inverse
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    reach = [math.ceil(cutoff / heights[k] + np.ptp(fractional[:, k])) if pbc[k] else 0 for k in range(3)]
+    shifts = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), axis=-1).reshape(-1, 3)
+    edges, found = [], []
+    for i, point in enumerate(points):
+        vectors = (points - point)[:, None, :] + shifts @ box
+        distances = np.linalg.norm(vectors, axis=2)
+        near = distances < cutoff
+        near[i, len(shifts) // 2] = False  # the atom itself
+        j, k = np.nonzero(near)
+        edges.append(np.stack([np.full(len(j), i), j]))
+        found.append(shifts[k])
+    return np.concatenate(edges, axis=1).astype(np.int64), np.concatenate(found)
 
 
 def _brought_together(points: np.ndarray, box: np.ndarray, pbc: np.ndarray, gap: float) -> np.ndarray:

@@ -14,6 +14,7 @@ from ase.build import bulk, fcc111, molecule
 from small_potentials import small
 
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.graphs import neighbour_lists
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.potentials import predict
@@ -137,6 +138,29 @@ def test_cutoffs_that_no_memory_holds(kind: str, cutoff: float) -> None:
         else:
             assert cutoff == 200.0
     assert time.process_time() - began < 60.0
+
+
+@pytest.mark.parametrize("pbc", [(1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 0)], ids=str)
+def test_open_structures_far_smaller_than_the_cutoff(pbc: tuple[int, int, int]) -> None:
+    """The search must not go through space where nothing is."""
+    atoms = Atoms("H2", [[0, 0, 0], [1, 0, 0]], cell=np.diag([600.0, 600.0, 0.0] * np.array(pbc)), pbc=pbc)
+    began = time.process_time()
+    (i, j), shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, 1e4)
+    assert time.process_time() - began < 5.0
+    vectors = atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array
+    edges = sorted((int(a), int(b), tuple(np.round(v, 6) + 0.0)) for a, b, v in zip(i, j, vectors, strict=True))
+    assert edges == brute_force(atoms, 1e4)
+
+
+def test_looking_at_all_pairs_is_the_same(zoo: dict[str, Atoms], monkeypatch: pytest.MonkeyPatch) -> None:
+    for atoms in (*spread_out().values(), *zoo.values()):
+        lists = []
+        for limit in (neighbour_lists.MAX_SEARCH, -1.0):
+            with monkeypatch.context() as patch:
+                patch.setattr(neighbour_lists, "MAX_SEARCH", limit)
+                (i, j), s = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, CUTOFF)
+            lists.append(sorted(zip(i.tolist(), j.tolist(), map(tuple, s.tolist()), strict=True)))
+        assert lists[0] == lists[1]
 
 
 @pytest.mark.parametrize("name", ["eam", "cgcnn"])

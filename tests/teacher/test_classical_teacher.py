@@ -13,6 +13,7 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import predict
 from mdl_physpretrain.potentials.classical import ClassicalForceField
 from mdl_physpretrain.structures.labels import Labels, set_labels
+from mdl_physpretrain.teacher.kinds import classical
 from mdl_physpretrain.teacher.kinds.classical import ClassicalTeacher, fit_classical
 
 
@@ -43,6 +44,24 @@ def test_a_fit_to_its_own_form_passes(ionic_data: list[Atoms]) -> None:
     assert examination.pushed_back == 1
     assert {pair.pair for pair in examination.pairs} == {"O-Mg", "Mg-Mg", "O-O"}
     assert all(pair.well is None for pair in examination.pairs), "bonds are made by the crystal"
+
+
+def test_pairs_repel_although_the_data_want_attraction(
+    truth: ClassicalForceField, ionic_data: list[Atoms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strong = copy.deepcopy(truth)
+    with torch.no_grad():
+        strong.charges *= 2
+        strong.strengths[:, -1] = 6.0
+    for atoms in ionic_data:
+        out = predict(strong, build_batch(atoms, strong.cutoff, torch.float64))
+        labels = (float(out.energy), out.forces.detach().numpy(), out.stress[0].detach().numpy())
+        set_labels(atoms, Labels(*labels))
+    options = {"cutoff": 6.0, "core": False}
+    examination = ClassicalTeacher().examine(fit_classical(ionic_data, **options), ionic_data)
+    assert examination.passed, examination.failures
+    monkeypatch.setattr(classical._LeastSquares, "limit", lambda *_: None)
+    assert not ClassicalTeacher().examine(fit_classical(ionic_data, **options), ionic_data).passed
 
 
 def test_attraction_without_a_core_is_seen(truth: ClassicalForceField, ionic_data: list[Atoms]) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field
 from scipy.optimize import minimize, nnls
 from torch import Tensor
 
-from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.errors import PhysPretrainError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch
 from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_distances
 from mdl_physpretrain.option_types import Section
@@ -107,7 +107,8 @@ def fit_classical(
     distance and has a wall of 3 eV at half of it: inequalities, each an equation with a non-negative slack. The charges
     are found by a simplex search around the linear problem, from several starts, and left out where they improve the
     fit by less than 1 %. At most 300 structures, spread evenly, are used. ``core``: add a ZBL core that ends
-    before the closest distance of the data. Raises StructureError if no structure has forces.
+    before the closest distance of the data. Raises StructureError if no structure has forces, PhysPretrainError if the
+    fit does not converge.
 
     References
     ----------
@@ -269,7 +270,10 @@ class _LeastSquares:
             )
             bound = self.limits[:, -1] - self.limits[:, : self.count] @ products
             right = np.concatenate([right, LIMIT_WEIGHT * bound / size[:, 0]])
-        solution, residual = nnls(matrix, right, maxiter=50 * matrix.shape[1])
+        try:
+            solution, residual = nnls(matrix, right, maxiter=50 * matrix.shape[1])
+        except RuntimeError as error:
+            raise PhysPretrainError(f"the fit of the classical force field does not converge: {error}") from error
         strengths = np.zeros(self.n_terms)
         strengths[used] = solution[: used.sum()] / self.scale[used]
         return strengths, float(residual)
