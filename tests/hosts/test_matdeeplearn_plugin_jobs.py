@@ -209,6 +209,16 @@ def test_main_script_that_is_not_there(tmp_path: Path) -> None:
         main_script(tmp_path)
 
 
+@pytest.mark.parametrize("mode", ["predict", "finetune"])
+def test_a_checkpoint_that_is_not_named(mode: str, cells: list[Atoms], tmp_path: Path, monkeypatch) -> None:
+    from mdl_physpretrain.hosts.matdeeplearn.runner import run_host
+
+    file = write_job(tmp_path, job(CGCNN), cells)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"{mode} needs task.checkpoint_path"):
+        run_host(file, run_mode=mode)
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [

@@ -71,6 +71,8 @@ def run_host(
     run_mode = run_mode or config["task"].get("run_mode") or "train"
     if run_mode not in RUN_MODES:
         raise ConfigError(f"run_mode must be one of {', '.join(RUN_MODES)}, not {run_mode!r}")
+    if run_mode != "train" and not config["task"].get("checkpoint_path"):
+        raise ConfigError(f"{config_path}: {run_mode} needs task.checkpoint_path, the checkpoint to start from")
     with _complete_file(Path(config_path), config) as file:
         if gpus > 1:
             _launch(file, run_mode, seed, script, gpus, bool(config["task"].get("parallel")))
