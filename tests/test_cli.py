@@ -230,6 +230,9 @@ def test_datasets(tmp_path):
     out = fine("datasets", "demo", "-o", tmp_path / "d.extxyz")
     assert "elements Li Mn O P" in out
     assert len(read_structures(tmp_path / "d.extxyz")) > 100
+    (tmp_path / "mine.extxyz").write_text("mine")
+    assert "exists: name a new file" in call("datasets", "demo", "-o", tmp_path / "mine.extxyz").stderr
+    assert (tmp_path / "mine.extxyz").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

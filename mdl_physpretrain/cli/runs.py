@@ -180,6 +180,8 @@ def datasets(
         return
     from mdl_physpretrain.structures import label_counts, read_structures, write_structures
 
+    if output is not None and output.exists():
+        raise ConfigError(f"{output} exists: name a new file")
     source = name if name == "demo" or name.startswith("load-atoms:") else f"load-atoms:{name}"
     structures = read_structures(source, duplicates="rename")
     counts = ", ".join(f"{count} {label_name}" for label_name, count in label_counts(structures).items())
