@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +164,7 @@ def pretrain_and_finetune(
         if folder is not None and journal is not None:
             write_structures(folder / "labelled.extxyz", labelled)
             journal.unlink(missing_ok=True)
+            shutil.rmtree(journal.with_name(f"{journal.name}.motion"), ignore_errors=True)
 
         common: dict[str, Any] = {"seed": seed, "progress": progress, **trainer}
         network = recipe.backbone

@@ -111,9 +111,21 @@ class Augmentation(Perturbation):
     thermal_amplitude: Positive | None = Field(
         default=None, description="Instead: largest standard deviation of a coordinate, Å."
     )
-    thermal_factor: Positive = Field(default=1.5, description="Multiplies what the springs say: MD goes beyond it.")
+    thermal_method: Literal["springs", "md"] = Field(
+        default="springs",
+        description="Of 'thermal': every atom by itself, as its spring allows; or frames of the teacher's own MD.",
+    )
+    thermal_factor: Positive = Field(
+        default=1.5,
+        description="Multiplies the displacements that the springs say, or the temperature of half of the MD: "
+        "a network goes beyond it.",
+    )
     thermal_rounds: int = Field(
         default=5, ge=1, le=100_000, description="Thermally disordered structures per structure."
+    )
+    thermal_time: Positive = Field(default=600.0, description="Length of the teacher's MD, fs.")
+    thermal_structures: Count | None = Field(
+        default=None, description="At most so many structures move in the teacher's MD (random choice)."
     )
     compression: float = Field(default=0.06, ge=0, lt=0.5, description="Of their cells, at most, either way.")
     shear: float = Field(default=0.03, ge=0, lt=0.5, description="Of their cells, at most.")
@@ -129,6 +141,9 @@ class Augment(Augmentation):
     """Structures made of the data, labelled and filtered."""
 
     anchor: bool = Field(default=True, description="Correct the teacher's labels to first order with the parents' own.")
+    anchor_reach: Positive | None = Field(
+        default=None, description="The correction fades over this displacement of an atom, Å; null: it does not."
+    )
     batch_size: Count = Field(default=64, description="Structures labelled at once.")
     max_force: Positive | None = Field(default=100.0, description="Filter: largest force on an atom, eV/Å.")
     max_energy_per_atom: Positive | None = Field(
@@ -303,20 +318,21 @@ MD, CHECK, LOOP = MolecularDynamics(), Check(), Loop()
 #: CGCNN), Appendix C, section 4.1 (epochs), Table 1 (MD). It examined no teacher, hence ``force``.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # the teacher that knows changes of force best labels every distance and the disorder of the target temperature,
-    # and a third of every epoch are its labels, from the first one on: docs/recipe.md
+    # the teacher that knows changes of force best labels every distance and frames of its own MD; a network learns
+    # these labels first, and a third of every epoch of finetuning are still theirs: docs/recipe.md
     "stable": {
         "teacher": {"kind": "auto"},
         "augment": {
             "n_aug": 0,
             "coverage": 5,
             "thermal": "md",
-            "thermal_rounds": 3,
-            "compression": 0.04,
+            "thermal_method": "md",
+            "thermal_rounds": 4,
             "max_force": 500.0,
         },
+        "pretrain": {"batch_size": 16, "learning_rate": 2e-3, "scheduler_patience": 1, "scheduler_factor": 0.6},
         "finetune": {"replay_fraction": 0.3, "force_scale": "auto", "scheduler_patience": 4, "scheduler_factor": 0.7},
-        "arms": {"baseline": {"pretrain": False}, "replay": {"pretrain": False, "replay": 0.3}},
+        "arms": {"baseline": {"pretrain": False}, "pretrained": {"replay": 0.3}},
     },
     "paper": {
         "teacher": {"preset": "paper", "cutoff": 8.0, "n_basis": 10, "epochs": 200, "force": True},

@@ -14,7 +14,7 @@ ROOT = Path(mdl_physpretrain.__file__).parent
 ROOMS = [
     "errors", "progress", "files", "ownership", "locking", "source_graph", "option_types", "yaml_text",
     "plugin_classes", "recipe", "compiled", "structures", "graphs", "statistics", "potentials", "augmentation",
-    "executors", "teacher", "training", "stability", "dynamics", "probes", "loop", "method", "report", "workflow",
+    "executors", "stability", "dynamics", "teacher", "training", "probes", "loop", "method", "report", "workflow",
     "hosts", "reproduction", "cli", "__main__",
 ]  # fmt: skip
 OPTIONAL = {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-__all__ = ["INHERITED_ARRAYS", "INHERITED_NUMBERS", "displaced_child"]
+__all__ = ["INHERITED_ARRAYS", "INHERITED_NUMBERS", "displaced_child", "frame_child"]
 
 # Of the parent's other data only what cannot be a label of the parent's positions is inherited.
 INHERITED_ARRAYS = ("tags", "initial_magmoms", "initial_charges", "masses")
@@ -46,3 +46,27 @@ def displaced_child(
         child.info["aug_strain"] = np.asarray(strain, dtype=np.float64)
     child.set_array("aug_displacement", displacement)
     return child
+
+
+def frame_child(parent: Atoms, frame: Atoms, parent_id: str, suffix: str) -> Atoms:
+    """A frame of molecular dynamics as a child of the structure it started from.
+
+    Parameters
+    ----------
+    parent, parent_id
+        The structure.
+    frame
+        Of the same atoms in the same order, positions unwrapped; its cell may
+        be scaled (NPT). A translation of all atoms is taken out.
+    suffix
+        The child's ``structure_id`` is ``<parent_id>-<suffix>``.
+    """
+    deformation = np.eye(3)
+    if not np.array_equal(parent.cell.array, frame.cell.array):
+        change = np.linalg.solve(parent.cell.array, frame.cell.array)
+        if not np.allclose(change, np.eye(3), atol=1e-6):  # frames are written with few digits
+            deformation = 0.5 * (change + change.T)
+    displacement = frame.positions @ np.linalg.inv(deformation) - parent.positions
+    displacement -= displacement.mean(axis=0)
+    strain = None if np.array_equal(deformation, np.eye(3)) else deformation - np.eye(3)
+    return displaced_child(parent, parent_id, suffix, displacement, strain=strain)

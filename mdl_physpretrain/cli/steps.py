@@ -196,8 +196,8 @@ def label(
     expert = calculator_factory(teacher, _arguments(arg)) if arg else potential_of(teacher, device)
     with open_executor(executor) as workers:
         labelled = labels_of(
-            data, expert, anchor=options.anchor, parents=anchors or None, batch_size=options.batch_size,
-            resume=journal, force=force, executor=workers, progress=_bars(),
+            data, expert, anchor=options.anchor, anchor_reach=options.anchor_reach, parents=anchors or None,
+            batch_size=options.batch_size, resume=journal, force=force, executor=workers, progress=_bars(),
         )  # fmt: skip
         result = filtered(labelled, options, anchors, expert, force=force, executor=workers)
     if result.removed:

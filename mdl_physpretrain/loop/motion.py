@@ -11,7 +11,7 @@ import pandas as pd
 from ase import Atoms
 from ase.io import read
 
-from mdl_physpretrain.augmentation.children import displaced_child
+from mdl_physpretrain.augmentation.children import frame_child
 from mdl_physpretrain.dynamics.settings import simulation_options
 from mdl_physpretrain.dynamics.simulate import simulate
 from mdl_physpretrain.dynamics.traces import trajectory_name
@@ -19,7 +19,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.recipe import Loop, MolecularDynamics
 from mdl_physpretrain.structures.identifiers import stable_id
 
-__all__ = ["conditions", "examined_motion", "frame_child", "frame_steps"]
+__all__ = ["conditions", "examined_motion", "frame_steps"]
 
 FRAMES = 200  # on disk per trajectory, to choose from
 
@@ -69,7 +69,7 @@ def examined_motion(
     trajectories : pandas.DataFrame
         A row per structure, as :func:`mdl_physpretrain.dynamics.assess`.
     frames : list[Atoms]
-        Children of the structures, see :func:`frame_child`.
+        Children of the structures, see :func:`mdl_physpretrain.augmentation.children.frame_child`.
     """
     arguments = simulation_options(md, folder / "trajectories")
     runs = simulate(potential, structures, seed=seed, checkpoint=folder / "md.runs.npz", progress=progress, **arguments)
@@ -116,27 +116,3 @@ def frame_steps(available: Sequence[int], count: int, *, lost: int | None, steps
         places = lost * (1 - 0.5 * (1 - way) ** 2)
     nearest = np.abs(there[:, None] - places).argmin(axis=0)
     return [int(s) for s in there[np.unique(nearest)]]
-
-
-def frame_child(parent: Atoms, frame: Atoms, parent_id: str, suffix: str) -> Atoms:
-    """A frame of molecular dynamics as a child of the structure it started from.
-
-    Parameters
-    ----------
-    parent, parent_id
-        The structure.
-    frame
-        Of the same atoms in the same order, positions unwrapped; its cell may
-        be scaled (NPT). A translation of all atoms is taken out.
-    suffix
-        The child's ``structure_id`` is ``<parent_id>-<suffix>``.
-    """
-    deformation = np.eye(3)
-    if not np.array_equal(parent.cell.array, frame.cell.array):
-        change = np.linalg.solve(parent.cell.array, frame.cell.array)
-        if not np.allclose(change, np.eye(3), atol=1e-6):  # frames are written with few digits
-            deformation = 0.5 * (change + change.T)
-    displacement = frame.positions @ np.linalg.inv(deformation) - parent.positions
-    displacement -= displacement.mean(axis=0)
-    strain = None if np.array_equal(deformation, np.eye(3)) else deformation - np.eye(3)
-    return displaced_child(parent, parent_id, suffix, displacement, strain=strain)

@@ -287,6 +287,7 @@ def _labelled(
         children,
         data.teacher,
         anchor=options.anchor,
+        anchor_reach=options.anchor_reach,
         parents=_parents(data) if options.anchor else None,
         batch_size=options.batch_size,
         resume=folder / f"{name}.journal",

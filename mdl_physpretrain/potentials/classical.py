@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
@@ -214,11 +215,50 @@ class ClassicalForceField(EnergyModel):
         values, _ = radial_terms(torch.linalg.vector_norm(vectors, dim=1), self.cutoff, self.lengths)
         strengths = self.strengths[self.pair_of[i, j]].T
         energy = self.charges[i] * self.charges[j] * values[0] + (strengths * values[1:]).sum(dim=0)
-        exact = torch.float32 if energy.device.type == "mps" else torch.float64
+        total = self._total(batch, kinds, energy)
+        if self.angle_strengths is not None:
+            total = total + self._angle_energies(batch, vectors)
+        return total if self.core is None else total + self.core.energies(batch, vectors)
+
+    def energy_and_gradient(
+        self, batch: AtomicBatch, vectors: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Slopes of the pairs by hand where nothing learns: their chain of exponentials is most of the work."""
+        if create_graph or not self.fast or torch.is_inference_mode_enabled():
+            return super().energy_and_gradient(batch, vectors, create_graph=create_graph)
+        vectors = vectors.detach()
+        with torch.no_grad():
+            kinds = self.element_index(batch.numbers)
+            i, j = kinds[batch.edge_index]
+            r = torch.linalg.vector_norm(vectors, dim=1)
+            values, slopes = radial_terms(r, self.cutoff, self.lengths)
+            strengths = torch.cat([(self.charges[i] * self.charges[j])[None], self.strengths[self.pair_of[i, j]].T])
+            total = self._total(batch, kinds, (strengths * values).sum(dim=0))
+            gradient = (0.5 * (strengths * slopes).sum(dim=0) / r)[:, None] * vectors
+        if self.angle_strengths is not None:
+            short = torch.nonzero(r < max(REACHES)).squeeze(1)
+            with torch.enable_grad():
+                bonds = vectors[short].requires_grad_(True)
+                angles = self._angle_energies(replace(batch, edge_index=batch.edge_index[:, short]), bonds)
+                if angles.requires_grad:
+                    gradient.index_add_(0, short, torch.autograd.grad(angles.sum(), bonds)[0])
+            total = total + angles.detach()
+        if self.core is not None:
+            energy, slope = self.core.energy_and_gradient(batch, vectors)
+            total, gradient = total + energy, gradient + slope
+        return total, gradient
+
+    def _total(self, batch: AtomicBatch, kinds: Tensor, pair_energies: Tensor) -> Tensor:
+        """Energies (B,) of the atoms and of the pairs, shape (E,) each direction once, in eV."""
+        exact = torch.float32 if pair_energies.device.type == "mps" else torch.float64
         base = self.base_energies.to(exact)[kinds]
         total = base.new_zeros(len(batch)).index_add(0, batch.structure, base)
-        total = total.index_add(0, batch.edge_structure, 0.5 * energy.to(exact))
-        if self.angle_strengths is not None:
-            angles = (self.angle_sums(batch, vectors) * self.angle_strengths[kinds]).sum(dim=(1, 2, 3))
-            total = total.index_add(0, batch.structure, angles.to(exact))
-        return total if self.core is None else total + self.core.energies(batch, vectors)
+        return total.index_add(0, batch.edge_structure, 0.5 * pair_energies.to(exact))
+
+    def _angle_energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
+        """Energies of the angles, shape (B,), in eV."""
+        assert self.angle_strengths is not None
+        kinds = self.element_index(batch.numbers)
+        angles = (self.angle_sums(batch, vectors) * self.angle_strengths[kinds]).sum(dim=(1, 2, 3))
+        exact = torch.float32 if angles.device.type == "mps" else torch.float64
+        return angles.new_zeros(len(batch), dtype=exact).index_add(0, batch.structure, angles.to(exact))

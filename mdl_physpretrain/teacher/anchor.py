@@ -1,7 +1,9 @@
 """Anchored labels: the teacher's change from the parent, added to the parent's own labels.
 
 Not of the paper. A teacher with a constant or a linear error at the parent
-teaches nothing wrong about it once that error is subtracted.
+teaches nothing wrong about it once that error is subtracted. Far from the
+parent the correction is no better than none, and parents that lie close to each
+other would contradict each other there: it can be made to fade.
 """
 
 from __future__ import annotations
@@ -72,11 +74,14 @@ def _fits(atoms: Atoms, parent: Atoms) -> bool:
     return bool(np.abs(away @ cell).max(initial=0.0) < TOLERANCE)
 
 
-def anchored_labels(atoms: Atoms, labels: Labels, parent: Atoms, at_parent: Labels | str) -> Labels | str:
+def anchored_labels(
+    atoms: Atoms, labels: Labels, parent: Atoms, at_parent: Labels | str, reach: float | None = None
+) -> Labels | str:
     """First-order corrected labels, see :func:`mdl_physpretrain.teacher.label`, or the reason why the teacher failed.
 
     ``atoms`` has ``arrays["aug_displacement"]`` (n, 3), Å; a strain of the cell in ``info["aug_strain"]`` adds
-    ``V (S_ref - S_T)(x0) : strain`` to the energy where both stresses are known.
+    ``V (S_ref - S_T)(x0) : strain`` to the energy where both stresses are known. With a ``reach`` (Å) the correction
+    fades with every atom's displacement, and forces remain the slope of the energy.
     """
     if isinstance(at_parent, str):
         return f"the teacher failed on its parent {stable_id(parent)}: {at_parent}"
@@ -84,15 +89,22 @@ def anchored_labels(atoms: Atoms, labels: Labels, parent: Atoms, at_parent: Labe
     energies, forces = zip(*(_required(source, atoms) for source in (labels, at_parent, reference)), strict=True)
     correction = forces[2] - forces[1]
     u, strain = atoms.arrays["aug_displacement"], _strain(atoms)
-    energy = energies[0] - energies[1] + energies[2] - float(np.sum(correction * u))
+    near = np.ones(len(u)) if reach is None else np.exp(-(u**2).sum(axis=1) / (2 * reach**2))
+    slope = np.zeros_like(u) if reach is None else -near[:, None] * u / reach**2  # of ``near``
+    along = (correction * u).sum(axis=1)
+    energy = energies[0] - energies[1] + energies[2] - float(along @ near)
+    change = near[:, None] * correction + along[:, None] * slope
     stress = None
     if at_parent.stress is not None and reference.stress is not None:
+        difference = reference.stress - at_parent.stress
         if labels.stress is not None:
-            stress = labels.stress - at_parent.stress + reference.stress
+            stress = labels.stress + near.mean() * difference
         if strain.any():
-            energy += parent.get_volume() * float(np.sum((reference.stress - at_parent.stress) * strain))
-    # the energy is linear in u, and u = x (1 + strain)^-1 - x0
-    moved = correction @ np.linalg.inv(np.eye(3) + strain).T if strain.any() else correction
+            work = parent.get_volume() * float(np.sum(difference * strain))
+            energy += near.mean() * work
+            change -= work * slope / len(u)
+    # the energy is a function of u, and u = x (1 + strain)^-1 - x0
+    moved = change @ np.linalg.inv(np.eye(3) + strain).T if strain.any() else change
     return Labels(energy, forces[0] + moved, stress)
 
 

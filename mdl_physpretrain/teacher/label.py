@@ -56,6 +56,7 @@ def label(
     batch_size: int = AUGMENT.batch_size,
     stress: bool = True,
     anchor: bool | None = None,
+    anchor_reach: float | None = AUGMENT.anchor_reach,
     parents: Sequence[Atoms] | None = None,
     resume: str | Path | None = None,
     force: bool = TEACHER.force,
@@ -96,6 +97,9 @@ def label(
         are left out; the error vanishes with ``u``. Without a reference stress
         of the parent there is no stress label. Default: whenever there are
         ``parents``.
+    anchor_reach
+        In Å: the correction of an atom that is displaced by ``u`` fades with ``exp(-|u|^2 / (2 reach^2))``, in energy,
+        forces (which stay the energy's slope) and, by its mean over the atoms, stress. ``None``: it does not.
     parents
         To anchor to: the labelled parents, matched by ``info["parent_id"]``;
         ``u`` is ``arrays["aug_displacement"]``.
@@ -152,6 +156,8 @@ def label(
         raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
     if on_error not in ("skip", "raise"):
         raise ConfigError(f"on_error must be 'skip' or 'raise', not {on_error!r}")
+    if anchor_reach is not None and not anchor_reach > 0:
+        raise ConfigError(f"anchor_reach must be positive or None, not {anchor_reach}")
     engine = make_engine(teacher, batch_size, stress, force)
     anchor = (AUGMENT.anchor and parents is not None) if anchor is None else anchor
     needed = parents_of(structures, parents) if anchor else {}
@@ -175,7 +181,7 @@ def label(
     for atoms, outcome in zip(structures, outcomes[len(needed) :], strict=True):
         if anchor and not isinstance(outcome, str):
             parent = str(atoms.info["parent_id"])
-            outcome = anchored_labels(atoms, outcome, needed[parent], of_parent[parent])
+            outcome = anchored_labels(atoms, outcome, needed[parent], of_parent[parent], anchor_reach)
         if isinstance(outcome, str):
             result.failures.append(LabelFailure(stable_id(atoms), outcome))
             continue

@@ -19,6 +19,7 @@ from mdl_physpretrain.recipe import MD, Augment, Augmentation, Perturbation
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.teacher.amplitudes import amplitudes_at
 from mdl_physpretrain.teacher.label import Labelled, label
+from mdl_physpretrain.teacher.motion import thermal_motion
 
 __all__ = ["LabelledSet", "anchors", "augmented_labels", "filtered", "further_structures"]
 
@@ -49,11 +50,13 @@ def augmented_labels(
     augmented = Augmented()
     if options.n_aug:
         augmented = augment(parents, **options.model_dump(include=set(Perturbation.model_fields)), progress=progress)
-    augmented += further_structures(parents, options, teacher)
+    moving = None if resume is None else resume.with_name(f"{resume.name}.motion")
+    augmented += further_structures(parents, options, teacher, directory=moving, progress=progress)
     labelled = label(
         augmented,
         teacher,
         anchor=options.anchor,
+        anchor_reach=options.anchor_reach,
         parents=parents if options.anchor else None,
         batch_size=options.batch_size,
         resume=resume,
@@ -63,10 +66,17 @@ def augmented_labels(
     return LabelledSet(augmented, labelled, filtered(labelled, options, structures, teacher, force=force))
 
 
-def further_structures(parents: Sequence[Atoms], options: Augmentation, teacher: Any = None) -> list[Atoms]:
+def further_structures(
+    parents: Sequence[Atoms],
+    options: Augmentation,
+    teacher: Any = None,
+    *,
+    directory: Path | None = None,
+    progress: bool = False,
+) -> list[Atoms]:
     """Structures beside those of Algorithm 1: covered distances, thermal disorder (which needs a teacher).
 
-    None by default.
+    None by default. ``directory``: of the teacher's trajectories, with which an interrupted call goes on.
     """
     structures: list[Atoms] = []
     if options.coverage is not None:
@@ -83,6 +93,19 @@ def further_structures(parents: Sequence[Atoms], options: Augmentation, teacher:
             )
         # where no MD is described, it is the default one
         temperature = MD.temperature if options.thermal == "md" else options.thermal
+        if options.thermal_method == "md":
+            return structures + thermal_motion(
+                parents,
+                teacher,
+                temperature,
+                frames=options.thermal_rounds,
+                duration=options.thermal_time,
+                hotter=options.thermal_factor,
+                most=options.thermal_structures,
+                seed=options.seed,
+                directory=directory,
+                progress=progress,
+            )
         amplitude = amplitudes_at(teacher, parents, temperature, factor=options.thermal_factor, seed=options.seed)
     if amplitude is not None:
         # anchored labels know the energy of a strain by the parent's stress

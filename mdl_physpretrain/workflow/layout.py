@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JOURNAL",
     "LABELLED",
+    "MOTION",
     "REFERENCE",
     "TEACHER",
     "arm_folder",
@@ -23,6 +24,7 @@ __all__ = [
 
 TEACHER = "teacher/teacher.pt"
 JOURNAL = "augment/labels.journal"
+MOTION = f"{JOURNAL}.motion"
 LABELLED = "augment/labelled.extxyz"
 REFERENCE = "reference/potential.json"
 

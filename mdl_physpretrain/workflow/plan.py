@@ -23,6 +23,7 @@ from mdl_physpretrain.workflow.dependencies import external_inputs, model_module
 from mdl_physpretrain.workflow.layout import (
     JOURNAL,
     LABELLED,
+    MOTION,
     REFERENCE,
     TEACHER,
     arm_folder,
@@ -121,7 +122,7 @@ def _teacher_tasks(config: RunConfig) -> list[Task]:
         else:
             modules = (teacher.calculator.partition(":")[0],)
         tasks.append(
-            Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL,), (LABELLED,),
+            Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL, MOTION), (LABELLED,),
                  fixed=tuple(named_files(teacher.calculator_args)), modules=modules)
         )  # fmt: skip
     return tasks

@@ -10,7 +10,8 @@ from ase import Atoms
 from ase.calculators.lj import LennardJones
 
 from mdl_physpretrain import recipe
-from mdl_physpretrain.loop.motion import conditions, examined_motion, frame_child, frame_steps
+from mdl_physpretrain.augmentation.children import frame_child
+from mdl_physpretrain.loop.motion import conditions, examined_motion, frame_steps
 from mdl_physpretrain.teacher.anchor import parents_of
 from mdl_physpretrain.teacher.label import label
 

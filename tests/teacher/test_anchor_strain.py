@@ -5,7 +5,7 @@ import pytest
 
 import mdl_physpretrain as pp
 from mdl_physpretrain.augmentation.thermal import disorder
-from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import predict
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
@@ -36,7 +36,8 @@ def test_a_linear_error_of_the_teacher_is_removed(rocksalt):
     assert np.mean(errors[1]) < 0.35 * np.mean(errors[0])  # quadratic: a quarter
 
 
-def test_forces_are_the_slope_of_the_energy(rocksalt):
+@pytest.mark.parametrize("reach", [None, 0.15])
+def test_forces_are_the_slope_of_the_energy(rocksalt, reach):
     teacher, reference = pp.ZBL(inner=0.5, outer=1.2).double(), pp.ZBL(inner=0.6, outer=1.3).double()
     parents = _labelled_by(reference, rocksalt[:1])
     (atoms,) = disorder(parents, n_aug=1, amplitude=0.1, compression=0.05, shear=0.05)
@@ -46,9 +47,27 @@ def test_forces_are_the_slope_of_the_energy(rocksalt):
         moved = atoms.copy()
         moved.positions[2, 1] += sign * 1e-4
         moved.arrays["aug_displacement"] = moved.positions @ back - parents[0].positions
-        energies.append(get_labels(pp.label([moved], teacher, anchor=True, parents=parents)[0]).energy)
-    forces = get_labels(pp.label([atoms], teacher, anchor=True, parents=parents)[0]).forces
+        energies.append(
+            get_labels(pp.label([moved], teacher, anchor=True, anchor_reach=reach, parents=parents)[0]).energy
+        )
+    forces = get_labels(pp.label([atoms], teacher, anchor=True, anchor_reach=reach, parents=parents)[0]).forces
     assert forces[2, 1] == pytest.approx((energies[1] - energies[0]) / 2e-4, rel=1e-4, abs=1e-6)
+
+
+def test_with_a_reach_far_labels_are_the_teachers_and_near_ones_anchored(rocksalt):
+    teacher, reference = pp.ZBL(inner=0.5, outer=1.2).double(), pp.ZBL(inner=0.6, outer=1.3).double()
+    parents = _labelled_by(reference, rocksalt[:1])
+    made = disorder(parents, n_aug=1, amplitude=0.1, compression=0.0, shear=0.0)
+    plain, whole, far, near = (
+        get_labels(pp.label(made, teacher, anchor=anchor, anchor_reach=reach, parents=parents)[0])
+        for anchor, reach in ((False, None), (True, None), (True, 1e-3), (True, 1e3))
+    )
+    np.testing.assert_allclose(far.forces, plain.forces, atol=1e-9)
+    np.testing.assert_allclose(near.forces, whole.forces, atol=1e-4)
+    np.testing.assert_allclose(near.stress, whole.stress, atol=1e-6)
+    assert np.abs(whole.forces - plain.forces).max() > 1e-3
+    with pytest.raises(ConfigError, match="anchor_reach"):
+        pp.label(made, teacher, anchor=True, anchor_reach=0.0, parents=parents)
 
 
 def test_the_strain_is_checked_and_travels_in_files(rocksalt, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from mdl_physpretrain.teacher.engines import refuse_failed
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.workflow.data import read_part, without_nan
-from mdl_physpretrain.workflow.layout import JOURNAL, TEACHER
+from mdl_physpretrain.workflow.layout import JOURNAL, MOTION, TEACHER
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
@@ -74,4 +75,5 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
             stacklevel=2,
         )
     (folder / JOURNAL).unlink(missing_ok=True)
+    shutil.rmtree(folder / MOTION, ignore_errors=True)
     return [f"augment/{name}" for name in ("labelled.extxyz", "filter.json", "min_distances.csv", "coverage.csv")]
