@@ -328,6 +328,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "thermal": "md",
             "thermal_method": "md",
             "thermal_rounds": 4,
+            "thermal_structures": 100,
             "max_force": 500.0,
         },
         "pretrain": {"batch_size": 16, "learning_rate": 2e-3, "scheduler_patience": 1, "scheduler_factor": 0.6},

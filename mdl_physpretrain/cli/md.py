@@ -157,13 +157,23 @@ def _physicality_table(frame: Any, output: Path | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    names = ["structure_id", "steps_done", "verdict", "reason", "detail", "mobile", "first_unphysical_step"]
-    names += ["min_distance", "closest_pair", "lindemann_local", "lindemann_global", "physical_paper"]
     counts = {name: int((frame["verdict"] == name).sum()) for name in ("unphysical", "not judged", "unreadable")}
     title = f"{counts.pop('unphysical')} of {len(frame)} trajectories are unphysical"
-    table = Table(*names, title=title + "".join(f", {n} {name}" for name, n in counts.items() if n))
-    for row in frame[names].to_dict("records"):
-        table.add_row(*(Text(f"{v:.3f}" if isinstance(v, float) else str(v)) for v in row.values()))
+    table = Table(
+        "structure", "steps", "verdict", "lost at", "closest, Å", "Lindemann",
+        title=title + "".join(f", {n} {name}" for name, n in counts.items() if n),
+        caption="Lindemann: largest local index; --output writes all columns",
+    )  # fmt: skip
+    for row in frame.to_dict("records"):
+        words = [str(row[name]) for name in ("verdict", "reason", "detail", "mobile") if _is_there(row[name])]
+        words = words[1:] if len(words) > 1 and words[1].startswith(words[0]) else words
+        lost, closest, index = (row[name] for name in ("first_unphysical_step", "min_distance", "lindemann_local"))
+        cells = (
+            row["structure_id"], row["steps_done"] if _is_there(row["steps_done"]) else "", ": ".join(words),
+            int(lost) if _is_there(lost) else "", f"{closest:.2f} {row['closest_pair']}" if _is_there(closest) else "",
+            f"{index:.3f}" if _is_there(index) else "",
+        )  # fmt: skip
+        table.add_row(*(Text(str(cell)) for cell in cells))
     Console().print(table)
     if output is not None:
         try:
@@ -172,3 +182,8 @@ def _physicality_table(frame: Any, output: Path | None) -> None:
         except OSError as error:
             raise ConfigError(f"cannot write {output}: {error.strerror}") from error
         typer.echo(f"Wrote {output}")
+
+
+def _is_there(value: Any) -> bool:
+    """Whether a cell of a table holds something."""
+    return str(value) not in ("", "None", "nan", "<NA>")

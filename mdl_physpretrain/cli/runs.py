@@ -171,10 +171,11 @@ def datasets(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the structures to this file.")] = None,
 ) -> None:
     """List datasets that have a name, or describe (and write) one of them."""
-    from mdl_physpretrain.structures.datasets import PUBLIC_DATASETS
+    from mdl_physpretrain.structures.datasets import PUBLIC_DATASETS, SHIPPED
 
     if name is None:
-        typer.echo("demo (shipped; labels by CHGNet, not DFT)")
+        for shipped in SHIPPED:
+            typer.echo(f"{shipped} (shipped; labels by CHGNet, not DFT)")
         for dataset in PUBLIC_DATASETS:
             typer.echo(f"load-atoms:{dataset}")
         return
@@ -182,7 +183,7 @@ def datasets(
 
     if output is not None and output.exists():
         raise ConfigError(f"{output} exists: name a new file")
-    source = name if name == "demo" or name.startswith("load-atoms:") else f"load-atoms:{name}"
+    source = name if name in SHIPPED or name.startswith("load-atoms:") else f"load-atoms:{name}"
     structures = read_structures(source, duplicates="rename")
     counts = ", ".join(f"{count} {label_name}" for label_name, count in label_counts(structures).items())
     typer.echo(f"{source}: {counts}; elements {' '.join(sorted({s for a in structures for s in a.symbols}))}")

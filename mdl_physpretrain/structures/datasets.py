@@ -1,4 +1,4 @@
-"""Named data sets: the shipped demo, and public ones of load-atoms."""
+"""Named data sets: the shipped ones, and public ones of load-atoms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.formats import read_file
 from mdl_physpretrain.structures.label_keys import normalise_labels
 
-__all__ = ["PUBLIC_DATASETS", "demo_structures", "load_public"]
+__all__ = ["PUBLIC_DATASETS", "SHIPPED", "demo_structures", "load_public", "shipped_file"]
+
+#: Names and files of the data that come with the package.
+SHIPPED = {"demo": "demo.extxyz", "demo-silica": "silica.extxyz"}
 
 #: Names offered when a name is misspelt (load-atoms knows its full list only online).
 PUBLIC_DATASETS = (
@@ -32,18 +35,23 @@ PUBLIC_DATASETS = (
 _MIRROR_SUFFIXES = (".extxyz", ".xyz", ".extxyz.gz", ".xyz.gz", ".json", ".db", ".traj")
 
 
-def demo_structures() -> list[Atoms]:
-    """The small dataset shipped with the package.
+def shipped_file(name: str) -> Path:
+    """Where a shipped data set is; raises KeyError for another name than those of :data:`SHIPPED`."""
+    return Path(str(files("mdl_physpretrain") / "data" / SHIPPED[name]))
+
+
+def demo_structures(name: str = "demo") -> list[Atoms]:
+    """A small data set shipped with the package, by its name in :data:`SHIPPED`.
 
     Raises
     ------
     StructureError
         If the package was installed without its data.
     """
-    path = Path(str(files("mdl_physpretrain") / "data" / "demo.extxyz"))
+    path = shipped_file(name)
     if not path.is_file():
         raise StructureError("the shipped demo data is missing; reinstall the package", file=path)
-    return [normalise_labels(atoms, file="demo") for atoms in read_file(path, slice(None))[1]]
+    return [normalise_labels(atoms, file=name) for atoms in read_file(path, slice(None))[1]]
 
 
 def load_public(name: str, *, root: str | Path | None = None) -> list[Atoms]:

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.structures.datasets import demo_structures, load_public
+from mdl_physpretrain.structures.datasets import SHIPPED, demo_structures, load_public
 from mdl_physpretrain.structures.formats import read_file
 from mdl_physpretrain.structures.identifiers import unique_ids
 from mdl_physpretrain.structures.label_keys import available_keys, normalise_labels
@@ -71,7 +71,7 @@ def read_structures(
     ----------
     source
         A file that ASE reads (extxyz, db, traj, vasp, ...), a MatDeepLearn
-        JSON list, a glob pattern, ``"demo"`` (the shipped data),
+        JSON list, a glob pattern, ``"demo"`` or ``"demo-silica"`` (the shipped data),
         ``"load-atoms:<name>"`` (a public dataset, e.g. ``load-atoms:P-GAP-20``),
         structures, or a list of all these.
     index
@@ -127,8 +127,8 @@ def read_structures(
             positions, frames = read_file(item, selection)
         else:
             stem = item.removeprefix(_PUBLIC).strip()
-            name = "demo" if item == "demo" else f"{_PUBLIC}{stem}"
-            dataset = demo_structures() if item == "demo" else load_public(stem, root=datasets_root)
+            name = item if item in SHIPPED else f"{_PUBLIC}{stem}"
+            dataset = demo_structures(item) if item in SHIPPED else load_public(stem, root=datasets_root)
             positions = selected_positions(len(dataset), selection, name)
             frames = [dataset[k] for k in positions]
         for position, atoms in zip(positions, frames, strict=True):
@@ -175,7 +175,7 @@ def _items(source: Source) -> list[Atoms | Path | str]:
             raise StructureError("an empty list of sources")
         return [item for part in parts for item in _items(part)]
     text = str(source)
-    if text == "demo" or text.startswith(_PUBLIC):
+    if text in SHIPPED or text.startswith(_PUBLIC):
         return [text]
     path = Path(text).expanduser()
     if any(c in text for c in "*?[") and not path.exists():

@@ -17,6 +17,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import option_fields, problems
 from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.recipe import merge, over_preset
+from mdl_physpretrain.structures.datasets import SHIPPED
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.yaml_files import KeyLines, read_yaml, set_value
 
@@ -139,10 +140,10 @@ def _absolute(config: RunConfig, base: Path) -> None:
             return None
         return [s if s in words or s.startswith("load-atoms:") else absolute(s) for s in names]
 
-    data, words = config.data, {"demo"}
+    data, words = config.data, set(SHIPPED)
     data.source, data.train = sources(data.source, words), sources(data.train, words)
     data.val, data.test = sources(data.val, words), sources(data.test, words)
-    config.md.source = sources(config.md.source, {"demo", "train", "val", "test"}) or []
+    config.md.source = sources(config.md.source, {*SHIPPED, "train", "val", "test"}) or []
     config.md.reference = sources(config.md.reference, set())
     if config.teacher.checkpoint is not None:
         config.teacher.checkpoint = absolute(config.teacher.checkpoint)

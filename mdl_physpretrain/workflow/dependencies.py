@@ -8,6 +8,7 @@ from pathlib import Path
 from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
+from mdl_physpretrain.structures.datasets import SHIPPED, shipped_file
 from mdl_physpretrain.workflow.config import RunConfig
 
 __all__ = ["external_inputs", "input_files", "model_modules", "network_modules", "probe_modules"]
@@ -18,8 +19,8 @@ def external_inputs(sources: Sequence[str] | None) -> tuple[list[str], list[tupl
     files: list[str] = []
     named: list[tuple[str, str]] = []
     for source in sources or ():
-        if source == "demo":
-            files.append(str(Path(__file__).parents[1] / "data" / "demo.extxyz"))
+        if source in SHIPPED:
+            files.append(str(shipped_file(source)))
         elif source in ("train", "val", "test"):
             files.append(f"data/{source}.extxyz")
         elif source.startswith("load-atoms:"):
