@@ -20,7 +20,8 @@ from mdl_physpretrain.option_types import validated
 from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.devices import resolve_device
-from mdl_physpretrain.recipe import BACKBONE, MD, Recipe, over_preset
+from mdl_physpretrain.presets import over_preset
+from mdl_physpretrain.recipe import BACKBONE, MD, Recipe
 from mdl_physpretrain.structures import Split, write_structures
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher

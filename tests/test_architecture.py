@@ -13,8 +13,8 @@ ROOT = Path(mdl_physpretrain.__file__).parent
 #: From the lowest to the highest; a room imports only from itself and from those before it.
 ROOMS = [
     "errors", "progress", "files", "ownership", "locking", "source_graph", "option_types", "yaml_text",
-    "plugin_classes", "recipe", "compiled", "structures", "graphs", "statistics", "potentials", "augmentation",
-    "executors", "stability", "dynamics", "teacher", "training", "probes", "loop", "method", "report", "workflow",
+    "plugin_classes", "recipe", "presets", "compiled", "structures", "graphs", "statistics", "potentials",
+    "augmentation", "executors", "stability", "dynamics", "teacher", "training", "probes", "loop", "method", "report", "workflow",
     "hosts", "reproduction", "cli", "__main__",
 ]  # fmt: skip
 OPTIONAL = {

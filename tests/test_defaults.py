@@ -11,7 +11,7 @@ import pytest
 import typer
 
 import mdl_physpretrain as pp
-from mdl_physpretrain import recipe
+from mdl_physpretrain import presets, recipe
 from mdl_physpretrain.augmentation import augment_iter, filter_labels
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.cli.options import _value
@@ -127,7 +127,7 @@ def test_networks() -> None:
 
 
 def test_the_papers_preset_has_options_that_exist() -> None:
-    paper = dict(recipe.PRESETS["paper"])
+    paper = dict(presets.PRESETS["paper"])
     md = paper.pop("md")
     assert validated(recipe.MolecularDynamics, md).steps == 5000
     assert validated(recipe.Recipe, paper).augment.pairs == "closest"
@@ -144,7 +144,7 @@ def test_matdeeplearn() -> None:
     assert settings.val_fraction == default.pretrain.val_fraction
     assert settings.replay_fraction == default.finetune.replay_fraction
     paper = read_settings({"physpretrain": {"preset": "paper"}})
-    expected = validated(recipe.Recipe, {k: v for k, v in recipe.PRESETS["paper"].items() if k != "md"})
+    expected = validated(recipe.Recipe, {k: v for k, v in presets.PRESETS["paper"].items() if k != "md"})
     assert paper.augment == expected.augment
     assert (paper.epochs, paper.force_scale) == (expected.pretrain.epochs, expected.pretrain.force_scale)
     assert paper.replay_fraction == expected.finetune.replay_fraction

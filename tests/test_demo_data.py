@@ -15,6 +15,7 @@ from ase.data import covalent_radii
 from ase.io import read
 from ase.neighborlist import neighbor_list
 
+from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.labels import get_labels
 
 DATA = Path(str(files("mdl_physpretrain") / "data"))
@@ -117,3 +118,21 @@ def test_labels_are_chgnets(demo, maker):
         assert float(calc.results["energy"]) == pytest.approx(atoms.get_potential_energy(), abs=1e-3)
         np.testing.assert_allclose(calc.results["forces"], atoms.get_forces(), atol=1e-3)
         np.testing.assert_allclose(calc.results["stress"], atoms.get_stress(voigt=False), atol=1e-5)
+
+
+def test_silica_nets_are_whole_and_what_the_readme_says():
+    content = (DATA / "silica.extxyz").read_bytes()
+    digest, name = (DATA / "silica.sha256").read_text().split()
+    assert (hashlib.sha256(content).hexdigest(), name) == (digest, "silica.extxyz")
+    silica = read_structures("demo-silica")
+    n_atoms = [len(atoms) for atoms in silica]
+    line = f"{len(silica)} periodic cells, {min(n_atoms)} to {max(n_atoms)} atoms, {sum(n_atoms):,} atoms in all"
+    assert line in (DATA / "README.md").read_text()
+    assert len({atoms.info["structure_id"] for atoms in silica}) == len(silica)
+    for atoms in silica:  # every silicon atom keeps its four oxygen atoms, each oxygen its two silicon atoms
+        i = neighbor_list("i", atoms, {("O", "Si"): 2.1})
+        bonds = np.bincount(i, minlength=len(atoms))
+        assert {(s, n) for s, n in zip(atoms.symbols, bonds, strict=True)} == {("Si", 4), ("O", 2)}
+        labels = get_labels(atoms)
+        assert np.isfinite([labels.energy, *labels.forces.ravel(), *labels.stress.ravel()]).all()
+        assert atoms.info["label_source"] == "CHGNet 0.3.0 (not DFT)"

@@ -13,7 +13,8 @@ import typer
 from mdl_physpretrain import recipe
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Section, validated
-from mdl_physpretrain.recipe import MD, PRESETS
+from mdl_physpretrain.presets import PRESETS
+from mdl_physpretrain.recipe import MD
 
 __all__ = [
     "SIMULATION",

@@ -24,6 +24,7 @@ from mdl_physpretrain.cli.options import (
 from mdl_physpretrain.cli.printing import errors_table
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.option_types import Section
+from mdl_physpretrain.presets import over_preset
 from mdl_physpretrain.recipe import (
     BACKBONE,
     FINETUNE,
@@ -35,7 +36,6 @@ from mdl_physpretrain.recipe import (
     Perturbation,
     Pretrain,
     Training,
-    over_preset,
 )
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def label(
     from mdl_physpretrain.potentials.factories import calculator_factory
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.label import label as labels_of
-    from mdl_physpretrain.teacher.labelled_set import filtered
+    from mdl_physpretrain.teacher.labelled_set import filtered, relative_change_error
 
     refuse_overwriting(output, structures, parents, teacher)
     journal = resume or output.with_name(f".{output.name}.journal")
@@ -197,6 +197,7 @@ def label(
     with open_executor(executor) as workers:
         labelled = labels_of(
             data, expert, anchor=options.anchor, anchor_reach=options.anchor_reach, parents=anchors or None,
+            change_error=relative_change_error(expert, anchors, options),
             batch_size=options.batch_size, resume=journal, force=force, executor=workers, progress=_bars(),
         )  # fmt: skip
         result = filtered(labelled, options, anchors, expert, force=force, executor=workers)

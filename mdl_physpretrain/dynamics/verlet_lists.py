@@ -309,6 +309,8 @@ class VerletListForces:
             has_energy=nothing,
             has_forces=nothing,
             has_stress=nothing,
+            forces_tolerance=zeros(n, 1),
+            stress_tolerance=zeros(b, 1, 1),
             list_cutoff=self.model.cutoff,
         )
 

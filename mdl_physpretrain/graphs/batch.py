@@ -54,6 +54,9 @@ class AtomicBatch:
         Where a label is missing the entry is zero and the mask is False.
     has_energy, has_forces, has_stress
         Label masks, shape (B,), bool.
+    forces_tolerance, stress_tolerance
+        What a teacher's labels are known to be wrong by (``arrays["forces_tolerance"]``,
+        ``info["stress_tolerance"]``; zero without): shapes (N, 1), eV/Å, and (B, 1, 1), eV/Å³.
     """
 
     numbers: Tensor
@@ -69,6 +72,8 @@ class AtomicBatch:
     has_energy: Tensor
     has_forces: Tensor
     has_stress: Tensor
+    forces_tolerance: Tensor
+    stress_tolerance: Tensor
     list_cutoff: float
 
     def __len__(self) -> int:
@@ -174,6 +179,8 @@ def build_batch(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32)
         has_energy=mask(labels.energy is not None),
         has_forces=mask(labels.forces is not None),
         has_stress=mask(labels.stress is not None),
+        forces_tolerance=tensor(atoms.arrays.get("forces_tolerance", np.zeros(len(atoms))).reshape(-1, 1)),
+        stress_tolerance=tensor(np.full((1, 1, 1), float(atoms.info.get("stress_tolerance", 0.0)))),
         list_cutoff=float(cutoff),
     )
 

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.recipe import AUGMENT, TEACHER
 from mdl_physpretrain.structures.identifiers import stable_id
-from mdl_physpretrain.structures.labels import set_labels
+from mdl_physpretrain.structures.labels import Labels, set_labels
 from mdl_physpretrain.teacher.anchor import anchored_labels, parents_of
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
 from mdl_physpretrain.teacher.outcomes import label_outcomes
@@ -57,6 +58,7 @@ def label(
     stress: bool = True,
     anchor: bool | None = None,
     anchor_reach: float | None = AUGMENT.anchor_reach,
+    change_error: float | None = None,
     parents: Sequence[Atoms] | None = None,
     resume: str | Path | None = None,
     force: bool = TEACHER.force,
@@ -100,6 +102,10 @@ def label(
     anchor_reach
         In Å: the correction of an atom that is displaced by ``u`` fades with ``exp(-|u|^2 / (2 reach^2))``, in energy,
         forces (which stay the energy's slope) and, by its mean over the atoms, stress. ``None``: it does not.
+    change_error
+        Relative error of the teacher's changes of force. An anchored label then carries what it may be wrong by:
+        ``arrays["forces_tolerance"]``, this times the root mean square component of the atom's change (eV/Å), and
+        ``info["stress_tolerance"]``, this times the mean component of the change of stress (eV/Å³).
     parents
         To anchor to: the labelled parents, matched by ``info["parent_id"]``;
         ``u`` is ``arrays["aug_displacement"]``.
@@ -180,13 +186,15 @@ def label(
     result = Labelled()
     for atoms, outcome in zip(structures, outcomes[len(needed) :], strict=True):
         if anchor and not isinstance(outcome, str):
-            parent = str(atoms.info["parent_id"])
+            parent, raw = str(atoms.info["parent_id"]), outcome
             outcome = anchored_labels(atoms, outcome, needed[parent], of_parent[parent], anchor_reach)
         if isinstance(outcome, str):
             result.failures.append(LabelFailure(stable_id(atoms), outcome))
             continue
         copy = set_labels(atoms.copy(), outcome)
         copy.info["label_source"] = f"{engine.name}-anchored" if anchor else engine.name
+        if anchor and change_error is not None:
+            _note_tolerance(copy, change_error, raw, of_parent[parent])
         result.append(copy)
     if result.failures:
         first = result.failures[0]
@@ -195,3 +203,13 @@ def label(
             raise StructureError(f"{counted}; the first: {first.reason}", structure=first.structure_id)
         warnings.warn(f"{counted}; the first, {first.structure_id}: {first.reason}", stacklevel=2)
     return result
+
+
+def _note_tolerance(atoms: Atoms, change_error: float, labels: Labels, at_parent: Labels | str) -> None:
+    """Write what a label may be wrong by into the structure; ``labels`` are the teacher's own."""
+    if isinstance(at_parent, str) or labels.forces is None or at_parent.forces is None:
+        return
+    change = np.sqrt(((labels.forces - at_parent.forces) ** 2).mean(axis=1))
+    atoms.set_array("forces_tolerance", change_error * change)
+    if labels.stress is not None and at_parent.stress is not None:
+        atoms.info["stress_tolerance"] = change_error * float(np.abs(labels.stress - at_parent.stress).mean())

@@ -18,10 +18,11 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.recipe import MD, Augment, Augmentation, Perturbation
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.teacher.amplitudes import amplitudes_at
+from mdl_physpretrain.teacher.changes import change_skill
 from mdl_physpretrain.teacher.label import Labelled, label
 from mdl_physpretrain.teacher.motion import thermal_motion
 
-__all__ = ["LabelledSet", "anchors", "augmented_labels", "filtered", "further_structures"]
+__all__ = ["LabelledSet", "anchors", "augmented_labels", "filtered", "further_structures", "relative_change_error"]
 
 
 class LabelledSet(NamedTuple):
@@ -57,6 +58,7 @@ def augmented_labels(
         teacher,
         anchor=options.anchor,
         anchor_reach=options.anchor_reach,
+        change_error=relative_change_error(teacher, structures, options),
         parents=parents if options.anchor else None,
         batch_size=options.batch_size,
         resume=resume,
@@ -64,6 +66,19 @@ def augmented_labels(
         progress=progress,
     )
     return LabelledSet(augmented, labelled, filtered(labelled, options, structures, teacher, force=force))
+
+
+def relative_change_error(teacher: Any, structures: Sequence[Atoms], options: Augment) -> float | None:
+    """``augment.change_error`` as a number: the teacher's error of force changes, in units of their size, at most 1.
+
+    ``None`` where it is not asked for, labels are not anchored, or no two structures are frames of the same atoms.
+    """
+    if options.change_error is None or not options.anchor:
+        return None
+    if options.change_error != "auto":
+        return float(options.change_error)
+    skill = change_skill(teacher, anchors(structures))
+    return min(1.0, skill.error / skill.trivial) if skill.pairs and skill.trivial > 0 else None
 
 
 def further_structures(

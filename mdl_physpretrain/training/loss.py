@@ -31,6 +31,9 @@ class EFSLoss:
         When given, in eV/Å: the force errors of an atom with label ``F`` are
         divided by ``1 + |F| / force_scale``, so that strongly compressed
         structures do not outweigh all others.
+    tolerance
+        Errors below this many times the tolerances of a batch do not count, what is above counts in full: a teacher's
+        label asks for no more than the teacher knows.
     """
 
     energy: float = 0.01
@@ -39,26 +42,32 @@ class EFSLoss:
     kind: str = "mae"
     delta: float = 0.01
     force_scale: float | None = None
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in {"mae", "huber"}:
             raise ConfigError(f"loss kind must be 'mae' or 'huber', not {self.kind!r}")
-        if min(self.energy, self.forces, self.stress) < 0:
-            raise ConfigError("loss weights must not be negative")
+        if min(self.energy, self.forces, self.stress, self.tolerance) < 0:
+            raise ConfigError("loss weights and tolerance must not be negative")
 
     def __call__(self, out: Prediction, batch: AtomicBatch) -> Tensor:
         """Loss of a batch, a scalar."""
         on_atoms = batch.has_forces[batch.structure]
         energy_error = (out.energy - batch.energy).to(out.forces.dtype)  # a small difference of large numbers
-        force_error = self._penalty(out.forces - batch.forces)
+        force_error = self._penalty(self._beyond(out.forces - batch.forces, batch.forces_tolerance))
         if self.force_scale is not None:
             size = torch.linalg.vector_norm(batch.forces, dim=1, keepdim=True)
             force_error = force_error / (1 + size / self.force_scale)
+        stress_error = self._beyond(out.stress - batch.stress, batch.stress_tolerance)
         return (
             self.energy * _masked_mean(self._penalty(energy_error), batch.has_energy)
             + self.forces * _masked_mean(force_error, on_atoms)
-            + self.stress * _masked_mean(self._penalty(out.stress - batch.stress), batch.has_stress)
+            + self.stress * _masked_mean(self._penalty(stress_error), batch.has_stress)
         )
+
+    def _beyond(self, error: Tensor, tolerance: Tensor) -> Tensor:
+        """What is above the tolerance."""
+        return error if self.tolerance == 0 else (error.abs() - self.tolerance * tolerance).clamp_min(0)
 
     def _penalty(self, error: Tensor) -> Tensor:
         size = error.abs()

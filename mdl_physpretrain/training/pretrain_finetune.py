@@ -137,6 +137,7 @@ def finetune(
         val=val,
         replay=replay,
         replay_fraction=section.replay_fraction,
+        replay_tolerance=section.replay_tolerance,
         shift_energies=section.shift_energies,
         seed=derived_seed(seed, "student" if is_name(model) else "finetune"),
         **train_options,

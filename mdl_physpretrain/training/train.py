@@ -44,6 +44,7 @@ def train(
     replay: Sequence[Atoms] = (),
     replay_fraction: float = FINETUNE.replay_fraction,
     replay_weights: Sequence[float] | None = None,
+    replay_tolerance: float = 0.0,
     model_args: dict[str, Any] | None = None,
     core: str | None = None,
     eam: str | Path | EnergyModel | None = None,
@@ -80,6 +81,9 @@ def train(
     replay_weights
         Positive weight of each replay structure in the drawing of an epoch's;
         by default all are equal.
+    replay_tolerance
+        Errors of labels that carry tolerances (``arrays["forces_tolerance"]``,
+        :func:`mdl_physpretrain.teacher.label`) do not count below this many times these.
     model_args, core, eam, freeze_eam, references
         See :func:`new_network`; only for a model given by name.
     parents
@@ -180,6 +184,7 @@ def train(
             freeze_eam=freeze_eam,
             shift_energies=shift_energies,
             **({} if replay_weights is None else {"replay_weights": list(replay_weights)}),
+            **({} if not replay_tolerance else {"replay_tolerance": [replay_tolerance, _tolerances(replay)]}),
         )
 
     sampler = EpochSampler(
@@ -190,7 +195,7 @@ def train(
     val_loader = loader(list(val) if val is not None else list(structures), **batches)
     module = TrainingModule(
         network,
-        EFSLoss(*chosen.weights, kind=chosen.loss, force_scale=chosen.force_scale),
+        EFSLoss(*chosen.weights, kind=chosen.loss, force_scale=chosen.force_scale, tolerance=replay_tolerance),
         learning_rate=chosen.learning_rate,
         weight_decay=chosen.weight_decay,
         scheduler={
@@ -265,6 +270,11 @@ def train(
         "elements": sorted(elements),
     }
     return result.eval()
+
+
+def _tolerances(replay: Sequence[Atoms]) -> float:
+    """A number that changes with the tolerances of the labels."""
+    return float(sum(atoms.arrays["forces_tolerance"].sum() for atoms in replay if "forces_tolerance" in atoms.arrays))
 
 
 def _fit(trainer: Trainer, *args: Any, **options: Any) -> None:

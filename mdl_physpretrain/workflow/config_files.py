@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import option_fields, problems
 from mdl_physpretrain.potentials.factories import FACTORY
-from mdl_physpretrain.recipe import merge, over_preset
+from mdl_physpretrain.presets import merge, over_preset
 from mdl_physpretrain.structures.datasets import SHIPPED
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.yaml_files import KeyLines, read_yaml, set_value

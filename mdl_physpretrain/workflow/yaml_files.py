@@ -12,7 +12,7 @@ import yaml
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Place
-from mdl_physpretrain.recipe import merge
+from mdl_physpretrain.presets import merge
 from mdl_physpretrain.yaml_text import parse_yaml
 
 __all__ = ["KeyLines", "read_yaml", "set_value"]

@@ -10,7 +10,8 @@ from pydantic import Field
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.job_checks import sam_radius
 from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, validated
-from mdl_physpretrain.recipe import PRESETS, Augment, Finetune, Pretrain, Teacher, over_preset
+from mdl_physpretrain.presets import PRESETS, over_preset
+from mdl_physpretrain.recipe import Augment, Finetune, Pretrain, Teacher
 from mdl_physpretrain.workflow.md_options import Simulation
 
 __all__ = ["Examination", "Settings", "read_settings"]

@@ -1,0 +1,100 @@
+"""Presets: sections of the recipe that go below the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mdl_physpretrain.recipe import EAMFit
+
+__all__ = ["PRESETS", "merge", "over_preset"]
+
+#: Merged below the user's own keys. The paper's: section 2.2.2, Algorithm 1, Table A.1 (silica,
+#: CGCNN), Appendix C, section 4.1 (epochs), Table 1 (MD). It examined no teacher, hence ``force``.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # the teacher that knows changes of force best labels every distance and frames of its own MD; a network learns
+    # these labels first, and a third of every epoch of finetuning are still theirs: docs/recipe.md
+    "stable": {
+        "teacher": {"kind": "auto"},
+        "augment": {
+            "n_aug": 0,
+            "coverage": 5,
+            "thermal": "md",
+            "thermal_method": "md",
+            "thermal_rounds": 4,
+            "thermal_structures": 100,
+            "change_error": "auto",
+            "max_force": 500.0,
+        },
+        "pretrain": {"batch_size": 16, "learning_rate": 2e-3, "scheduler_patience": 1, "scheduler_factor": 0.6},
+        "finetune": {
+            "replay_fraction": 0.3,
+            "replay_tolerance": 2.0,
+            "force_scale": "auto",
+            "scheduler_patience": 4,
+            "scheduler_factor": 0.7,
+        },
+        "arms": {"baseline": {"pretrain": False}, "pretrained": {"replay": 0.3}},
+    },
+    "paper": {
+        "teacher": {"preset": "paper", "cutoff": 8.0, "n_basis": 10, "epochs": 200, "force": True},
+        "augment": {
+            "n_aug": 5,
+            "n_pairs": 4,
+            "pull": 1.0,
+            "n_sites": 5,
+            "perturb": 1.0,
+            "convention": "paper",
+            "ladder": "down",
+            "anchor": False,
+            "min_distance_factor": None,
+            "pairs": "closest",
+            "coverage": None,
+            "thermal": None,
+            "thermal_amplitude": None,
+            "max_force": None,
+        },
+        "backbone": {
+            "name": "cgcnn",
+            "args": {"smooth_cutoff": False, "width": 0.2, "fixed_norm": False},
+            "core": "none",
+        },
+        "pretrain": {"epochs": 50, "loss": "mae", "force_scale": None, "ema": None},
+        "finetune": {"epochs": 200, "loss": "mae", "replay_fraction": 0.0, "shift_energies": False, "ema": None},
+        "md": {"timestep": 1.0, "steps": 5000, "n_structures": 100, "friction": 0.01, "lindemann_variant": "paper"},
+    },
+}
+
+
+def over_preset(content: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """Sections over those of the preset that ``content["preset"]`` names.
+
+    The preset's arguments of its network are no other network's, those of its
+    EAM no other teacher's.
+    """
+    name = content.get("preset", "default")
+    preset = (presets or PRESETS).get(name, {}) if isinstance(name, str) else {}
+    if content.get("arms") is not None:
+        preset = {k: v for k, v in preset.items() if k != "arms"}
+    teacher = content.get("teacher")
+    if isinstance(teacher, Mapping) and teacher.get("kind", "eam") != "eam":
+        kept = {k: v for k, v in preset.get("teacher", {}).items() if k not in EAMFit.model_fields}
+        preset = {**preset, "teacher": kept}
+    backbone, chosen = preset.get("backbone", {}), content.get("backbone")
+    if isinstance(chosen, Mapping) and chosen.get("name") not in (None, backbone.get("name")):
+        preset = {**preset, "backbone": {k: v for k, v in backbone.items() if k not in ("name", "args")}}
+    return merge(preset, content)
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, mappings key by key, anything else replaced.
+
+    ``arms`` is replaced as a whole: a file that lists arms means these.
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        mappings = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if mappings and key != "arms" else value  # type: ignore[arg-type]
+    return merged
