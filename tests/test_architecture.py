@@ -14,8 +14,8 @@ ROOT = Path(mdl_physpretrain.__file__).parent
 ROOMS = [
     "errors", "progress", "files", "ownership", "locking", "source_graph", "option_types", "yaml_text",
     "plugin_classes", "recipe", "presets", "compiled", "structures", "graphs", "statistics", "potentials",
-    "augmentation", "executors", "stability", "dynamics", "teacher", "training", "probes", "loop", "method", "report", "workflow",
-    "hosts", "reproduction", "cli", "__main__",
+    "augmentation", "executors", "stability", "dynamics", "teacher", "training", "probes", "loop", "method", "report",
+    "workflow", "hosts", "reproduction", "cli", "__main__",
 ]  # fmt: skip
 OPTIONAL = {
     "chgnet", "distributed", "huggingface_hub", "load_atoms", "matdeeplearn", "mattersim", "mattertune",
