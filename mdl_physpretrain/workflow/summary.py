@@ -24,27 +24,28 @@ def summary_table(folder: Path) -> Table | None:
     runs, errors = (pd.read_csv(f, dtype={"structure_id": str, "arm": str}) for f in files)
     split = next((s for s in ("test", "val", "train") if (errors["split"] == s).any()), None)
     errors = errors[errors["split"] == split]
-    title = "Unphysical trajectories (in every seed) and errors"
     caption = f"errors on {split}, mean ± spread over seeds\nforces in eV/Å, total = 0.01 E + 50 F + 50 S"
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title="Unphysical trajectories and errors", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("arm", no_wrap=True)
     run = read_run(folder)
     condition = main_conditions(run.physicality)[0] if run.physicality is not None else ""
     shares = _still_physical(run)
-    times = [f"at {time:g} ps" for time in shares.columns]
+    times = [f"% physical at\n{'/'.join(f'{time:g}' for time in shares.columns)} ps"] if len(shares.columns) else []
     beside = {row.arm: of_kept(row) for row in compared_with_reference(run) if row.condition == condition}
     kept = ["of kept"] if beside else []
-    for name in ("runs", "overlap", "Lindemann", "unphysical", *kept, *times, "forces", "total"):
+    for name in ("unphysical\n(each seed)", "overlap,\nLindemann", *kept, *times, "forces", "total"):
         table.add_column(name, justify="right")
     for arm, group in runs.groupby("arm", sort=False):
         unphysical = ~group["physical"].astype(bool)
         per_seed = " ".join(map(str, unphysical.groupby(group["seed"]).sum()))
-        counts = (len(group), int(group["overlap"].sum()), int(group["lindemann_violation"].sum()))
-        at_times = [f"{share:.0%}" for share in shares.loc[arm]] if len(times) else []
-        error = [_spread(errors.loc[errors["arm"] == arm, key]) for key in ("forces_mae", "total")]
+        counts = f"{int(group['overlap'].sum())}, {int(group['lindemann_violation'].sum())}"
+        at_times = ["/".join(f"{100 * float(share):.0f}" for share in shares.loc[arm].tolist())] if times else []
+        errors_of_arm = errors[errors["arm"] == arm]
+        error = [_mean(errors_of_arm["forces_mae"]), _spread(errors_of_arm["total"])]
         lost = [beside.get(str(arm), "-")] if beside else []
         words = str(arm).replace(" ", "\n")  # of the reference potential: narrow
-        table.add_row(words, *map(str, counts), f"{int(unphysical.sum())} ({per_seed})", *lost, *at_times, *error)
+        share = f"{int(unphysical.sum())} of {len(group)} ({per_seed})"
+        table.add_row(words, share, counts, *lost, *at_times, *error)
     notes = [caption]
     if beside:
         notes.append("of kept: lost of what the reference potential keeps (+ overlaps where it melts)")
@@ -61,6 +62,10 @@ def _still_physical(run: RunData) -> pd.DataFrame:
         return pd.DataFrame()
     table = table[table["condition"].isin(main_conditions(run.physicality)[:1])]
     return table.pivot(index="arm", columns="time", values="share").reindex(run.arms)
+
+
+def _mean(values: pd.Series) -> str:
+    return f"{values.mean():.3g}" if values.notna().any() else "-"
 
 
 def _spread(values: pd.Series) -> str:

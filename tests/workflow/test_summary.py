@@ -26,14 +26,20 @@ def test_counts_are_those_of_the_files(tmp_path: Path) -> None:
     table["steps_done"] = table["steps_done"].where(~table["physical"], table["steps"])
     table.to_csv(folder / "physicality.csv", index=False)
     shown = lines(folder)
-    assert " ".join(shown["arm"]) == "runs overlap Lindemann unphysical at 1 ps forces total"
+    assert shown["arm"] == ["(each", "seed)", "Lindemann", "1", "ps", "forces", "total"]
     for arm, group in table.groupby("arm"):
         failed = int((~group["physical"]).sum())
         per_seed = [str(n) for n in (~group["physical"]).groupby(group["seed"]).sum()]
         overlap, lindemann = (int(group[name].sum()) for name in ("overlap", "lindemann_violation"))
-        assert shown[str(arm)][:3] == [str(n) for n in (len(group), overlap, lindemann)]
-        assert shown[str(arm)][3:6] == [str(failed), f"({per_seed[0]}", f"{per_seed[1]})"]
-        assert shown[str(arm)][6] == f"{1 - failed / len(group):.0%}"
+        assert shown[str(arm)][:5] == [str(failed), "of", str(len(group)), f"({per_seed[0]}", f"{per_seed[1]})"]
+        assert shown[str(arm)][5:7] == [f"{overlap},", str(lindemann)]
+        assert shown[str(arm)][7] == f"{100 * (1 - failed / len(group)):.0f}"
+
+
+def test_the_table_fits_a_terminal(tmp_path: Path) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(summary_table(make_run(tmp_path / "run", seeds=3, structures=4, pairs=1)))
+    assert "…" not in console.export_text()
 
 
 def test_no_results_no_table(tmp_path: Path) -> None:
