@@ -39,7 +39,7 @@ def summary_table(folder: Path) -> Table | None:
         unphysical = ~group["physical"].astype(bool)
         per_seed = " ".join(map(str, unphysical.groupby(group["seed"]).sum()))
         counts = f"{int(group['overlap'].sum())}, {int(group['lindemann_violation'].sum())}"
-        at_times = ["/".join(f"{100 * float(share):.0f}" for share in shares.loc[arm].tolist())] if times else []
+        at_times = ["/".join(f"{100 * share:.0f}" for share in shares.loc[arm].to_numpy(dtype=float))] if times else []
         errors_of_arm = errors[errors["arm"] == arm]
         error = [_mean(errors_of_arm["forces_mae"]), _spread(errors_of_arm["total"])]
         lost = [beside.get(str(arm), "-")] if beside else []
