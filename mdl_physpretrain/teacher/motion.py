@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.io import read
 
@@ -92,7 +93,8 @@ def thermal_motion(
         chosen = sorted(int(k) for k in structure_rng(seed, "thermal motion").permutation(len(structures))[:most])
     counts = {1.0: -(-frames // 2), hotter: frames // 2} if hotter != 1.0 else {1.0: frames}
     children: dict[tuple[int, int], Atoms] = {}
-    with tempfile.TemporaryDirectory() if directory is None else nullcontext(directory) as folder:
+    place_of_files = tempfile.TemporaryDirectory() if directory is None else nullcontext(directory)
+    with place_of_files as folder, _one_thread():
         for part, (factor, count) in enumerate(counts.items()):
             if not count:
                 continue
@@ -123,6 +125,17 @@ def thermal_motion(
                         if np.abs(child.arrays["aug_displacement"]).max() < FARTHEST:
                             children[k, len(counts) * number + part] = child
     return [children[key] for key in sorted(children)]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch on one thread: on two, a classical force field's small tensors take six times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _by_timestep(structures: Sequence[Atoms], numbers: Sequence[int]) -> dict[float, list[int]]:
