@@ -179,10 +179,22 @@ def build_batch(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32)
         has_energy=mask(labels.energy is not None),
         has_forces=mask(labels.forces is not None),
         has_stress=mask(labels.stress is not None),
-        forces_tolerance=tensor(atoms.arrays.get("forces_tolerance", np.zeros(len(atoms))).reshape(-1, 1)),
-        stress_tolerance=tensor(np.full((1, 1, 1), float(atoms.info.get("stress_tolerance", 0.0)))),
+        forces_tolerance=tensor(_tolerance(atoms, "forces_tolerance", (len(atoms),))[:, None]),
+        stress_tolerance=tensor(_tolerance(atoms, "stress_tolerance", ()).reshape(1, 1, 1)),
         list_cutoff=float(cutoff),
     )
+
+
+def _tolerance(atoms: Atoms, field: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What a label may be wrong by, zero where nothing is said; raises StructureError where it is no such thing."""
+    value = (atoms.arrays if shape else atoms.info).get(field)
+    if value is None:
+        return np.zeros(shape)
+    numbers = np.asarray(value)
+    if numbers.shape != shape or numbers.dtype.kind not in "iuf" or not (np.isfinite(numbers) & (numbers >= 0)).all():
+        kind = "one number for each atom" if shape else "one number"
+        raise StructureError(f"must be {kind}, finite and not negative", structure=structure_id(atoms), field=field)
+    return numbers.astype(np.float64)
 
 
 def collate(batches: Sequence[AtomicBatch]) -> AtomicBatch:

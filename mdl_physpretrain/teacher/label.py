@@ -193,6 +193,8 @@ def label(
             continue
         copy = set_labels(atoms.copy(), outcome)
         copy.info["label_source"] = f"{engine.name}-anchored" if anchor else engine.name
+        copy.arrays.pop("forces_tolerance", None)  # of an earlier label
+        copy.info.pop("stress_tolerance", None)
         if anchor and change_error is not None:
             _note_tolerance(copy, change_error, raw, of_parent[parent])
         result.append(copy)

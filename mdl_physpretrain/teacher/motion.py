@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -75,7 +76,7 @@ def thermal_motion(
     -------
     list[Atoms]
         As :func:`mdl_physpretrain.augmentation.children.frame_child`, ids ``<parent>-md<number>``; frames in which an
-        atom is farther than 3 Å from its place, or that the teacher does not reach, are missing.
+        atom is farther than 3 Å from its place, or that the teacher does not reach, are missing, with a warning.
 
     Raises
     ------
@@ -124,6 +125,13 @@ def thermal_motion(
                         child.info["aug_temperature"] = factor * temperature
                         if np.abs(child.arrays["aug_displacement"]).max() < FARTHEST:
                             children[k, len(counts) * number + part] = child
+    missing = frames * len(chosen) - len(children)
+    if missing:
+        warnings.warn(
+            f"{missing} of {frames * len(chosen)} frames of the teacher's MD are missing: an atom left its place by "
+            f"more than {FARTHEST:g} Å, or the trajectory ended early",
+            stacklevel=2,
+        )
     return [children[key] for key in sorted(children)]
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 
 import mdl_physpretrain as pp
@@ -18,15 +17,6 @@ from mdl_physpretrain.recipe import Augment
 from mdl_physpretrain.structures import Labels, get_labels, read_structures, set_labels, write_structures
 from mdl_physpretrain.teacher.amplitudes import amplitudes_at
 from mdl_physpretrain.teacher.labelled_set import augmented_labels, further_structures
-
-
-@pytest.fixture
-def truth() -> ClassicalForceField:
-    model = ClassicalForceField(["O", "Mg"], cutoff=5.0).double()
-    with torch.no_grad():
-        model.charges.copy_(torch.tensor([-1.0, 1.0]))
-        model.strengths.fill_(0.4)
-    return model
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
@@ -18,15 +17,6 @@ from mdl_physpretrain.recipe import Augment
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.motion import thermal_motion
-
-
-@pytest.fixture
-def truth() -> ClassicalForceField:
-    model = ClassicalForceField(["O", "Mg"], cutoff=5.0).double()
-    with torch.no_grad():
-        model.charges.copy_(torch.tensor([-1.0, 1.0]))
-        model.strengths.fill_(0.4)
-    return model
 
 
 def test_frames_move_as_the_temperature_says() -> None:

@@ -11,7 +11,7 @@ from ase import Atoms
 
 import mdl_physpretrain as pp
 from mdl_physpretrain.augmentation.thermal import disorder
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import Prediction
 from mdl_physpretrain.recipe import Augment
@@ -40,6 +40,38 @@ def test_labels_carry_what_they_may_be_wrong_by(parents: list[Atoms], tmp_path: 
     assert float(batch.stress_tolerance) == pytest.approx(label.info["stress_tolerance"], abs=1e-8)
     (plain,) = pp.label([atoms], teacher, anchor=True, parents=parents)
     assert "forces_tolerance" not in plain.arrays
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("forces_tolerance", np.zeros((8, 3))),
+        ("forces_tolerance", np.full(8, np.nan)),
+        ("forces_tolerance", np.full(8, -1.0)),
+        ("forces_tolerance", np.array(["a"] * 8)),
+        ("forces_tolerance", np.full(8, True)),
+        ("stress_tolerance", "much"),
+        ("stress_tolerance", [1.0, 2.0]),
+        ("stress_tolerance", float("inf")),
+        ("stress_tolerance", None),
+    ],
+)
+def test_tolerances_that_are_none_are_refused(parents: list[Atoms], field: str, value: object) -> None:
+    atoms = parents[0].copy()
+    (atoms.arrays if field.startswith("forces") else atoms.info)[field] = value
+    if value is None:
+        assert float(build_batch(atoms, 4.0).stress_tolerance) == 0
+        return
+    with pytest.raises(StructureError, match=r"mgo-0, field \w+: must be one number"):
+        build_batch(atoms, 4.0)
+
+
+def test_a_new_label_has_no_tolerance_of_an_old_one(parents: list[Atoms]) -> None:
+    teacher = pp.ZBL(inner=0.5, outer=1.2).double()
+    (old,) = pp.label(disorder(parents[:1], n_aug=1), teacher, anchor=True, parents=parents, change_error=0.25)
+    (new,) = pp.label([old], teacher, anchor=True, parents=parents)
+    assert "forces_tolerance" not in new.arrays
+    assert "stress_tolerance" not in new.info
 
 
 def test_only_what_is_above_the_tolerance_counts(parents: list[Atoms]) -> None:
