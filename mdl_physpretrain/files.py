@@ -8,7 +8,26 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["file_hash", "make_writable", "replacing", "write_atomic"]
+from mdl_physpretrain.errors import ConfigError
+
+__all__ = ["file_hash", "make_writable", "nameable", "replacing", "write_atomic"]
+
+
+def nameable(text: str | Path) -> Path:
+    """A user's path, ``~`` written out; raises ConfigError where no file can have that name.
+
+    (Too long, a null character, the home of a user that does not exist.)
+    """
+    try:
+        path = Path(text).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return path
+    except (OSError, ValueError, RuntimeError) as error:
+        words = getattr(error, "strerror", None) or str(error)
+        shown = str(text) if len(str(text)) <= 60 else f"{str(text)[:60]}... ({len(str(text))} characters)"
+        raise ConfigError(f"no file can be called {shown!r}: {words}") from None
+    return path
 
 
 @contextlib.contextmanager

@@ -195,7 +195,10 @@ def _files(inputs: Any) -> Iterator[Path]:
         for one in inputs if isinstance(inputs, Iterable) else ():
             yield from _files(one)
         return
-    text = str(Path(inputs).expanduser())
+    try:
+        text = str(Path(inputs).expanduser())
+    except RuntimeError:  # the home of nobody; who reads it says so
+        return
     checkpoint, _, config = text.rpartition(":")
     for part in (text, checkpoint, config):
         try:

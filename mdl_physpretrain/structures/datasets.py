@@ -10,6 +10,7 @@ from pathlib import Path
 from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.files import nameable
 from mdl_physpretrain.structures.formats import read_file
 from mdl_physpretrain.structures.label_keys import normalise_labels
 
@@ -82,7 +83,7 @@ def load_public(name: str, *, root: str | Path | None = None) -> list[Atoms]:
         raise StructureError(f"{name!r} is not a dataset's name", field="load-atoms")
     folder = root or os.environ.get("PHYSPRETRAIN_DATASETS") or None
     if folder is not None:
-        folder = Path(folder).expanduser()
+        folder = nameable(folder)
         for place in (folder, folder / name):
             for suffix in _MIRROR_SUFFIXES:
                 if (place / f"{name}{suffix}").is_file():

@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeAlias
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.files import nameable
 from mdl_physpretrain.structures.datasets import SHIPPED, demo_structures, load_public
 from mdl_physpretrain.structures.formats import read_file
 from mdl_physpretrain.structures.identifiers import unique_ids
@@ -177,7 +178,10 @@ def _items(source: Source) -> list[Atoms | Path | str]:
     text = str(source)
     if text in SHIPPED or text.startswith(_PUBLIC):
         return [text]
-    path = Path(text).expanduser()
+    try:
+        path = nameable(text)
+    except ConfigError as error:
+        raise StructureError(str(error)) from None
     if any(c in text for c in "*?[") and not path.exists():
         matches = sorted(globbing.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns, too
         files: list[Atoms | Path | str] = [Path(p) for p in matches if not p.endswith(".part") and Path(p).is_file()]

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.files import nameable
 from mdl_physpretrain.option_types import option_fields, problems
 from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.presets import merge, over_preset
@@ -126,7 +127,7 @@ def _absolute(config: RunConfig, base: Path) -> None:
     """Make relative paths absolute: of the working folder, else of the file's folder."""
 
     def absolute(text: str) -> str:
-        path = Path(text).expanduser()
+        path = nameable(text)
         magic = any(c in text for c in "*?[")
         for root in (Path.cwd(), base):
             if (root / path).exists():
