@@ -12,10 +12,9 @@ __all__ = ["PRESETS", "merge", "over_preset"]
 #: Merged below the user's own keys. The paper's: section 2.2.2, Algorithm 1, Table A.1 (silica,
 #: CGCNN), Appendix C, section 4.1 (epochs), Table 1 (MD). It examined no teacher, hence ``force``.
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
     # the teacher that knows changes of force best labels every distance and frames of its own MD; a network learns
     # these labels first, and a third of every epoch of finetuning are still theirs: docs/recipe.md
-    "stable": {
+    "default": {
         "teacher": {"kind": "auto"},
         "augment": {
             "n_aug": 0,
@@ -30,13 +29,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pretrain": {"batch_size": 16, "learning_rate": 2e-3, "scheduler_patience": 1, "scheduler_factor": 0.6},
         "finetune": {
             "replay_fraction": 0.3,
-            "replay_tolerance": 2.0,
+            "replay_tolerance": 3.0,
             "force_scale": "auto",
             "scheduler_patience": 4,
             "scheduler_factor": 0.7,
         },
         "arms": {"baseline": {"pretrain": False}, "pretrained": {"replay": 0.3}},
     },
+    # Algorithm 1 with an EAM, by the defaults of the recipe's fields
+    "algorithm1": {},
     "paper": {
         "teacher": {"preset": "paper", "cutoff": 8.0, "n_basis": 10, "epochs": 200, "force": True},
         "augment": {
@@ -71,13 +72,18 @@ def over_preset(content: Mapping[str, Any], presets: Mapping[str, Mapping[str, A
     """Sections over those of the preset that ``content["preset"]`` names.
 
     The preset's arguments of its network are no other network's, those of its
-    EAM no other teacher's.
+    EAM no other teacher's; its kind of teacher gives way to options of the EAM's
+    fit, its thermal displacements to an amplitude.
     """
     name = content.get("preset", "default")
     preset = (presets or PRESETS).get(name, {}) if isinstance(name, str) else {}
-    if content.get("arms") is not None:
+    arms, augment, teacher = content.get("arms"), content.get("augment"), content.get("teacher")
+    if arms is not None:
         preset = {k: v for k, v in preset.items() if k != "arms"}
-    teacher = content.get("teacher")
+    if isinstance(augment, Mapping) and augment.get("thermal_amplitude") is not None:
+        preset = {**preset, "augment": {k: v for k, v in preset.get("augment", {}).items() if k != "thermal"}}
+    if isinstance(teacher, Mapping) and "kind" not in teacher and EAMFit.model_fields.keys() & teacher.keys():
+        preset = {**preset, "teacher": {k: v for k, v in preset.get("teacher", {}).items() if k != "kind"}}
     if isinstance(teacher, Mapping) and teacher.get("kind", "eam") != "eam":
         kept = {k: v for k, v in preset.get("teacher", {}).items() if k not in EAMFit.model_fields}
         preset = {**preset, "teacher": kept}

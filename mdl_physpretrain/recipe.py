@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 
-Preset = Literal["default", "stable", "paper"]
-PRESET_WORDS = "'stable': what lasts longest in MD, 'paper': exactly the paper's settings."
+Preset = Literal["default", "algorithm1", "paper"]
+PRESET_WORDS = "'algorithm1': its structures and an EAM, cheaper; 'paper': exactly the paper's settings."
 
 
 class EAMFit(Section):
@@ -183,8 +183,9 @@ class Training(Section):
     )
     weights: Weights = Field(default=(0.01, 50.0, 50.0), description="Of energy (eV), forces (eV/Å), stress (eV/Å³).")
     loss: Literal["mae", "huber"] = Field(default="mae", description="Kind of error.")
-    force_scale: Positive | None = Field(
-        default=None, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not."
+    force_scale: Positive | Literal["auto"] | None = Field(
+        default=None,
+        description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not; auto: by the forces of the data.",
     )
     clip_grad: Positive | None = Field(default=10.0, description="Largest norm of the gradient.")
     scheduler_factor: float = Field(default=0.8, gt=0, lt=1, description="Of ReduceLROnPlateau.")
@@ -199,7 +200,7 @@ class Pretrain(Training):
     """Training on the teacher's labels."""
 
     epochs: Count = Field(default=50, description="Passes over the data.")
-    force_scale: Positive | None = Field(
+    force_scale: Positive | Literal["auto"] | None = Field(
         default=5.0, description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not (the paper)."
     )
     val_fraction: float = Field(
@@ -211,10 +212,6 @@ class Finetune(Training):
     """Training on the reference labels, with or without pretraining before it."""
 
     epochs: Count = Field(default=200, description="Passes over the data.")
-    force_scale: Positive | Literal["auto"] | None = Field(  # type: ignore[assignment]
-        default=None,
-        description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not; auto: by the reference forces.",
-    )
     replay_fraction: float = Field(
         default=0.1, ge=0, lt=1, description="Share of teacher-labelled structures in an epoch of pretrained arms."
     )

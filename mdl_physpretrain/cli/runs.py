@@ -19,7 +19,6 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, e.g. md.st
 
 MINIMAL = """\
 # A run of physpretrain. All options: physpretrain config
-# preset: stable          # what lasts longest in MD so far, docs/recipe.md
 data:
   source: {source}        # any file ASE reads, a pattern, 'demo', or load-atoms:<name>; energy and forces
 seeds: [0, 1, 2, 3, 4]    # results vary between seeds: several, always

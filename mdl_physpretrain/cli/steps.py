@@ -96,7 +96,7 @@ def fit_eam(
 @app.command("fit-teacher")
 def fit_teacher(
     structures: Structures,
-    kind: Annotated[str, typer.Option("--kind", help="Of potential, as teacher.kind of a run.")] = "eam",
+    kind: Annotated[str, typer.Option("--kind", help="Of potential, as teacher.kind of a run.")] = "auto",
     arg: Annotated[list[str] | None, typer.Option("--arg", help="Option of the fit, e.g. cutoff=8.0.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write.")] = Path("teacher.pt"),
     val: Val = None,
@@ -241,7 +241,7 @@ def finetune(structures: Structures, output: Folder, options: Finetune, seed: Se
 
 
 @app.command()
-@recipe_options(Training, "finetune", also={"replay_fraction": "finetune"})
+@recipe_options(Training, "finetune", also={"replay_fraction": "finetune", "replay_tolerance": "finetune"})
 @shared_options(TRAINING | ON_REFERENCE)
 def train(
     structures: Structures,
@@ -250,6 +250,9 @@ def train(
     replay_fraction: Annotated[
         float, typer.Option("--replay-fraction", help="Share of replayed structures in an epoch.")
     ] = FINETUNE.replay_fraction,
+    replay_tolerance: Annotated[
+        float, typer.Option("--replay-tolerance", min=0, help="Replayed errors below so many of the teacher's are none.")
+    ] = FINETUNE.replay_tolerance,
     shift_energies: ShiftEnergies = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the weights and of the order.")] = 0,
     **shared: Any,
@@ -258,8 +261,8 @@ def train(
     from mdl_physpretrain import training
 
     _train(
-        training.train, structures, output, options, replay_fraction=replay_fraction, shift_energies=shift_energies,
-        seed=seed, **shared,
+        training.train, structures, output, options, replay_fraction=replay_fraction,
+        replay_tolerance=replay_tolerance, shift_energies=shift_energies, seed=seed, **shared,
     )  # fmt: skip
 
 

@@ -104,7 +104,8 @@ def further_structures(
     if options.thermal is not None:
         if teacher is None:
             raise ConfigError(
-                "thermal displaces atoms by the springs of a teacher: name one, or give thermal_amplitude"
+                "thermal moves atoms as the springs or the MD of a teacher do: give the teacher (--teacher), or "
+                "thermal_amplitude instead, or switch it off (thermal: null, --thermal none)"
             )
         # where no MD is described, it is the default one
         temperature = MD.temperature if options.thermal == "md" else options.thermal

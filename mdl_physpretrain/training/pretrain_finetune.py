@@ -13,7 +13,6 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.recipe import Finetune, Pretrain, Training
 from mdl_physpretrain.structures import split_by_parent
 from mdl_physpretrain.structures.randomness import derived_seed
-from mdl_physpretrain.training.force_scales import force_scale_of
 from mdl_physpretrain.training.network import is_name
 from mdl_physpretrain.training.train import train
 
@@ -129,8 +128,6 @@ def finetune(
         If there is nothing to learn from.
     """
     section, train_options = _divided(Finetune, options)
-    if section.force_scale == "auto":
-        train_options["force_scale"] = force_scale_of(structures)
     return train(
         model,
         structures,

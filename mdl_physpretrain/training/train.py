@@ -26,6 +26,7 @@ from mdl_physpretrain.recipe import FINETUNE, Training
 from mdl_physpretrain.structures import label_counts, validate_structures
 from mdl_physpretrain.training.data import EpochSampler, loader
 from mdl_physpretrain.training.hardware import check_hardware
+from mdl_physpretrain.training.force_scales import force_scale_of
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
 from mdl_physpretrain.training.network import copied_network, is_name, new_network
@@ -112,7 +113,7 @@ def train(
         moved up the first one by ``rho``, the norm over all weights, with
         ``sam_adaptive`` over their relative changes; ``clip_grad`` holds for
         the second), ``weights`` of energy, forces and
-        stress in the ``loss`` (:class:`EFSLoss`, with ``force_scale``),
+        stress in the ``loss`` (:class:`EFSLoss`, with ``force_scale``; ``"auto"``: by the forces of ``structures``),
         ``clip_grad``, ``scheduler_factor``, ``scheduler_patience`` and
         ``min_learning_rate`` of ReduceLROnPlateau on the validation total,
         ``early_stopping``, ``ema``, ``checkpoint_every``.
@@ -134,6 +135,8 @@ def train(
         If another process trains in ``directory``.
     """
     chosen = validated(Training, options)
+    if chosen.force_scale == "auto":
+        chosen = chosen.model_copy(update={"force_scale": force_scale_of(structures)})
     if not 0 <= replay_fraction < 1:
         raise ConfigError(f"replay_fraction must lie in [0, 1), not {replay_fraction}")
     if replay_weights is not None and (len(replay_weights) != len(replay) or not min(replay_weights, default=1) > 0):

@@ -17,7 +17,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import nameable
 from mdl_physpretrain.option_types import option_fields, problems
 from mdl_physpretrain.potentials.factories import FACTORY
-from mdl_physpretrain.presets import merge, over_preset
+from mdl_physpretrain.presets import PRESETS, merge, over_preset
 from mdl_physpretrain.structures.datasets import SHIPPED
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.yaml_files import KeyLines, read_yaml, set_value
@@ -98,9 +98,11 @@ def dump_config(config: RunConfig) -> str:
 
 
 def schema_rows() -> Iterator[tuple[str, str, str, str]]:
-    """Every option: dotted key, type, default, description."""
+    """Every option: dotted key, type, default of a run, description."""
+    preset = PRESETS["default"]
     for key, field in option_fields(RunConfig):
-        default = field.get_default(call_default_factory=True)
+        section, _, name = key.partition(".")
+        default = preset.get(section, {}).get(name, field.get_default(call_default_factory=True))
         text = yaml.safe_dump(list(default) if isinstance(default, tuple) else default, default_flow_style=True)
         yield key, _kind(field.annotation), text.split("\n")[0], field.description or ""
 

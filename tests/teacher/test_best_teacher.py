@@ -65,10 +65,13 @@ def test_a_hybrid_needs_the_eam() -> None:
     assert config.teacher.kind == "eam"
 
 
-def test_preset_stable_gives_its_arms_unless_there_are_others() -> None:
-    content = {"preset": "stable", "data": {"source": "demo"}, "md": {"temperature": 700.0}}
+def test_the_default_gives_its_arms_unless_there_are_others() -> None:
+    content = {"data": {"source": "demo"}, "md": {"temperature": 700.0}}
     config = build_config(content)
     assert config.teacher.kind == "auto"
     assert (config.augmentation.thermal, config.augment.coverage, config.augment.n_aug) == (700.0, 5, 0)
     assert [config.replay_of(name) for name in config.arms] == [0.0, 0.3]
     assert list(build_config({**content, "arms": {"mine": {}}}).arms) == ["mine"]
+    assert build_config({**content, "teacher": {"cutoff": 5.0}}).teacher.kind == "eam", "options of the EAM's fit"
+    disordered = build_config({**content, "augment": {"thermal_amplitude": 0.1}}).augment
+    assert (disordered.thermal, disordered.thermal_amplitude) == (None, 0.1)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.recipe import Pretrain
 from mdl_physpretrain.structures.labels import Labels, set_labels
 from mdl_physpretrain.training.force_scales import force_scale_of
-from mdl_physpretrain.training.pretrain_finetune import finetune
+from mdl_physpretrain.training.train import train
 
 
 def _atoms(sizes) -> Atoms:
@@ -22,14 +22,13 @@ def test_scale_is_a_percentile_of_all_atoms_and_not_too_small():
     assert force_scale_of([_atoms(np.zeros(4))]) == 0.5
     energies_only = set_labels(Atoms("H"), Labels(1.0, None, None))
     assert force_scale_of([energies_only, _atoms([2.0])]) == pytest.approx(2.0)
-    with pytest.raises(StructureError, match="forces"):
-        force_scale_of([energies_only])
+    assert force_scale_of([energies_only]) == Pretrain().force_scale
 
 
-def test_finetuning_takes_it_from_its_structures(rocksalt, monkeypatch):
+def test_training_takes_it_from_its_structures(rocksalt, monkeypatch):
     seen = []
-    monkeypatch.setattr("mdl_physpretrain.training.pretrain_finetune.train", lambda *a, **options: seen.append(options))
-    finetune("cgcnn", rocksalt, force_scale="auto")
-    finetune("cgcnn", rocksalt, force_scale=2.0)
-    finetune("cgcnn", rocksalt)
+    monkeypatch.setattr("mdl_physpretrain.training.train.EFSLoss", lambda *a, **options: seen.append(options) or 1 / 0)
+    for scale in ("auto", 2.0, None):
+        with pytest.raises(ZeroDivisionError):
+            train("cgcnn", rocksalt, force_scale=scale)
     assert [options["force_scale"] for options in seen] == [force_scale_of(rocksalt), 2.0, None]

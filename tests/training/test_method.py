@@ -31,6 +31,7 @@ def test_only_the_same_call_goes_on_in_its_folder(rocksalt: list[Atoms], tmp_pat
         "model_args": {"cutoff": 4.0, "dim1": 8, "dim2": 8, "gc_count": 1, "edge_dim": 12},
         "teacher": LennardJones(sigma=1.0, rc=4.0), "augment": {"n_aug": 1, "max_force": None},
         "pretrain": {"epochs": 1}, "finetune": {"epochs": 1}, "directory": tmp_path, "device": "cpu",
+        "preset": "algorithm1",
     }  # fmt: skip
     first = pp.pretrain_and_finetune(rocksalt[:4], **options)
     (tmp_path / "finetune" / "last.ckpt").unlink()  # as if it had been interrupted before the first epoch's end

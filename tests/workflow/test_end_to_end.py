@@ -14,6 +14,7 @@ from mdl_physpretrain.workflow.plan import STAGES
 
 CONFIG = """\
 name: Rock salt
+preset: algorithm1
 data: {source: mgo.extxyz, fractions: [0.5, 0.25, 0.25]}
 seeds: [0, 1]
 teacher: {epochs: 2, cutoff: 4.5, force: true}
@@ -260,7 +261,7 @@ def test_any_ase_calculator_can_teach(tmp_path):
         structures.append(set_labels(atoms, Labels(energy, forces, None)))
     write_structures(tmp_path / "cu.extxyz", structures)
     (tmp_path / "c.yaml").write_text(
-        "data: {source: cu.extxyz, fractions: [0.6, 0.2, 0.2]}\nseeds: [0]\n"
+        "preset: algorithm1\ndata: {source: cu.extxyz, fractions: [0.6, 0.2, 0.2]}\nseeds: [0]\n"
         "teacher: {calculator: 'ase.calculators.emt:EMT'}\naugment: {n_aug: 2, pull: 0.2, perturb: 0.2}\n"
         "backbone: {args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}\npretrain: {epochs: 1}\nfinetune: {epochs: 1}\n"
         "arms: {pretrained: {}}\nmd: {steps: 3}\n"

@@ -13,6 +13,7 @@ from mdl_physpretrain.structures import write_structures
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
 CONFIG = """\
+preset: algorithm1
 data: {source: mgo.extxyz, fractions: [0.5, 0.25, 0.25]}
 seeds: [0]
 teacher: {epochs: 2, cutoff: 4.5, force: true}

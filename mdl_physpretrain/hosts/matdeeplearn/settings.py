@@ -11,7 +11,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.job_checks import sam_radius
 from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, validated
 from mdl_physpretrain.presets import PRESETS, over_preset
-from mdl_physpretrain.recipe import Augment, Finetune, Pretrain, Teacher
+from mdl_physpretrain.recipe import Augment, Finetune, Preset, Pretrain, Teacher
 from mdl_physpretrain.workflow.md_options import Simulation
 
 __all__ = ["Examination", "Settings", "read_settings"]
@@ -44,7 +44,10 @@ class HostTeacher(Teacher):
 class Settings(Section):
     """What the trainers ``physpretrain`` and ``sam`` do besides MatDeepLearn's own training."""
 
-    preset: Literal["default", "paper"] = Field(default="default", description="'paper': teacher and labels as there.")
+    preset: Preset = Field(
+        default="algorithm1",
+        description="Of teacher and labels; 'default': those of physpretrain run, 'paper': exactly the paper's.",
+    )
     epochs: int = Field(default=PRETRAIN.epochs, ge=0, description="Of pretraining; 0: none.")
     lr: Positive | None = Field(default=None, description="Of pretraining; null: optim.lr.")
     batch_size: Count | None = Field(default=None, description="Of pretraining; null: optim.batch_size.")
@@ -72,7 +75,16 @@ class Settings(Section):
     )
     md: Examination | None = Field(default=None, description="The physicality examination; null: none.")
 
+    @property
+    def augmentation(self) -> Augment:
+        """Section ``augment`` with ``thermal: md`` resolved: the temperature of the examination, if there is one."""
+        if self.augment.thermal != "md" or self.md is None:
+            return self.augment
+        return self.augment.model_copy(update={"thermal": self.md.temperature or None})
 
+
+#: Teacher and labels of the default recipe, without its replay: the host's losses know no tolerance of a label.
+_DEFAULT = {name: PRESETS["default"][name] for name in ("teacher", "augment")}
 #: The paper's: section 2.2.2, Algorithm 1, section 4.1.
 _PAPER = {
     "teacher": PRESETS["paper"]["teacher"],
@@ -81,6 +93,7 @@ _PAPER = {
     "force_scale": PRESETS["paper"]["pretrain"]["force_scale"],
     "replay_fraction": PRESETS["paper"]["finetune"]["replay_fraction"],
 }
+_PRESETS = {"default": _DEFAULT, "paper": _PAPER}
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
@@ -90,7 +103,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         raise ConfigError(f"{SECTION}: expected keys and values, not {section!r}")
     if isinstance(section.get("teacher"), str):
         section = {**section, "teacher": {"checkpoint": section["teacher"]}}
-    settings = validated(Settings, over_preset(section, {"paper": _PAPER}), prefix=f"{SECTION}.")
+    settings = validated(Settings, over_preset(section, _PRESETS), prefix=f"{SECTION}.")
     if (rho := sam_radius(config)) is None:
         return settings
     if "sam" in section and settings.sam != rho:

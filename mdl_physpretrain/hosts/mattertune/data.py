@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from ase import Atoms
 from mattertune.data.base import DatasetConfig, DatasetConfigBase
 from mattertune.registry import data_registry
 from nshconfig import Field
+from pydantic import model_validator
 from torch.utils.data import Dataset
 
 from mdl_physpretrain.hosts.mattertune.labelling import clean, labelled_structures, part_of, with_stress
-from mdl_physpretrain.recipe import Augment, Pretrain, Teacher
+from mdl_physpretrain.presets import PRESETS, over_preset
+from mdl_physpretrain.recipe import Augment, Preset, Pretrain, Teacher
 from mdl_physpretrain.structures import reference_energies
 from mdl_physpretrain.training.references import is_another_energy_scale
 
@@ -42,6 +45,9 @@ class EAMLabelledDatasetConfig(DatasetConfigBase):
     dataset: DatasetConfig
     """The dataset that is augmented: any registered type, with energy and forces."""
 
+    preset: Preset = "algorithm1"
+    """Of teacher and labels: ``default`` for those of ``physpretrain run``, ``paper`` for the paper's."""
+
     teacher: Teacher = Teacher()
     """An EAM fitted to ``dataset`` (the default), ``checkpoint`` of one, or ``calculator: module:factory``."""
 
@@ -68,6 +74,14 @@ class EAMLabelledDatasetConfig(DatasetConfigBase):
 
     cache: str = ".physpretrain-cache"
     """Folder in which labels are kept; they are made again when anything they depend on changes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_preset(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("preset") not in PRESETS:
+            return content
+        preset = {name: PRESETS[content["preset"]].get(name, {}) for name in ("teacher", "augment")}
+        return over_preset(content, {content["preset"]: preset})
 
     def prepare_data(self) -> None:
         self.dataset.prepare_data()
