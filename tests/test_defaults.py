@@ -133,6 +133,11 @@ def test_the_papers_preset_has_options_that_exist() -> None:
     assert validated(recipe.Recipe, paper).augment.pairs == "closest"
 
 
+def of_preset(name: str) -> recipe.Recipe:
+    content = presets.over_preset({"preset": name})
+    return validated(recipe.Recipe, {k: v for k, v in content.items() if k in recipe.Recipe.model_fields})
+
+
 def test_matdeeplearn() -> None:
     from mdl_physpretrain.hosts.matdeeplearn.settings import Settings, read_settings
 
@@ -143,6 +148,12 @@ def test_matdeeplearn() -> None:
     assert (settings.epochs, settings.force_scale) == (default.pretrain.epochs, default.pretrain.force_scale)
     assert settings.val_fraction == default.pretrain.val_fraction
     assert settings.replay_fraction == default.finetune.replay_fraction
+    for name in ("default", "algorithm1"):
+        chosen = read_settings({"physpretrain": {"preset": name, "md": {"temperature": 700}}})
+        expected = of_preset(name)
+        assert chosen.augment == expected.augment
+        assert chosen.teacher.kind == expected.teacher.kind
+        assert chosen.augmentation.thermal == (700 if name == "default" else None)
     paper = read_settings({"physpretrain": {"preset": "paper"}})
     expected = validated(recipe.Recipe, {k: v for k, v in presets.PRESETS["paper"].items() if k != "md"})
     assert paper.augment == expected.augment
@@ -161,6 +172,12 @@ def test_mattertune() -> None:
     default, fields = recipe.Recipe(), data.EAMLabelledDatasetConfig.model_fields
     assert fields["teacher"].get_default(call_default_factory=True) == default.teacher
     assert fields["augment"].get_default(call_default_factory=True) == default.augment
+    section = {"dataset": {"type": "xyz", "src": "cells.xyz"}}
+    for name in ("default", "algorithm1", "paper"):
+        chosen = data.EAMLabelledDatasetConfig.model_validate({**section, "preset": name, "augment": {"seed": 3}})
+        assert chosen.augment == of_preset(name).augment.model_copy(update={"seed": 3})
+        assert chosen.teacher == of_preset(name).teacher
+    assert data.EAMLabelledDatasetConfig.model_validate(section).augment == default.augment
     assert fields["validation_share"].default == default.pretrain.val_fraction
     assert order.ReplayRecipeConfig.model_fields["fraction"].default == default.finetune.replay_fraction
     assert sam.SAMRecipeConfig.model_fields["rho"].default == default.finetune.rho
