@@ -178,7 +178,9 @@ def test_steps_one_by_one(data, tmp_path):
     assert result.exit_code in (0, 1), result.output
     passed = result.exit_code == 0
     assert (call("examine", teacher, data).exit_code == 0) == passed
-    fine("augment", data, "-o", perturbed, "--n-aug", 2, "--pull", 0.3)
+    refused = call("augment", data, "-o", perturbed)
+    assert "give the teacher (--teacher)" in " ".join(refused.stderr.split())
+    fine("augment", data, "-o", perturbed, "--preset", "algorithm1", "--n-aug", 2, "--pull", 0.3)
     assert len(read_structures(perturbed)) == 16
     refused = call("label", perturbed, "-o", labelled, "--teacher", teacher, "--force")
     assert "--parents FILE, or --no-anchored" in " ".join(refused.stderr.split())

@@ -1,5 +1,7 @@
 """The scale of forces from which replayed structures are scaled down."""
 
+import sys
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -27,7 +29,8 @@ def test_scale_is_a_percentile_of_all_atoms_and_not_too_small():
 
 def test_training_takes_it_from_its_structures(rocksalt, monkeypatch):
     seen = []
-    monkeypatch.setattr("mdl_physpretrain.training.train.EFSLoss", lambda *a, **options: seen.append(options) or 1 / 0)
+    module = sys.modules[train.__module__]
+    monkeypatch.setattr(module, "EFSLoss", lambda *a, **options: seen.append(options) or 1 / 0)
     for scale in ("auto", 2.0, None):
         with pytest.raises(ZeroDivisionError):
             train("cgcnn", rocksalt, force_scale=scale)
