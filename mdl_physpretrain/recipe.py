@@ -46,7 +46,7 @@ class EAMFit(Section):
     pairs: Literal["auto", "pairwise", "factorised", "corrected"] = Field(
         default="auto",
         description="Parameters of a pair: its own; mixed of its elements'; mixed and corrected where the data show "
-        "it; auto: mixed above 8 elements.",
+        "it often; auto: mixed above 8 elements, corrected where a pair is never shown, else its own.",
     )
     epochs: Count | None = Field(default=None, description="Of the fit; null: the preset's.")
     batch_size: Count | None = Field(default=None, description="Structures per step of the fit; null: the preset's.")

@@ -55,6 +55,7 @@ WALL_ENERGY = 3.0  # eV above the typical distance that the wall must have there
 WELL_TOLERANCE = 0.25  # relative deviation of the well from the typical distance
 PULL_TO = 0.65  # real pairs are pulled to this share of their distance
 PUSHED_BACK = 0.95  # share of pulled pairs that must feel repulsion
+SHORTEST = 0.6  # sums of covalent radii: pulls of Algorithm 1 stop there
 FEW_BONDS = 50  # atoms: with many elements a well need not stand where so few have a bond
 MANY_ELEMENTS = 8
 MOST_CURVES = 36  # pairs, all of 8 elements: with more only those that the data show most
@@ -319,10 +320,12 @@ def _examine_pair(
     smooth = finite and bool(np.all(np.abs(np.diff(energy) - trapezoid) < 0.02 * np.abs(trapezoid) + 1e-3))
     if not smooth:
         notes.append("not finite" if not finite else "not smooth")
-    steepest = float(np.abs(slope[grid >= WALL_AT * measured.contact]).max()) if finite else np.inf
+    steepest = float(np.abs(slope[grid >= SHORTEST * measured.contact]).max()) if finite else np.inf
     bounded = not extrapolated or steepest < LABEL_BOUND
     if not bounded:
-        notes.append(f"force of {steepest:.3g} eV/Å beyond half the sum of covalent radii (at most {LABEL_BOUND:g})")
+        notes.append(
+            f"force of {steepest:.3g} eV/Å at {SHORTEST:g} of the sum of covalent radii (at most {LABEL_BOUND:g})"
+        )
     core = not len(attractive) and wall > WALL_ENERGY
     well, position = None, None
     if wells and measured.bonded and finite:

@@ -10,8 +10,10 @@ it. Here an element ``a`` has the variables ``x_a`` that a pair ``a-a`` has in
 in the space of the search, where the mean is near a geometric one (depths, amplitudes) and the second term is how
 unlike elements bind: four features ``u`` of an element and their weights ``w`` for the depth, steepness, place of the
 well and size of the density. Like Pauling's bond energies it vanishes between equals. Distances are sums of radii,
-fitted to the data, where the data show a pair rarely, and the data's own where they show it often. The ZBL core is
-that of every pair. The result is expanded to the table of pairs of an :class:`~mdl_physpretrain.potentials.EAM`.
+fitted to the data, where the data show a pair rarely, and the data's own where they show it often. Exponents of
+long pairs are smaller in proportion to their length, as those of metals are (Girifalco and Weizer, Phys. Rev. 114, 687
+(1959): alpha r_0 is 3 to 4.5 from Cs to W): else two large atoms that come closer than the data would explode. The ZBL
+core is that of every pair. The result is expanded to the table of pairs of an :class:`~mdl_physpretrain.potentials.EAM`.
 
 Starts: depths in proportion to the cohesive energies of the elements (C. Kittel, Introduction to Solid State Physics,
 8th ed., 2005, as tabulated in ASE), radii from covalent ones (Cordero et al., Dalton Trans. 2832 (2008), in ASE),
@@ -40,6 +42,7 @@ FEATURES = 4
 FULL_TRUST = 50  # atoms whose nearest neighbours outweigh the sum of radii
 PRIOR = 5.0  # atoms that a covalent radius counts as
 MOST = 100  # atoms that a pair counts as, at most
+LONG_WELL, LONG_DENSITY = 2.6, 1.6  # Å: pairs that are longer have smaller exponents
 
 
 class FactorisedEAM(BoundedEAM):
@@ -49,7 +52,7 @@ class FactorisedEAM(BoundedEAM):
     and random numbers included, for one element.
     """
 
-    softness: Tensor
+    softness: Tensor  # of wells and densities, shape (n_pairs, 2)
 
     def __init__(
         self,
@@ -84,17 +87,16 @@ class FactorisedEAM(BoundedEAM):
         """Those of the data for pairs that are often there, sums of radii for the others."""
         measured = super().typical_distances(eam, distances)
         counts = [getattr(distances.get(p) or distances.get(p[::-1]), "count", 0) for p in eam.pairs]
-        typical = list(measured)
+        typical, softness = list(measured), [(1.0, 1.0)] * len(measured)
         if len(eam.elements) > 1:
             radii = additive_radii(eam.elements, distances)
             for k, (a, b) in enumerate(eam.pairs):
                 weight = counts[k] / (counts[k] + FULL_TRUST)
                 typical[k] = weight * measured[k] + (1 - weight) * (radii[a] + radii[b])
-        # of long pairs the density falls more slowly, in proportion: else it explodes where they come close
-        softness = [min(1.0, sum(typical) / len(typical) / r) for r in typical]
+                softness[k] = (min(1.0, LONG_WELL / typical[k]), min(1.0, LONG_DENSITY / typical[k]))
         for k in self.corrected_pairs(eam, counts):
-            typical[k], softness[k] = measured[k], 1.0
-        self.register_buffer("softness", torch.tensor(softness).unsqueeze(1))
+            typical[k], softness[k] = measured[k], (1.0, 1.0)
+        self.register_buffer("softness", torch.tensor(softness))
         return typical
 
     def corrected_pairs(self, eam: EAM, counts: list[int]) -> list[int]:
@@ -102,7 +104,10 @@ class FactorisedEAM(BoundedEAM):
         return []
 
     def decays(self, x: Tensor) -> Tensor:
-        return super().decays(x) * self.softness
+        return super().decays(x) * self.softness[:, 1:]
+
+    def slopes(self, x: Tensor) -> Tensor:
+        return super().slopes(x) * self.softness[:, 0]
 
     def pair_variables(self) -> dict[str, Tensor]:
         unlike = (self.features[self.first] - self.features[self.second]).square() @ self.weights

@@ -29,7 +29,7 @@ from mdl_physpretrain.progress import track
 from mdl_physpretrain.recipe import TEACHER
 from mdl_physpretrain.structures import reference_energies, validate_structures
 from mdl_physpretrain.structures.elements import elements_of, strange_elements
-from mdl_physpretrain.teacher.examine import examine
+from mdl_physpretrain.teacher.examine import examine, extrapolated_pairs
 from mdl_physpretrain.teacher.factorised import CorrectedEAM, FactorisedEAM
 from mdl_physpretrain.teacher.objective import EAMObjective
 from mdl_physpretrain.teacher.parametrisation import BoundedEAM, Bounds
@@ -87,8 +87,8 @@ def fit_eam(
     pairs
         ``"pairwise"``: every pair of elements has its own parameters; ``"factorised"``: pairs are mixed of parameters
         of elements (:class:`mdl_physpretrain.teacher.factorised.FactorisedEAM`); ``"corrected"``: mixed, with a free
-        correction of every pair that the data show; ``"auto"``: pairwise up to 8 elements and with the preset
-        ``"paper"``, else factorised.
+        correction of every pair that the data show often; ``"auto"``: factorised above 8 elements, corrected where
+        the data never show some pair together, else (and with the preset ``"paper"``) pairwise.
     preset
         ``"default"`` or ``"paper"``.
     epochs, batch_size, learning_rate
@@ -138,7 +138,9 @@ def fit_eam(
             raise StructureError(f"{strange}: {ELEMENTS_HINT}", field="numbers")
     many = len(symbols) > MOST_PAIRWISE
     if pairs == "auto":
-        pairs = "factorised" if many and not paper else "pairwise"
+        pairs = "pairwise" if paper else "factorised" if many else "corrected"
+        if not many and not extrapolated_pairs(symbols, nearest_distances(structures, cutoff)):
+            pairs = "pairwise"
     held_out: Sequence[Atoms] | None = val
     if many and not val and not paper:
         structures, held_out = _kept_out(structures, seed)

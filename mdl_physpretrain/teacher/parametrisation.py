@@ -129,6 +129,10 @@ class BoundedEAM(nn.Module):
         """Exponents of the density, 1/Å, of search variables (n_basis,) or (n_pairs, n_basis)."""
         return self._bounded("decay", x)
 
+    def slopes(self, x: Tensor) -> Tensor:
+        """Steepness of the wells, 1/Å, of search variables (n_pairs,)."""
+        return self._bounded("steepness", x)
+
     def _bounded(self, name: str, x: Tensor) -> Tensor:
         smallest, largest = torch.tensor(getattr(self.bounds, name), dtype=self.typical.dtype)
         return _inside(smallest, largest, x)
@@ -139,7 +143,7 @@ class BoundedEAM(nn.Module):
         of_pair = self.pair_variables()
         return {
             "D": torch.exp(_inside(low, high, of_pair["depth"])),
-            "alpha": self._bounded("steepness", of_pair["steepness"]),
+            "alpha": self.slopes(of_pair["steepness"]),
             "rm": self.typical * self._bounded("well", of_pair["well"]),
             "A": self.scale * torch.exp(of_pair["amplitude"]),
             "beta": self.decays(of_pair["decay"]),

@@ -137,12 +137,14 @@ def test_many_elements(alloys: list[Atoms], tmp_path: Path) -> None:
 
 
 def test_the_choice_of_pairs(alloys: list[Atoms]) -> None:
-    few = [a for a in alloys if set(a.symbols) <= {"Li", "Al", "Ca"}]
+    few = [a for a in alloys if set(a.symbols) <= {"Li", "Al"}]
     fits = {pairs: fit_eam(few, **QUICK, pairs=pairs) for pairs in ("auto", "pairwise", "factorised", "corrected")}
     names = ("D", "rm", "A", "rho0")
     assert all(torch.equal(getattr(fits["auto"], n), getattr(fits["pairwise"], n)) for n in names)
     assert not torch.equal(fits["factorised"].D, fits["pairwise"].D)
-    assert fits["corrected"].metadata["fit"]["pairs"] == "corrected"
+    three = fit_eam([a for a in alloys if set(a.symbols) <= {"Li", "Al", "Ca"}], **QUICK)
+    assert three.metadata["fit"]["pairs"] == "corrected"
+    assert three.metadata["examination"]["extrapolated"] == ["Li-Ca"]
     assert fit_eam(alloys, **QUICK, preset="paper").metadata["fit"]["pairs"] == "pairwise"
     with pytest.raises(ConfigError, match="pairs must be one of auto, pairwise, factorised, corrected, not 'mixed'"):
         fit_eam(few, pairs="mixed")
