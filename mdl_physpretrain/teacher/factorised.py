@@ -13,7 +13,7 @@ well and size of the density. Like Pauling's bond energies it vanishes between e
 fitted to the data, where the data show a pair rarely, and the data's own where they show it often. Exponents of
 long pairs are smaller in proportion to their length, as those of metals are (Girifalco and Weizer, Phys. Rev. 114, 687
 (1959): alpha r_0 is 3 to 4.5 from Cs to W): else two large atoms that come closer than the data would explode. The ZBL
-core is that of every pair. The result is expanded to the table of pairs of an :class:`~mdl_physpretrain.potentials.EAM`.
+core is that of every pair. The result is expanded to the pairs of an :class:`~mdl_physpretrain.potentials.EAM`.
 
 Starts: depths in proportion to the cohesive energies of the elements (C. Kittel, Introduction to Solid State Physics,
 8th ed., 2005, as tabulated in ASE), radii from covalent ones (Cordero et al., Dalton Trans. 2832 (2008), in ASE),
