@@ -41,18 +41,23 @@ def alloy(a: str, b: str, rng: np.random.Generator, name: str) -> Atoms:
     return atoms
 
 
-@pytest.fixture(scope="module")
-def alloys() -> list[Atoms]:
-    """Neighbours of a chain of elements, labelled by an EAM that was never fitted; most pairs are not there."""
+def truth() -> EAM:
+    """An EAM that was never fitted."""
     truth = EAM(METALS, cutoff=5.5, n_basis=1).double()
     with torch.no_grad():
         truth.D.fill_(0.5)
         truth.alpha.fill_(1.5)
         truth.B.fill_(0.02)
         truth.A.fill_(5.0)
+    return truth
+
+
+@pytest.fixture(scope="module")
+def alloys() -> list[Atoms]:
+    """Neighbours of a chain of elements; most pairs are not there."""
     rng = np.random.default_rng(1)
     cells = [alloy(*pair, rng, f"{'-'.join(pair)}-{k}") for pair in itertools.pairwise(METALS) for k in range(2)]
-    return list(label(cells, truth))
+    return list(label(cells, truth()))
 
 
 def search(kind: type[BoundedEAM], symbols: list[str], distances: dict, seed: int = 0) -> BoundedEAM:
@@ -178,7 +183,7 @@ def test_a_teacher_that_is_wrong_by_orders_of_magnitude_is_not_called_sound(allo
     assert any("no force at all has" in failure for failure in examination["failures"])
     with pytest.raises(TeacherRefused, match="force error of"):
         label(alloys, absurd(alloys, 300.0))
-    good = fit_eam(alloys, **QUICK)
+    good = truth()
     far = [set_labels(a.copy(), Labels(0.0, 1e-3 * get_labels(a).forces)) for a in alloys]
     assert force_verdict(good, alloys, unseen=False)["teaches"] == "all"
     assert force_verdict(good, far, unseen=True)["trivial"] == pytest.approx(
@@ -187,7 +192,9 @@ def test_a_teacher_that_is_wrong_by_orders_of_magnitude_is_not_called_sound(allo
 
 
 def test_a_teacher_of_the_core_alone_is_damped_to_it(alloys: list[Atoms]) -> None:
-    model = fit_eam(alloys[::2], **QUICK)  # no two frames of a material
+    model = truth()
+    model.metadata = {"examination": examine(model, alloys).to_dict()}
+    # of alloys[::2] no two are frames of a material
     assert trusted_teacher(model, alloys[::2])[0] is model
     model.metadata["examination"]["forces"]["teaches"] = "core"
     damped, skill = trusted_teacher(model, alloys[::2])
