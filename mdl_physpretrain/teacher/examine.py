@@ -278,8 +278,8 @@ def examine_curves(
     if pushed < PUSHED_BACK:
         failures.append(f"only {pushed:.0%} of real pairs pulled to {PULL_TO:.0%} of their distance are pushed back")
     names = ["-".join(pair) for pair in beyond]
-    result = Examination(not failures, failures, examined, pushed, names, max_force=max_force)
-    return result.with_forces(force_verdict(model, held_out or structures, unseen=bool(held_out)))
+    examination = Examination(not failures, failures, examined, pushed, names, max_force=max_force)
+    return examination.with_forces(force_verdict(model, held_out or structures, unseen=bool(held_out)))
 
 
 def extrapolated_pairs(
