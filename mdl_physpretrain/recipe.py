@@ -43,6 +43,11 @@ class EAMFit(Section):
     preset: Literal["default", "paper"] = Field(default="default", description="Of the EAM fit.")
     cutoff: float = Field(default=8.0, gt=0, le=20, description="Of the EAM, Å.")
     n_basis: int = Field(default=10, ge=1, le=1000, description="Exponentials in the EAM's density.")
+    pairs: Literal["auto", "pairwise", "factorised", "corrected"] = Field(
+        default="auto",
+        description="Parameters of a pair: its own; mixed of its elements'; mixed and corrected where the data show "
+        "it often; auto: mixed above 8 elements, corrected where a pair is never shown, else its own.",
+    )
     epochs: Count | None = Field(default=None, description="Of the fit; null: the preset's.")
     batch_size: Count | None = Field(default=None, description="Structures per step of the fit; null: the preset's.")
     learning_rate: Positive | None = Field(default=None, description="Of the fit; null: the preset's.")

@@ -3,7 +3,9 @@
 Algorithm 1 pulls close pairs by a fixed strength, so that a pair which the
 data keep far apart is never seen close. Here the distances are given, from
 the core's end up to where the data have the pair, and the structures that
-need the smallest displacement are moved there.
+need the smallest displacement are moved there. Pairs grow with the square of
+the elements: above 8 of these the bins become wider in proportion, so that
+their number, and that of the structures, grows with the elements only.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from mdl_physpretrain.structures.randomness import structure_rng
 
 __all__ = ["Covering", "cover", "coverage_table", "coverage_with", "uncovered"]
 
+PAIRS_PER_ELEMENT = 4.5  # all pairs of 8 elements: with more the bins of a pair are fewer
 DEPTH = 8  # of each structure the closest few pairs of a kind are candidates
 ROUNDS = 40  # of pushing other atoms out of the way
 
@@ -62,7 +65,7 @@ def coverage_table(
     inner
         Where the core ends, in sums of covalent radii.
     width
-        Of a bin, Å.
+        Of a bin, Å; with more pairs than 4.5 per element wider in that proportion.
     wanted
         Structures per bin that count as covered.
     reach
@@ -279,6 +282,8 @@ def _bins(
         meeting |= set(itertools.combinations(elements.tolist(), 2))
         meeting |= {(z, z) for z, count in zip(elements.tolist(), counts, strict=True) if count > 1}
     parts = []
+    n_elements = len({z for kind in meeting for z in kind})
+    width *= max(1.0, len(meeting) / max(1.0, PAIRS_PER_ELEMENT * n_elements))
     for kind in sorted(meeting):
         nearest = [float(of_structure[kind][0]) for of_structure in distances if kind in of_structure]
         start = inner * float(covalent_radii[list(kind)].sum())

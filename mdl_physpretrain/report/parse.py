@@ -11,6 +11,7 @@ import pandas as pd
 
 from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.probes.tables import read_table
+from mdl_physpretrain.teacher.held_out import verdict_sentence
 
 __all__ = ["attempt", "pair_name", "read_check", "read_examination", "read_filter", "read_json", "read_mapping",
            "read_timings", "table_reader", "truth"]  # fmt: skip
@@ -77,8 +78,11 @@ def read_examination(path: Path) -> dict[str, Any]:
     """The teacher's examination."""
     value = read_mapping(read_json)(path)
     failures = value.get("failures") or []
+    forces = value.get("forces")
     return {
         "passed": bool(value.get("passed")),
+        "words": [verdict_sentence(forces)] if isinstance(forces, dict) else [],
+        "n_extrapolated": len(value.get("extrapolated") or []),
         "failures": [str(f) for f in (failures if isinstance(failures, list) else [failures])],
         "pairs": [p | {"pair": pair_name(p.get("pair", "?"))} for p in value.get("pairs") or [] if isinstance(p, dict)],
     }

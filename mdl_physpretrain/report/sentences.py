@@ -93,7 +93,12 @@ def teacher_sentence(examination: dict[str, Any]) -> Sentence:
     pairs = examination.get("pairs") or []
     if examination.get("passed"):
         passed = sum(bool(pair.get("passed")) for pair in pairs if isinstance(pair, dict))
+        words = "; ".join(examination.get("words") or [])
         text = Markup("The teacher passed its examination ({} of {} pairs).").format(passed, len(pairs))
+        if words:
+            text += Markup(" {}.").format(words[0].upper() + words[1:])
+        if beyond := examination.get("n_extrapolated"):
+            text += Markup(" The data never show {} further pairs of elements together.").format(beyond)
         return Sentence("good", "teacher passed", text)
     failures = "; ".join(str(failure) for failure in examination.get("failures") or []) or "no reason was stored"
     text = Markup("The teacher failed its examination and was used all the same: {}.").format(failures)

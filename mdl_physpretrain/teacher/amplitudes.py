@@ -8,6 +8,7 @@ from ase import Atoms
 
 from mdl_physpretrain.augmentation.thermal import disorder, thermal_amplitudes
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.structures.elements import spread_sample
 from mdl_physpretrain.structures.identifiers import require_unique_ids
 from mdl_physpretrain.teacher.engines import Teacher
 from mdl_physpretrain.teacher.label import label
@@ -31,11 +32,7 @@ def amplitudes_at(
         raise ConfigError(f"temperature and factor must be positive, not {temperature} and {factor}")
     structures = list(structures)
     require_unique_ids(structures, "structures")
-    step = max(1, -(-len(structures) // MOST_STRUCTURES))
-    chosen = structures[::step]
-    for k, atoms in enumerate(structures):  # no element may be missed
-        if k % step and not set(atoms.symbols) <= {s for a in chosen for s in a.symbols}:
-            chosen.append(atoms)
+    chosen = spread_sample(structures, -(-len(structures) // MOST_STRUCTURES))
     parents = label(chosen, teacher, stress=False, force=True)
     probes = label(disorder(chosen, n_aug=1, amplitude=PROBE, compression=0, shear=0, seed=seed), teacher, force=True)
     return {s: factor * a for s, a in thermal_amplitudes(probes, parents, temperature).items()}

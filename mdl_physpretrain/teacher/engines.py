@@ -19,16 +19,18 @@ from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.results import energy_of, forces_of, stress_of
+from mdl_physpretrain.potentials.zbl import ZBL
 from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import LABEL_NAMES, Labels
 from mdl_physpretrain.teacher.journal import Outcome
 
-__all__ = ["Engine", "Teacher", "make_engine", "refuse_failed"]
+__all__ = ["LABEL_BOUND", "Engine", "Teacher", "make_engine", "refuse_failed"]
 
 Teacher: TypeAlias = EnergyModel | BaseCalculator | Callable[[], BaseCalculator]
 
 MAX_EDGES_CPU = 100_000  # per batch: what fits the cache is fastest
 MAX_EDGES_GPU = 4_000_000
+LABEL_BOUND = 1000.0  # eV/Å: ten times the nuclear repulsion at half the sum of covalent radii
 
 
 class Engine(Protocol):
@@ -83,6 +85,8 @@ class _ModelEngine:
         self.name = model.registry_name or type(model).__name__.lower()
         self.cutoff: float | None = model.cutoff
         self.max_edges = MAX_EDGES_CPU if model.device.type == "cpu" else MAX_EDGES_GPU
+        examination = model.metadata.get("examination")
+        self.max_force = examination.get("max_force") if isinstance(examination, dict) else None
 
     def check(self, jobs: Sequence[Atoms]) -> None:
         allowed = self.model.known_elements()
@@ -102,19 +106,30 @@ class _ModelEngine:
         self.model.eval()
         try:
             pending: list[AtomicBatch | str] = []
+            waiting: list[Atoms] = []
             edges = 0
             for atoms in jobs:
                 item = self._batch(atoms)
                 size = 0 if isinstance(item, str) else item.edge_index.shape[1]
                 if pending and (len(pending) == self.batch_size or edges + size > self.max_edges):
-                    yield self._predict(pending)
-                    pending, edges = [], 0
+                    yield self._bounded(self._predict(pending), waiting)
+                    pending, waiting, edges = [], [], 0
                 pending.append(item)
+                waiting.append(atoms)
                 edges += size
             if pending:
-                yield self._predict(pending)
+                yield self._bounded(self._predict(pending), waiting)
         finally:
             self.model.train(training)
+
+    def _bounded(self, outcomes: list[Outcome], structures: Sequence[Atoms]) -> list[Outcome]:
+        """The outcomes, without labels of forces that the examination does not vouch for."""
+        if self.max_force is None:
+            return outcomes
+        return [
+            outcome if isinstance(outcome, str) else _within(outcome, atoms, self.max_force)
+            for outcome, atoms in zip(outcomes, structures, strict=True)
+        ]
 
     def _batch(self, atoms: Atoms) -> AtomicBatch | str:
         bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
@@ -158,8 +173,10 @@ class _LabellerEngine(_ModelEngine):
 
     def _outcome(self, atoms: Atoms, labels: Labels | None) -> Outcome:
         if labels is None:
-            return self._predict([self._batch(atoms)])[0]
-        return _checked(labels if self.stress else Labels(labels.energy, labels.forces, None))
+            outcome = self._predict([self._batch(atoms)])[0]
+        else:
+            outcome = _checked(labels if self.stress else Labels(labels.energy, labels.forces, None))
+        return self._bounded([outcome], [atoms])[0]
 
 
 class _CalculatorEngine:
@@ -203,6 +220,21 @@ class _CalculatorEngine:
             return stress_of(self.calculator.get_stress(atoms))
         except NotImplementedError:
             return None
+
+
+def _within(labels: Labels, atoms: Atoms, max_force: float) -> Outcome:
+    """The labels, if no force is larger than ``max_force`` (eV/Å) beyond what bare nuclei would repel with."""
+    assert labels.forces is not None
+    largest = float(np.linalg.norm(labels.forces, axis=1).max(initial=0.0))
+    if largest <= max_force:
+        return labels
+    nuclei = ZBL(inner=1.0, outer=1.2).double()  # at full strength up to contact
+    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    repulsion = predict(nuclei, build_batch(bare, nuclei.cutoff, torch.float64)).forces.detach()
+    allowed = max_force + 2 * float(torch.linalg.vector_norm(repulsion, dim=1).max())
+    if largest <= allowed:
+        return labels
+    return f"force of {largest:.3g} eV/Å, beyond what the teacher knows (at most {allowed:.3g} there)"
 
 
 def _checked(labels: Labels) -> Outcome:

@@ -10,21 +10,24 @@ that is the density::
 with ``r0`` the pair's typical distance. Four questions are asked: is it
 repulsive all the way from contact to 0.3 Å, is the wall high where the
 overlap criterion sits, is it finite and smooth, and is its well where the data
-has its bonds? At last real close pairs are pulled together and must be
-pushed back.
+has its bonds? Then real close pairs are pulled together and must be pushed
+back. Pairs that the data never show together are *extrapolated*: they must
+repel and stay bounded. At last forces on structures that the teacher has not
+seen are compared with the data's (:mod:`mdl_physpretrain.teacher.held_out`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, covalent_radii
 from rich.table import Table
 
 from mdl_physpretrain.graphs.batch import build_batch
@@ -32,8 +35,14 @@ from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances
 from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.eam.model import EAM
+from mdl_physpretrain.structures.elements import spread_sample
+from mdl_physpretrain.teacher.engines import LABEL_BOUND
+from mdl_physpretrain.teacher.held_out import force_verdict, verdict_sentence
 
-__all__ = ["Examination", "PairCurve", "PairExamination", "curve_table", "examine", "examine_curves", "teacher_curves"]
+__all__ = [
+    "Examination", "PairCurve", "PairExamination", "curve_table", "examine", "examine_curves", "extrapolated_pairs",
+    "teacher_curves",
+]  # fmt: skip
 
 #: Energy of a pair of elements with its parts and ``slope`` (eV, eV/Å), shape (R,) each: of two
 #: symbols, their typical distance in the data (Å) and distances of shape (R,).
@@ -46,6 +55,10 @@ WALL_ENERGY = 3.0  # eV above the typical distance that the wall must have there
 WELL_TOLERANCE = 0.25  # relative deviation of the well from the typical distance
 PULL_TO = 0.65  # real pairs are pulled to this share of their distance
 PUSHED_BACK = 0.95  # share of pulled pairs that must feel repulsion
+SHORTEST = 0.6  # sums of covalent radii: pulls of Algorithm 1 stop there
+FEW_BONDS = 50  # atoms: with many elements a well need not stand where so few have a bond
+MANY_ELEMENTS = 8
+MOST_CURVES = 36  # pairs, all of 8 elements: with more only those that the data show most
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,8 @@ class PairExamination:
     """Results for one pair of elements; distances in Å, energies in eV.
 
     ``well`` is ``None`` for pairs without bonds in the data; ``wall_energy`` is that at half the typical distance
-    above that at the typical distance.
+    above that at the typical distance; ``data_distance`` of ``extrapolated`` pairs, which the data never show together,
+    is the sum of the covalent radii.
     """
 
     pair: str
@@ -66,16 +80,33 @@ class PairExamination:
     wall_energy: float
     n_bonds: int
     notes: str
+    extrapolated: bool = False
 
 
 @dataclass(frozen=True)
 class Examination:
-    """Whether a teacher may label, and why not."""
+    """Whether a teacher may label, and why not.
+
+    ``forces`` is :func:`mdl_physpretrain.teacher.held_out.force_verdict`; of the ``extrapolated`` pairs only those that
+    fail are among ``pairs``. ``max_force``: labels with a larger force (eV/Å) than this beyond the nuclear repulsion
+    are refused.
+    """
 
     passed: bool
     failures: list[str]
     pairs: list[PairExamination] = field(default_factory=list)
     pushed_back: float = 1.0
+    extrapolated: list[str] = field(default_factory=list)
+    forces: dict[str, Any] | None = None
+    max_force: float | None = None
+
+    def with_forces(self, verdict: dict[str, Any] | None) -> Examination:
+        """The examination with another verdict on the teacher's forces."""
+        before = None if self.forces is None else verdict_sentence(self.forces)
+        failures = [failure for failure in self.failures if failure != before]
+        if verdict is not None and verdict["teaches"] == "nothing":
+            failures.append(verdict_sentence(verdict))
+        return replace(self, passed=not failures, failures=failures, forces=verdict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored in checkpoints and ``examination.json``."""
@@ -83,7 +114,12 @@ class Examination:
 
     def table(self) -> Table:
         """The examination of each pair as a rich table."""
-        table = Table(title="Teacher: " + ("passed" if self.passed else "FAILED"))
+        words = [] if self.forces is None else [verdict_sentence(self.forces)]
+        if self.extrapolated:
+            words.append(
+                f"{len(self.extrapolated)} pairs of elements are extrapolated, the data never show them together"
+            )
+        table = Table(title="Teacher: " + ("passed" if self.passed else "FAILED"), caption="; ".join(words) or None)
         for column in ("pair", "core", "wall (eV)", "smooth", "well (Å)", "data (Å)", "verdict", "notes"):
             table.add_column(column)
         for v in self.pairs:
@@ -123,10 +159,16 @@ def teacher_curves(model: EAM, structures: Sequence[Atoms], *, points: int = 400
 
 
 def curve_table(model: EnergyModel, structures: Sequence[Atoms], curve: PairCurve, points: int = 400) -> pd.DataFrame:
-    """Energies of every pair of elements in the data, with parts, at ``points`` distances from 0.3 Å to the cutoff."""
+    """Energies of pairs of elements, with parts, at ``points`` distances from 0.3 Å to the cutoff.
+
+    Of every pair in the data, or of the 36 that most atoms of the data have.
+    """
     r = torch.linspace(INNERMOST, model.cutoff, points, dtype=torch.float64)
     frames = []
-    for (a, b), measured in nearest_distances(structures, model.cutoff).items():
+    distances = nearest_distances(structures, model.cutoff)
+    shown = set(sorted(distances, key=lambda pair: -distances[pair].count)[:MOST_CURVES])
+    for a, b in (pair for pair in distances if pair in shown):
+        measured = distances[a, b]
         parts = curve(a, b, measured.typical, r)
         frames.append(pd.DataFrame({"pair": f"{a}-{b}", "r": r.numpy(), **{k: v.numpy() for k, v in parts.items()}}))
     return pd.concat(frames, ignore_index=True)
@@ -140,9 +182,8 @@ def _in_situ_curve(model: EAM, structures: Sequence[Atoms]) -> PairCurve:
 def _mean_densities(model: EAM, structures: Sequence[Atoms], limit: int = 100) -> dict[str, float]:
     """Mean density at the atoms of each element."""
     collected: dict[int, list[np.ndarray]] = {}
-    step = max(1, len(structures) // limit)
     with torch.no_grad():
-        for atoms in structures[::step]:
+        for atoms in spread_sample(structures, len(structures) // limit):
             batch = build_batch(atoms, model.cutoff, model.dtype)
             rho = model.densities(batch, batch.edge_vectors()).double().numpy()
             for z in set(atoms.numbers.tolist()):
@@ -186,8 +227,8 @@ def _in_situ(
     }
 
 
-def examine(model: EAM, structures: Sequence[Atoms]) -> Examination:
-    """Ask an EAM the four questions, for every pair of elements in the data.
+def examine(model: EAM, structures: Sequence[Atoms], *, held_out: Sequence[Atoms] | None = None) -> Examination:
+    """Ask an EAM the four questions, for every pair of elements in the data, and how wrong its forces are.
 
     Parameters
     ----------
@@ -195,33 +236,72 @@ def examine(model: EAM, structures: Sequence[Atoms]) -> Examination:
         The teacher.
     structures
         The data it was fitted to.
+    held_out
+        Labelled structures that it was not fitted to; without them ``structures`` are asked for forces.
 
     Returns
     -------
     Examination
     """
-    return examine_curves(model, structures, _in_situ_curve(model, structures))
+    bound = None if model.core is None else LABEL_BOUND
+    return examine_curves(model, structures, _in_situ_curve(model, structures), held_out=held_out, max_force=bound)
 
 
 def examine_curves(
-    model: EnergyModel, structures: Sequence[Atoms], curve: PairCurve, *, wells: bool = True
+    model: EnergyModel,
+    structures: Sequence[Atoms],
+    curve: PairCurve,
+    *,
+    wells: bool = True,
+    held_out: Sequence[Atoms] | None = None,
+    max_force: float | None = None,
 ) -> Examination:
     """Answer the four questions about any potential, for every pair of elements in the data it was fitted to.
 
     ``wells``: a bonded pair must have its well where the data have the bond; not so where bonds are made by the rest
-    of the crystal, as by charges.
+    of the crystal, as by charges. Above 8 elements pairs that less than 50 atoms have are
+    asked like extrapolated ones: what the data show of them need not be what is typical.
     """
     distances = nearest_distances(structures, model.cutoff)
-    examined = [_examine_pair(model.cutoff, curve, pair, measured, wells) for pair, measured in distances.items()]
+    known = sorted(model.known_elements() or {s for pair in distances for s in pair}, key=atomic_numbers.__getitem__)
+    examined = []
+    for pair, measured in distances.items():
+        rare = len(known) > MANY_ELEMENTS and measured.count < FEW_BONDS
+        expected = replace(measured, typical=min(measured.typical, measured.contact)) if rare else measured
+        examined.append(_examine_pair(model.cutoff, curve, pair, expected, wells and not rare))
+    beyond = extrapolated_pairs(known, distances)
+    for pair, expected in beyond.items():
+        result = _examine_pair(model.cutoff, curve, pair, expected, False, extrapolated=True)
+        examined += [] if result.passed else [result]
     pushed = _pushed_back(model, structures)
-    failures = [f"{v.pair}: {v.notes}" for v in examined if not v.passed]
+    failures = [f"{v.pair}{' (extrapolated)' * v.extrapolated}: {v.notes}" for v in examined if not v.passed]
     if pushed < PUSHED_BACK:
         failures.append(f"only {pushed:.0%} of real pairs pulled to {PULL_TO:.0%} of their distance are pushed back")
-    return Examination(not failures, failures, examined, pushed)
+    names = ["-".join(pair) for pair in beyond]
+    examination = Examination(not failures, failures, examined, pushed, names, max_force=max_force)
+    return examination.with_forces(force_verdict(model, held_out or structures, unseen=bool(held_out)))
+
+
+def extrapolated_pairs(
+    elements: Sequence[str], distances: Mapping[tuple[str, str], PairDistances]
+) -> dict[tuple[str, str], PairDistances]:
+    """Pairs of elements (by atomic number) that the data never show together, at the sum of their covalent radii."""
+    pairs = {}
+    for pair in itertools.combinations_with_replacement(elements, 2):
+        if pair not in distances and pair[::-1] not in distances:
+            contact = float(covalent_radii[[atomic_numbers[s] for s in pair]].sum())
+            pairs[pair] = PairDistances(contact, contact, contact, 0)
+    return pairs
 
 
 def _examine_pair(
-    cutoff: float, curve: PairCurve, pair: tuple[str, str], measured: PairDistances, wells: bool
+    cutoff: float,
+    curve: PairCurve,
+    pair: tuple[str, str],
+    measured: PairDistances,
+    wells: bool,
+    *,
+    extrapolated: bool = False,
 ) -> PairExamination:
     r = torch.linspace(INNERMOST, cutoff, 1500, dtype=torch.float64)
     parts = curve(*pair, measured.typical, r)
@@ -240,6 +320,12 @@ def _examine_pair(
     smooth = finite and bool(np.all(np.abs(np.diff(energy) - trapezoid) < 0.02 * np.abs(trapezoid) + 1e-3))
     if not smooth:
         notes.append("not finite" if not finite else "not smooth")
+    steepest = float(np.abs(slope[grid >= SHORTEST * measured.contact]).max()) if finite else np.inf
+    bounded = not extrapolated or steepest < LABEL_BOUND
+    if not bounded:
+        notes.append(
+            f"force of {steepest:.3g} eV/Å at {SHORTEST:g} of the sum of covalent radii (at most {LABEL_BOUND:g})"
+        )
     core = not len(attractive) and wall > WALL_ENERGY
     well, position = None, None
     if wells and measured.bonded and finite:
@@ -250,7 +336,7 @@ def _examine_pair(
             notes.append(f"well at {position:.2f} Å, bonds at {measured.typical:.2f} Å")
     return PairExamination(
         pair="-".join(pair),
-        passed=core and smooth and well is not False,
+        passed=core and smooth and bounded and well is not False,
         core=core,
         smooth=smooth,
         well=well,
@@ -259,6 +345,7 @@ def _examine_pair(
         wall_energy=wall,
         n_bonds=measured.count,
         notes="; ".join(notes),
+        extrapolated=extrapolated,
     )
 
 

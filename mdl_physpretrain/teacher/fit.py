@@ -3,30 +3,34 @@
 Two presets. ``"paper"`` is section 2.2.2: AdamW on the parameters themselves,
 all starting at one but ``r_m``, 200 epochs. ``"default"`` fits the same
 functional form, with a ZBL core, inside bounds that keep it physical
-(:mod:`mdl_physpretrain.teacher.parametrisation`).
+(:mod:`mdl_physpretrain.teacher.parametrisation`), of every pair of elements or,
+with many elements, of every element (:mod:`mdl_physpretrain.teacher.factorised`).
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
 from torch import Tensor
 
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.bonds import core_ends, nearest_distances
 from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.potentials.error_metrics import trivial_errors
 from mdl_physpretrain.progress import track
 from mdl_physpretrain.recipe import TEACHER
 from mdl_physpretrain.structures import reference_energies, validate_structures
-from mdl_physpretrain.teacher.examine import examine
+from mdl_physpretrain.structures.elements import elements_of, strange_elements
+from mdl_physpretrain.teacher.examine import examine, extrapolated_pairs
+from mdl_physpretrain.teacher.factorised import CorrectedEAM, FactorisedEAM
 from mdl_physpretrain.teacher.objective import EAMObjective
 from mdl_physpretrain.teacher.parametrisation import BoundedEAM, Bounds
 
@@ -35,6 +39,13 @@ __all__ = ["fit_eam"]
 DEFAULT_STEPS = 600  # of the default preset, whatever the size of the dataset
 MIN_EPOCHS = 10
 ATTEMPTS = 4  # with bounds tightened after every failed examination
+ELEMENTS_HINT = "give all (elements=[...]), leave these structures out, or split the data otherwise"
+MOST_PAIRWISE = 8  # elements: above, the pairs share parameters
+HELD_OUT = 0.1  # share of the structures of many elements that judge the fit where there are no others
+
+SEARCHES: dict[str, type[BoundedEAM]] = {
+    "pairwise": BoundedEAM, "factorised": FactorisedEAM, "corrected": CorrectedEAM,
+}  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {"epochs": None, "learning_rate": 3e-2, "batch_size": 8, "core": True},
@@ -48,6 +59,7 @@ def fit_eam(
     val: Sequence[Atoms] | None = None,
     cutoff: float = TEACHER.cutoff,
     n_basis: int = TEACHER.n_basis,
+    pairs: str = TEACHER.pairs,
     preset: str = TEACHER.preset,
     epochs: int | None = TEACHER.epochs,
     batch_size: int | None = TEACHER.batch_size,
@@ -66,11 +78,17 @@ def fit_eam(
     structures
         Labelled; missing labels are left out of the loss.
     val
-        The best state is chosen on these, or on ``structures``.
+        The best state is chosen on these, or on ``structures``, and the examination asks for their forces. Above 8
+        elements, without them, a tenth of ``structures`` is kept out of the fit for that.
     cutoff
         In Å.
     n_basis
         Exponentials in the density.
+    pairs
+        ``"pairwise"``: every pair of elements has its own parameters; ``"factorised"``: pairs are mixed of parameters
+        of elements (:class:`mdl_physpretrain.teacher.factorised.FactorisedEAM`); ``"corrected"``: mixed, with a free
+        correction of every pair that the data show often; ``"auto"``: factorised above 8 elements, corrected where
+        the data never show some pair together, else (and with the preset ``"paper"``) pairwise.
     preset
         ``"default"`` or ``"paper"``.
     epochs, batch_size, learning_rate
@@ -80,7 +98,8 @@ def fit_eam(
     bounds
         Of the default preset.
     elements
-        Symbols in the order of the parameters; from the data by default.
+        Symbols in the order of the parameters; from the data by default. May hold more than the data: what the data
+        do not show follows from the start and, factorised, from the other pairs.
     seed
         Of the start (default preset) and the order of batches.
     directory
@@ -102,11 +121,29 @@ def fit_eam(
     ConfigError
         If the preset is unknown or an option is out of range.
     StructureError
-        If there are no usable labels.
+        If there are no usable labels, or ``val`` has elements that ``structures`` and ``elements`` have not.
     """
     if preset not in PRESETS:
         raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+    if pairs not in ("auto", *SEARCHES):
+        raise ConfigError(f"pairs must be one of auto, {', '.join(SEARCHES)}, not {pairs!r}")
+    paper = preset == "paper"
+    if paper and pairs not in ("auto", "pairwise"):
+        raise ConfigError(f"pairs: {pairs!r} is not the paper's: the preset 'paper' is pairwise")
     structures = validate_structures(list(structures), require=("energy",))
+    symbols = [str(e) for e in elements or elements_of(structures)]
+    for part, name in ((structures, "the training structures"), (val or (), "val")):
+        strange = strange_elements(part, symbols, name, "the training structures" if elements is None else "elements")
+        if strange is not None:
+            raise StructureError(f"{strange}: {ELEMENTS_HINT}", field="numbers")
+    many = len(symbols) > MOST_PAIRWISE
+    if pairs == "auto":
+        pairs = "pairwise" if paper else "factorised" if many else "corrected"
+        if not many and not extrapolated_pairs(symbols, nearest_distances(structures, cutoff)):
+            pairs = "pairwise"
+    held_out: Sequence[Atoms] | None = val
+    if many and not val and not paper:
+        structures, held_out = _kept_out(structures, seed)
     options = dict(PRESETS[preset])
     overrides = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     options.update({k: v for k, v in overrides.items() if v is not None})
@@ -114,7 +151,6 @@ def fit_eam(
         options["epochs"] = max(MIN_EPOCHS, -(-DEFAULT_STEPS // -(-len(structures) // max(1, options["batch_size"]))))
     if options["epochs"] < 1 or options["batch_size"] < 1 or not options["learning_rate"] > 0:
         raise ConfigError("epochs and batch_size must be at least 1 and learning_rate positive")
-    symbols = list(elements or sorted({s for a in structures for s in a.symbols}, key=lambda s: atomic_numbers[s]))
     references = reference_energies(structures)
     generator = torch.Generator().manual_seed(seed)
 
@@ -122,29 +158,30 @@ def fit_eam(
     distances = nearest_distances(structures, min(cutoff, 6.0))
     ends = core_ends(distances)
     bounds = bounds or Bounds()
-    paper = preset == "paper"
     model = EAM(symbols, cutoff=cutoff, n_basis=n_basis, core=options["core"], core_ends=ends).double().eval()
     objective = EAMObjective(model, structures, weights)
-    val_objective = EAMObjective(model, val, weights) if val else objective
+    val_objective = EAMObjective(model, held_out, weights) if held_out else objective
     attempts = 0
     while True:
         attempts += 1
-        search = model if paper else BoundedEAM(model, distances, bounds, energies, generator).double()
+        search = model if paper else SEARCHES[pairs](model, distances, bounds, energies, generator).double()
         history, best = _minimise(search, objective, val_objective, options, generator, progress)
         model.load_state_dict(best)
-        examination = examine(model, structures)
+        examination = examine(model, structures, held_out=held_out)
         if examination.passed or paper or attempts == ATTEMPTS:
             break
         bounds = bounds.tightened()
     model.metadata = {
         "fit": {
             "preset": preset,
+            "pairs": pairs,
+            "parameters": sum(p.numel() for p in search.parameters()),
             "seed": seed,
             "attempts": attempts,
             "bounds": None if paper else asdict(bounds),
             "history": history,
             "errors": objective.errors(best),
-            "val_errors": val_objective.errors(best) if val else None,
+            "val_errors": val_objective.errors(best) if held_out else None,
             "trivial": trivial_errors(structures, references),
         },
         "examination": examination.to_dict(),
@@ -152,6 +189,19 @@ def fit_eam(
     if directory:
         model.save(Path(directory) / "teacher.pt")
     return model
+
+
+def _kept_out(structures: list[Atoms], seed: int) -> tuple[list[Atoms], list[Atoms] | None]:
+    """Structures to fit to, and a tenth of them, whose elements the others have, to judge by."""
+    counts = Counter(z for atoms in structures for z in set(atoms.numbers.tolist()))
+    chosen: list[int] = []
+    for k in np.random.default_rng([seed, 0x4E1D]).permutation(len(structures)).tolist():
+        here = set(structures[k].numbers.tolist())
+        if len(chosen) < HELD_OUT * len(structures) and all(counts[z] > 1 for z in here):
+            chosen.append(k)
+            counts.subtract(here)
+    kept = set(range(len(structures))) - set(chosen)
+    return [structures[k] for k in sorted(kept)], [structures[k] for k in sorted(chosen)] or None
 
 
 def _minimise(

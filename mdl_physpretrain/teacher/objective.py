@@ -48,8 +48,16 @@ class EAMObjective:
         self.element = kernel.element_of[np.concatenate([a.numbers for a in structures])]
         self.edges = np.concatenate([edges for edges, _, _ in pairs], axis=1)
         self.vectors = np.concatenate([vectors for _, vectors, _ in pairs], axis=1)
-        sizes = [segments[-1] for _, _, segments in pairs]
-        self.segments = np.array([s for _, _, s in pairs]) + (np.cumsum(sizes) - sizes)[:, None]
+        sizes = np.array([segments[-1] for _, _, segments in pairs])
+        # of every structure only the kinds that it has: with many elements nearly all segments are empty
+        kinds = [np.flatnonzero(np.diff(segments)) for _, _, segments in pairs]
+        ends = [
+            np.append(s[k], s[-1]) + first
+            for k, (_, _, s), first in zip(kinds, pairs, np.cumsum(sizes) - sizes, strict=True)
+        ]
+        self.kinds, self.segments = np.concatenate(kinds), np.concatenate(ends)
+        self.kind_starts = np.concatenate([[0], np.cumsum([len(k) for k in kinds])])
+        self.pair_counts = sizes
         labels = [get_labels(a) for a in structures]
         self.has = np.array([[x is not None for x in (label.energy, label.forces, label.stress)] for label in labels])
         self.energies = np.array([label.energy or 0.0 for label in labels])
@@ -97,31 +105,41 @@ class EAMObjective:
     ) -> tuple[np.ndarray, list[np.ndarray]]:
         """Absolute errors by structure, and gradients in the order of the kernel."""
         self.kernel.set_parameters({k: v.detach().cpu().double().numpy() for k, v in parameters.items()})
-        (morse, amplitudes, decays, _), of_elements, *_ = potential = self.kernel.parameters()
+        (*of_pairs, _), of_elements, *_ = potential = self.kernel.parameters()
         errors = np.empty((len(indices), 3))
-        rows = len(indices) if with_gradient else 0
-        gradients = [np.empty((rows, *like.shape)) for like in (morse, amplitudes, decays, of_elements)]
+        counts = self.kind_starts[indices + 1] - self.kind_starts[indices]
+        first = np.concatenate([[0], np.cumsum(counts)])  # row of every structure's first kind
+        rows = (int(first[-1]), len(indices)) if with_gradient else (0, 0)
+        gradients = [np.empty((rows[0], like.shape[1])) for like in of_pairs]
+        gradients.append(np.empty((rows[1], *of_elements.shape)))
 
         labels = (self.energies, self.forces, self.stresses, self.volumes)
-        graph = (self.starts, self.element, self.edges, self.vectors, self.segments)
+        graph = (self.starts, self.element, self.edges, self.vectors, self.segments, self.kind_starts, self.kinds)
 
         def work(part: slice) -> None:
-            of_part = tuple(g[part] for g in gradients)
+            kinds = slice(first[part.start], first[part.stop]) if with_gradient else slice(0)
+            of_part = (*(g[kinds] for g in gradients[:-1]), gradients[-1][part])
             measure(indices[part], *graph, potential, labels, weights[part], errors[part], with_gradient, of_part)
 
-        first, *rest_of_shares = self._shares(indices)
+        share, *rest_of_shares = self._shares(indices)
         futures = [self._pool.submit(work, part) for part in rest_of_shares] if self._pool is not None else []
-        work(first)
+        work(share)
         for future in futures:
             future.result()
-        return errors, [g.sum(axis=0) for g in gradients]
+        if not with_gradient:
+            return errors, gradients
+        kinds = np.concatenate([self.kinds[self.kind_starts[k] : self.kind_starts[k + 1]] for k in indices])
+        sums = [np.zeros_like(like) for like in of_pairs]
+        for total, g in zip(sums, gradients, strict=False):
+            np.add.at(total, kinds, g)
+        return errors, [*sums, gradients[-1].sum(axis=0)]
 
     def _shares(self, indices: np.ndarray) -> list[slice]:
         """One run of structures for every thread, with about as many pairs in each."""
-        pairs = np.cumsum(self.segments[indices, -1] - self.segments[indices, 0])
+        pairs = np.cumsum(self.pair_counts[indices])
         targets = pairs[-1] * np.arange(1, self.threads) / self.threads
         ends = [0, *np.searchsorted(pairs, targets).tolist(), len(indices)]
-        return [slice(low, high) for low, high in itertools.pairwise(ends) if high > low] or [slice(0)]
+        return [slice(low, high) for low, high in itertools.pairwise(ends) if high > low] or [slice(0, 0)]
 
 
 def _cell_of(atoms: Atoms, model: EAM, kernel: EAMKernel) -> np.ndarray:

@@ -23,9 +23,9 @@ __all__ = ["measure"]
 
 @compiled
 def _add_gradient(
-    element, edges, vectors, segments, work, potential, excess, by_energy, by_forces, by_strain, gradients
+    element, edges, vectors, segments, kinds, work, potential, excess, by_energy, by_forces, by_strain, gradients
 ):
-    """Add the gradient of one structure after :func:`evaluate`; ``by_strain`` is ``l_S / V``, symmetric."""
+    """Add the gradient of one structure after :func:`evaluate`, by its segments; ``by_strain`` is ``l_S / V``."""
     pair, element_parameters, cutoff, start = potential
     morse, amplitudes, decays, _ = pair
     morse_gradient, amplitude_gradient, decay_gradient, element_gradient = gradients
@@ -49,9 +49,10 @@ def _add_gradient(
         element_gradient[element[i], 0] += by_energy * excess[i] * excess[i] + 2 * excess[i] * weighted_slope[i]
         element_gradient[element[i], 1] -= by_density[i]
         element_gradient[element[i], 2] += by_energy
-    for kind in range(n_kinds):
-        for low in range(segments[kind], segments[kind + 1], BLOCK):
-            high = min(low + BLOCK, segments[kind + 1])
+    for s in range(n_kinds):
+        kind = kinds[s]
+        for low in range(segments[s], segments[s + 1], BLOCK):
+            high = min(low + BLOCK, segments[s + 1])
             here, there = low - offset, high - offset
             r, q = work[0, here:there], work[1, here:there]
             of_density, of_slope = work[2, here:there], work[3, here:there]
@@ -64,40 +65,48 @@ def _add_gradient(
                     element_parameters[element[i], 0] * excess[i] + element_parameters[element[j], 0] * excess[j]
                 )
                 of_slope[e] = 2 * q[e] * embedding
-            of_morse = morse_gradient[kind]
+            of_morse = morse_gradient[s]
             add_morse_gradient(r, morse[kind], start, cutoff, by_energy, q, of_density, of_slope, of_morse)
             for k in range(n_basis):
                 of_amplitude, of_decay = density_gradient(r, decays[kind, k], of_density, of_slope)
-                amplitude_gradient[kind, k] += of_amplitude
-                decay_gradient[kind, k] -= amplitudes[kind, k] * of_decay
+                amplitude_gradient[s, k] += of_amplitude
+                decay_gradient[s, k] -= amplitudes[kind, k] * of_decay
 
 
 @compiled
 def measure(
-    chosen, starts, element, edges, vectors, segments, potential, labels, weights, errors, with_gradient, gradients
-):
+    chosen, starts, element, edges, vectors, segments, kind_starts, kinds, potential, labels, weights, errors,
+    with_gradient, gradients
+):  # fmt: skip
     """Write errors of structures ``chosen`` (K,) and the gradient of their weighted sum.
 
-    All structures stand one after the other, ``segments`` are (S, kinds + 1). ``labels`` are ``energies, forces,
-    stresses, volumes`` (S,), (N, 3), (S, 3, 3), (S,), volumes in Å³, zero for none. ``weights`` (K, 3) of energy,
-    force and stress components are zero for a missing label; ``errors`` (K, 3) are sums of absolute errors;
-    ``gradients`` are by Morse parameters, amplitudes, decays and parameters of the elements, with a leading K.
+    All structures stand one after the other. Structure ``s`` has pairs of ``kinds[kind_starts[s]:kind_starts[s + 1]]``
+    alone, and one segment more than these: so the work does not depend on how many kinds there are. ``labels`` are
+    ``energies, forces, stresses, volumes`` (S,), (N, 3), (S, 3, 3), (S,), volumes in Å³, zero for none. ``weights``
+    (K, 3) of energy, force and stress components are zero for a missing label; ``errors`` (K, 3) are sums of absolute
+    errors;
+    ``gradients`` are by Morse parameters, amplitudes and decays, rows for the kinds of every chosen structure one after
+    the other, and parameters of the elements, with a leading K.
     """
     energies, forces, stresses, volumes = labels
     morse_gradient, amplitude_gradient, decay_gradient, element_gradient = gradients
     longest, largest = 1, 1
-    last = segments.shape[1] - 1
     for s in chosen:
-        longest = max(longest, segments[s, last] - segments[s, 0])
+        longest = max(longest, segments[kind_starts[s + 1] + s] - segments[kind_starts[s] + s])
         largest = max(largest, starts[s + 1] - starts[s])
     work = np.empty((EDGE_FLOATS, longest))
     excess_of, force_of = np.empty(largest), np.empty((largest, 3))
     virial, by_strain = np.empty((3, 3)), np.empty((3, 3))
+    row = 0
     for k in range(len(chosen)):
         s = chosen[k]
+        kinds_here = kinds[kind_starts[s] : kind_starts[s + 1]]
+        pieces = segments[kind_starts[s] + s : kind_starts[s + 1] + s + 1]
         atoms, n = slice(starts[s], starts[s + 1]), starts[s + 1] - starts[s]
         excess, by_forces = excess_of[:n], force_of[:n]
-        energy = evaluate(element[atoms], edges, vectors, segments[s], work, potential, excess, by_forces, virial)
+        energy = evaluate(
+            element[atoms], edges, vectors, pieces, kinds_here, work, potential, excess, by_forces, virial
+        )
         error = energy - energies[s]
         errors[k, 0] = abs(error)
         by_energy = weights[k, 0] * np.sign(error)
@@ -118,12 +127,14 @@ def measure(
                 by_strain[c, d] = 0.5 * (virial[c, d] + virial[d, c])
         errors[k, 1], errors[k, 2] = sum_forces, sum_stress
         if with_gradient:
-            morse_gradient[k] = 0.0
-            amplitude_gradient[k] = 0.0
-            decay_gradient[k] = 0.0
+            rows = slice(row, row + len(kinds_here))
+            row += len(kinds_here)
+            morse_gradient[rows] = 0.0
+            amplitude_gradient[rows] = 0.0
+            decay_gradient[rows] = 0.0
             element_gradient[k] = 0.0
-            of_structure = (morse_gradient[k], amplitude_gradient[k], decay_gradient[k], element_gradient[k])
+            of_structure = (morse_gradient[rows], amplitude_gradient[rows], decay_gradient[rows], element_gradient[k])
             _add_gradient(
-                element[atoms], edges, vectors, segments[s], work, potential, excess, by_energy, by_forces, by_strain,
-                of_structure,
+                element[atoms], edges, vectors, pieces, kinds_here, work, potential, excess, by_energy, by_forces,
+                by_strain, of_structure,
             )  # fmt: skip

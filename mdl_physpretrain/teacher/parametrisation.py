@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from mdl_physpretrain.graphs.bonds import PairDistances
 from mdl_physpretrain.potentials.eam.model import EAM
 
-__all__ = ["BoundedEAM", "Bounds"]
+__all__ = ["PAIR_VARIABLES", "BoundedEAM", "Bounds"]
+
+PAIR_VARIABLES = ("depth", "steepness", "well", "decay", "amplitude")
 
 
 @dataclass(frozen=True)
@@ -87,47 +89,65 @@ class BoundedEAM(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        n_pairs, n_basis, n = len(eam.pairs), eam.hparams["n_basis"], len(eam.elements)
-        typical = []
-        for k, pair in enumerate(eam.pairs):
-            measured = distances.get(pair) or distances.get(pair[::-1])
-            typical.append(measured.typical if measured else float(eam.rm[k].detach()))
+        n_rows, n_basis, n = self.rows(eam), eam.hparams["n_basis"], len(eam.elements)
         dtype = energies.dtype
         self.bounds = bounds
-        self.register_buffer("typical", torch.tensor(typical, dtype=dtype))
+        self.register_buffer("typical", torch.tensor(self.typical_distances(eam, distances), dtype=dtype))
 
         def noise(*shape: int) -> Tensor:
             return 0.2 * torch.randn(*shape, generator=generator, dtype=dtype)
 
         low_depth, high_depth = (math.log(b) for b in bounds.depth)
-        self.depth = nn.Parameter(_logit(low_depth, high_depth, math.log(0.6)) + noise(n_pairs))
-        self.steepness = nn.Parameter(_logit(*bounds.steepness, 1.6) + noise(n_pairs))
-        self.well = nn.Parameter(_logit(*bounds.well, 1.05) + noise(n_pairs))
+        self.depth = nn.Parameter(_logit(low_depth, high_depth, math.log(0.6)) + noise(n_rows))
+        self.steepness = nn.Parameter(_logit(*bounds.steepness, 1.6) + noise(n_rows))
+        self.well = nn.Parameter(_logit(*bounds.well, 1.05) + noise(n_rows))
         spread = torch.linspace(-2.0, 2.0, n_basis, dtype=dtype) if n_basis > 1 else torch.zeros(1, dtype=dtype)
-        self.decay = nn.Parameter(spread + noise(n_pairs, n_basis))
+        self.decay = nn.Parameter(spread + noise(n_rows, n_basis))
         # amplitudes such that every exponential gives about 1 / n_basis at the typical distance
-        beta = _inside(torch.tensor(bounds.decay[0]), torch.tensor(bounds.decay[1]), spread)
+        beta = self.decays(spread)
         self.register_buffer("scale", torch.exp(beta * self.typical.unsqueeze(1)) / (6.0 * n_basis))
-        self.amplitude = nn.Parameter(noise(n_pairs, n_basis))
+        self.amplitude = nn.Parameter(noise(n_rows, n_basis))
         self.curvature = nn.Parameter(torch.full((n,), -2.0, dtype=dtype) + noise(n))
         self.balance = nn.Parameter(_logit(*bounds.balance, 1.0) + noise(n))
         self.base_atomic_energy = nn.Parameter(energies.clone())
 
+    def rows(self, eam: EAM) -> int:
+        """For how many things there are variables of a pair: here pairs."""
+        return len(eam.pairs)
+
+    def typical_distances(self, eam: EAM, distances: dict[tuple[str, str], PairDistances]) -> list[float]:
+        """Distance of every pair that its well and density are measured in, Å."""
+        contacts = eam.rm.tolist()
+        measured = [distances.get(pair) or distances.get(pair[::-1]) for pair in eam.pairs]
+        return [contact if m is None else m.typical for m, contact in zip(measured, contacts, strict=True)]
+
+    def pair_variables(self) -> dict[str, Tensor]:
+        """Search variables of every pair, shape (n_pairs,) or (n_pairs, n_basis)."""
+        return {name: getattr(self, name) for name in PAIR_VARIABLES}
+
+    def decays(self, x: Tensor) -> Tensor:
+        """Exponents of the density, 1/Å, of search variables (n_basis,) or (n_pairs, n_basis)."""
+        return self._bounded("decay", x)
+
+    def slopes(self, x: Tensor) -> Tensor:
+        """Steepness of the wells, 1/Å, of search variables (n_pairs,)."""
+        return self._bounded("steepness", x)
+
+    def _bounded(self, name: str, x: Tensor) -> Tensor:
+        smallest, largest = torch.tensor(getattr(self.bounds, name), dtype=self.typical.dtype)
+        return _inside(smallest, largest, x)
+
     def parameters_of_eam(self) -> dict[str, Tensor]:
         """The EAM parameters as differentiable functions of the search variables."""
         low, high = (torch.tensor(math.log(b), dtype=self.typical.dtype) for b in self.bounds.depth)
-
-        def bounded(name: str, x: Tensor) -> Tensor:
-            smallest, largest = torch.tensor(getattr(self.bounds, name), dtype=self.typical.dtype)
-            return _inside(smallest, largest, x)
-
+        of_pair = self.pair_variables()
         return {
-            "D": torch.exp(_inside(low, high, self.depth)),
-            "alpha": bounded("steepness", self.steepness),
-            "rm": self.typical * bounded("well", self.well),
-            "A": self.scale * torch.exp(self.amplitude),
-            "beta": bounded("decay", self.decay),
+            "D": torch.exp(_inside(low, high, of_pair["depth"])),
+            "alpha": self.slopes(of_pair["steepness"]),
+            "rm": self.typical * self._bounded("well", of_pair["well"]),
+            "A": self.scale * torch.exp(of_pair["amplitude"]),
+            "beta": self.decays(of_pair["decay"]),
             "B": nn.functional.softplus(self.curvature),
-            "rho0": bounded("balance", self.balance),
+            "rho0": self._bounded("balance", self.balance),
             "base_atomic_energy": self.base_atomic_energy,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 from ase import Atoms
 
 from mdl_physpretrain import recipe
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.potentials import factories
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.structures.elements import elements_of, strange_elements
 from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.engines import refuse_failed
+from mdl_physpretrain.teacher.held_out import force_verdict, verdict_sentence
 from mdl_physpretrain.teacher.registry import kind_of, kind_options, teacher_kind, teacher_kinds
 
 __all__ = ["calculator_factory", "fitted_teacher", "native_teacher", "obtain_teacher", "read_teacher"]
@@ -66,6 +69,13 @@ def native_teacher(
     Parameters are those of :func:`obtain_teacher`. One that fails is returned as well.
     """
     fit_options = kind_options(options, section)
+    strange = strange_elements(val or (), elements_of(structures), "val")
+    if strange is not None and options.checkpoint is None:
+        raise StructureError(
+            f"{strange}: a fitted teacher cannot know them; leave them out (data.elements) or split the data "
+            "otherwise (data.seed, data.split_by)",
+            field="numbers",
+        )
     if options.checkpoint is None:
         return fitted_teacher(teacher_kind(options.kind), structures, val, fit_options, progress)
     if read_checkpoint is None:
@@ -91,8 +101,13 @@ def fitted_teacher(
     metadata: dict[str, Any] = {"teacher": kind.name, **teacher.metadata}
     if "examination" not in metadata:
         examination = kind.examine(teacher, list(structures))
+        if examination is not None and val:
+            examination = examination.with_forces(force_verdict(teacher, val, unseen=True))
         metadata |= {} if examination is None else {"examination": examination.to_dict()}
     teacher.metadata = metadata
+    forces = (metadata.get("examination") or {}).get("forces")
+    if forces is not None and forces["teaches"] == "core":
+        warnings.warn(f"the teacher {kind.name!r}: {verdict_sentence(forces)}", stacklevel=2)
     return teacher
 
 

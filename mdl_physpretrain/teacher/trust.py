@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 from ase import Atoms
@@ -34,10 +35,14 @@ def trusted_teacher(
     With ``t`` the trust of :func:`mdl_physpretrain.teacher.changes.change_skill`, the result is ``t * teacher + (1 -
     t) * ZBL``: a teacher that is worse than predicting no change teaches the core alone, one that is right all it
     knows. For anchored labels, in which only changes from the parent count. The teacher must have a core of its own;
-    better structures are those that it was not fitted to. Without two frames of the same atoms it stays as it is.
+    better structures are those that it was not fitted to. Without two frames of the same atoms it stays as it is,
+    unless its examination found that it teaches its core only.
     """
     skill = change_skill(teacher, structures) if skill is None else skill
-    if skill.pairs == 0 or skill.trust >= 1:
+    forces = (teacher.metadata.get("examination") or {}).get("forces") or {}
+    if skill.pairs == 0 and forces.get("teaches", "all") != "all":
+        skill = replace(skill, trust=0.0)
+    elif skill.pairs == 0 or skill.trust >= 1:
         return teacher, skill
     core = ZBL(ends=core_ends(nearest_distances(structures, min(teacher.cutoff, 6.0)))).to(teacher.dtype)
     damped = Sum([teacher, core], factors=[skill.trust, 1 - skill.trust])

@@ -23,10 +23,10 @@ RUN = 32  # pairs of a kind come in multiples of this: a compiled loop's remaind
 
 
 @compiled
-def _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, place_of, r, gradient):
+def _pick(index, vectors, shifts, element, kind_of, low, high, cutoff, starts, chosen, place_of, r, gradient):
     """One direction of the pairs in a block, by kind, the ``q``-th at ``place_of[q]``; gradients of the other are 0.
 
-    Places between the pairs of a kind and the next keep the ``r`` they have.
+    At places between the pairs of a kind and the next ``r`` stays the cutoff, where there is no core.
     """
     kind, edge = np.empty(high - low, dtype=np.int64), np.empty(high - low, dtype=np.int64)
     starts[:] = 0
@@ -43,6 +43,7 @@ def _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, p
             gradient[e, 0], gradient[e, 1], gradient[e, 2] = 0.0, 0.0, -1.0
     for k in range(1, starts.shape[0]):
         starts[k] = starts[k - 1] + RUN * ((starts[k] + RUN - 1) // RUN)
+    r[: starts[-1]] = cutoff
     place = starts.copy()
     for q in range(count):
         p, e = place[kind[q]], edge[q]
@@ -77,15 +78,18 @@ def energy_and_gradient(index, vectors, shifts, structure, element, kind_of, pot
     n, n_edges, n_kinds = structure.shape[0], index.shape[1], morse.shape[0]
     slope_of = np.zeros(n)  # first the density at an atom, then the derivative of the embedding energy
     starts, place_of = np.empty(n_kinds + 1, dtype=np.int64), np.empty(BLOCK, dtype=np.int64)
-    room = BLOCK + RUN * n_kinds
+    room = BLOCK + RUN * min(n_kinds, BLOCK)
     chosen = np.empty(room, dtype=np.int64)
     r, value, slope, density, fall = np.empty(room), np.empty(room), np.empty(room), np.empty(room), np.empty(room)
     energies[:] = 0.0
     for low in range(0, n_edges, BLOCK):
         high = min(low + BLOCK, n_edges)
-        r[:] = cutoff  # places that stay empty have no core
-        count = _pick(index, vectors, shifts, element, kind_of, low, high, starts, chosen, place_of, r, gradient)
+        count = _pick(
+            index, vectors, shifts, element, kind_of, low, high, cutoff, starts, chosen, place_of, r, gradient
+        )
         for kind in range(n_kinds):
+            if starts[kind] == starts[kind + 1]:
+                continue
             here = slice(starts[kind], starts[kind + 1])
             depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
             functions = (amplitudes[kind], decays[kind], core[kind], start, cutoff)

@@ -115,8 +115,8 @@ class EAMKernel:
         edges, vectors, segments = self.pairs(atoms, cell)
         work, excess = np.empty((EDGE_FLOATS, edges.shape[1])), np.empty(len(atoms))
         forces, virial = np.empty((len(atoms), 3)), np.empty((3, 3))
-        element = self.element_of[atoms.numbers]
-        energy = evaluate(element, edges, vectors, segments, work, self.parameters(), excess, forces, virial)
+        element, kinds = self.element_of[atoms.numbers], np.arange(len(self._core))
+        energy = evaluate(element, edges, vectors, segments, kinds, work, self.parameters(), excess, forces, virial)
         return _labels(atoms, energy, forces, virial)
 
     def pairs(self, atoms: Atoms, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -224,6 +224,20 @@ class EAM(EnergyModel):
     def known_elements(self) -> set[str]:
         return set(self.elements)
 
+    def restricted(self, elements: Sequence[str]) -> EAM:
+        """The same potential for some of the elements, in this order; raises ConfigError for one that it has not."""
+        unknown = [e for e in elements if e not in self.elements]
+        if unknown:
+            raise ConfigError(f"this EAM has no {', '.join(unknown)}, only {', '.join(self.elements)}")
+        part = EAM(**{**self.hparams, "elements": list(elements)}).to(self.dtype)
+        element = torch.tensor([self.elements.index(e) for e in elements])
+        pair = torch.stack([self.pair_of[self.elements.index(a), self.elements.index(b)] for a, b in part.pairs])
+        with torch.no_grad():
+            for name in PAIR_PARAMETERS + ELEMENT_PARAMETERS:
+                getattr(part, name).copy_(getattr(self, name)[element if name in ELEMENT_PARAMETERS else pair])
+        part.metadata = dict(self.metadata)
+        return part.train(self.training)
+
     def labeller(self) -> EAMKernel | None:
         """Machine code, in double precision on the CPU; not for subclasses, which may have another formula."""
         in_kernel = type(self) is EAM and self.dtype == torch.float64 and self.device.type == "cpu"

@@ -127,7 +127,7 @@ def half_list(positions, element, n_elements, cell, periodic, cutoff, edges, vec
 
 
 @compiled
-def evaluate(element, edges, vectors, segments, work, potential, excess, forces, virial):
+def evaluate(element, edges, vectors, segments, kinds, work, potential, excess, forces, virial):
     """Energy in eV; forces (N, 3) in eV/Å and ``sum r (x) dE/dr`` (3, 3) in eV are written.
 
     Parameters
@@ -136,6 +136,8 @@ def evaluate(element, edges, vectors, segments, work, potential, excess, forces,
         As in :func:`half_list`.
     edges, vectors, segments
         Pairs from :func:`half_list`; the segments need not begin at zero.
+    kinds
+        Which row of the tables each segment takes, shape (segments - 1,).
     work
         Written: (``EDGE_FLOATS``, E or more), of which the length, the
         derivative of the pair energy and that of the density are left behind.
@@ -148,15 +150,16 @@ def evaluate(element, edges, vectors, segments, work, potential, excess, forces,
     """
     pair, element_parameters, cutoff, start = potential
     morse, amplitudes, decays, core = pair
-    n, n_kinds = element.shape[0], morse.shape[0]
+    n, n_kinds = element.shape[0], kinds.shape[0]
     offset = segments[0]
     no_core = np.zeros(4)  # repulsions are added to the energy one by one, after the wells of a block
     energy = 0.0
     excess[:] = 0.0
-    for kind in range(n_kinds):
+    for k in range(n_kinds):
+        kind = kinds[k]
         depth, alpha, middle = morse[kind, 0], morse[kind, 1], morse[kind, 2]
-        for low in range(segments[kind], segments[kind + 1], BLOCK):
-            high = min(low + BLOCK, segments[kind + 1])
+        for low in range(segments[k], segments[k + 1], BLOCK):
+            high = min(low + BLOCK, segments[k + 1])
             # views that begin at zero: the compiler then knows that no index is negative
             x, y, z = vectors[0, low:high], vectors[1, low:high], vectors[2, low:high]
             here, there = low - offset, high - offset
@@ -213,7 +216,7 @@ def evaluate(element, edges, vectors, segments, work, potential, excess, forces,
 def evaluate_all(starts, positions, element, cells, periodic, potential, energies, forces, virials):
     """Energies, forces and virials of several structures; arguments as above, one after the other."""
     n_elements, n_kinds, cutoff = potential[1].shape[0], potential[0][0].shape[0], potential[2]
-    segments = np.zeros(n_kinds + 1, dtype=np.int64)
+    segments, all_kinds = np.zeros(n_kinds + 1, dtype=np.int64), np.arange(n_kinds)
     capacity = 4096
     edges, vectors = np.empty((2, capacity), dtype=np.int32), np.empty((3, capacity))
     work = np.empty((EDGE_FLOATS, capacity))
@@ -230,4 +233,6 @@ def evaluate_all(starts, positions, element, cells, periodic, potential, energie
             edges, vectors = np.empty((2, capacity), dtype=np.int32), np.empty((3, capacity))
             work = np.empty((EDGE_FLOATS, capacity))
         excess = np.empty(len(kinds))
-        energies[s] = evaluate(kinds, edges, vectors, segments, work, potential, excess, forces[atoms], virials[s])
+        energies[s] = evaluate(
+            kinds, edges, vectors, segments, all_kinds, work, potential, excess, forces[atoms], virials[s]
+        )

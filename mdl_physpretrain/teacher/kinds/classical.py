@@ -11,21 +11,22 @@ import numpy as np
 import pandas as pd
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
 from pydantic import Field
 from scipy.optimize import minimize, nnls
 from torch import Tensor
 
-from mdl_physpretrain.errors import PhysPretrainError, StructureError
+from mdl_physpretrain.errors import ConfigError, PhysPretrainError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch
 from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_distances
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.potentials.bond_angles import COSINES, REACHES, angle_gradients
 from mdl_physpretrain.potentials.classical import LENGTHS, ClassicalForceField, radial_terms
 from mdl_physpretrain.structures import validate_structures
+from mdl_physpretrain.structures.elements import elements_of, spread_sample
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.changes import FramePair, frame_pairs
+from mdl_physpretrain.teacher.engines import LABEL_BOUND
 from mdl_physpretrain.teacher.examine import (
     INNERMOST,
     REPULSIVE_BELOW,
@@ -35,6 +36,7 @@ from mdl_physpretrain.teacher.examine import (
     PairCurve,
     curve_table,
     examine_curves,
+    extrapolated_pairs,
 )
 
 __all__ = ["ClassicalTeacher", "fit_classical"]
@@ -53,6 +55,7 @@ MARGIN = 0.1  # eV/Å, of the repulsion that a pair has where the data are silen
 LIMITS = 40  # distances at which a pair is asked to repel
 LIMIT_WEIGHT = 1e3  # of limits against the data
 MOST_STRUCTURES = 300
+MOST_COLUMNS = 6000  # unknowns: memory is their square, time the cube
 
 
 class ClassicalTeacher(NativeTeacher):
@@ -75,7 +78,8 @@ class ClassicalTeacher(NativeTeacher):
         return fit_classical(structures, **options.model_dump())
 
     def examine(self, model: ClassicalForceField, structures: Sequence[Atoms]) -> Examination:
-        return examine_curves(model, structures, _pair_curve(model), wells=False)
+        bound = None if model.core is None else LABEL_BOUND
+        return examine_curves(model, structures, _pair_curve(model), wells=False, max_force=bound)
 
     def curves(self, model: ClassicalForceField, structures: Sequence[Atoms]) -> pd.DataFrame:
         return curve_table(model, structures, _pair_curve(model))
@@ -107,20 +111,23 @@ def fit_classical(
     distance and has a wall of 3 eV at half of it: inequalities, each an equation with a non-negative slack. The charges
     are found by a simplex search around the linear problem, from several starts, and left out where they improve the
     fit by less than 1 %. At most 300 structures, spread evenly, are used. ``core``: add a ZBL core that ends
-    before the closest distance of the data. Raises StructureError if no structure has forces, PhysPretrainError if the
-    fit does not converge.
+    before the closest distance of the data. Raises StructureError if no structure has forces, ConfigError if there are
+    too many elements, PhysPretrainError if the fit does not converge.
 
     References
     ----------
     C. L. Lawson and R. J. Hanson, Solving Least Squares Problems (1974), chapter 23.
     """
     structures = validate_structures(list(structures), require=())
-    elements = sorted({s for a in structures for s in a.symbols}, key=atomic_numbers.__getitem__)
-    step = max(1, -(-len(structures) // MOST_STRUCTURES))
-    left_out = [a for k, a in enumerate(structures) if k % step]
-    structures = structures[::step]
-    for symbol in set(elements) - {s for a in structures for s in a.symbols}:  # a rare element
-        structures.append(next(a for a in left_out if symbol in a.symbols))
+    elements = elements_of(structures)
+    count = len(elements) * (len(elements) + 1) // 2
+    columns = count * (len(LENGTHS) + 2 + (len(elements) * len(REACHES) * len(COSINES) if angles else 0))
+    if columns > MOST_COLUMNS:
+        raise ConfigError(
+            f"a classical force field of {len(elements)} elements has {columns} strengths to fit, more than "
+            f"{MOST_COLUMNS}: {'leave out its angles (angles: false), or ' if angles else ''}fit an EAM (kind eam)"
+        )
+    structures = spread_sample(structures, -(-len(structures) // MOST_STRUCTURES))
     if not any(get_labels(a).forces is not None for a in structures):
         raise StructureError("no structure has forces to fit to", field="forces")
     ends = core_ends(nearest_distances(structures, min(cutoff, 6.0))) if core else None
@@ -128,7 +135,8 @@ def fit_classical(
     pairs = [p for p in frame_pairs(structures, seed=seed) if _has_forces(structures, p)]
     rows = [_rows(model, atoms) for atoms in structures]
     triangle = _triangle(rows, pairs, len(rows[0].energy))
-    _solve(triangle, model, nearest_distances(structures, cutoff), seed)
+    distances = nearest_distances(structures, cutoff)
+    _solve(triangle, model, distances | extrapolated_pairs(elements, distances), seed)
     fit = {"charges": dict(zip(elements, model.charges.tolist(), strict=True)), "frame_pairs": len(pairs)}
     model.metadata = {"elements": elements, "fit": fit}
     return model.eval()

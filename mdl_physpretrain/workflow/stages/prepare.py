@@ -21,6 +21,7 @@ from mdl_physpretrain.structures import (
     validate_structures,
     write_structures,
 )
+from mdl_physpretrain.structures.elements import elements_of, strange_elements
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.groups import EACH, group_names, share_of_repeated
 from mdl_physpretrain.workflow.data import random_subset, without_nan
@@ -55,6 +56,7 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
         if limit is not None:
             parts[name] = random_subset(parts[name], limit, data.seed)
     validate_structures(parts["train"], require=("energy",))
+    _warn_of_strange_elements(parts)
     _warn_of_shared_ids(parts)
     _warn_of_shared_groups(parts, data.split_by)
     chosen_references(parts["train"], data.references)  # before any work, if an element has none
@@ -96,6 +98,18 @@ def _read(data: Data) -> dict[str, list[Atoms]]:
             structures = random_subset(structures, data.max_structures, data.seed)
         parts[name] = validate_structures(structures, require=("energy",))
     return parts
+
+
+def _warn_of_strange_elements(parts: dict[str, list[Atoms]]) -> None:
+    """Nothing can be learned of elements that are not in the training structures."""
+    for name in ("val", "test"):
+        strange = strange_elements(parts[name], elements_of(parts["train"]), name)
+        if strange is not None:
+            warnings.warn(
+                f"{strange}: nothing is learned of these elements; leave the structures out (data.elements) or split "
+                "the data otherwise (data.seed, data.split_by)",
+                stacklevel=2,
+            )
 
 
 def _warn_of_shared_ids(parts: dict[str, list[Atoms]]) -> None:

@@ -29,13 +29,14 @@ OPTIONAL = ("examination.json", "curves.csv", "decomposition.csv", "history.csv"
 def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """Fit (or take over) the native teacher, examine it, and write what there is to know about it."""
     options, train, val = config.teacher, read_part(folder, "train"), read_part(folder, "val")
-    test = read_part(folder, "test")
     out = folder / "teacher"
     out.mkdir(parents=True, exist_ok=True)
     kind = teacher_kind(options.kind)
     model = native_teacher(train, val, options, progress=show)
     model.save(folder / TEACHER)
     fit = model.metadata.get("fit", {})
+    known = model.known_elements()
+    test = [a for a in read_part(folder, "test") if known is None or set(a.symbols) <= known]
 
     errors = {
         "train": fit.get("errors") or evaluate(model, train),

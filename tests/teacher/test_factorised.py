@@ -1,0 +1,254 @@
+"""Parameters by element: exact limits, pairs that the data never show, and what the examination says of the data."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers, covalent_radii
+
+from mdl_physpretrain.augmentation.coverage import coverage_table
+from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
+from mdl_physpretrain.graphs.bonds import PairDistances
+from mdl_physpretrain.potentials import EAM, load_model
+from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
+from mdl_physpretrain.teacher import Bounds, examine, fit_eam, label
+from mdl_physpretrain.teacher.factorised import CorrectedEAM, FactorisedEAM, additive_radii
+from mdl_physpretrain.teacher.held_out import force_verdict
+from mdl_physpretrain.teacher.kinds.classical import fit_classical
+from mdl_physpretrain.teacher.lammps import write_eam_fs
+from mdl_physpretrain.teacher.parametrisation import PAIR_VARIABLES, BoundedEAM
+from mdl_physpretrain.teacher.trust import trusted_teacher
+
+METALS = ["Li", "Al", "Ca", "Ti", "Ni", "Cu", "Nb", "Ag", "Ba", "W", "Pt"]
+QUICK = {"cutoff": 5.5, "n_basis": 2, "epochs": 3}
+
+
+def contact(a: str, b: str) -> float:
+    return float(covalent_radii[[atomic_numbers[a], atomic_numbers[b]]].sum())
+
+
+def alloy(a: str, b: str, rng: np.random.Generator, name: str) -> Atoms:
+    """A rattled B2 cell."""
+    length = 1.1 * contact(a, b) * 2 / 3**0.5
+    atoms = Atoms([a, b], scaled_positions=[[0, 0, 0], [0.5] * 3], cell=[length] * 3, pbc=True).repeat((2, 1, 1))
+    atoms.positions += rng.normal(scale=0.08, size=atoms.positions.shape)
+    atoms.info["structure_id"] = name
+    return atoms
+
+
+def truth() -> EAM:
+    """An EAM that was never fitted."""
+    truth = EAM(METALS, cutoff=5.5, n_basis=1).double()
+    with torch.no_grad():
+        truth.D.fill_(0.5)
+        truth.alpha.fill_(1.5)
+        truth.B.fill_(0.02)
+        truth.A.fill_(5.0)
+    return truth
+
+
+@pytest.fixture(scope="module")
+def alloys() -> list[Atoms]:
+    """Neighbours of a chain of elements; most pairs are not there."""
+    rng = np.random.default_rng(1)
+    cells = [alloy(*pair, rng, f"{'-'.join(pair)}-{k}") for pair in itertools.pairwise(METALS) for k in range(2)]
+    return list(label(cells, truth()))
+
+
+def search(kind: type[BoundedEAM], symbols: list[str], distances: dict, seed: int = 0) -> BoundedEAM:
+    model = EAM(symbols, cutoff=5.0, n_basis=3).double()
+    generator = torch.Generator().manual_seed(seed)
+    return kind(model, distances, Bounds(), torch.full((len(symbols),), -2.0), generator).double()
+
+
+def measured(*pairs: tuple[str, str, float, int]) -> dict:
+    return {(a, b): PairDistances(r, 0.9 * r, contact(a, b), n) for a, b, r, n in pairs}
+
+
+@pytest.mark.parametrize("kind", [FactorisedEAM, CorrectedEAM])
+@pytest.mark.parametrize("count", [3, 500])
+def test_one_element_is_the_pairwise_fit(kind: type[FactorisedEAM], count: int) -> None:
+    distances = measured(("Cu", "Cu", 2.6, count))
+    one, other = (search(k, ["Cu"], distances).parameters_of_eam() for k in (kind, BoundedEAM))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_two_elements_with_corrections_reach_every_pairwise_eam() -> None:
+    distances = measured(("O", "O", 2.6, 400), ("O", "Si", 1.6, 300), ("Si", "Si", 3.1, 200))
+    free = search(BoundedEAM, ["Si", "O"], distances, seed=5)  # pairs Si-O, Si-Si, O-O
+    corrected = search(CorrectedEAM, ["Si", "O"], distances)
+    with torch.no_grad():
+        for name in PAIR_VARIABLES:
+            of_pairs = getattr(free, name)
+            getattr(corrected, name).copy_(of_pairs[1:])
+        for name in PAIR_VARIABLES:
+            corrected.corrections[name].copy_((getattr(free, name) - corrected.pair_variables()[name])[:1])
+        for name in ("curvature", "balance", "base_atomic_energy"):
+            getattr(corrected, name).copy_(getattr(free, name))
+    one, other = corrected.parameters_of_eam(), free.parameters_of_eam()
+    for name in other:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-12, atol=1e-12)
+
+
+def test_unlike_elements_bind_otherwise_and_equals_do_not() -> None:
+    distances = measured(("Li", "Li", 3.0, 100), ("Li", "F", 2.0, 100), ("F", "F", 2.8, 100))
+    model = search(FactorisedEAM, ["Li", "F"], distances)
+    before = model.parameters_of_eam()
+    with torch.no_grad():
+        model.weights[0, 0] = 1.0  # electronegativity on depth
+    after = model.parameters_of_eam()
+    assert after["D"][0] > 1.2 * before["D"][0]
+    assert torch.equal(after["D"][1:], before["D"][1:])
+    assert torch.equal(after["alpha"], before["alpha"])
+
+
+def test_radii_add_up_to_the_bonds_and_rare_pairs_follow_them() -> None:
+    elements = ["Na", "Cl", "K"]
+    distances = measured(("Na", "Cl", 2.8, 500), ("K", "Cl", 3.1, 500), ("Na", "K", 5.0, 2))
+    radii = additive_radii(elements, distances)
+    assert radii["Na"] + radii["Cl"] == pytest.approx(2.8, abs=0.03)
+    assert radii["K"] + radii["Cl"] == pytest.approx(3.1, abs=0.03)
+    model = search(FactorisedEAM, elements, distances)
+    typical = dict(zip(EAM(elements).pairs, model.typical.tolist(), strict=True))
+    assert typical["Na", "Cl"] == pytest.approx(2.8, abs=0.03)
+    assert typical["Na", "K"] == pytest.approx(radii["Na"] + radii["K"], abs=0.1)
+
+
+def test_many_elements(alloys: list[Atoms], tmp_path: Path) -> None:
+    model = fit_eam(alloys, **QUICK, directory=tmp_path)
+    fit, examination = model.metadata["fit"], model.metadata["examination"]
+    assert fit["pairs"] == "factorised"
+    assert fit["parameters"] == len(METALS) * (3 + 2 * 2 + 3 + 4) + 16
+    assert fit["val_errors"]["n_structures"] == 2, "a tenth judges"
+    assert examination["forces"]["unseen"]
+    assert examination["forces"]["structures"] == 2
+    assert examination["passed"], examination["failures"]
+    # 10 neighbours of the chain and 11 with themselves are there
+    assert len(examination["extrapolated"]) == 66 - 21
+    assert "Li-Pt" in examination["extrapolated"]
+    assert not any(pair["extrapolated"] for pair in examination["pairs"]), "only what fails is listed"
+    assert load_model(tmp_path / "teacher.pt", expect="eam").metadata["examination"] == examination
+
+    strangers = [alloy("Li", "Pt", np.random.default_rng(3), "strange")]
+    forces = label(strangers, model)[0].get_forces()
+    assert np.abs(forces).max() < 50
+    pairwise = fit_eam(alloys, **QUICK, pairs="pairwise")
+    assert pairwise.metadata["fit"]["parameters"] == 66 * 7 + 33
+
+
+def test_the_choice_of_pairs(alloys: list[Atoms]) -> None:
+    few = [a for a in alloys if set(a.symbols) <= {"Li", "Al"}]
+    fits = {pairs: fit_eam(few, **QUICK, pairs=pairs) for pairs in ("auto", "pairwise", "factorised", "corrected")}
+    names = ("D", "rm", "A", "rho0")
+    assert all(torch.equal(getattr(fits["auto"], n), getattr(fits["pairwise"], n)) for n in names)
+    assert not torch.equal(fits["factorised"].D, fits["pairwise"].D)
+    three = fit_eam([a for a in alloys if set(a.symbols) <= {"Li", "Al", "Ca"}], **QUICK)
+    assert three.metadata["fit"]["pairs"] == "corrected"
+    assert three.metadata["examination"]["extrapolated"] == ["Li-Ca"]
+    assert fit_eam(alloys, **QUICK, preset="paper").metadata["fit"]["pairs"] == "pairwise"
+    with pytest.raises(ConfigError, match="pairs must be one of auto, pairwise, factorised, corrected, not 'mixed'"):
+        fit_eam(few, pairs="mixed")
+    with pytest.raises(ConfigError, match="the preset 'paper' is pairwise"):
+        fit_eam(few, preset="paper", pairs="factorised")
+
+
+def test_elements_that_only_val_has(alloys: list[Atoms]) -> None:
+    train = [a for a in alloys if "Pt" not in a.symbols]
+    with pytest.raises(StructureError, match=r"Pt occur in val but not in the training structures \(val: W-Pt-0, W-Pt"):
+        fit_eam(train, val=alloys[-4:], **QUICK)
+    with pytest.raises(StructureError, match=r"Li occur in the training structures but not in elements"):
+        fit_eam(train, elements=METALS[1:], **QUICK)
+    model = fit_eam(train, val=alloys[-4:], elements=METALS, **QUICK)
+    assert "Pt-Pt" in model.metadata["examination"]["extrapolated"]
+    assert np.isfinite(label(alloys[-1:], model)[0].get_forces()).all()
+
+
+def absurd(alloys: list[Atoms], depth: float) -> EAM:
+    model = EAM(METALS, cutoff=5.5, n_basis=1).double()
+    with torch.no_grad():
+        model.D.fill_(depth)
+        model.alpha.fill_(2.0)
+    model.metadata = {"examination": examine(model, alloys).to_dict()}
+    return model
+
+
+def test_a_teacher_that_is_wrong_by_orders_of_magnitude_is_not_called_sound(alloys: list[Atoms]) -> None:
+    examination = absurd(alloys, 300.0).metadata["examination"]
+    assert examination["forces"]["teaches"] == "nothing"
+    assert any("no force at all has" in failure for failure in examination["failures"])
+    with pytest.raises(TeacherRefused, match="force error of"):
+        label(alloys, absurd(alloys, 300.0))
+    good = truth()
+    far = [set_labels(a.copy(), Labels(0.0, 1e-3 * get_labels(a).forces)) for a in alloys]
+    assert force_verdict(good, alloys, unseen=False)["teaches"] == "all"
+    assert force_verdict(good, far, unseen=True)["trivial"] == pytest.approx(
+        1e-3 * force_verdict(good, alloys, unseen=True)["trivial"]
+    )
+
+
+def test_a_teacher_of_the_core_alone_is_damped_to_it(alloys: list[Atoms]) -> None:
+    model = truth()
+    model.metadata = {"examination": examine(model, alloys).to_dict()}
+    # of alloys[::2] no two are frames of a material
+    assert trusted_teacher(model, alloys[::2])[0] is model
+    model.metadata["examination"]["forces"]["teaches"] = "core"
+    damped, skill = trusted_teacher(model, alloys[::2])
+    assert skill.trust == 0.0
+    assert [type(part).__name__ for part in damped.leaves()][-1] == "ZBL"
+
+
+def test_labels_are_bounded_or_refused(alloys: list[Atoms]) -> None:
+    model = absurd(alloys, 1.0)
+    with torch.no_grad():
+        model.A.fill_(1e4)  # a density that explodes where atoms come close
+        model.beta.fill_(2.0)
+    close = alloys[0].copy()
+    close.positions[1] = close.positions[0] + [0.6 * contact("Li", "Al"), 0, 0]
+    model.metadata["examination"] |= {"passed": True, "max_force": 1000.0}
+    with pytest.warns(UserWarning, match=r"failed on 1 of 2 structures; the first, Li-Al-0: force of .*beyond what"):
+        kept = label([close, _apart()], model)
+    assert [a.info["structure_id"] for a in kept] == ["apart"]
+    model.metadata["examination"]["max_force"] = None  # a teacher without a core, as the paper's
+    assert len(label([close, _apart()], model)) == 2
+
+
+def _apart() -> Atoms:
+    atoms = Atoms("Li2", positions=[[0, 0, 0], [0, 0, 5.4]])
+    atoms.info["structure_id"] = "apart"
+    return atoms
+
+
+def test_bins_of_coverage_grow_with_the_elements_not_their_pairs() -> None:
+    def bins(n: int) -> int:
+        symbols = ["Li", "Be", "B", "C", "N", "O", "F", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "K", "Ca"][:n]
+        rng = np.random.default_rng(0)
+        atoms = Atoms(symbols * 2, positions=rng.uniform(0, 9, (2 * n, 3)), cell=[9, 9, 9], pbc=True)
+        return len(coverage_table([atoms], inner=0.3))
+
+    eight, sixteen = bins(8), bins(16)
+    assert sixteen < 2.6 * eight, "all pairs would be 3.8 times as many"
+
+
+def test_a_classical_force_field_of_too_many_elements_is_refused(alloys: list[Atoms]) -> None:
+    with pytest.raises(ConfigError, match=r"of 11 elements has 11286 strengths .*more than 6000.*fit an EAM"):
+        fit_classical(alloys)
+
+
+def test_a_part_of_the_elements_is_the_same_potential(alloys: list[Atoms], tmp_path: Path) -> None:
+    whole = absurd(alloys, 0.7)
+    with torch.no_grad():
+        whole.D.copy_(torch.linspace(0.3, 0.9, len(whole.pairs)))
+    part = whole.restricted(["Pt", "W"])
+    one, other = (label(alloys[-1:], model, force=True)[0] for model in (whole, part))
+    assert one.get_potential_energy() == pytest.approx(other.get_potential_energy(), abs=1e-12)
+    assert np.abs(one.get_forces() - other.get_forces()).max() < 1e-12
+    file = write_eam_fs(whole, tmp_path / "part.eam.fs", n_r=200, n_rho=200, elements=["Pt", "W"])
+    assert file.read_text().splitlines()[3] == "2 Pt W"
+    with pytest.raises(ConfigError, match="this EAM has no O, only Li, Al"):
+        write_eam_fs(whole, tmp_path / "no.eam.fs", elements=["O"])
+    assert not (tmp_path / "no.eam.fs").exists()
