@@ -134,7 +134,7 @@ def test_other_probes_have_a_row_for_every_seed_and_arm(finished):
 def test_rdfs_are_those_of_the_trajectories_and_measured_against_the_reference(finished):
     from ase.io import read
 
-    from mdl_physpretrain.probes.rdf import rdf
+    from mdl_physpretrain.probes.pair_distribution import rdf
 
     _, run, _ = finished
     table = pd.read_csv(run / "rdf.csv")
