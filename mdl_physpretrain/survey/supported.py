@@ -1,0 +1,38 @@
+"""Which structures a potential can evaluate, asked by the Python that has it: ``python -m ... POTENTIAL FILE OUT``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ase import Atoms
+
+from mdl_physpretrain.errors import PhysPretrainError
+from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.hosts.loading import load_potential
+from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
+from mdl_physpretrain.structures import read_structures
+
+__all__ = ["refusals"]
+
+
+def refusals(potential: Potential, structures: Sequence[Atoms]) -> dict[str, str]:
+    """Why a potential cannot evaluate a structure, by its id; those that it can evaluate are left out."""
+    reasons = {}
+    for atoms in structures:
+        try:
+            energies_and_forces(potential, [atoms])
+        except PhysPretrainError as error:
+            reasons[str(atoms.info["structure_id"])] = str(error)[:300]
+    return reasons
+
+
+if __name__ == "__main__":
+    text, file, out = sys.argv[1:]
+    try:
+        answer = {"refused": refusals(load_potential(text, "cpu"), read_structures(file))}
+    except PhysPretrainError as error:
+        sys.exit(f"error: {error}")
+    write_atomic(Path(out), json.dumps(answer))
