@@ -17,7 +17,7 @@ from mdl_physpretrain.graphs.bonds import nearest_distances
 from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.probes.base import Answer, Probe, Subject, Tables
-from mdl_physpretrain.probes.curve_flags import deepest_fall, flag_answer, flag_counts, standing_out, unexplained_jump
+from mdl_physpretrain.probes.curve_flags import flag_answer, flag_counts
 from mdl_physpretrain.probes.page import (
     MAX_PANELS,
     MUTED,
@@ -30,6 +30,7 @@ from mdl_physpretrain.probes.page import (
     seed_lines,
 )
 from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
+from mdl_physpretrain.stability.energy_curves import deepest_fall, standing_out, unexplained_jump
 from mdl_physpretrain.structures.labels import structure_id
 
 if TYPE_CHECKING:

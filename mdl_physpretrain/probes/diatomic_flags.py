@@ -10,8 +10,8 @@ from ase.data import atomic_numbers, covalent_radii
 from scipy.signal import find_peaks
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.probes.curve_flags import deepest_fall, standing_out, unexplained_jump
 from mdl_physpretrain.probes.pairs import symbols_of
+from mdl_physpretrain.stability.energy_curves import deepest_fall, standing_out, unexplained_jump
 
 __all__ = ["diatomic_flags"]
 
