@@ -41,6 +41,7 @@ __all__ = ["BondSmoothness", "bond_curve", "bond_flags"]
 LENGTHS = np.round(np.linspace(0.6, 1.3, 71), 4)  # of the bond's own
 REACH = 6.0  # Å, within which bonds are looked for
 HOLE_DEPTH, ENERGY_JUMP, FORCE_JUMP = 0.05, 0.01, 0.5  # eV, eV, eV/Å: as of two atoms alone
+WELL_FROM = 0.85  # of the bond: a potential's own bond is not shorter; what lies lower further in is a hole
 MIN_POINTS = 20
 
 
@@ -125,9 +126,11 @@ def bond_flags(curve: pd.DataFrame) -> dict[str, Any]:
     if len(finite) < MIN_POINTS:
         raise ConfigError(f"a bond's curve needs {MIN_POINTS} points to be judged; {len(finite)} are finite")
     r, energy, force = (finite[key].to_numpy(float) for key in ("r", "energy", "force"))
-    depth, _ = deepest_fall(energy[: int(np.argmin(energy)) + 1][::-1], HOLE_DEPTH)
-    if np.argmin(energy) == 0:  # lower than the bond's own minimum: it fell all the way
-        depth = max(depth, float(energy[len(energy) // 2 :].min() - energy[0]))
+    near = np.flatnonzero(finite["length"].to_numpy(float) >= WELL_FROM)
+    if not len(near):
+        raise ConfigError(f"a bond's curve needs points at {WELL_FROM:g} of its length and more")
+    well = int(near[np.argmin(energy[near])])
+    depth, _ = deepest_fall(energy[well::-1], -1.0)
     energy_jump, force_jump = unexplained_jump(r, energy, force), standing_out(np.diff(force))
     deviation = float(np.abs(force + np.gradient(energy, r))[1:-1].mean())
     flags = {

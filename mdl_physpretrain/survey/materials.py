@@ -26,7 +26,7 @@ CRYSTALS: dict[str, Callable[[], Atoms]] = {
     "GaAs": lambda: bulk("GaAs", "zincblende", a=5.653, cubic=True),
     "NaCl": lambda: bulk("NaCl", "rocksalt", a=5.64, cubic=True),
     "MgO": lambda: bulk("MgO", "rocksalt", a=4.212, cubic=True),
-    "Li2O": lambda: bulk("OLi", "fluorite", a=4.619, cubic=True),
+    "Li2O": lambda: bulk("OLi2", "fluorite", a=4.619, cubic=True),
     "LiCoO2": lambda: crystal(
         ["Li", "Co", "O"], [(0, 0, 0), (0, 0, 0.5), (0, 0, 0.2395)], spacegroup=166,
         cellpar=[2.816, 2.816, 14.05, 90, 90, 120],

@@ -11,12 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mdl_physpretrain import __version__
 from mdl_physpretrain.probes.registry import probe_classes
-from mdl_physpretrain.statistics.survival import share_at
-from mdl_physpretrain.survey.tables import TIMES
+from mdl_physpretrain.statistics.survival import TIMES, shares_in_words
 
 __all__ = ["still_physical", "survey_page"]
 
-NOT_RUN = "not run that long"
 UNJUDGED = ("not judged", "unreadable")
 CSS = {"yes": "good", "no": "flag", "unanswered": "wrap"}
 PHYSICAL = ("physical", "diffusing")
@@ -24,16 +22,8 @@ PHYSICAL = ("physical", "diffusing")
 
 def still_physical(trajectories: pd.DataFrame) -> dict[float, str]:
     """Share of trajectories still physical after 1, 2, 5 and 10 ps, in words: those planned for so long count."""
-    words = {}
     judged = trajectories[~trajectories["verdict"].isin(UNJUDGED)]
-    for time in TIMES:
-        long = judged[judged["planned_ps"].round(9) >= time]
-        if not len(long):
-            words[time] = NOT_RUN
-            continue
-        row = share_at(long["ps"].round(9), ~long["verdict"].isin(PHYSICAL), [time]).iloc[0]
-        words[time] = f"{row['physical']:.0f} of {row['total']:.0f}"
-    return words
+    return shares_in_words(judged["ps"], ~judged["verdict"].isin(PHYSICAL), judged["planned_ps"])
 
 
 def survey_page(

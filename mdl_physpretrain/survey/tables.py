@@ -9,9 +9,8 @@ import pandas as pd
 
 from mdl_physpretrain.probes.tables import read_table
 
-__all__ = ["TIMES", "answers_of", "trajectories_of"]
+__all__ = ["answers_of", "trajectories_of"]
 
-TIMES = (1.0, 2.0, 5.0, 10.0)  # ps
 KEPT = ["potential", "condition", "structure_id", "formula", "ensemble", "verdict", "reason", "ps", "planned_ps",
         "closest_pair", "detail"]  # fmt: skip
 
