@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import numpy as np
@@ -11,11 +12,13 @@ from ase.geometry import get_distances
 from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 from mdl_physpretrain.statistics.survival import NOT_RUN, shares_in_words
 from mdl_physpretrain.survey import material_names, materials
+from mdl_physpretrain.survey.supported import write_refusals
 from mdl_physpretrain.survey.survey import Condition, conditions
 
+survey_module = importlib.import_module("mdl_physpretrain.survey.survey")  # the package has a function of that name
 QUICK = ["--steps", "5", "--check", "--nve-steps 20 --compressed 1 --probe wide_pairs=none --probe bond_structures=1"]
 
 
@@ -46,7 +49,33 @@ def test_conditions_and_shares():
     }  # fmt: skip
 
 
-def test_a_survey_is_resumed_and_tells_what_a_potential_cannot_do(tmp_path, monkeypatch):
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Commands of a survey without another Python, which takes seconds to start."""
+
+    def run(words):
+        try:
+            if words[2].endswith("supported"):
+                write_refusals(*words[3:])
+                return ""
+        except PhysPretrainError as error:
+            return str(error)
+        done = CliRunner().invoke(app, words[3:])
+        return "" if done.exit_code == 0 else done.output.strip().splitlines()[-1]
+
+    monkeypatch.setattr(survey_module, "_run", run)
+
+
+def test_commands_of_another_python_tell_why_they_fail():
+    python = [sys.executable, "-c"]
+    assert survey_module._run([*python, "print(1)"]) == ""
+    assert survey_module._run([*python, "import sys; sys.exit('error: no such thing')"]) == "no such thing"
+    assert survey_module._run([*python, "import os; os.abort()"]) == "ended by signal 6"
+    with pytest.raises(KeyboardInterrupt):
+        survey_module._run([*python, "raise SystemExit(130)"])
+
+
+def test_a_survey_is_resumed_and_tells_what_a_potential_cannot_do(tmp_path, monkeypatch, in_this_process):
     monkeypatch.chdir(tmp_path)
     words = ["survey", "-o", "out", "-p", "EMT", "-m", "Cu", "-m", "MgO", "--temperatures", "300", "--pressures", "0"]
     done = CliRunner().invoke(app, [*words, *QUICK])
@@ -58,16 +87,15 @@ def test_a_survey_is_resumed_and_tells_what_a_potential_cannot_do(tmp_path, monk
     assert "EMT was not asked about MgO" in page
     assert 'href="EMT/300K/report/index.html#bond_smoothness"' in page
     assert (tmp_path / "out/EMT/300K/report/index.html").is_file()
-    records = (tmp_path / "out/EMT/300K/check.json").stat().st_mtime_ns
+    runs = tmp_path / "out/EMT/300K/seed-0/md/EMT.runs.npz"
+    written = runs.stat().st_mtime_ns
 
     broken = [*words, *QUICK, "-p", "none=no_such_module:make"]
     again = CliRunner().invoke(app, broken)
     assert again.exit_code == 1
     assert "none, 300K: cannot import" in again.output
     assert "none, 300K: cannot import" in (tmp_path / "out/index.html").read_text()
-    runs = tmp_path / "out/EMT/300K/seed-0/md/EMT.runs.npz"
-    assert runs.stat().st_mtime_ns < (tmp_path / "out/EMT/300K/check.json").stat().st_mtime_ns
-    assert records
+    assert runs.stat().st_mtime_ns == written, "what is done is not done again"
     other = CliRunner().invoke(app, ["survey", "-o", "out", "-p", "EMT", "-m", "Al", *QUICK])
     assert other.exit_code == 2
     assert "other materials" in other.output
@@ -88,4 +116,3 @@ def test_bad_words_are_told_before_any_work(tmp_path, words, message):
     assert done.exit_code == 2
     assert message in done.output
     assert not (tmp_path / "out").exists()
-    assert sys.executable

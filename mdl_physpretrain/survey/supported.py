@@ -15,7 +15,7 @@ from mdl_physpretrain.hosts.loading import load_potential
 from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
 from mdl_physpretrain.structures import read_structures
 
-__all__ = ["refusals"]
+__all__ = ["refusals", "write_refusals"]
 
 
 def refusals(potential: Potential, structures: Sequence[Atoms]) -> dict[str, str]:
@@ -29,10 +29,14 @@ def refusals(potential: Potential, structures: Sequence[Atoms]) -> dict[str, str
     return reasons
 
 
+def write_refusals(text: str, structures: str, output: str) -> None:
+    """The refusals of a potential, as ``physpretrain check`` names it, in a JSON file."""
+    answer = {"refused": refusals(load_potential(text, "cpu"), read_structures(structures))}
+    write_atomic(Path(output), json.dumps(answer))
+
+
 if __name__ == "__main__":
-    text, file, out = sys.argv[1:]
     try:
-        answer = {"refused": refusals(load_potential(text, "cpu"), read_structures(file))}
+        write_refusals(*sys.argv[1:])
     except PhysPretrainError as error:
         sys.exit(f"error: {error}")
-    write_atomic(Path(out), json.dumps(answer))
