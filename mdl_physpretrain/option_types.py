@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from mdl_physpretrain.errors import ConfigError
 
 __all__ = [
+    "CoreName",
     "Count",
     "NotNegative",
     "Positive",
@@ -49,6 +50,7 @@ def none_as_text(value: Any) -> Any:
     return "none" if value is None or value is False else value
 
 
+CoreName = Annotated[Literal["none", "zbl"], BeforeValidator(none_as_text)]
 Share = Annotated[float, BeforeValidator(_share)]
 Sources = Annotated[list[str], BeforeValidator(_as_list)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -5,11 +5,11 @@ Python functions, command line, YAML files and both plugins take their defaults 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Sources, Weights, none_as_text
+from mdl_physpretrain.option_types import CoreName, Count, NotNegative, Positive, Section, Sources, Weights
 
 __all__ = [
     "AUGMENT",
@@ -65,6 +65,7 @@ class Teacher(EAMFit):
         default=None, pattern=r"^[\w.]+:\w+$", description="'module:factory' of an ASE calculator that teaches instead."
     )
     calculator_args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
+    core: CoreName = Field(default="none", description="'zbl': added to a calculator below the closest distances.")
     force: bool = Field(default=False, description="Let a teacher label that failed its examination.")
 
     @model_validator(mode="after")
@@ -167,7 +168,7 @@ class Backbone(Section):
 
     name: str = Field(default="cgcnn", description="Registered model.")
     args: dict[str, Any] = Field(default_factory=dict, description="Constructor arguments, e.g. cutoff (Å).")
-    core: Annotated[Literal["none", "zbl"], BeforeValidator(none_as_text)] = Field(
+    core: CoreName = Field(
         default="none", description="'zbl' adds a fixed ZBL repulsion, unless an arm says otherwise."
     )
 

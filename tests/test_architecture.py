@@ -15,11 +15,11 @@ ROOMS = [
     "errors", "progress", "files", "ownership", "locking", "source_graph", "option_types", "yaml_text",
     "plugin_classes", "recipe", "presets", "compiled", "structures", "graphs", "statistics", "potentials",
     "augmentation", "executors", "stability", "dynamics", "teacher", "training", "probes", "loop", "method", "report",
-    "workflow", "hosts", "reproduction", "cli", "__main__",
+    "workflow", "hosts", "survey", "reproduction", "cli", "__main__",
 ]  # fmt: skip
 OPTIONAL = {
-    "chgnet", "distributed", "huggingface_hub", "load_atoms", "matdeeplearn", "mattersim", "mattertune",
-    "torch_geometric", "fcntl", "_compat_pickle", "mace", "e3nn",
+    "chgnet", "diep", "distributed", "huggingface_hub", "load_atoms", "matdeeplearn", "mattersim", "mattertune",
+    "sevenn", "torch_geometric", "fcntl", "_compat_pickle", "mace", "e3nn",
 }  # fmt: skip
 MODULES = {
     ".".join((PACKAGE, *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): file

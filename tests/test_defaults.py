@@ -66,7 +66,7 @@ COMMANDS: list[tuple[str, type[Section], tuple[str, ...]]] = [
 ]
 OTHER_WORDS = {
     # fit-teacher --kind and --arg, label --teacher and --arg
-    recipe.Teacher: {"kind", "args", "checkpoint", "calculator", "calculator_args"},
+    recipe.Teacher: {"kind", "args", "checkpoint", "calculator", "calculator_args", "core"},
     recipe.MolecularDynamics: set(recipe.MolecularDynamics.model_fields) - set(CHECKED),
 }
 

@@ -1,6 +1,8 @@
 """The command ``physpretrain``: each module registers its commands; nothing heavy is imported before one runs."""
 
-from mdl_physpretrain.cli import align, check, convert, export, mattertune, md, mdl, reproduce, runs, steps
+from mdl_physpretrain.cli import align, check, convert, export, mattertune, md, mdl, reproduce, runs, steps, survey
 from mdl_physpretrain.cli.application import app
 
-__all__ = ["align", "app", "check", "convert", "export", "mattertune", "md", "mdl", "reproduce", "runs", "steps"]
+__all__ = [
+    "align", "app", "check", "convert", "export", "mattertune", "md", "mdl", "reproduce", "runs", "steps", "survey",
+]  # fmt: skip

@@ -145,7 +145,7 @@ def print_check(result: Any) -> None:
 
     console = Console()
     _counts(console, result)
-    colours = {"yes": "green", "no": "bold red", "unanswered": "yellow"}
+    colours = {"yes": "green", "no": "bold red", "unanswered": "yellow", "not judged": "yellow"}
     rows = result.answers[result.answers["question"] != "MD stays physical"]
     if len(rows):
         table = Table("potential", "question", "", "finding", title="Answers", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -166,6 +166,7 @@ def _counts(console: Any, result: Any) -> None:
     from rich.text import Text
 
     from mdl_physpretrain.statistics.proportions import summarize
+    from mdl_physpretrain.statistics.survival import shares_in_words
 
     runs = result.tables.get("physicality")
     if runs is None:
@@ -177,6 +178,7 @@ def _counts(console: Any, result: Any) -> None:
     for name in ("runs", "overlap", "Lindemann", "broken", "unphysical", "95 % interval"):
         table.add_column(name, justify="right")
     main = runs[runs["label"].isna()]
+    main = main[~main["verdict"].isin(["not judged", "unreadable"])] if "verdict" in main else main
     counts = summarize(main.assign(unphysical=~main["physical"].astype(bool)), by="arm")
     for row in counts.to_dict("records"):
         potential_rows = main[main["arm"] == row["arm"]]
@@ -185,6 +187,15 @@ def _counts(console: Any, result: Any) -> None:
         numbers = (row["n"], row["overlap"], row["lindemann_violation"], broken, row["n"] - row["physical"])
         table.add_row(Text(str(row["arm"])), *map(str, numbers), interval)
     console.print(table)
+    for name, rows in main.groupby("arm", sort=False):
+        lost = rows["first_unphysical_step"].astype("float64")
+        per_step = rows["timestep"].astype("float64") / 1000
+        words = shares_in_words(
+            lost.where(lost.notna(), rows["steps_done"]) * per_step, ~rows["physical"].astype(bool),
+            rows["steps"] * per_step,
+        )  # fmt: skip
+        shares = ", ".join(f"{time:g} ps {text}" for time, text in words.items())
+        console.print(Text(f"{name}: physical after {shares}"), soft_wrap=True)
 
 
 def _spread(structures: list[Any], most: int | None) -> list[Any]:

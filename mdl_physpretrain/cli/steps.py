@@ -110,17 +110,38 @@ def fit_teacher(
 
 
 @app.command()
-def examine(checkpoint: Annotated[Path, typer.Argument(help="A teacher (.pt).")], structures: Structures) -> None:
-    """Ask a native teacher whether it may teach (exit code 1 when it may not)."""
-    from mdl_physpretrain.potentials import load_model
+def examine(
+    teacher: Annotated[str, typer.Argument(help="A teacher (.pt), or module:factory of an ASE calculator.")],
+    structures: Structures,
+    core: Annotated[str, typer.Option("--core", help="'zbl': with this core added to the calculator.")] = "none",
+) -> None:
+    """Ask a teacher whether it may teach (exit code 1 when it may not)."""
+    from rich.console import Console
+
+    from mdl_physpretrain.option_types import validated
+    from mdl_physpretrain.potentials.base import EnergyModel
+    from mdl_physpretrain.recipe import Teacher
+    from mdl_physpretrain.teacher.calculators import calculator_teacher, examine_calculator
     from mdl_physpretrain.teacher.registry import kind_of, teacher_kinds
 
-    model = load_model(checkpoint)
+    model = potential_of(teacher, "auto")
+    options = validated(Teacher, {"core": core}, prefix="--")
+    if not isinstance(model, EnergyModel):
+        data = read_all(structures)
+        examination = examine_calculator(calculator_teacher(options, model, data), data)
+        Console().print(examination.table())
+        for failure in examination.failures:
+            typer.echo(failure)
+        if not examination.passed:
+            raise typer.Exit(1)
+        return
     kind = kind_of(model)
     if kind is None:
         raise CheckpointError(
-            f"{checkpoint} holds {model.registry_name!r}, which is no native teacher ({', '.join(teacher_kinds())})"
+            f"{teacher} holds {model.registry_name!r}, which is no native teacher ({', '.join(teacher_kinds())})"
         )
+    if options.core != "none":
+        raise ConfigError("--core is added to a calculator; a fitted teacher has its own")
     if not _examine(kind, model, read_all(structures)):
         raise typer.Exit(1)
 

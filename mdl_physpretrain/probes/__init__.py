@@ -5,8 +5,8 @@ from mdl_physpretrain.probes.compression import compression_curve, compression_f
 from mdl_physpretrain.probes.diatomic_flags import diatomic_flags
 from mdl_physpretrain.probes.diatomics import diatomic_curve
 from mdl_physpretrain.probes.energy_drift import nve_drift
+from mdl_physpretrain.probes.pair_distribution import rdf, rdf_error
 from mdl_physpretrain.probes.pairs import element_pairs
-from mdl_physpretrain.probes.rdf import rdf, rdf_error
 from mdl_physpretrain.probes.registry import probe_classes
 from mdl_physpretrain.probes.single_points import Potential, as_calculator
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Probe", "Simulated", "Subject", "Tables"]
 
 Tables = Mapping[str, "pd.DataFrame"]
-Answer = tuple[Literal["yes", "no", "value"], str]
+Answer = tuple[Literal["yes", "no", "value", "not judged"], str]
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,9 @@ class Probe(ABC):
         Returns
         -------
         tuple or None
-            ``yes``, ``no`` or ``value`` (a number without a limit), and what
-            was found; ``None`` where there is nothing to say.
+            ``yes``, ``no``, ``value`` (a number without a limit) or ``not
+            judged`` (there is too little to say yes or no), and what was
+            found; ``None`` where there is nothing to say.
         """
         return None
 

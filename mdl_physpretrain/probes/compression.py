@@ -15,7 +15,7 @@ from pydantic import Field
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.probes.base import Answer, Probe, Subject, Tables
-from mdl_physpretrain.probes.curve_flags import deepest_fall, flag_answer, flag_counts, standing_out
+from mdl_physpretrain.probes.curve_flags import flag_answer, flag_counts
 from mdl_physpretrain.probes.page import (
     MAX_PANELS,
     MUTED,
@@ -33,6 +33,7 @@ from mdl_physpretrain.probes.page import (
 )
 from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
 from mdl_physpretrain.recipe import CHECK
+from mdl_physpretrain.stability.energy_curves import deepest_fall, standing_out
 from mdl_physpretrain.stability.overlap import closest_pair
 from mdl_physpretrain.structures.labels import structure_id
 

@@ -1,41 +1,18 @@
-"""Falls and jumps of energy curves, and tables of such flags."""
+"""Tables of flags of energy curves, and answers made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from mdl_physpretrain.probes.base import Answer
 from mdl_physpretrain.probes.page import by_arm
 
-__all__ = ["deepest_fall", "flag_answer", "flag_counts", "standing_out", "stands_out"]
+__all__ = ["flag_answer", "flag_counts"]
 
-STANDS_OUT = 2.0  # times both neighbouring differences; those of a smooth curve on a sensible grid are alike
 FLAGS = ("hole", "missing_repulsion", "spurious_minima", "collapse", "discontinuity")
 MAX_NAMED = 4
-
-
-def deepest_fall(energy: np.ndarray, least_rise: float) -> tuple[float, int]:
-    """Depth and lowest index of the deepest fall below an earlier maximum, after a rise of ``least_rise``."""
-    highest = np.maximum.accumulate(energy)
-    fall = np.where(highest - energy[0] > least_rise, highest - energy, 0.0)
-    index = int(np.argmax(fall))
-    return float(fall[index]), index
-
-
-def standing_out(differences: np.ndarray) -> float:
-    """The largest step that is more than twice both of its neighbours, else 0; the first and the last do not count."""
-    return float(np.abs(differences)[stands_out(differences)].max(initial=0.0))
-
-
-def stands_out(differences: np.ndarray) -> np.ndarray:
-    """Which steps are more than twice both of their neighbours, shape (n,)."""
-    size = np.abs(differences)
-    mask = np.zeros(len(size), dtype=bool)
-    mask[1:-1] = size[1:-1] > STANDS_OUT * np.maximum(size[:-2], size[2:])
-    return mask
 
 
 def flag_answer(table: pd.DataFrame | None, column: str, plural: str) -> Answer | None:

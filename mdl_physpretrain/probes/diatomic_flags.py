@@ -10,8 +10,8 @@ from ase.data import atomic_numbers, covalent_radii
 from scipy.signal import find_peaks
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.probes.curve_flags import deepest_fall, standing_out, stands_out
 from mdl_physpretrain.probes.pairs import symbols_of
+from mdl_physpretrain.stability.energy_curves import deepest_fall, standing_out, unexplained_jump
 
 __all__ = ["diatomic_flags"]
 
@@ -102,7 +102,7 @@ def diatomic_flags(
     r, energy, force, well = r[first:], energy[first:], force[first:], well - first
     inwards = energy[well::-1]
     depth, at = deepest_fall(inwards, HOLE_DEPTH)
-    energy_jump, force_jump = _energy_jump(r, energy, force), standing_out(np.diff(force))
+    energy_jump, force_jump = unexplained_jump(r, energy, force), standing_out(np.diff(force))
     never_rises = well > 0 and float(inwards.max() - inwards[0]) <= HOLE_DEPTH
     flags: dict[str, Any] = {
         "hole": depth > HOLE_DEPTH,
@@ -123,17 +123,6 @@ def diatomic_flags(
         "force_jump": force_jump,
         "failed_points": failed,
     }
-
-
-def _energy_jump(r: np.ndarray, energy: np.ndarray, force: np.ndarray) -> float:
-    """Largest change of the energy that neither forces nor neighbouring changes explain, eV."""
-    change, step = np.diff(energy), np.diff(r)
-    # the mean force of an interval is within the forces around it
-    around = np.pad(force, 1, mode="edge")
-    four = np.stack([around[k : k + len(step)] for k in range(4)])
-    mean = 0.5 * (force[:-1] + force[1:])
-    unexplained = np.abs(change + mean * step) - 0.5 * (four.max(0) - four.min(0)) * step
-    return float(np.maximum(unexplained, 0.0)[stands_out(change)].max(initial=0.0))
 
 
 def _minima(energy: np.ndarray) -> int:

@@ -39,8 +39,11 @@ def nve_drift(runs: Runs) -> pd.DataFrame:
         ``structure_id, n_atoms, drift`` (meV/atom/ps: slope of the line fitted
         to the total energy by least squares), ``fluctuation`` (meV/atom: root
         mean square deviation from that line), ``ps`` (length of the trace),
-        ``steps_done``. NaN for a trajectory that ended with fewer than 10
-        points.
+        ``steps_done``; and the drift in the two other common normalisations:
+        ``drift_kT`` (k_B T per degree of freedom and ns, T the simulation's)
+        and ``drift_ratio`` (energy lost or won over the trace, divided by the
+        standard deviation of the kinetic energy). NaN for a trajectory that
+        ended with fewer than 10 points.
 
     Raises
     ------
@@ -53,6 +56,8 @@ def nve_drift(runs: Runs) -> pd.DataFrame:
     Energy conservation as a test of potentials: X. Fu et al., "Learning Smooth
     and Expressive Interatomic Potentials for Physical Property Prediction",
     arXiv:2502.12147 (2025); Y. Chiang et al. (MLIP Arena), arXiv:2509.20630.
+    k_B T/ns per degree of freedom: GROMACS manual, "Energy conservation";
+    ratio: package ``mlipaudit`` 0.1, benchmark ``nve_energy_conservation``.
     """
     settings = runs.settings
     if settings.get("ensemble") != "nve":
@@ -63,24 +68,30 @@ def nve_drift(runs: Runs) -> pd.DataFrame:
             f"{settings['steps']} steps traced every {settings['trace_interval']} give {points} points; "
             f"energy drift needs {MIN_POINTS}"
         )
-    columns = ["structure_id", "n_atoms", "drift", "fluctuation", "ps", "steps_done"]
-    return pd.DataFrame([_row(record, float(settings["timestep"])) for record in runs], columns=columns)
+    columns = ["structure_id", "n_atoms", "drift", "fluctuation", "ps", "steps_done", "drift_kT", "drift_ratio"]
+    rows = [_row(record, float(settings["timestep"]), float(settings["temperature"])) for record in runs]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _row(record: RunRecord, timestep: float) -> dict[str, Any]:
+def _row(record: RunRecord, timestep: float, temperature: float) -> dict[str, Any]:
     n = len(record.numbers)
+    freedom = record.degrees_of_freedom or 3 * n
     time = record.trace_step * timestep / 1000  # ps
-    kinetic = 0.5 * (record.degrees_of_freedom or 3 * n) * units.kB * record.trace_temperature
+    kinetic = 0.5 * freedom * units.kB * record.trace_temperature
     total = (record.trace_energy + kinetic) * 1000 / n
     finite = np.isfinite(total)
     drift, fluctuation = _line(time[finite], total[finite])
+    thermal = units.kB * temperature * freedom
+    spread, length = float(np.std(kinetic[finite])) if finite.any() else 0.0, float(time[-1]) if len(time) else 0.0
     return {
         "structure_id": record.structure_id,
         "n_atoms": n,
         "drift": drift,
         "fluctuation": fluctuation,
-        "ps": float(time[-1]) if len(time) else 0.0,
+        "ps": length,
         "steps_done": record.steps_done,
+        "drift_kT": drift * n / thermal if thermal > 0 else float("nan"),  # meV/ps are eV/ns
+        "drift_ratio": abs(drift) * n * length / 1000 / spread if spread > 0 else float("nan"),
     }
 
 
@@ -106,7 +117,7 @@ class EnergyDrift(Probe):
     applies_to = "simulation"
     needs = frozenset({"nve"})
     files = {"nve": ("structure_id", "drift")}  # noqa: RUF012
-    numbers = ("drift", "fluctuation", "ps", "steps_done")
+    numbers = ("drift", "fluctuation", "ps", "steps_done", "drift_kT", "drift_ratio")
     title = "Energy drift"
     answer_place, page_place = 20, 40
 
@@ -136,14 +147,16 @@ class EnergyDrift(Probe):
             return None
         summary = _summary(table, arms)
         titles = (("Trajectories", ""), ("Ended early", ""), ("Length", "ps, median"), ("Drift, median", "meV/atom/ps"),
-                  ("Drift, largest", "meV/atom/ps"), ("Fluctuation", "meV/atom, median"))  # fmt: skip
+                  ("Drift, largest", "meV/atom/ps"), ("Drift, largest", "kT/ns per degree of freedom"),
+                  ("Drift over spread of kinetic energy", "largest"), ("Fluctuation", "meV/atom, median"))  # fmt: skip
         rows = []
         for row in summary.to_dict("records"):
             early, short = row["ended_early"], row["without_drift"]
             cells = [Cell(row["arm"], arm=row["arm"])]
             cells.append(Cell(str(row["trajectories"]), f"{short} too short to tell" if short else ""))
             cells += [Cell(str(early), css="bad" if early else "zero"), Cell(number(row["ps"], 2))]
-            cells += [Cell(significant(row[k])) for k in ("drift_median", "drift_largest", "fluctuation")]
+            cells += [Cell(significant(row[k])) for k in
+                      ("drift_median", "drift_largest", "drift_kT", "drift_ratio", "fluctuation")]  # fmt: skip
             rows.append(cells)
         return PagePart(
             table=HtmlTable([Column(heading, numeric=False), *(Column(*title) for title in titles)], rows, "nve"),
@@ -167,6 +180,7 @@ def _summary(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
         row: dict[str, Any] = {"arm": arm, "trajectories": len(group), "without_drift": int(sizes.isna().sum())}
         row["ended_early"] = int((group["steps_done"] < longest).sum()) if "steps_done" in group else 0
         row |= {"drift_median": sizes.median(), "drift_largest": sizes.max()}
+        row |= {k: group[k].abs().max() if k in group else np.nan for k in ("drift_kT", "drift_ratio")}
         row |= {k: group[k].median() if k in group else np.nan for k in ("fluctuation", "ps")}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["ALL", "DASH", "INK", "MAX_PANELS", "MUTED", "REFERENCE", "ArmStyle", "Cell", "Column", "Figure",
-           "HtmlTable", "Legend", "PagePart", "Panel", "Styles", "arm_legend", "by_arm", "number", "panels_by",
-           "plural", "seed_lines", "significant", "spread"]  # fmt: skip
+           "HtmlTable", "Legend", "PagePart", "Panel", "Styles", "arm_legend", "by_arm", "number", "number_table",
+           "panels_by", "plural", "seed_lines", "significant", "spread"]  # fmt: skip
 
 DASH = "–"
 INK, MUTED = "#1b2730", "#66727d"
@@ -207,3 +207,24 @@ def seed_lines(
         ax.plot(wide.index, wide.mean(axis=1), color=styles[arm].colour, linestyle=styles[arm].line)
         drawn[arm] = wide
     return drawn
+
+
+def number_table(
+    summary: pd.DataFrame, heading: str, columns: Mapping[str, tuple[str, str]], file: str, text: Sequence[str] = ()
+) -> HtmlTable:
+    """A row per potential of three significant digits.
+
+    ``columns`` are headings and units by column of the summary; those of ``text`` hold words.
+    """
+    rows = []
+    for row in summary.to_dict("records"):
+        cells = [Cell(str(row["arm"]), arm=str(row["arm"]))]
+        for key in columns:
+            if key in text:
+                cells.append(Cell(str(row[key])))
+                continue
+            value = float(row[key])
+            cells.append(Cell(significant(value), key=value if math.isfinite(value) else ""))
+        rows.append(cells)
+    titles = [Column(title, unit, key not in text) for key, (title, unit) in columns.items()]
+    return HtmlTable([Column(heading, numeric=False), *titles], rows, file, sortable=len(rows) > 2)

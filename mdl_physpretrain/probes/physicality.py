@@ -56,7 +56,7 @@ class Physicality(Probe):
         if not len(table):
             return None
         if unjudged.all():
-            return "no", "no trajectory could be judged: none has more than one frame"
+            return "not judged", "no trajectory could be judged: none has more than one frame in which anything moved"
         table = table[~unjudged]
         failures = table[~table["physical"].astype(bool)]
         low, high = wilson_interval(len(failures), len(table))

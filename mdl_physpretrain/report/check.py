@@ -62,6 +62,10 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
                 mood, label = "caution" if flags else "good", f"{label}, as with the reference"
         elif flags:
             mood, label = "caution", f"{plural(flags, 'answer')} no"
+        elif (
+            answers is not None and ((answers["arm"] == arm) & (answers["verdict"] == "not judged")).any() and not rows
+        ):
+            mood, label = "caution", "MD not judged"
         elif not rows:
             label = "no flag"
         sentences.append(

@@ -15,6 +15,7 @@ from mdl_physpretrain.report.formats import DASH, duration, number, percent_rang
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.tables import efs_reference_rows
 from mdl_physpretrain.statistics.reference import has_reference
+from mdl_physpretrain.statistics.survival import NOT_RUN
 
 __all__ = [
     "Cell",
@@ -139,8 +140,8 @@ def physicality(table: pd.DataFrame, heading: str, *, seeds: bool, still: pd.Dat
 
         def watched(row: Row, time: float) -> Cell:
             at = by_arm.get((row["condition"], row["arm"], time))
-            if at is None:
-                return Cell(DASH)
+            if at is None or not at["total"]:
+                return Cell(DASH if at is None else NOT_RUN)
             return Cell(
                 f"{100 * at['share']:.0f}%",
                 f"{at['physical']} of {at['total']}\n{percent_range(at['low'], at['high'])}",

@@ -14,7 +14,7 @@ from mdl_physpretrain.statistics.paired import Comparison, compare_counts
 from mdl_physpretrain.statistics.proportions import wilson_interval
 from mdl_physpretrain.statistics.reference import has_reference
 from mdl_physpretrain.statistics.seeds import PairedDifference, mean_std, paired_difference
-from mdl_physpretrain.statistics.survival import kaplan_meier, logrank, share_at
+from mdl_physpretrain.statistics.survival import TIMES, kaplan_meier, logrank, share_at
 
 __all__ = ["EFS_KEYS", "FailureTimes", "accuracy_differences", "comparisons", "efs_reference_rows", "efs_table",
            "failure_steps", "main_split", "physicality_per_seed", "physicality_table", "still_physical_table",
@@ -22,7 +22,6 @@ __all__ = ["EFS_KEYS", "FailureTimes", "accuracy_differences", "comparisons", "e
 
 EFS_KEYS = ("energy_mae", "energy_per_atom_mae", "forces_mae", "stress_mae", "stress_mae_gpa", "total")
 FAILURES = {"overlap": "overlap", "lindemann": "lindemann_violation", "broken": "broken"}
-TIMES = (1.0, 2.0, 5.0, 10.0)  # ps at which the share still physical is told
 TRAJECTORY_COLUMNS = (
     "structure_id", "formula", "n_atoms", "condition", "arm", "seed", "outcome", "reason", "first_unphysical_step",
     "steps_done", "min_distance", "overlap_threshold", "closest_pair", "lindemann_local", "lindemann_global",
@@ -212,16 +211,22 @@ def timed_trajectories(run: RunData) -> list[FailureTimes]:
 
 
 def still_physical_table(run: RunData) -> pd.DataFrame:
-    """Share of trajectories still physical at 1, 2, 5 and 10 ps, over those that were to run for so long."""
+    """Share of trajectories still physical at 1, 2, 5 and 10 ps, over those that were to run for so long.
+
+    Where there are none of these, ``total`` is 0. Empty where the time step is not known.
+    """
     rows = []
     for part in timed_trajectories(run):
-        times = [time for time in TIMES if time <= round(part.length, 9)] if part.unit == "ps" else []
-        for arm, group in part.by_arm(run.arms).items():
-            for time in times:
+        for arm, group in part.by_arm(run.arms).items() if part.unit == "ps" else ():
+            for time in TIMES:
                 long = group[group["planned"].round(9) >= time]
+                names: dict[str, Any] = {"condition": part.condition, "arm": arm}
                 if len(long):
                     shares = share_at(long["time"].round(9).to_numpy(float), ~long["physical"].to_numpy(bool), [time])
-                    rows.append(shares.assign(condition=part.condition, arm=arm))
+                    rows.append(shares.assign(**names))
+                else:
+                    nothing = {"time": time, "total": 0, "physical": 0, "share": np.nan, "low": np.nan, "high": np.nan}
+                    rows.append(pd.DataFrame([{**nothing, **names}]))
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 

@@ -13,9 +13,11 @@ from scipy.stats import CensoredData, chi2, ecdf
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.statistics.proportions import wilson_interval
 
-__all__ = ["kaplan_meier", "length_caution", "logrank", "share_at"]
+__all__ = ["NOT_RUN", "TIMES", "kaplan_meier", "length_caution", "logrank", "share_at", "shares_in_words"]
 
 CLAIM_STEPS, CLAIM_TIME = 5000, 5.0  # ps
+TIMES = (1.0, 2.0, 5.0, 10.0)  # ps at which the share still physical is told
+NOT_RUN = "not run that long"
 
 
 def kaplan_meier(
@@ -118,6 +120,20 @@ def share_at(
         share = physical / total if total else np.nan
         rows.append((float(time), total, physical, share, low, high))
     return pd.DataFrame(rows, columns=["time", "total", "physical", "share", "low", "high"])
+
+
+def shares_in_words(steps: Any, failed: Any, planned: Any) -> dict[float, str]:
+    """``"3 of 12"`` still physical after 1, 2, 5 and 10 ps, of trajectories that were to run for so long.
+
+    ``steps``, ``planned`` (ps) and ``failed`` of shape (n,), as of :func:`share_at`.
+    """
+    ends, events, lengths = np.asarray(steps, float).round(9), np.asarray(failed, bool), np.asarray(planned, float)
+    words = {}
+    for time in TIMES:
+        long = lengths.round(9) >= time
+        row = share_at(ends[long], events[long], [time]).iloc[0] if long.any() else None
+        words[time] = NOT_RUN if row is None else f"{row['physical']:.0f} of {row['total']:.0f}"
+    return words
 
 
 def logrank(

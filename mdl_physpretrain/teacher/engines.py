@@ -5,8 +5,8 @@ An engine turns structures into outcomes: labels, or the reason why there are no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeAlias, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import LABEL_NAMES, Labels
 from mdl_physpretrain.teacher.journal import Outcome
 
-__all__ = ["LABEL_BOUND", "Engine", "Teacher", "make_engine", "refuse_failed"]
+__all__ = ["LABEL_BOUND", "Engine", "Teacher", "make_engine", "refuse_examined", "refuse_failed"]
 
 Teacher: TypeAlias = EnergyModel | BaseCalculator | Callable[[], BaseCalculator]
 
@@ -50,7 +50,11 @@ class Engine(Protocol):
 
 def refuse_failed(teacher: EnergyModel, force: bool, section: str | None = None) -> None:
     """Raise :class:`TeacherRefused` for a teacher that failed its examination (in its metadata), unless forced."""
-    examination = teacher.metadata.get("examination", {})
+    refuse_examined(teacher.metadata.get("examination", {}), force, section)
+
+
+def refuse_examined(examination: Mapping[str, Any], force: bool, section: str | None = None) -> None:
+    """Raise :class:`TeacherRefused` for an examination that was failed, unless forced."""
     if examination.get("passed") is False and not force:
         reasons = "; ".join(map(str, examination.get("failures", []))) or "no reasons recorded"
         advice = "Fit a better one, or label with force=True if you know that this one will do"

@@ -67,6 +67,10 @@ def kind_options(options: recipe.Teacher, section: str = "teacher") -> Section:
 
     Those of the EAM stand in the section itself, those of any other kind in ``args``.
     """
+    if options.core != "none" and options.calculator is None:
+        raise ConfigError(
+            f"{section}.core is added to a calculator ({section}.calculator); a fit has options of its own"
+        )
     kind = teacher_kind(options.kind, f"{section}.kind")
     if kind.Options.model_fields and issubclass(recipe.Teacher, kind.Options):
         if options.args:

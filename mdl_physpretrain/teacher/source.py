@@ -18,6 +18,7 @@ from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.structures.elements import elements_of, strange_elements
 from mdl_physpretrain.teacher.base import NativeTeacher
+from mdl_physpretrain.teacher.calculators import calculator_teacher, examined_calculator
 from mdl_physpretrain.teacher.engines import refuse_failed
 from mdl_physpretrain.teacher.held_out import force_verdict, verdict_sentence
 from mdl_physpretrain.teacher.registry import kind_of, kind_options, teacher_kind, teacher_kinds
@@ -44,7 +45,9 @@ def obtain_teacher(
     examination and ``options.force`` is not set, ConfigError if a calculator, kind or option does not exist.
     """
     if options.calculator is not None:
-        return calculator_factory(options, section)
+        calculator = calculator_teacher(options, calculator_factory(options, section), structures)
+        examined_calculator(calculator, structures, force=options.force, section=section)
+        return calculator
     teacher = native_teacher(
         structures, val, options, read_checkpoint=read_checkpoint, section=section, progress=progress
     )

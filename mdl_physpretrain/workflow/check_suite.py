@@ -26,6 +26,14 @@ NAME = r"\w[\w.+-]{0,63}"
 
 MD = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine", "trajectory_interval")
 CONDITIONS = ("ensemble", "temperature", "timestep", "steps")
+#: Options of probes that a check asks without being told; a run, of many networks, asks for them by ``probe:``.
+ASKED = {
+    "wide_pairs": "all",
+    "bond_structures": 3,
+    "invariance_structures": 3,
+    "eos_structures": 3,
+    "ensemble_fluctuations": True,
+}
 
 
 def probe_names() -> tuple[str, ...]:
@@ -57,7 +65,8 @@ class CheckSettings:
     r_max
         Of the RDFs, Å.
     probe
-        Further options of probes by name, see :attr:`Probe.Options`.
+        Further options of probes by name, see :attr:`Probe.Options`; those of
+        :data:`ASKED` are added.
     skip
         Names of probes to leave out.
 
@@ -85,6 +94,7 @@ class CheckSettings:
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "probe", {**ASKED, **self.probe})  # so that they are stored with the others
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds must be different numbers, at least one, not {list(self.seeds)}")
         for seed in self.seeds:

@@ -78,7 +78,10 @@ def entry(monkeypatch):
 
 def test_the_folder_is_listed_and_fits_its_contract():
     classes = registry.probe_classes()
-    assert list(classes) == ["md", "nve", "diatomics", "compression", "errors", "rdf", "alignment", "diffusion"]
+    assert list(classes) == [
+        "md", "heating", "pressure_ramp", "nve", "ensemble", "diatomics", "diatomic_metrics", "bond_smoothness",
+        "invariance", "compression", "eos", "errors", "rdf", "alignment", "diffusion",
+    ]  # fmt: skip
     for cls in classes.values():
         assert cls.applies_to in ("potential", "simulation", "frames")
         assert cls.__doc__
@@ -186,7 +189,7 @@ def test_a_check_runs_what_the_probes_need(entry):
         compares = True
         files: ClassVar = {"heat": ("value",)}
 
-    assert CheckSettings().simulated("") == ("md",)
+    assert CheckSettings().simulated("") == ("md", "ensemble")
     assert CheckSettings().simulated("nve-300K") == ("nve",)
     assert CheckSettings(skip=("nve",)).simulated("nve-300K") == ()
     assert CheckSettings().compares
@@ -194,7 +197,7 @@ def test_a_check_runs_what_the_probes_need(entry):
     assert not CheckSettings(trajectory_interval=None).compares
     entry(("heat", lambda: Heat))
     assert CheckSettings(skip=("nve", "rdf")).simulated("nve-300K") == ("heat",)
-    assert CheckSettings().simulated("") == ("md",)
+    assert CheckSettings().simulated("") == ("md", "ensemble")
     assert CheckSettings(skip=("rdf",)).compares
 
 

@@ -6,7 +6,7 @@ from ase.geometry.analysis import Analysis
 from ase.io import write
 
 from mdl_physpretrain.errors import ConfigError, StructureError
-from mdl_physpretrain.probes.rdf import rdf, rdf_error
+from mdl_physpretrain.probes.pair_distribution import rdf, rdf_error
 
 
 def curve(table, pair):

@@ -26,7 +26,12 @@ from mdl_physpretrain.potentials import CGCNN
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.workflow.check import CheckResult, check
 
-QUICK: dict[str, Any] = {"steps": 20, "trajectory_interval": 5, "nve_structures": 2, "nve_steps": 40, "compressed": 1}
+ONE_CURVE: dict[str, Any] = {"wide_pairs": "none"} | dict.fromkeys(
+    ("bond_structures", "invariance_structures", "eos_structures"), 0
+)
+QUICK: dict[str, Any] = {
+    "steps": 20, "trajectory_interval": 5, "nve_structures": 2, "nve_steps": 40, "compressed": 1, "probe": ONE_CURVE,
+}  # fmt: skip
 
 
 class Nothing(Calculator):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from ase import Atoms
 
 from mdl_physpretrain.augmentation import pair_min_distances
 from mdl_physpretrain.augmentation.coverage import coverage_with, uncovered
@@ -16,17 +18,20 @@ from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.structures import write_structures
+from mdl_physpretrain.teacher.calculators import calculator_teacher, examined_calculator
 from mdl_physpretrain.teacher.engines import refuse_failed
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.workflow.data import read_part, without_nan
 from mdl_physpretrain.workflow.layout import JOURNAL, MOTION, TEACHER
+from mdl_physpretrain.workflow.records import remove_written
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
 
 __all__ = ["label_augmented", "labelling_teacher"]
 
+EXAMINATION = "teacher/examination.json"
 WANTED = 5  # structures in which a distance of two elements counts as covered
 MOST_HOLES = 6  # named in the warning
 
@@ -34,7 +39,7 @@ MOST_HOLES = 6  # named in the warning
 def labelling_teacher(config: RunConfig, folder: Path) -> Any:
     """The teacher of the run, refused if it failed its examination."""
     if config.teacher.calculator is not None:
-        return calculator_factory(config.teacher)
+        return calculator_teacher(config.teacher, calculator_factory(config.teacher), read_part(folder, "train"))
     teacher = load_model(folder / TEACHER).to(resolve_device(config.device))
     refuse_failed(teacher, config.teacher.force, "teacher")
     return teacher
@@ -43,6 +48,7 @@ def labelling_teacher(config: RunConfig, folder: Path) -> Any:
 def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """Augment the training structures, label them, and keep those fit for training."""
     options, train, teacher = config.augmentation, read_part(folder, "train"), labelling_teacher(config, folder)
+    written = _examined(config, teacher, train, folder)
     augmented, labelled, result = augmented_labels(
         train, teacher, options, force=config.teacher.force, resume=folder / JOURNAL, progress=show
     )
@@ -76,4 +82,17 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
         )
     (folder / JOURNAL).unlink(missing_ok=True)
     shutil.rmtree(folder / MOTION, ignore_errors=True)
-    return [f"augment/{name}" for name in ("labelled.extxyz", "filter.json", "min_distances.csv", "coverage.csv")]
+    names = ("labelled.extxyz", "filter.json", "min_distances.csv", "coverage.csv")
+    return [*written, *(f"augment/{name}" for name in names)]
+
+
+def _examined(config: RunConfig, teacher: Any, train: Sequence[Atoms], folder: Path) -> list[str]:
+    """Examine a calculator before it labels (native teachers were when they were fitted); the file that says so."""
+    if config.teacher.calculator is None:
+        return []
+    examination = examined_calculator(teacher, train, force=config.teacher.force)
+    if examination is None:
+        remove_written(folder, EXAMINATION)
+        return []
+    write_atomic(folder / EXAMINATION, json.dumps(without_nan(examination.to_dict()), indent=1))
+    return [EXAMINATION]

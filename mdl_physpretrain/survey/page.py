@@ -1,0 +1,121 @@
+"""The page of a survey: potentials by questions, and every trajectory, with links into the pages of the checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mdl_physpretrain import __version__
+from mdl_physpretrain.probes.registry import probe_classes
+from mdl_physpretrain.statistics.survival import TIMES, shares_in_words
+
+__all__ = ["still_physical", "survey_page"]
+
+UNJUDGED = ("not judged", "unreadable")
+CSS = {"yes": "good", "no": "flag", "unanswered": "wrap"}
+PHYSICAL = ("physical", "diffusing")
+
+
+def still_physical(trajectories: pd.DataFrame) -> dict[float, str]:
+    """Share of trajectories still physical after 1, 2, 5 and 10 ps, in words: those planned for so long count."""
+    judged = trajectories[~trajectories["verdict"].isin(UNJUDGED)]
+    return shares_in_words(judged["ps"], ~judged["verdict"].isin(PHYSICAL), judged["planned_ps"])
+
+
+def survey_page(
+    answers: pd.DataFrame,
+    trajectories: pd.DataFrame,
+    failures: Mapping[tuple[str, str], str],
+    refused: Mapping[tuple[str, str], str],
+) -> str:
+    """HTML of the page; needs no network and no other file but the pages that it links to.
+
+    ``failures``: why a potential has no check under a condition; ``refused``: why it cannot evaluate a material.
+    """
+    environment = Environment(
+        loader=PackageLoader("mdl_physpretrain.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    questions = [q for q in dict.fromkeys(answers["question"]) if q != "MD stays physical"]
+    return environment.get_template("survey.html.j2").render(
+        questions=questions,
+        potentials=_potentials(answers, questions),
+        survival=_survival(trajectories),
+        times=[f"{time:g} ps" for time in TIMES],
+        trajectories=_trajectories(trajectories),
+        failures=[(name, condition, reason) for (name, condition), reason in failures.items()],
+        refused=_refused(refused),
+        generated=datetime.now().astimezone(),
+        version=__version__,
+    )
+
+
+def _cell(text: str, note: str = "", link: str = "", css: str = "", key: Any = None) -> dict[str, Any]:
+    return {"text": text, "note": note, "link": link, "css": css, "key": text if key is None else key}
+
+
+def _page_of(potential: str, condition: str, section: str) -> str:
+    return f"{potential}/{condition}/report/index.html#{section}"
+
+
+def _potentials(answers: pd.DataFrame, questions: list[str]) -> list[list[dict[str, Any]]]:
+    """A row per potential, a cell per question: the answer under the first condition that has one."""
+    sections = {cls.question: cls.name if cls.title else "verdict" for cls in probe_classes().values()}
+    rows = []
+    for potential, group in answers.groupby("potential", sort=False):
+        row = [_cell(str(potential))]
+        for question in questions:
+            found = group[group["question"] == question]
+            if not len(found):
+                row.append(_cell("–", key=""))
+                continue
+            first = found.iloc[0]
+            verdict = str(first["verdict"])
+            link = _page_of(str(potential), str(first["condition"]), sections.get(question, "verdict"))
+            shown = "" if verdict == "value" else verdict
+            row.append(_cell(shown, str(first["finding"]), link, CSS.get(verdict, ""), key=verdict))
+        rows.append(row)
+    return rows
+
+
+def _survival(trajectories: pd.DataFrame) -> list[list[dict[str, Any]]]:
+    """A row per potential and condition: trajectories, how many fail of what, and shares over time."""
+    rows = []
+    for (potential, condition), group in trajectories.groupby(["potential", "condition"], sort=False):
+        judged = group[~group["verdict"].isin(UNJUDGED)]
+        failed = judged[~judged["verdict"].isin(PHYSICAL)]
+        reasons = failed["reason"].str.split(",").str[0].value_counts().items()
+        link = _page_of(str(potential), str(condition), "failures")
+        row = [_cell(str(potential)), _cell(str(condition), link=link), _cell(str(len(judged)))]
+        row.append(_cell(str(len(failed)), ", ".join(f"{reason} {n}" for reason, n in reasons),
+                         css="bad" if len(failed) else "good"))  # fmt: skip
+        rows.append([*row, *(_cell(words) for words in still_physical(group).values())])
+    return rows
+
+
+def _trajectories(table: pd.DataFrame) -> list[tuple[bool, list[dict[str, Any]]]]:
+    """A row per trajectory, and whether it failed."""
+    rows = []
+    for row in table.fillna("").to_dict("records"):
+        failing = row["verdict"] not in (*PHYSICAL, *UNJUDGED)
+        section = "worst" if failing else "trajectories"
+        link = _page_of(row["potential"], row["condition"], section)
+        why = ", ".join(filter(None, (str(row["reason"]), str(row["closest_pair"]) if failing else "")))
+        rows.append((failing, [
+            _cell(row["potential"]), _cell(row["condition"]), _cell(row["structure_id"]),
+            _cell(row["verdict"], why, link, "flag" if failing else ""), _cell(f"{row['ps']:.3g}"),
+            _cell(f"{row['planned_ps']:.3g}"),
+        ]))  # fmt: skip
+    return rows
+
+
+def _refused(reasons: Mapping[tuple[str, str], str]) -> list[tuple[str, str, str]]:
+    """Potential, materials that it cannot evaluate, and why not the first."""
+    by_potential: dict[str, list[tuple[str, str]]] = {}
+    for (potential, material), reason in reasons.items():
+        by_potential.setdefault(potential, []).append((material, reason))
+    return [(name, ", ".join(m for m, _ in items), items[0][1]) for name, items in by_potential.items()]

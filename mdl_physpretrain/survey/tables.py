@@ -1,0 +1,44 @@
+"""Tables of a survey: the answers and trajectories of all its checks, with what each links to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from mdl_physpretrain.probes.tables import read_table
+
+__all__ = ["answers_of", "trajectories_of"]
+
+KEPT = ["potential", "condition", "structure_id", "formula", "ensemble", "verdict", "reason", "ps", "planned_ps",
+        "closest_pair", "detail"]  # fmt: skip
+
+
+def answers_of(folder: Path) -> pd.DataFrame:
+    """``potential, condition, question, verdict, finding`` of every check of a survey."""
+    parts = []
+    for path, potential, condition in _files(folder, "verdicts.csv"):
+        table = read_table(path).drop(columns="arm")
+        parts.append(table.assign(potential=potential, condition=condition))
+    columns = ["potential", "condition", "question", "verdict", "finding"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def trajectories_of(folder: Path) -> pd.DataFrame:
+    """One row per trajectory of a survey: verdict, reason, ``ps`` until it was lost or ended, ``planned_ps``."""
+    parts = []
+    for path, potential, condition in _files(folder, "physicality.csv"):
+        table = read_table(path, texts=("closest_pair", "detail"))
+        table = table[table["label"].fillna("") == ""]
+        lost = table["first_unphysical_step"].astype("float64")
+        steps = lost.where(lost.notna(), table["steps_done"].astype("float64"))
+        per_step = table["timestep"].astype("float64") / 1000
+        parts.append(table.assign(potential=potential, condition=condition, ps=steps * per_step,
+                                  planned_ps=table["steps"].astype("float64") * per_step))  # fmt: skip
+    return pd.concat(parts, ignore_index=True).reindex(columns=KEPT) if parts else pd.DataFrame(columns=KEPT)
+
+
+def _files(folder: Path, name: str) -> Iterator[tuple[Path, str, str]]:
+    for path in sorted(folder.glob(f"*/*/{name}")):
+        yield path, path.parent.parent.name, path.parent.name

@@ -1,0 +1,277 @@
+"""ASE calculators that teach: with a short-range core where one is asked for, and examined as any teacher is.
+
+Every pair of elements that meet in the data is looked at twice: alone, and in the data's surroundings (a real pair is
+pulled together while all other atoms stay). Both must repel from three quarters of the typical distance inwards, until
+the energy is 15 eV above that of the typical distance or down to 0.3 Å; the wall must be high where the overlap
+criterion sits, and the curve finite and smooth. At last real close pairs are pulled together and must be pushed back.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+from ase.calculators.mixing import SumCalculator
+
+from mdl_physpretrain import recipe
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_distances
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
+from mdl_physpretrain.potentials.calculator import ASECalculator
+from mdl_physpretrain.potentials.zbl import ZBL
+from mdl_physpretrain.stability.energy_curves import standing_out, unexplained_jump
+from mdl_physpretrain.structures.labels import get_labels
+from mdl_physpretrain.teacher.engines import Teacher, refuse_examined
+from mdl_physpretrain.teacher.examine import (
+    INNERMOST,
+    PULL_TO,
+    PUSHED_BACK,
+    REPULSIVE_BELOW,
+    WALL_AT,
+    WALL_ENERGY,
+    Examination,
+    PairExamination,
+)
+from mdl_physpretrain.teacher.label import label
+
+__all__ = ["WithCore", "calculator_teacher", "examine_calculator", "examined_calculator"]
+
+REACH = 5.0  # Å, within which pairs of the data meet
+POINTS = 60  # of a curve
+OUTERMOST = 1.1  # of the typical distance, where curves end
+OUT_OF_REACH = 15.0  # eV above the typical distance: what lies behind, no trajectory and no label sees
+ENERGY_JUMP, FORCE_JUMP = 0.05, 2.0  # eV, eV/Å: on a grid this wide a steep wall changes by much
+BOX = 20.0  # Å between a pair alone and its images
+MOST = 30  # structures whose closest pair is pulled together
+
+
+class WithCore:
+    """Makes a calculator with a ZBL core added; has a name like a function, and travels to other processes.
+
+    Parameters
+    ----------
+    factory
+        Makes the calculator.
+    ends
+        Where the core of each pair of elements (``"Li-O"``) ends, Å: below the closest distance in the data, so that
+        the calculator alone describes the data.
+    """
+
+    def __init__(self, factory: Callable[[], BaseCalculator], ends: Mapping[str, float]) -> None:
+        self.factory, self.ends = factory, dict(ends)
+        words = ", ".join(f"{pair} {end:g}" for pair, end in sorted(self.ends.items()))
+        self.__qualname__ = self.__name__ = f"{getattr(factory, '__qualname__', 'calculator')} + zbl({words})"
+        self.options = getattr(factory, "options", {})
+
+    def __call__(self) -> BaseCalculator:
+        calculator = self.factory()
+        return _Sum(calculator, ASECalculator(ZBL(ends=self.ends)))
+
+
+class _Sum(SumCalculator):
+    """A calculator and its core, named after both."""
+
+    def __init__(self, calculator: BaseCalculator, core: BaseCalculator) -> None:
+        self.words = f"{getattr(calculator, 'name', None) or type(calculator).__name__.lower()}+zbl"
+        super().__init__([calculator, core])
+
+    def _get_name(self) -> str:
+        return self.words
+
+
+def calculator_teacher(
+    options: recipe.Teacher, factory: Callable[[], BaseCalculator], structures: Sequence[Atoms]
+) -> Callable[[], BaseCalculator]:
+    """The factory of section ``teacher``, with the core that it asks for, whose ends ``structures`` give."""
+    if options.core == "none":
+        return factory
+    return WithCore(factory, core_ends(nearest_distances(structures, REACH)))
+
+
+def examined_calculator(
+    teacher: Callable[[], BaseCalculator], structures: Sequence[Atoms], *, force: bool, section: str = "teacher"
+) -> Examination | None:
+    """Examine a calculator before it labels.
+
+    Parameters
+    ----------
+    teacher
+        Makes it.
+    structures
+        The data.
+    force
+        Do not: of a calculator that takes hours for a structure.
+    section
+        For messages.
+
+    Returns
+    -------
+    Examination or None
+        ``None`` where it was not examined.
+
+    Raises
+    ------
+    TeacherRefused
+        If it fails; a core (``teacher.core: zbl``) may help.
+    """
+    if force:
+        return None
+    examination = examine_calculator(teacher, structures)
+    failures = [*examination.failures, f"'{section}.core: zbl' adds a repulsive core below the closest distances"]
+    refuse_examined({"passed": examination.passed, "failures": failures}, force, section)
+    return examination
+
+
+def examine_calculator(teacher: Teacher, structures: Sequence[Atoms]) -> Examination:
+    """Ask any potential whether pairs of elements of the data repel, alone and in the data.
+
+    Parameters
+    ----------
+    teacher
+        An ASE calculator, a function that makes one, or a model.
+    structures
+        The data. For every pair of elements 120 energies and forces are calculated.
+
+    Returns
+    -------
+    Examination
+        With two entries for every pair, ``"Li-O"`` and ``"Li-O alone"``.
+    """
+    examined: list[PairExamination] = []
+    for pair, measured in nearest_distances(structures, REACH).items():
+        r = np.linspace(INNERMOST, OUTERMOST * measured.typical, POINTS)
+        name = "-".join(pair)
+        found = _typical_pair(structures, pair, measured)
+        if found is not None:
+            atoms, i, j, vector = found
+            moved = [_at_distance(atoms, i, j, vector, d) for d in r]
+            examined.append(_judged(name, r, *_curve(teacher, moved, i, j, vector), measured))
+        size = float(r[-1] + BOX)
+        alone = [Atoms(pair, [[0, 0, 0], [d, 0, 0]], cell=[size] * 3, pbc=True) for d in r]
+        curve = _curve(teacher, alone, 0, 1, np.array([1.0, 0.0, 0.0]))
+        examined.append(_judged(f"{name} alone", r, *curve, measured))
+    pushed = _pushed_back(teacher, structures)
+    failures = [f"{v.pair}: {v.notes}" for v in examined if not v.passed]
+    if pushed < PUSHED_BACK:
+        failures.append(f"only {pushed:.0%} of real pairs pulled to {PULL_TO:.0%} of their distance are pushed back")
+    return Examination(not failures, failures, examined, pushed)
+
+
+def _pairs(atoms: Atoms, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Atoms, vectors (Å) and distances of pairs of different atoms."""
+    (i, j), shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, reach)
+    keep = i != j
+    vectors = (atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array)[keep]
+    return i[keep], j[keep], vectors, np.linalg.norm(vectors, axis=1)
+
+
+def _typical_pair(
+    structures: Sequence[Atoms], pair: tuple[str, str], measured: PairDistances
+) -> tuple[Atoms, int, int, np.ndarray] | None:
+    """The real pair whose distance is nearest to the typical one, in the smallest of the structures that have it."""
+    for atoms in sorted(structures, key=len):
+        i, j, vectors, r = _pairs(atoms, REACH)
+        symbols = np.array(atoms.get_chemical_symbols())
+        fits = np.flatnonzero((symbols[i] == pair[0]) & (symbols[j] == pair[1]))
+        if len(fits) and np.abs(r[fits] - measured.typical).min() < 0.1 * measured.typical:
+            k = fits[np.argmin(np.abs(r[fits] - measured.typical))]
+            return atoms, int(i[k]), int(j[k]), vectors[k]
+    return None
+
+
+def _at_distance(atoms: Atoms, i: int, j: int, vector: np.ndarray, distance: float) -> Atoms:
+    moved = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    change = 0.5 * (distance / np.linalg.norm(vector) - 1) * vector
+    moved.positions[i] -= change
+    moved.positions[j] += change
+    return moved
+
+
+def _values(teacher: Teacher, structures: Sequence[Atoms]) -> list[tuple[float, np.ndarray]]:
+    """Energies (eV) and forces (eV/Å); NaN where the teacher fails."""
+    numbered = []
+    for k, atoms in enumerate(structures):
+        copy = atoms.copy()
+        copy.info = {"structure_id": str(k)}
+        numbered.append(copy)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".* failed on .* structures")
+            calculated = label(numbered, teacher, stress=False, force=True)
+    except StructureError:
+        calculated = []  # type: ignore[assignment]
+    values = {int(atoms.info["structure_id"]): get_labels(atoms) for atoms in calculated}
+    result = []
+    for k, atoms in enumerate(numbered):
+        labels = values.get(k)
+        if labels is None or labels.energy is None or labels.forces is None:
+            result.append((float("nan"), np.full((len(atoms), 3), np.nan)))
+        else:
+            result.append((labels.energy, labels.forces))
+    return result
+
+
+def _curve(
+    teacher: Teacher, structures: Sequence[Atoms], i: int, j: int, vector: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Energy and force along the distance of two atoms, positive means repulsion."""
+    direction = vector / np.linalg.norm(vector)
+    values = _values(teacher, structures)
+    force = np.array([0.5 * (f[j] - f[i]) @ direction for _, f in values])
+    return np.array([e for e, _ in values]), force
+
+
+def _judged(
+    name: str, r: np.ndarray, energy: np.ndarray, force: np.ndarray, measured: PairDistances
+) -> PairExamination:
+    """The three questions to one curve, as of native teachers."""
+    finite = np.isfinite(energy) & np.isfinite(force)
+    notes, wall, core, smooth = [], float("nan"), False, bool(finite.all())
+    if not smooth:
+        notes.append(f"fails between {r[~finite].min():.2f} and {r[~finite].max():.2f} Å")
+    if finite.sum() > 5:
+        r, energy, force = r[finite], energy[finite], force[finite]
+        energy = energy - np.interp(measured.typical, r, energy)
+        wall = float(np.interp(WALL_AT * measured.typical, r, energy))
+        behind = np.flatnonzero((energy > OUT_OF_REACH) & (r < measured.typical))
+        seen = slice(int(behind[-1]) if len(behind) else 0, None)
+        r, energy, force = r[seen], energy[seen], force[seen]
+        attractive = r[(r < REPULSIVE_BELOW * measured.typical) & (force <= 0)]
+        core = not len(attractive) and wall > WALL_ENERGY
+        if len(attractive):
+            notes.append(f"attractive between {attractive.min():.2f} and {attractive.max():.2f} Å")
+        if not wall > WALL_ENERGY:
+            notes.append(f"wall of {wall:.2f} eV at half the typical distance (needs {WALL_ENERGY:g})")
+        if unexplained_jump(r, energy, force) > ENERGY_JUMP or standing_out(np.diff(force)) > FORCE_JUMP:
+            smooth = False
+            notes.append("not smooth")
+    return PairExamination(
+        pair=name,
+        passed=core and smooth,
+        core=core,
+        smooth=smooth,
+        well=None,
+        well_position=None,
+        data_distance=measured.typical,
+        wall_energy=wall,
+        n_bonds=measured.count,
+        notes="; ".join(notes),
+    )
+
+
+def _pushed_back(teacher: Teacher, structures: Sequence[Atoms]) -> float:
+    """Share of real close pairs that are repelled after being pulled together."""
+    pulled, moved = [], []
+    for atoms in structures[:: max(1, len(structures) // MOST)]:
+        i, j, vectors, r = _pairs(atoms, 4.0)
+        if len(r):
+            k = int(np.argmin(r))
+            moved.append((int(i[k]), int(j[k]), vectors[k]))
+            pulled.append(_at_distance(atoms, *moved[-1], PULL_TO * r[k]))
+    if not pulled:
+        return 1.0
+    forces = [f for _, f in _values(teacher, pulled)]
+    return float(np.mean([(f[j] - f[i]) @ v > 0 for f, (i, j, v) in zip(forces, moved, strict=True)]))

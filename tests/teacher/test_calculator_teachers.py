@@ -1,0 +1,88 @@
+"""Calculators that teach: examined, refused, mended by a core."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.lj import LennardJones
+
+from mdl_physpretrain.errors import ConfigError, TeacherRefused
+from mdl_physpretrain.potentials.identity import potential_fingerprint
+from mdl_physpretrain.recipe import Teacher
+from mdl_physpretrain.teacher.calculators import WithCore, examine_calculator
+from mdl_physpretrain.teacher.registry import kind_options
+from mdl_physpretrain.teacher.source import obtain_teacher
+
+
+class Well(Calculator):
+    """Every pair within 4 Å is bound by a Gaussian well: nothing repels."""
+
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012 - ASE's name and type
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        vectors = self.atoms.get_all_distances(mic=True, vector=True)
+        r = np.linalg.norm(vectors, axis=2)
+        np.fill_diagonal(r, 1e3)
+        energy = -np.exp(-(r**2) / 2)
+        forces = -energy[..., None] * vectors
+        self.results = {"energy": energy.sum() / 2, "forces": forces.sum(1), "stress": np.zeros(6)}
+
+
+def sound() -> LennardJones:
+    return LennardJones(sigma=2.3, epsilon=0.4, rc=6.0, smooth=True)
+
+
+def hollow() -> Well:
+    return Well()
+
+
+@pytest.fixture
+def copper():
+    cells = []
+    for k in range(2):
+        atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+        atoms.rattle(0.05, seed=k)
+        atoms.info["structure_id"] = f"cu-{k}"
+        cells.append(atoms)
+    return cells
+
+
+def test_a_calculator_is_examined_alone_and_in_the_data(copper):
+    passed = examine_calculator(sound, copper)
+    assert passed.passed, passed.failures
+    assert [pair.pair for pair in passed.pairs] == ["Cu-Cu", "Cu-Cu alone"]
+    assert passed.pushed_back == 1
+    failed = examine_calculator(hollow, copper)
+    assert not failed.passed
+    assert not any(pair.passed for pair in failed.pairs)
+    assert "attractive between" in failed.failures[0]
+    assert failed.pushed_back < 0.5
+    json.dumps(failed.to_dict())
+
+
+def test_the_verdict_decides_and_a_core_mends(copper):
+    options = {"calculator": f"{__name__}:hollow"}
+    with pytest.raises(TeacherRefused, match=r"Cu-Cu: attractive.*core: zbl"):
+        obtain_teacher(copper, None, Teacher(**options))
+    assert callable(obtain_teacher(copper, None, Teacher(**options, force=True)))
+    mended = obtain_teacher(copper, None, Teacher(**options, core="zbl"))
+    assert isinstance(mended, WithCore)
+    calculator = mended()
+    assert calculator.name == "well+zbl"
+    atoms = copper[0]
+    np.testing.assert_allclose(calculator.get_forces(atoms), hollow().get_forces(atoms), atol=1e-8)
+    pulled = atoms.copy()
+    pulled.set_distance(0, 1, 1.0, fix=0.5)
+    assert calculator.get_potential_energy(pulled) > hollow().get_potential_energy(pulled) + 3
+    assert calculator.get_stress(pulled).shape == (6,)
+    assert potential_fingerprint(mended) != potential_fingerprint(hollow)
+
+
+def test_a_core_is_for_calculators():
+    with pytest.raises(ConfigError, match=r"teacher\.core is added to a calculator"):
+        kind_options(Teacher(core="zbl"))
