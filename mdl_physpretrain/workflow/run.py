@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,13 +12,17 @@ from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 from mdl_physpretrain.locking import locked, prepare_folder
 from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.source_graph import code_hash
+from mdl_physpretrain.workflow.budget import limit_words
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.dependencies import input_files
 from mdl_physpretrain.workflow.early import check_prepared
+from mdl_physpretrain.workflow.first_verdict import is_first_verdict, write_first_verdict
 from mdl_physpretrain.workflow.folder import describe, preflight, write_timings
+from mdl_physpretrain.workflow.forecast import Forecast, basis_of, fitted_before, forecast, is_prepared
 from mdl_physpretrain.workflow.plan import STAGES, plan
 from mdl_physpretrain.workflow.records import Records, fingerprint
 from mdl_physpretrain.workflow.task import Task
+from mdl_physpretrain.workflow.watch import Watch
 from mdl_physpretrain.workflow.workers import Inline, Workers
 
 __all__ = ["RunResult", "execute", "run_pipeline", "selected_stages", "task_fingerprint"]
@@ -65,6 +69,8 @@ def run_pipeline(
     jobs: int = 1,
     progress: bool = False,
     listener: Listener | None = None,
+    planned: Callable[[Forecast], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Do a run, or what is left of it.
 
@@ -85,8 +91,13 @@ def run_pipeline(
     progress
         Show progress bars.
     listener
-        Called with ``"start"``, ``"resume"``, ``"done"``, ``"skip"`` (unchanged)
-        or ``"leave"`` (not selected), the task and the seconds.
+        Called with ``"start"``, ``"resume"``, ``"done"``, ``"skip"`` (unchanged),
+        ``"leave"`` (not selected) or ``"verdict"`` (all of the first seed is
+        done), the task and the seconds.
+    planned
+        Called with the forecast before anything but the data is worked on.
+    say
+        Called now and then with a line on what is at work and what remains.
 
     Returns
     -------
@@ -104,26 +115,59 @@ def run_pipeline(
     folder = Path(output or config.output or "runs/run")
     prepare_folder(folder)
     claim_folder(folder, "run", inputs=input_files(config))
-    with locked(folder):
+    with locked(folder), Watch(folder, say or (lambda line: None)) as watch:
         preflight(config)
+        basis, limits = basis_of(config), limit_words(config)
+        before = fitted_before(config, folder)
+        config = before or config
         tasks = plan(config)
         if any(task.own_process for task in tasks):
             jobs = 1  # one training already has all devices
-        describe(config, folder)
-        result = RunResult(folder)
-        records = Records(folder)
+        result, records, ended = RunResult(folder), Records(folder), set[str]()
 
         def note(event: str, task: Task, seconds: float) -> None:
             if task.name == "prepare" and event in ("done", "skip"):
                 check_prepared(config, folder, chosen)
             if event != "start" and event != "resume":
                 write_timings(folder, tasks, result.status, result.seconds)
+            watch.note(event, task, seconds)
             if listener is not None:
                 listener(event, task, seconds)
+            if event in ("done", "skip"):
+                ended.add(task.name)
+            if event == "done" and is_first_verdict(tasks, config, ended, task) and write_first_verdict(folder):
+                listener("verdict", task, 0.0) if listener is not None else None
 
-        execute(tasks, config, records, result, chosen=chosen, force=force, jobs=jobs, progress=progress, listener=note)
+        options: dict[str, Any] = {"chosen": chosen, "force": force, "jobs": jobs, "progress": progress}
+        if not limits or before is not None:
+            describe(config, folder)
+        if "prepare" in chosen:
+            execute(tasks[:1], config, records, result, listener=note, **options)
+        left = _left(tasks, records, chosen, force=force) if is_prepared(folder) else []
+        if left and ((limits and before is None) or planned is not None):
+            watch.forecast = expected = forecast(config, folder, jobs, tasks=tasks, left=left)
+        if watch.forecast is not None:
+            config, tasks = expected.config, expected.tasks
+            if before is None:
+                expected.write(folder, limits, basis)
+            if planned is not None:
+                planned(expected)
+        if limits and before is None:
+            describe(config, folder)
+        execute(tasks, config, records, result, listener=note, earlier=set(result.status), **options)
         write_timings(folder, tasks, result.status, result.seconds)
     return result
+
+
+def _left(tasks: Sequence[Task], records: Records, chosen: Iterable[str], *, force: bool) -> list[str]:
+    """Tasks that are to be done; one whose needs are not done is not either."""
+    left: set[str] = set()
+    for task in tasks:
+        if task.stage in chosen and task.name != "prepare":
+            record = None if force or not left.isdisjoint(task.needs) else records.done(task.name)
+            if record is None or record["fingerprint"] != task_fingerprint(task, records):
+                left.add(task.name)
+    return [task.name for task in tasks if task.name in left]
 
 
 def selected_stages(only: str | None, start: str | None) -> frozenset[str]:
@@ -150,6 +194,7 @@ def execute(
     progress: bool = False,
     listener: Listener | None = None,
     tolerate: Callable[[Task, Exception], bool] | None = None,
+    earlier: Collection[str] = (),
 ) -> None:
     """Do tasks in the order of their needs, ``jobs`` at a time.
 
@@ -166,6 +211,8 @@ def execute(
     tolerate
         Called with a task and the error it ended with: whether the others go
         on (but for those that need it).
+    earlier
+        Names of tasks that this call did before.
 
     Raises
     ------
@@ -175,10 +222,10 @@ def execute(
     """
     chosen = frozenset(task.stage for task in tasks) if chosen is None else frozenset(chosen)
     notify = listener or (lambda event, task, seconds: None)
-    waiting = list(tasks)
+    settled = set(earlier)
+    waiting = [task for task in tasks if task.name not in settled]
     # a report is made of what there is
     needed = {name for t in tasks if t.stage in chosen and t.stage != "report" for name in t.needs}
-    settled: set[str] = set()
     failed: set[str] = set()
     marks: dict[str, tuple[str, str | None]] = {}
     pool = Workers(jobs) if jobs > 1 else Inline()
