@@ -77,8 +77,9 @@ def fitted(config: RunConfig, estimate: Estimate) -> Fit:
             return Fit(chosen, _changes(start, chosen))
     total, first = estimate(chosen)
     raise ConfigError(
-        f"{limit_words(config)} cannot be kept: even {_words(chosen)} take {about(total)}, the first seed {about(first)}; less data "
-        "(data.usage, data.max_structures, data.max_atoms), a smaller network (backbone.args), fewer MD steps help"
+        f"{limit_words(config)} cannot be kept: even {_words(chosen)} take {about(total)}, the first seed "
+        f"{about(first)}; less data (data.usage, data.max_structures, data.max_atoms), a smaller network "
+        "(backbone.args) or fewer MD steps help"
     )
 
 
