@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: the reference pages that come from the code, notebooks as pages, links to files of the repository."""
+"""Hooks of mkdocs: reference pages from the code, notebooks as pages, files of the repository named."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def options_page() -> str:
     lines = [
         "# Options of a run",
         "",
-        "Every key of the YAML file that `physpretrain run` reads, with type, default and meaning. Units: eV, Å, fs, K; stress in",
-        "eV/Å³ with ASE's sign. The page is generated from the code, as `configs/kitchen-sink.yaml` and `physpretrain config` are.",
+        "Every key of the YAML file that `physpretrain run` reads: type, default, meaning. Units: eV, Å, fs, K; stress",
+        "in eV/Å³, ASE's sign. Generated from the code, as `configs/kitchen-sink.yaml` and `physpretrain config` are.",
     ]
     section = None
     for key, kind, default, meaning in schema_rows():

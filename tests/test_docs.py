@@ -1,4 +1,4 @@
-"""The documentation site: every page is in its navigation, every option and command in its reference, links lead somewhere."""
+"""The documentation site: every page is in its navigation, options and commands are there, links lead somewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The notebooks of docs/tutorials: their code runs, those that are quick in every test run (the others: run_tutorials.sh)."""
+"""The notebooks of docs/tutorials run: the quick ones in every test run, all of them by scripts/run_tutorials.sh."""
 
 from __future__ import annotations
 
