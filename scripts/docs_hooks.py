@@ -127,7 +127,7 @@ def _usage(name: str, command: Any) -> str:
     words = [f"physpretrain {name}"]
     for parameter in command.params:
         if parameter.param_type_name == "argument":
-            word = parameter.human_readable_name.upper() + ("..." if parameter.nargs == -1 else "")
+            word = (parameter.name or "").upper() + ("..." if parameter.nargs == -1 else "")
             words.append(word if parameter.required else f"[{word}]")
     return " ".join([*words, "[OPTIONS]"])
 
@@ -137,7 +137,7 @@ def _parameters(command: Any) -> Iterator[str]:
         if getattr(parameter, "hidden", False):
             continue
         is_option = parameter.param_type_name == "option"
-        name = ", ".join(parameter.opts) if is_option else parameter.human_readable_name.upper()
+        name = ", ".join(parameter.opts) if is_option else (parameter.name or "").upper()
         default = parameter.default
         shown = "" if default in (None, False, ()) or callable(default) or parameter.required else f"`{default}`"
         meaning = _plain(getattr(parameter, "help", None)).replace("|", "\\|")

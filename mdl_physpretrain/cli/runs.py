@@ -87,7 +87,7 @@ def run(
             return
         if event == "verdict":
             console.print(f"First verdict, seed {resolved.seeds[0]} (report/index.html has the page):")
-            console.print(summary_table(folder))
+            console.print(summary_table(folder) or "")
             return
         words = {"start": "…", "resume": "↻ going on with", "skip": "[dim]= unchanged:", "done": "[green]✓[/]"}
         time = f" ({seconds:.1f} s)" if event == "done" else ""
@@ -100,8 +100,6 @@ def run(
     def show_plan(expected: Forecast) -> None:
         for part in plan_parts(expected, resolved):
             console.print(part, soft_wrap=isinstance(part, str), markup=False)
-        if plan_only:
-            raise typer.Exit
 
     def say(line: str) -> None:
         if not bars and not quiet:
@@ -119,7 +117,10 @@ def run(
         listener=report_progress,
         planned=show_plan,
         say=say,
+        only_plan=plan_only,
     )
+    if plan_only:
+        return
     table = summary_table(folder)
     if table is not None:
         console.print(table)

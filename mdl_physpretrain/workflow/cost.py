@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
-
 if TYPE_CHECKING:
     from mdl_physpretrain.recipe import Training
     from mdl_physpretrain.workflow.config import RunConfig
@@ -140,17 +138,16 @@ def finish_times(
     now, busy = 0.0, list[tuple[float, str]]()
     while waiting or busy:
         ready = [t for t in waiting if all(n in done and done[n] <= now for n in t.needs)]
-        ready = [t for t in ready if (t.parallel and len(busy) < jobs) or (not t.parallel and not busy)]
-        # what runs in the command's own process makes nobody wait who is at work, but nothing new begins meanwhile
-        ready = ready or [t for t in waiting if not t.parallel and all(n in done and done[n] <= now for n in t.needs)]
-        if ready:
-            task = next((t for t in ready if t.parallel), ready[0])
+        task = next((t for t in ready if t.parallel and jobs > 1 and len(busy) < jobs), None)
+        if task is not None:
             waiting.remove(task)
-            if task.parallel:
-                heapq.heappush(busy, (now + seconds[task.name], task.name))
-            else:
-                now += seconds[task.name]
-                done[task.name] = now
+            heapq.heappush(busy, (now + seconds[task.name], task.name))
+            continue
+        task = next((t for t in ready if not t.parallel or jobs == 1), None)
+        if task is not None:  # in the command's own process: nothing begins meanwhile, what is at work goes on
+            waiting.remove(task)
+            now += seconds[task.name]
+            done[task.name] = now
             continue
         if not busy:  # needs that nothing fulfils (an unfinished stage that was not selected)
             return done | {t.name: now for t in waiting}
@@ -163,10 +160,9 @@ def finish_times(
 def first_seed(tasks: Sequence[Task], config: RunConfig) -> list[str]:
     """Names of the tasks that judge the networks of the first seed."""
     seed = config.seeds[0]
-    of_seed = [
-        t for t in tasks if getattr(t.work, "keywords", {}).get("seed") == seed and REFERENCE_POTENTIAL not in t.name
+    return [
+        t.name for t in tasks if t.stage in ("evaluate", "md") and getattr(t.work, "keywords", {}).get("seed") == seed
     ]
-    return [t.name for t in of_seed if t.stage in ("evaluate", "md")]
 
 
 def _epochs(options: Training, train: float, val: float, rates: Rates) -> float:

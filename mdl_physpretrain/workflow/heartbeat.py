@@ -40,6 +40,8 @@ class Heartbeat:
 def beating(folder: Path, task: str) -> Iterator[None]:
     """Write what is announced inside to ``.stages/<task>.progress``, which goes when the work ends."""
     file = _file(folder, task)
+    with suppress(OSError):
+        file.unlink(missing_ok=True)  # of an attempt that was killed
     state: Heartbeat | None = None
     written = 0.0
 

@@ -29,6 +29,7 @@ __all__ = ["RunResult", "execute", "run_pipeline", "selected_stages", "task_fing
 
 ABSENT = "absent"
 MAX_JOBS = 1024
+LONG = {"teacher", "augment", "pretrain", "finetune", "loop", "reference", "md"}  # stages worth an estimate
 Listener = Callable[[str, Task, float], None]
 
 
@@ -71,6 +72,7 @@ def run_pipeline(
     listener: Listener | None = None,
     planned: Callable[[Forecast], None] | None = None,
     say: Callable[[str], None] | None = None,
+    only_plan: bool = False,
 ) -> RunResult:
     """Do a run, or what is left of it.
 
@@ -98,6 +100,8 @@ def run_pipeline(
         Called with the forecast before anything but the data is worked on.
     say
         Called now and then with a line on what is at work and what remains.
+    only_plan
+        Stop after the forecast: only the data are prepared.
 
     Returns
     -------
@@ -145,13 +149,15 @@ def run_pipeline(
             execute(tasks[:1], config, records, result, listener=note, **options)
         left = _left(tasks, records, chosen, force=force) if is_prepared(folder) else []
         if left and ((limits and before is None) or planned is not None):
-            watch.forecast = expected = forecast(config, folder, jobs, tasks=tasks, left=left)
-        if watch.forecast is not None:
-            config, tasks = expected.config, expected.tasks
-            if before is None:
-                expected.write(folder, limits, basis)
-            if planned is not None:
-                planned(expected)
+            expected = _forecast(config, folder, jobs, tasks, left, needed=bool(limits) or only_plan)
+            if expected is not None:
+                watch.forecast, config, tasks = expected, expected.config, expected.tasks
+                if before is None:
+                    expected.write(folder, limits, basis)
+                if planned is not None:
+                    planned(expected)
+        if only_plan:
+            return result
         if limits and before is None:
             describe(config, folder)
         execute(tasks, config, records, result, listener=note, earlier=set(result.status), **options)
@@ -159,15 +165,29 @@ def run_pipeline(
     return result
 
 
+def _forecast(
+    config: RunConfig, folder: Path, jobs: int, tasks: Sequence[Task], left: Sequence[str], *, needed: bool
+) -> Forecast | None:
+    """The forecast; ``None`` where there is none and it is not ``needed``."""
+    try:
+        return forecast(config, folder, jobs, tasks=tasks, left=left)
+    except (PhysPretrainError, RuntimeError, ValueError) as error:  # what is wrong is told by the stage that meets it
+        if needed:
+            raise
+        warnings.warn(f"no estimate of the time: {error}", stacklevel=2)
+        return None
+
+
 def _left(tasks: Sequence[Task], records: Records, chosen: Iterable[str], *, force: bool) -> list[str]:
-    """Tasks that are to be done; one whose needs are not done is not either."""
+    """Tasks that are to be done, where any of them takes long; one whose needs are not done is not either."""
     left: set[str] = set()
     for task in tasks:
         if task.stage in chosen and task.name != "prepare":
             record = None if force or not left.isdisjoint(task.needs) else records.done(task.name)
             if record is None or record["fingerprint"] != task_fingerprint(task, records):
                 left.add(task.name)
-    return [task.name for task in tasks if task.name in left]
+    names = [task.name for task in tasks if task.name in left]
+    return names if any(task.stage in LONG and task.name in left for task in tasks) else []
 
 
 def selected_stages(only: str | None, start: str | None) -> frozenset[str]:
