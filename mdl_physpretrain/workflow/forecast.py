@@ -111,7 +111,12 @@ class Forecast:
         return max(times.values(), default=0.0), left
 
     def write(self, folder: Path, limits: str, basis: str) -> None:
-        """Write ``plan.json``: the estimate, what the budget changed, and for which configuration."""
+        """Write ``plan.json``: the estimate, what the budget changed, and for which configuration.
+
+        One that an earlier call of the same configuration wrote stays: it has the whole run.
+        """
+        if _stored(folder).get("basis") == basis:
+            return
         changes = {key: list(values) for key, values in self.fit.changes.items()}
         content = {
             "limits": limits,
@@ -200,17 +205,23 @@ def basis_of(config: RunConfig) -> str:
 
 def fitted_before(config: RunConfig, folder: Path) -> RunConfig | None:
     """The configuration that this one was fitted to in an earlier call, so that it goes on as it began."""
-    try:
-        stored = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-        if stored["basis"] != basis_of(config) or not stored["config"]:
-            return None
-        return (
-            type(config)
-            .model_validate(stored["config"])
-            .model_copy(update={"output": config.output, "name": config.name})
-        )
-    except (OSError, ValueError, TypeError, KeyError):
+    stored = _stored(folder)
+    if stored.get("basis") != basis_of(config) or not stored.get("config"):
         return None
+    try:
+        fitted_config = type(config).model_validate(stored["config"])
+    except ValueError:  # written by another version
+        return None
+    return fitted_config.model_copy(update={"output": config.output, "name": config.name})
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """``plan.json``; empty where there is none that can be read."""
+    try:
+        content = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _first(tasks: Sequence[Task], config: RunConfig, times: Mapping[str, float]) -> float:
