@@ -51,7 +51,7 @@ def run(
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Prepare the data, print the plan with its estimated time, and stop.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no remaining times.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no remaining times.")] = False,
 ) -> None:
     """From data to a checked potential: teacher, labels, training, MD, report.
 
@@ -102,7 +102,7 @@ def run(
             console.print(part, soft_wrap=isinstance(part, str), markup=False)
 
     def say(line: str) -> None:
-        if not bars and not quiet:
+        if not quiet:
             console.print(f"  {datetime.now():%H:%M}  {line}", soft_wrap=True, markup=False)
 
     bars = not quiet and workers == 1 and console.is_terminal

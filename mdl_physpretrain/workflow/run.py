@@ -119,7 +119,7 @@ def run_pipeline(
     folder = Path(output or config.output or "runs/run")
     prepare_folder(folder)
     claim_folder(folder, "run", inputs=input_files(config))
-    with locked(folder), Watch(folder, say or (lambda line: None)) as watch:
+    with locked(folder), Watch(folder, say or (lambda line: None), bars=progress) as watch:
         preflight(config)
         basis, limits = basis_of(config), limit_words(config)
         before = fitted_before(config, folder)

@@ -17,6 +17,8 @@ __all__ = ["Watch"]
 
 #: Seconds after which the state is said for the first time, and the longest pause between two times.
 FIRST, LONGEST = 30.0, 600.0
+#: What remains is said after each task, where it is more than this many seconds.
+WORTH_SAYING = 60.0
 GROWTH = 1.5  # of the pauses
 
 
@@ -29,12 +31,12 @@ class Watch:
         Of the run.
     say
         Takes a line.
-    first
-        Seconds until the first line.
+    bars
+        Whether progress bars show what is at work: then it is said what remains after each task, and no more.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None], *, first: float = FIRST) -> None:
-        self.folder, self.say, self.pause = folder, say, first
+    def __init__(self, folder: Path, say: Callable[[str], None], *, bars: bool = False) -> None:
+        self.folder, self.say, self.bars, self.pause = folder, say, bars, FIRST
         self.forecast: Forecast | None = None
         self._began: dict[str, float] = {}
         self._lock, self._ended = threading.Lock(), threading.Event()
@@ -62,13 +64,17 @@ class Watch:
                     self.forecast.finished(task, seconds)
                 else:
                     self.forecast.seconds.pop(task.name, None)
+        if event == "done" and self.forecast is not None:
+            rest, _ = self._remaining()
+            if rest is not None and rest > WORTH_SAYING:
+                self.say(f"whole run: about {about(rest)} left")
 
     def line(self) -> str:
         """What is at work and what remains; empty: nothing is at work."""
+        total, left = self._remaining()
+        now = time.monotonic()
         with self._lock:
-            now = time.monotonic()
             elapsed = {name: now - began for name, began in self._began.items()}
-            total, left = self.forecast.remaining(self.folder, elapsed) if self.forecast is not None else (None, {})
         words = []
         for name, gone in elapsed.items():
             beat = heartbeat(self.folder, name)
@@ -79,8 +85,15 @@ class Watch:
             words.append(f"whole run: about {about(total)} left")
         return "; ".join(words)
 
+    def _remaining(self) -> tuple[float | None, dict[str, float]]:
+        with self._lock:
+            if self.forecast is None:
+                return None, {}
+            now = time.monotonic()
+            return self.forecast.remaining(self.folder, {name: now - t for name, t in self._began.items()})
+
     def _watch(self) -> None:
         while not self._ended.wait(self.pause):
-            if line := self.line():
+            if not self.bars and (line := self.line()):
                 self.say(line)
             self.pause = min(self.pause * GROWTH, LONGEST)
