@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -36,7 +36,7 @@ def announce(description: str, done: int, total: int | None) -> None:
 
 def track(iterable: Iterable[T], description: str, *, total: int | None = None, enabled: bool = True) -> Generator[T]:
     """Iterate with a progress bar on stderr (rate and time left), or without one; listeners are told in any case."""
-    if total is None and hasattr(iterable, "__len__"):
+    if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if not enabled:
         yield from _announced(iterable, description, total)

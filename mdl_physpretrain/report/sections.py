@@ -105,7 +105,17 @@ def _survival(run: RunData, downloads: Downloads) -> tuple[pd.DataFrame, pd.Data
 
 def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
     """Teacher, label filter, force alignment, stages and environment."""
-    names = ("alignment", "decomposition", "teacher_pairs", "comparison", "filtered", "coverage", "rounds", "timings")
+    names = (
+        "alignment",
+        "decomposition",
+        "teacher_pairs",
+        "comparison",
+        "filtered",
+        "coverage",
+        "rounds",
+        "timings",
+        "expected",
+    )
     values: dict[str, Any] = dict.fromkeys((*names, "overhead"))
     if run.examination:
         downloads.save(pd.DataFrame(run.examination["pairs"]), "teacher_pairs")
@@ -128,8 +138,12 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
         values["alignment"] = html_tables.alignment(summary)
     if run.decomposition is not None:
         values["decomposition"] = probes.decomposition(downloads.save(run.decomposition, "decomposition"))
-    expected = ((run.plan or {}).get("seconds") or {}).get("total")
-    values["expected"] = duration(float(expected)) if isinstance(expected, (int, float)) else None
+    seconds, jobs = ((run.plan or {}).get(key) for key in ("seconds", "jobs"))
+    total = seconds.get("total") if isinstance(seconds, dict) else None
+    if isinstance(total, (int, float)):
+        values["expected"] = duration(total) + (
+            f" with {jobs} tasks at a time" if isinstance(jobs, int) and jobs > 1 else ""
+        )
     return {**values, "environment": list(_flat(run.environment)) if run.environment else []}
 
 

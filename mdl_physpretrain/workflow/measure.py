@@ -36,13 +36,15 @@ ATOMS = 400  # that move at once, where so many are there
 
 def data_sizes(config: RunConfig, folder: Path) -> Sizes:
     """Numbers of structures and atoms of the prepared data of a run folder."""
-    parts = {name: read_part(folder, name) for name in ("train", "val", "test")}
+    train_part, val_part, test_part = (read_part(folder, name) for name in ("train", "val", "test"))
     starts = RunSuite(config, folder).starts()
     labelled = read_structures(folder / LABELLED) if (folder / LABELLED).is_file() else None
     return Sizes(
-        **{name: _size(part) for name, part in parts.items()},
+        train=_size(train_part),
+        val=_size(val_part),
+        test=_size(test_part),
         starts=_size(starts),
-        elements=len({s for a in parts["train"] for s in a.symbols}),
+        elements=len({s for a in train_part for s in a.symbols}),
         labelled=None if labelled is None else _size(labelled),
     )
 
@@ -80,7 +82,7 @@ def _training(config: RunConfig, structures: Sequence[Atoms]) -> tuple[Any, floa
     options = config.finetune.model_dump(include=set(Training.model_fields)) | {"epochs": 2, "optimizer": "adamw"}
     if isinstance(options["force_scale"], str):
         options["force_scale"] = None
-    trainer = {"accelerator": config.accelerator, "devices": 1}
+    trainer: dict[str, Any] = {"accelerator": config.accelerator, "devices": 1}
     for batches in (1, BATCHES):
         sample = list(structures[:: max(1, len(structures) // (batches * config.finetune.batch_size))])
         sample = sample[: batches * config.finetune.batch_size]

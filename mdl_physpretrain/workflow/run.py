@@ -139,8 +139,9 @@ def run_pipeline(
                 listener(event, task, seconds)
             if event in ("done", "skip"):
                 ended.add(task.name)
-            if event == "done" and is_first_verdict(tasks, config, ended, task) and write_first_verdict(folder):
-                listener("verdict", task, 0.0) if listener is not None else None
+            is_first = event == "done" and is_first_verdict(tasks, config, ended, task)
+            if is_first and write_first_verdict(folder) and listener is not None:
+                listener("verdict", task, 0.0)
 
         options: dict[str, Any] = {"chosen": chosen, "force": force, "jobs": jobs, "progress": progress}
         if not limits or before is not None:
