@@ -24,7 +24,7 @@ def on_files(files: Files, config: Any) -> Files:
         "reference/options.md": options_page(),
         "reference/commands.md": commands_page(),
         "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("](docs/", "]("),
-        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "]("),
     }
     for file in list(files):
         if file.src_uri.endswith(".ipynb"):
@@ -105,7 +105,7 @@ def notebook_page(path: Path) -> str:
         for output in cell.get("outputs", []):
             parts += _output(output)
     note = f"This page is the notebook `docs/{path.relative_to(ROOT / 'docs').as_posix()}`; the tests run it."
-    return "\n\n".join([parts[0], f"*{note}*", *parts[1:]]) + "\n"
+    return "\n\n".join([parts[0], f"*{note}*", *parts[1:]]).replace(".ipynb)", ".md)") + "\n"
 
 
 def _output(output: dict[str, Any]) -> Iterator[str]:

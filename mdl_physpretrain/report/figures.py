@@ -201,13 +201,15 @@ def _coverage(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
 def _bins(ax: Axes, table: pd.DataFrame) -> None:
     low, width = table["low"].to_numpy(float), (table["high"] - table["low"]).to_numpy(float)
     most = float(table["wanted"].iloc[0])
-    for column, colour in (("count", PALETTE[4]), ("data", PALETTE[1])):
-        # what is above a few times enough says nothing more
-        values = np.minimum(table[column].to_numpy(float), 3 * most)
-        ax.bar(low, values, width, align="edge", color=colour, edgecolor="white", linewidth=0.4)
+    # what is above a few times enough says nothing more
+    data, every = (np.minimum(table[column].to_numpy(float), 3 * most) for column in ("data", "count"))
+    look: dict[str, Any] = {"align": "edge", "alpha": 0.6, "edgecolor": "white", "linewidth": 0.4}
+    ax.bar(low, data, width, color=PALETTE[1], **look)
+    ax.bar(low, np.maximum(every - data, 0), width, bottom=data, color=PALETTE[4], **look)
     ax.axhline(most, color=MUTED, linestyle=":", linewidth=1.3)
     ax.set(xlabel="distance (Å)", ylabel="structures", ylim=(0, 3.15 * most))
     ax.locator_params(axis="x", nbins=6)
+    ax.locator_params(axis="y", nbins=6, integer=True)
 
 
 def _histogram(ax: Axes, table: pd.DataFrame, colours: dict[str, str]) -> None:
