@@ -40,7 +40,9 @@ def run(
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder.")] = None,
     only: Annotated[str | None, typer.Option("--only", help="Do this stage only.")] = None,
-    start: Annotated[str | None, typer.Option("--from", help="Begin with this stage.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Begin with this stage; earlier results are taken as they are.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Do the stages again although nothing changed.")] = False,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Seeds and arms at a time; default: one per core.")
