@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.ownership import write_again
 from mdl_physpretrain.workflow.budget import Fit, fitted
 from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, task_seconds
 from mdl_physpretrain.workflow.heartbeat import heartbeat
@@ -128,7 +128,7 @@ class Forecast:
             "tasks": {name: round(seconds, 1) for name, seconds in self.seconds.items()},
             "rates": asdict(self.rates),
         }
-        write_atomic(folder / PLAN, json.dumps(content, indent=1))
+        write_again(folder, PLAN, json.dumps(content, indent=1), unknown=True)
 
     def _size(self, stage: str) -> str:
         config, sizes = self.config, self.sizes

@@ -16,6 +16,7 @@ from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import seconds_of
 from mdl_physpretrain.progress import announce, track
+from mdl_physpretrain.report import build
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.workflow import forecast as forecast_module
 from mdl_physpretrain.workflow import heartbeat as heartbeat_module
@@ -154,6 +155,7 @@ def test_a_run_is_fitted_once(tmp_path, monkeypatch):
     cells = [bulk("MgO", "rocksalt", a=4.2, cubic=True) for _ in range(8)]
     write_structures(tmp_path / "mgo.extxyz", [random_labels(a, rng, f"mgo-{k}") for k, a in enumerate(cells)])
     (tmp_path / "c.yaml").write_text(CONFIG)
+    monkeypatch.setattr(build, "draw", lambda makers, folder, notes: {})  # figures take most of the time
     # a machine on which 32 atoms and an epoch take 32 s, an MD step of 8 atoms nothing
     monkeypatch.setattr(forecast_module, "measured_rates", lambda *given: Rates(train=1.0, md=1e-9))
     words = ["run", str(tmp_path / "c.yaml"), "-o", str(tmp_path / "run"), "--jobs", "1"]
