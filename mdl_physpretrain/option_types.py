@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from mdl_physpretrain.errors import ConfigError
@@ -15,6 +16,7 @@ from mdl_physpretrain.errors import ConfigError
 __all__ = [
     "CoreName",
     "Count",
+    "Duration",
     "NotNegative",
     "Positive",
     "Section",
@@ -24,6 +26,7 @@ __all__ = [
     "none_as_text",
     "option_fields",
     "problems",
+    "seconds_of",
     "shows_options",
     "validated",
 ]
@@ -51,6 +54,27 @@ def none_as_text(value: Any) -> Any:
 
 
 CoreName = Annotated[Literal["none", "zbl"], BeforeValidator(none_as_text)]
+_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of ``90s``, ``10min``, ``1h30m`` or ``2 h``; raises ValueError for anything else."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhd])(?![a-z])\s*", text.strip())
+    if not parts or "".join(re.split(r"\s+", text.strip())) != "".join(number + unit for number, unit in parts):
+        raise ValueError(f"{text!r} is no time: write 90s, 10min, 2h or 1h30m")
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if seconds <= 0:
+        raise ValueError("a time must be longer than nothing")
+    return seconds
+
+
+def _duration(value: Any) -> Any:
+    if isinstance(value, str):
+        seconds_of(value)
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
 Share = Annotated[float, BeforeValidator(_share)]
 Sources = Annotated[list[str], BeforeValidator(_as_list)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

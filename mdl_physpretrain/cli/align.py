@@ -15,12 +15,14 @@ from mdl_physpretrain.errors import ConfigError
 @app.command()
 def align(
     model: Annotated[str, typer.Argument(help="Checkpoint (.pt), or module:factory of an ASE calculator.")],
-    reference: Annotated[str, typer.Argument(help="The same, e.g. the teacher; or 'parts': a hybrid's own EAM.")],
+    reference: Annotated[
+        str, typer.Argument(help="The second potential, e.g. the teacher; or 'parts': the EAM inside a hybrid.")
+    ],
     structures: Structures,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for alignment.csv, alignment_summary.csv and a figure.")
     ] = None,
-    min_force: Annotated[float, typer.Option("--min-force", help="Leave out atoms with less, eV/Å.")] = 1e-3,
+    min_force: Annotated[float, typer.Option("--min-force", help="Leave out atoms with a smaller force, eV/Å.")] = 1e-3,
     device: Device = "auto",
 ) -> None:
     """Angles between the forces of two potentials, atom by atom (Fig. B.1)."""

@@ -45,7 +45,8 @@ def check(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables, trajectories and the report.")],
     n_structures: Annotated[
-        int | None, typer.Option("--max-structures", min=1, help="At most so many, evenly spread over the files.")
+        int | None,
+        typer.Option("--max-structures", min=1, help="At most so many structures, spread evenly over the files."),
     ] = None,
     reference: Annotated[
         list[str] | None, typer.Option("--reference", help="Reference trajectories, for the RDFs.")
@@ -53,27 +54,35 @@ def check(
     reference_potential: Annotated[
         str | None,
         typer.Option(
-            "--reference-potential", help="Its MD from the same starts: what it loses, too, is not held against others."
+            "--reference-potential",
+            help="Potential to compare with, from the same starts: what it loses is not held against others.",
         ),
     ] = None,
     reference_structures: Annotated[
-        int | None, typer.Option("--reference-structures", min=1, help="Of it only the first so many starts.")
+        int | None,
+        typer.Option(
+            "--reference-structures",
+            min=1,
+            help="Simulate the reference potential from the first so many structures only.",
+        ),
     ] = None,
-    seeds: Annotated[str, typer.Option("--seeds", help="Of velocities and noise, e.g. 0,1,2.")] = "0",
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of velocities and noise, e.g. 0,1,2.")] = "0",
     trajectories: Annotated[
         int, typer.Option("--trajectories", min=1, help="A frame every so many steps.")
     ] = CHECK.trajectory_interval,
     nve_structures: Annotated[
-        int, typer.Option("--nve-structures", help="How many are run without thermostat.")
+        int, typer.Option("--nve-structures", help="Number of structures simulated without thermostat.")
     ] = CHECK.nve_structures,
     nve_steps: Annotated[int, typer.Option("--nve-steps")] = CHECK.nve_steps,
-    compressed: Annotated[int, typer.Option("--compressed", help="How many are compressed.")] = CHECK.compressed,
-    r_max: Annotated[float, typer.Option("--r-max", help="Of the RDFs, Å.")] = CHECK.r_max,
+    compressed: Annotated[
+        int, typer.Option("--compressed", help="Number of structures that are compressed.")
+    ] = CHECK.compressed,
+    r_max: Annotated[float, typer.Option("--r-max", help="Largest distance of the RDFs, Å.")] = CHECK.r_max,
     probe: Annotated[
         list[str] | None,
         typer.Option("--probe", metavar="OPTION=VALUE", help="Further option, as in 'probe:' of YAML."),
     ] = None,
-    skip: Annotated[list[str] | None, typer.Option("--skip", help="Question that is not asked.")] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="Question to leave out.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Tasks at a time, with one thread each.")] = 1,
     device: Device = "auto",
     **simulation: Any,

@@ -22,7 +22,7 @@ def convert(
     source_kind: Annotated[str | None, typer.Option("--from", help=KindOption)] = None,
     target_kind: Annotated[str | None, typer.Option("--to", help=KindOption)] = None,
     elements: Annotated[
-        str | None, typer.Option("--elements", help="Of an EAM whose YAML does not name them, in order: Si,O.")
+        str | None, typer.Option("--elements", help="Elements of an EAM whose YAML does not name them, in order: Si,O.")
     ] = None,
     member: Annotated[int | None, typer.Option("--member", min=0, help="Which model of an ensemble file.")] = None,
     references: Annotated[
@@ -32,7 +32,7 @@ def convert(
     check: Annotated[
         list[str] | None, typer.Option("--check", help="Compare before and after on these structures.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Translate a checkpoint between this package, MatDeepLearn, MatterTune and MatterSim."""
     from mdl_physpretrain.hosts.convert import convert as converted

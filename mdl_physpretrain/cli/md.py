@@ -23,16 +23,21 @@ def md(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for physicality.csv and runs.npz.")],
     also: Annotated[
         list[str] | None,
-        typer.Option("--also", metavar="[NAME=]POTENTIAL", help="Another one, on the same velocities and noise."),
+        typer.Option(
+            "--also",
+            metavar="[NAME=]POTENTIAL",
+            help="A further potential, with the same starting velocities and noise.",
+        ),
     ] = None,
     trajectories: Annotated[
         int | None, typer.Option("--trajectories", min=1, help="Write a frame every so many steps.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of velocities and noise.")] = 0,
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Several instead of --seed, e.g. 0,1,2.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of velocities and noise.")] = 0,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Several seeds instead of --seed, e.g. 0,1,2.")] = None,
     executor: Workers = "serial",
     batch_atoms: Annotated[
-        int | None, typer.Option("--batch-atoms", min=1, help="Together at most; less serves more workers.")
+        int | None,
+        typer.Option("--batch-atoms", min=1, help="Atoms simulated together at most; fewer keep more workers busy."),
     ] = None,
     device: Device = "auto",
     **options: Any,
@@ -93,18 +98,19 @@ def assess(
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file.")] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", "-T", help="Target, K: explosion limit.")
+        float | None, typer.Option("--temperature", "-T", help="Target temperature, K, for the explosion limit.")
     ] = None,
     variant: Annotated[
         str,
         typer.Option(
-            "--variant", help="literature; paper: the paper's verdict; printed: that with its index as printed."
+            "--variant", help="Verdict: literature, paper, or printed (the paper's with its index as printed)."
         ),
     ] = "literature",
     unwrapped: Annotated[bool, typer.Option("--unwrapped", help="Positions are not wrapped into the cell.")] = False,
     interval: Annotated[int, typer.Option("--interval", help="Look at every so many frames.")] = 1,
     cell: Annotated[
-        str | None, typer.Option("--cell", help="Of files without: 3 lengths, 6 parameters or 9 numbers, as 8,8,20.")
+        str | None,
+        typer.Option("--cell", help="Cell for files without one: 3 lengths, 6 parameters or 9 numbers, e.g. 8,8,20."),
     ] = None,
     pbc: Annotated[
         str | None, typer.Option("--pbc", help="Periodic directions, e.g. TTF, instead of the files'.")

@@ -14,11 +14,12 @@ from mdl_physpretrain.errors import ConfigError
 @app.command()
 def mdl(
     config: Annotated[Path, typer.Argument(help="A MatDeepLearn YAML file.")],
-    run_mode: Annotated[str | None, typer.Option("--run-mode", help="train, predict or finetune.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Instead of task.seed.")] = None,
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="Started with torchrun when more than one.")] = 1,
+    run_mode: Annotated[str | None, typer.Option("--run-mode", help="Mode: train, predict or finetune.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed, instead of task.seed.")] = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="Number of GPUs; several are started with torchrun.")] = 1,
     matdeeplearn: Annotated[
-        Path | None, typer.Option("--matdeeplearn", help="Its clone, where main.py is not beside the package.")
+        Path | None,
+        typer.Option("--matdeeplearn", help="Clone of MatDeepLearn, where main.py is not beside the package."),
     ] = None,
     system: Annotated[
         str | None, typer.Option("--system", help="A job of the paper for silica, phosphorus or mptrj.")
@@ -45,9 +46,13 @@ def mdl_data(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for train.json, val.json, test.json.")],
     fractions: Annotated[str, typer.Option("--fractions", help="Shares of train, val, test.")] = "0.8,0.1,0.1",
     usage: Annotated[str, typer.Option("--usage", help="Share of the training structures, e.g. 10%.")] = "100%",
-    elements: Annotated[str | None, typer.Option("--elements", help="Only structures made of these: Li,Mn,O.")] = None,
-    max_structures: Annotated[int | None, typer.Option("--max-structures", min=3, help="A random choice.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of choice and split.")] = 0,
+    elements: Annotated[
+        str | None, typer.Option("--elements", help="Only structures made of these elements: Li,Mn,O.")
+    ] = None,
+    max_structures: Annotated[
+        int | None, typer.Option("--max-structures", min=3, help="At most so many structures, chosen at random.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the choice and of the split.")] = 0,
     split_by: Annotated[
         str, typer.Option("--split-by", help="'structure'; or whole groups to one part: 'composition' or an info tag.")
     ] = "structure",

@@ -29,23 +29,27 @@ __all__ = [
     "shared_options",
 ]
 
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
+Device = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:0, mps.")]
 Preset = Annotated[recipe.Preset, typer.Option("--preset", help=recipe.PRESET_WORDS)]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of a run; what is random is derived from it.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of a run; all random choices are derived from it.")]
 Structures = Annotated[list[str], typer.Argument(help="Files ASE reads, patterns, 'demo' or load-atoms:<name>.")]
 Workers = Annotated[
-    str, typer.Option("--executor", help="serial, processes[:N], threads[:N] or dask://host:port (docs/cluster.md).")
+    str,
+    typer.Option(
+        "--executor",
+        help="Where the work is done: serial, processes[:N], threads[:N] or dask://host:port (docs/cluster.md).",
+    ),
 ]
 
 #: Options of a simulation, with their defaults.
 SIMULATION: dict[str, tuple[Any, Any]] = {
-    "ensemble": (Annotated[str, typer.Option(help="nvt, npt or nve.")], MD.ensemble),
-    "temperature": (Annotated[float, typer.Option("--temperature", "-T", help="K.")], MD.temperature),
-    "timestep": (Annotated[float, typer.Option(help="fs.")], MD.timestep),
+    "ensemble": (Annotated[str, typer.Option(help="Ensemble: nvt, npt or nve.")], MD.ensemble),
+    "temperature": (Annotated[float, typer.Option("--temperature", "-T", help="Temperature, K.")], MD.temperature),
+    "timestep": (Annotated[float, typer.Option(help="Time step, fs.")], MD.timestep),
     "steps": (int, MD.steps),
-    "friction": (Annotated[float, typer.Option(help="Langevin, 1/fs.")], MD.friction),
-    "pressure": (Annotated[float, typer.Option(help="eV/Å³.")], MD.pressure),
-    "engine": (Annotated[str, typer.Option(help="auto, ase or batched.")], MD.engine),
+    "friction": (Annotated[float, typer.Option(help="Friction of the Langevin thermostat, 1/fs.")], MD.friction),
+    "pressure": (Annotated[float, typer.Option(help="Pressure, eV/Å³.")], MD.pressure),
+    "engine": (Annotated[str, typer.Option(help="Engine: auto, ase or batched.")], MD.engine),
 }
 
 SHORT = {"learning_rate": ("--lr",)}

@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 def reproduce(
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes of every run, e.g. 'seeds=[0,1]'.")] = None,
     system: Annotated[
-        list[str] | None, typer.Option("--system", help="silica, phosphorus, mptrj, lmo or inp; repeatable.")
+        list[str] | None, typer.Option("--system", help="System: silica, phosphorus, mptrj, lmo or inp; repeatable.")
     ] = None,
     backbone: Annotated[
-        list[str] | None, typer.Option("--backbone", help="cgcnn, torchmd_et or m3gnet; default: all three.")
+        list[str] | None, typer.Option("--backbone", help="Network: cgcnn, torchmd_et or m3gnet; default: all three.")
     ] = None,
-    scale: Annotated[str, typer.Option("--scale", help="small: two CPU cores; paper: a GPU and the paper's data.")] = (
-        "small"
-    ),
+    scale: Annotated[
+        str, typer.Option("--scale", help="Scale: small (two CPU cores) or paper (a GPU and the paper's data).")
+    ] = ("small"),
     data: Annotated[list[str] | None, typer.Option("--data", help="Structures to use; repeatable.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("reproduced"),
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Default: one per core.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("reproduced"),
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Tasks at a time; default: one per core.")
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the configurations, do nothing.")] = False,
     collect: Annotated[bool, typer.Option("--collect", help="Write the tables of finished runs only.")] = False,
 ) -> None:

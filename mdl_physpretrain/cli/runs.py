@@ -13,12 +13,15 @@ from mdl_physpretrain.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mdl_physpretrain.workflow.forecast import Forecast
     from mdl_physpretrain.workflow.task import Task
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, e.g. md.steps=5000 'seeds=[0,1]'.")]
 
 MINIMAL = """\
 # A run of physpretrain. All options: physpretrain config
+budget: 1h                # trajectories, seeds and epochs are fitted to this; without it: all of the recipe
+first_verdict: 10min      # the first seed is judged by then, the others follow
 data:
   source: {source}        # any file ASE reads, a pattern, 'demo', or load-atoms:<name>; energy and forces
 seeds: [0, 1, 2, 3, 4]    # results vary between seeds: several, always
@@ -36,27 +39,39 @@ def run(
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder.")] = None,
     only: Annotated[str | None, typer.Option("--only", help="Do this stage only.")] = None,
-    start: Annotated[str | None, typer.Option("--from", help="Begin with this stage.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Begin with this stage; earlier results are taken as they are.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Do the stages again although nothing changed.")] = False,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Seeds and arms at a time; default: one per core.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Fit the run into this time, e.g. 2h or 90min.")
+    ] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Prepare the data, print the plan with its estimated time, and stop.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no remaining times.")] = False,
 ) -> None:
     """From data to a checked potential: teacher, labels, training, MD, report.
 
-    Stages: prepare, teacher, augment, pretrain, finetune, loop, evaluate, reference, md, report.
-    What is unchanged is skipped; what was interrupted goes on.
+    Stages: prepare, teacher, augment, pretrain, finetune, loop, evaluate, reference, md, report. A plan with the
+    estimated time comes first. Unchanged stages are skipped, interrupted ones go on. The first seed runs through all
+    stages before the others.
     """
+    from datetime import datetime
+
     from rich.console import Console
     from rich.markup import escape
 
     from mdl_physpretrain.workflow.config_files import load_config
 
-    resolved = load_config(config, overrides or ())
+    resolved = load_config(config, [*(overrides or ()), *([f"budget={budget}"] if budget else [])])
     console = Console(highlight=False)
     folder = output or Path(resolved.output or "runs/run")
 
+    from mdl_physpretrain.workflow.plan_table import plan_parts
     from mdl_physpretrain.workflow.run import run_pipeline, selected_stages
     from mdl_physpretrain.workflow.summary import summary_table
     from mdl_physpretrain.workflow.workers import default_jobs
@@ -71,6 +86,10 @@ def run(
     def report_progress(event: str, task: Task, seconds: float) -> None:
         if event == "leave":
             return
+        if event == "verdict":
+            console.print(f"First verdict, seed {resolved.seeds[0]} (report/index.html has the page):")
+            console.print(summary_table(folder) or "")
+            return
         words = {"start": "…", "resume": "↻ going on with", "skip": "[dim]= unchanged:", "done": "[green]✓[/]"}
         time = f" ({seconds:.1f} s)" if event == "done" else ""
         console.print(f"{words[event]} {escape(task.name)}{time}")
@@ -78,6 +97,14 @@ def run(
             _print_examination(console, folder)
         if task.name == "prepare" and event in ("done", "skip"):
             _split(console, folder)
+
+    def show_plan(expected: Forecast) -> None:
+        for part in plan_parts(expected, resolved):
+            console.print(part, soft_wrap=isinstance(part, str), markup=False)
+
+    def say(line: str) -> None:
+        if not quiet:
+            console.print(f"  {datetime.now():%H:%M}  {line}", soft_wrap=True, markup=False)
 
     bars = not quiet and workers == 1 and console.is_terminal
     result = run_pipeline(
@@ -89,7 +116,12 @@ def run(
         jobs=workers,
         progress=bars,
         listener=report_progress,
+        planned=show_plan,
+        say=say,
+        only_plan=plan_only,
     )
+    if plan_only:
+        return
     table = summary_table(folder)
     if table is not None:
         console.print(table)

@@ -48,7 +48,7 @@ Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt
 Val = Annotated[list[str] | None, typer.Option("--val", help="Structures that choose the best state.")]
 Parents = Annotated[list[str] | None, typer.Option("--parents", help="Structures that were augmented.")]
 ShiftEnergies = Annotated[
-    bool, typer.Option("--shift-energies/--no-shift-energies", help="First fit energies per element to the labels.")
+    bool, typer.Option("--shift-energies/--no-shift-energies", help="Fit energies per element to the labels first.")
 ]
 
 
@@ -56,11 +56,14 @@ ShiftEnergies = Annotated[
 TRAINING: dict[str, tuple[Any, Any]] = {
     "model": (Annotated[str, typer.Option(help="Registered name, or checkpoint (.pt) to go on from.")], BACKBONE.name),
     "arg": (Annotated[list[str] | None, typer.Option(help="Argument of a new model, e.g. cutoff=5.0.")], None),
-    "core": (Annotated[str | None, typer.Option(help="none or zbl; default: none, or the preset's.")], None),
+    "core": (
+        Annotated[str | None, typer.Option(help="Repulsive core: none or zbl; default: that of the preset.")],
+        None,
+    ),
     "preset": (Preset, "default"),
-    "accelerator": (Annotated[str, typer.Option(help="Lightning's.")], "auto"),
-    "devices": (Annotated[str, typer.Option(help="Lightning's.")], "1"),
-    "strategy": (Annotated[str, typer.Option(help="Lightning's.")], "auto"),
+    "accelerator": (Annotated[str, typer.Option(help="Accelerator of Lightning: auto, cpu or gpu.")], "auto"),
+    "devices": (Annotated[str, typer.Option(help="Devices of Lightning: a number, or auto.")], "1"),
+    "strategy": (Annotated[str, typer.Option(help="Strategy of Lightning, e.g. ddp.")], "auto"),
 }
 #: Further ones of a training on reference labels.
 ON_REFERENCE: dict[str, tuple[Any, Any]] = {
@@ -96,7 +99,7 @@ def fit_eam(
 @app.command("fit-teacher")
 def fit_teacher(
     structures: Structures,
-    kind: Annotated[str, typer.Option("--kind", help="Of potential, as teacher.kind of a run.")] = "auto",
+    kind: Annotated[str, typer.Option("--kind", help="Kind of potential, as teacher.kind in a run.")] = "auto",
     arg: Annotated[list[str] | None, typer.Option("--arg", help="Option of the fit, e.g. cutoff=8.0.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write.")] = Path("teacher.pt"),
     val: Val = None,
@@ -152,7 +155,7 @@ def augment(
     structures: Structures,
     output: Output,
     options: Augmentation,
-    teacher: Annotated[str | None, typer.Option("--teacher", help="Whose springs --thermal means.")] = None,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="Teacher whose springs --thermal uses.")] = None,
 ) -> None:
     """Perturb structures by Algorithm 1; written as they are made, so any number fits into memory."""
     import warnings
@@ -186,7 +189,8 @@ def label(
     parents: Parents = None,
     arg: Annotated[list[str] | None, typer.Option("--arg", help="Argument of the factory, name=value.")] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Journal to go on from; default: beside output.")
+        Path | None,
+        typer.Option("--resume", help="Journal of finished labels to continue from; default: beside the output."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force/--no-force", help="Use a teacher that failed its examination.")
@@ -238,7 +242,9 @@ def pretrain(
     options: Pretrain,
     parents: Parents = None,
     shift_energies: ShiftEnergies = False,
-    split_seed: Annotated[int, typer.Option("--split-seed", min=0, help="Of the validation structures.")] = 0,
+    split_seed: Annotated[
+        int, typer.Option("--split-seed", min=0, help="Seed of the choice of validation structures.")
+    ] = 0,
     seed: Seed = 0,
     **shared: Any,
 ) -> None:
@@ -275,7 +281,9 @@ def train(
         float, typer.Option("--replay-tolerance", min=0, help="Replayed errors below so many of the teacher's are none.")
     ] = FINETUNE.replay_tolerance,
     shift_energies: ShiftEnergies = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the weights and of the order.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of the initial weights and of the order of structures.")
+    ] = 0,
     **shared: Any,
 ) -> None:
     """Train a potential; the same command goes on after an interruption."""

@@ -42,6 +42,7 @@ def all_figures(run: RunData) -> dict[str, Callable[[], Figure | None]]:
         "teacher_curves": _teacher,
         "teacher_fit": _teacher_fit,
         "min_distances": _distances,
+        "coverage": _coverage,
         "learning_curves": _learning,
         "alignment": _alignment,
     }
@@ -183,6 +184,32 @@ def _distances(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
     colours = dict(zip(sets, (PALETTE[1], PALETTE[4]), strict=False))
     panels = [Panel(pair, partial(_histogram, table=part, colours=colours)) for pair, part in _first_pairs(table)]
     return Figure("Smallest distances", panels, [Legend(s, colours[s], "fill") for s in sets], size=(3.8, 2.3))
+
+
+def _coverage(run: RunData, styles: dict[str, ArmStyle]) -> Figure | None:
+    """How many structures hold each distance of a pair, in the data and with the augmented ones."""
+    if run.coverage is None or not len(run.coverage):
+        return None
+    numbers = {c: pd.to_numeric(run.coverage[c], errors="coerce") for c in ("low", "high", "data", "count", "wanted")}
+    table = run.coverage.assign(**numbers).dropna(subset=list(numbers))
+    panels = [Panel(pair, partial(_bins, table=part)) for pair, part in _first_pairs(table)]
+    legend = [Legend("data", PALETTE[1], "fill"), Legend("with augmented structures", PALETTE[4], "fill")]
+    legend.append(Legend("enough", MUTED, "dotted"))
+    return Figure("Coverage of distances", panels, legend, size=(3.8, 2.3))
+
+
+def _bins(ax: Axes, table: pd.DataFrame) -> None:
+    low, width = table["low"].to_numpy(float), (table["high"] - table["low"]).to_numpy(float)
+    most = float(table["wanted"].iloc[0])
+    # what is above a few times enough says nothing more
+    data, every = (np.minimum(table[column].to_numpy(float), 3 * most) for column in ("data", "count"))
+    look: dict[str, Any] = {"align": "edge", "alpha": 0.6, "edgecolor": "white", "linewidth": 0.4}
+    ax.bar(low, data, width, color=PALETTE[1], **look)
+    ax.bar(low, np.maximum(every - data, 0), width, bottom=data, color=PALETTE[4], **look)
+    ax.axhline(most, color=MUTED, linestyle=":", linewidth=1.3)
+    ax.set(xlabel="distance (Å)", ylabel="structures", ylim=(0, 3.15 * most))
+    ax.locator_params(axis="x", nbins=6)
+    ax.locator_params(axis="y", nbins=6, integer=True)
 
 
 def _histogram(ax: Axes, table: pd.DataFrame, colours: dict[str, str]) -> None:

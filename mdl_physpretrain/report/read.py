@@ -60,6 +60,7 @@ class RunData:
     coverage: pd.DataFrame | None = None
     comparison: pd.DataFrame | None = None
     rounds: pd.DataFrame | None = None
+    plan: dict[str, Any] | None = None
     answers: pd.DataFrame | None = None
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     physicality: pd.DataFrame | None = None
@@ -157,6 +158,7 @@ def read_run(run_dir: Path) -> RunData:
     run.config_text, _ = attempt(run_dir / "config.yaml", "config.yaml", lambda p: p.read_text())
     run.environment = take("environment", "environment.json", read_json)
     run.timings = take("timings", "timings.json", read_timings)
+    run.plan = take("plan", "plan.json", read_mapping(read_json), quiet=True)
     run.summary = take("summary", "data/summary.json", read_mapping(read_json))
     # what belongs to every EAM, other kinds of teachers may have or not
     teacher = (run.config or {}).get("teacher")
@@ -236,6 +238,12 @@ def _read_seed_folders(run: RunData) -> None:
     run.rounds = pd.concat(loops, ignore_index=True) if loops else None
     if not run.histories and not run.is_check:
         run.notes["histories"] = "no seed-*/*/history.csv is in the run folder."
+    if run.efs is None and not run.is_check:
+        files = [file for _, place in _seed_folders(run.path) for file in sorted(place.glob("evaluate/*.efs.csv"))]
+        tables = [attempt(file, str(file.relative_to(run.path)), table_reader("efs"))[0] for file in files]
+        if any(table is not None for table in tables):
+            run.efs = _with_arm_and_seed(pd.concat([t for t in tables if t is not None], ignore_index=True))
+            run.notes["efs"] = "efs.csv is not there yet. The errors below are those found in the seeds' folders."
     if run.physicality is not None:
         return
     parts = []

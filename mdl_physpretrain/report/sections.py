@@ -19,7 +19,7 @@ from mdl_physpretrain.report.downloads import Downloads
 from mdl_physpretrain.report.formats import duration, number
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.reference import compared_with_reference, reference_sentences, reference_table
-from mdl_physpretrain.report.sentences import Sentence, split_words
+from mdl_physpretrain.report.sentences import Sentence, budget_sentence, split_words
 from mdl_physpretrain.report.tables import (
     accuracy_differences,
     comparisons,
@@ -68,7 +68,8 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
     downloads.save(pd.DataFrame([row.row for row in beside]), "beside_reference")
     short = "" if run.physicality is None else too_short(run.physicality)
     caution = [Sentence("caution", "too short for a claim", Markup.escape(short))] if short else []
-    sentences = [*reference_sentences(run, beside), *caution, *sentences]
+    fitted = budget_sentence(run.plan)
+    sentences = [*reference_sentences(run, beside), *caution, *sentences, *([fitted] if fitted else [])]
     training = not run.is_check
     return {
         "sentences": sentences,
@@ -104,7 +105,17 @@ def _survival(run: RunData, downloads: Downloads) -> tuple[pd.DataFrame, pd.Data
 
 def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
     """Teacher, label filter, force alignment, stages and environment."""
-    names = ("alignment", "decomposition", "teacher_pairs", "comparison", "filtered", "coverage", "rounds", "timings")
+    names = (
+        "alignment",
+        "decomposition",
+        "teacher_pairs",
+        "comparison",
+        "filtered",
+        "coverage",
+        "rounds",
+        "timings",
+        "expected",
+    )
     values: dict[str, Any] = dict.fromkeys((*names, "overhead"))
     if run.examination:
         downloads.save(pd.DataFrame(run.examination["pairs"]), "teacher_pairs")
@@ -127,6 +138,12 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
         values["alignment"] = html_tables.alignment(summary)
     if run.decomposition is not None:
         values["decomposition"] = probes.decomposition(downloads.save(run.decomposition, "decomposition"))
+    seconds, jobs = ((run.plan or {}).get(key) for key in ("seconds", "jobs"))
+    total = seconds.get("total") if isinstance(seconds, dict) else None
+    if isinstance(total, (int, float)):
+        values["expected"] = duration(total) + (
+            f" with {jobs} tasks at a time" if isinstance(jobs, int) and jobs > 1 else ""
+        )
     return {**values, "environment": list(_flat(run.environment)) if run.environment else []}
 
 

@@ -13,7 +13,14 @@ from mdl_physpretrain.report.formats import number, p_text, plural, share, sprea
 from mdl_physpretrain.statistics.paired import Comparison
 from mdl_physpretrain.statistics.seeds import MIN_SEEDS, PairedDifference
 
-__all__ = ["Sentence", "accuracy_sentence", "physicality_sentence", "split_words", "teacher_sentence"]
+__all__ = [
+    "Sentence",
+    "accuracy_sentence",
+    "budget_sentence",
+    "physicality_sentence",
+    "split_words",
+    "teacher_sentence",
+]
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,17 @@ def teacher_sentence(examination: dict[str, Any]) -> Sentence:
     failures = "; ".join(str(failure) for failure in examination.get("failures") or []) or "no reason was stored"
     text = Markup("The teacher failed its examination and was used all the same: {}.").format(failures)
     return Sentence("bad", "teacher failed", text)
+
+
+def budget_sentence(plan: Mapping[str, Any] | None) -> Sentence | None:
+    """What was cut down to keep a budget of time, from ``plan.json``."""
+    changes = (plan or {}).get("changes")
+    if plan is None or not isinstance(changes, Mapping) or not changes:
+        return None
+    pairs = [(key, value) for key, value in changes.items() if isinstance(value, (list, tuple)) and len(value) == 2]
+    words = ", ".join(f"{key} {before} → {now}" for key, (before, now) in pairs)
+    text = Markup("Fitted to {}: {}. The recipe asks for more; without the budget it is done as it stands.")
+    return Sentence("caution", "fitted to a budget", text.format(plan.get("limits") or "a budget", words))
 
 
 def split_words(summary: Mapping[str, Any]) -> str:

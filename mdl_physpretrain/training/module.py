@@ -19,6 +19,7 @@ from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.checkpoint import has_finite_weights, save_model
 from mdl_physpretrain.potentials.error_metrics import ErrorSums
+from mdl_physpretrain.progress import announce
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.resume import refuse_other_training
 from mdl_physpretrain.training.sam import ClosureSAM
@@ -181,6 +182,15 @@ class KeepBest(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.perf_counter()
+        self._announce(trainer, 0)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        self._announce(trainer, rest[-1] + 1)
+
+    def _announce(self, trainer: Trainer, batches: int) -> None:
+        epochs, each = trainer.max_epochs or 1, max(int(trainer.num_training_batches), 1)
+        words = f"epoch {trainer.current_epoch + 1} of {epochs}"
+        announce(words, trainer.current_epoch * each + batches, epochs * each)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import (
     Count,
+    Duration,
     Positive,
     Section,
     Share,
@@ -141,6 +142,14 @@ class RunConfig(Section):
     preset: Preset = Field(default="default", description=PRESET_WORDS)
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         default=[0, 1, 2, 3, 4], min_length=1, description="Of the networks."
+    )
+    budget: Duration | None = Field(
+        default=None,
+        description="Time of the run, e.g. 2h, that trajectories, seeds, rounds and epochs are fitted to; null: none.",
+    )
+    first_verdict: Duration | None = Field(
+        default=None,
+        description="Time until the first seed is judged, e.g. 10min, that epochs are fitted to; null: none.",
     )
     device: str = Field(
         default="auto",

@@ -175,6 +175,7 @@ MD: {simulations}.
 |---|---|
 | `config.yaml` | every option, as resolved |
 | `environment.json` | versions, machine, command |
+| `plan.json` | estimated time of every task, and what a budget changed |
 | `timings.json` | seconds per stage, and whether it was done or skipped in the last call |
 | `data/{{train,val,test}}.extxyz` | the structures used (eV, eV/Å, eV/Å³) |
 | `data/summary.json` | what they are, how they were split, and the errors of the trivial predictor |

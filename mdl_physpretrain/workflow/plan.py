@@ -69,12 +69,11 @@ def plan(config: RunConfig) -> list[Task]:
     references = _references(config)
     tasks += references[:1]  # a look at it, before anything that takes long
     tasks += _teacher_tasks(config)
-    for seed in config.seeds:
+    suite = RunSuite(config, Path())
+    for number, seed in enumerate(config.seeds):  # the first through all stages, for a first verdict; then the others
         tasks += _trainings(config, seed)
         tasks += _loops(config, seed)
-    tasks += references[1:]
-    suite = RunSuite(config, Path())
-    for seed in config.seeds:
+        tasks += references[1:] if number == 0 else []
         tasks += _evaluations(config, suite, seed)
     tasks += _collections(config, suite, tasks)
     tasks.append(_report(config, suite, tasks))

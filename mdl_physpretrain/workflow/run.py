@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,19 +12,24 @@ from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 from mdl_physpretrain.locking import locked, prepare_folder
 from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.source_graph import code_hash
+from mdl_physpretrain.workflow.budget import limit_words
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.dependencies import input_files
 from mdl_physpretrain.workflow.early import check_prepared
+from mdl_physpretrain.workflow.first_verdict import is_first_verdict, write_first_verdict
 from mdl_physpretrain.workflow.folder import describe, preflight, write_timings
+from mdl_physpretrain.workflow.forecast import Forecast, basis_of, fitted_before, forecast, is_prepared
 from mdl_physpretrain.workflow.plan import STAGES, plan
 from mdl_physpretrain.workflow.records import Records, fingerprint
 from mdl_physpretrain.workflow.task import Task
+from mdl_physpretrain.workflow.watch import Watch
 from mdl_physpretrain.workflow.workers import Inline, Workers
 
 __all__ = ["RunResult", "execute", "run_pipeline", "selected_stages", "task_fingerprint"]
 
 ABSENT = "absent"
 MAX_JOBS = 1024
+LONG = {"teacher", "augment", "pretrain", "finetune", "loop", "reference", "md"}  # stages worth an estimate
 Listener = Callable[[str, Task, float], None]
 
 
@@ -65,6 +70,9 @@ def run_pipeline(
     jobs: int = 1,
     progress: bool = False,
     listener: Listener | None = None,
+    planned: Callable[[Forecast], None] | None = None,
+    say: Callable[[str], None] | None = None,
+    only_plan: bool = False,
 ) -> RunResult:
     """Do a run, or what is left of it.
 
@@ -85,8 +93,15 @@ def run_pipeline(
     progress
         Show progress bars.
     listener
-        Called with ``"start"``, ``"resume"``, ``"done"``, ``"skip"`` (unchanged)
-        or ``"leave"`` (not selected), the task and the seconds.
+        Called with ``"start"``, ``"resume"``, ``"done"``, ``"skip"`` (unchanged),
+        ``"leave"`` (not selected) or ``"verdict"`` (all of the first seed is
+        done), the task and the seconds.
+    planned
+        Called with the forecast before anything but the data is worked on.
+    say
+        Called now and then with a line on what is at work and what remains.
+    only_plan
+        Stop after the forecast: only the data are prepared.
 
     Returns
     -------
@@ -104,26 +119,76 @@ def run_pipeline(
     folder = Path(output or config.output or "runs/run")
     prepare_folder(folder)
     claim_folder(folder, "run", inputs=input_files(config))
-    with locked(folder):
+    with locked(folder), Watch(folder, say or (lambda line: None), bars=progress) as watch:
         preflight(config)
+        basis, limits = basis_of(config), limit_words(config)
+        before = fitted_before(config, folder)
+        config = before or config
         tasks = plan(config)
         if any(task.own_process for task in tasks):
             jobs = 1  # one training already has all devices
-        describe(config, folder)
-        result = RunResult(folder)
-        records = Records(folder)
+        result, records, ended = RunResult(folder), Records(folder), set[str]()
 
         def note(event: str, task: Task, seconds: float) -> None:
             if task.name == "prepare" and event in ("done", "skip"):
                 check_prepared(config, folder, chosen)
             if event != "start" and event != "resume":
                 write_timings(folder, tasks, result.status, result.seconds)
+            watch.note(event, task, seconds)
             if listener is not None:
                 listener(event, task, seconds)
+            if event in ("done", "skip"):
+                ended.add(task.name)
+            is_first = event == "done" and is_first_verdict(tasks, config, ended, task)
+            if is_first and write_first_verdict(folder) and listener is not None:
+                listener("verdict", task, 0.0)
 
-        execute(tasks, config, records, result, chosen=chosen, force=force, jobs=jobs, progress=progress, listener=note)
+        options: dict[str, Any] = {"chosen": chosen, "force": force, "jobs": jobs, "progress": progress}
+        if not limits or before is not None:
+            describe(config, folder)
+        if "prepare" in chosen:
+            execute(tasks[:1], config, records, result, listener=note, **options)
+        left = _left(tasks, records, chosen, force=force) if is_prepared(folder) else []
+        if left and ((limits and before is None) or planned is not None):
+            expected = _forecast(config, folder, jobs, tasks, left, needed=bool(limits) or only_plan)
+            if expected is not None:
+                watch.forecast, config, tasks = expected, expected.config, expected.tasks
+                if before is None:
+                    expected.write(folder, limits, basis)
+                if planned is not None:
+                    planned(expected)
+        if only_plan:
+            return result
+        if limits and before is None:
+            describe(config, folder)
+        execute(tasks, config, records, result, listener=note, earlier=set(result.status), **options)
         write_timings(folder, tasks, result.status, result.seconds)
     return result
+
+
+def _forecast(
+    config: RunConfig, folder: Path, jobs: int, tasks: Sequence[Task], left: Sequence[str], *, needed: bool
+) -> Forecast | None:
+    """The forecast; ``None`` where there is none and it is not ``needed``."""
+    try:
+        return forecast(config, folder, jobs, tasks=tasks, left=left)
+    except (PhysPretrainError, RuntimeError, ValueError) as error:  # what is wrong is told by the stage that meets it
+        if needed:
+            raise
+        warnings.warn(f"no estimate of the time: {error}", stacklevel=2)
+        return None
+
+
+def _left(tasks: Sequence[Task], records: Records, chosen: Iterable[str], *, force: bool) -> list[str]:
+    """Tasks that are to be done, where any of them takes long; one whose needs are not done is not either."""
+    left: set[str] = set()
+    for task in tasks:
+        if task.stage in chosen and task.name != "prepare":
+            record = None if force or not left.isdisjoint(task.needs) else records.done(task.name)
+            if record is None or record["fingerprint"] != task_fingerprint(task, records):
+                left.add(task.name)
+    names = [task.name for task in tasks if task.name in left]
+    return names if any(task.stage in LONG and task.name in left for task in tasks) else []
 
 
 def selected_stages(only: str | None, start: str | None) -> frozenset[str]:
@@ -150,6 +215,7 @@ def execute(
     progress: bool = False,
     listener: Listener | None = None,
     tolerate: Callable[[Task, Exception], bool] | None = None,
+    earlier: Collection[str] = (),
 ) -> None:
     """Do tasks in the order of their needs, ``jobs`` at a time.
 
@@ -166,6 +232,8 @@ def execute(
     tolerate
         Called with a task and the error it ended with: whether the others go
         on (but for those that need it).
+    earlier
+        Names of tasks that this call did before.
 
     Raises
     ------
@@ -175,10 +243,10 @@ def execute(
     """
     chosen = frozenset(task.stage for task in tasks) if chosen is None else frozenset(chosen)
     notify = listener or (lambda event, task, seconds: None)
-    waiting = list(tasks)
+    settled = set(earlier)
+    waiting = [task for task in tasks if task.name not in settled]
     # a report is made of what there is
     needed = {name for t in tasks if t.stage in chosen and t.stage != "report" for name in t.needs}
-    settled: set[str] = set()
     failed: set[str] = set()
     marks: dict[str, tuple[str, str | None]] = {}
     pool = Workers(jobs) if jobs > 1 else Inline()

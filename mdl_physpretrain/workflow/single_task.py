@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from mdl_physpretrain.errors import PhysPretrainError
@@ -14,6 +15,7 @@ from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.locking import is_first_rank
 from mdl_physpretrain.workflow.config_files import load_config
 from mdl_physpretrain.workflow.device_process import RESULT
+from mdl_physpretrain.workflow.heartbeat import beating
 from mdl_physpretrain.workflow.plan import plan
 
 
@@ -22,7 +24,8 @@ def _main(folder: Path, name: str) -> None:
     config = load_config(folder / "config.yaml")
     task = next(t for t in plan(config) if t.name == name)
     try:
-        outputs = task.work(config, folder, sys.stderr.isatty() and is_first_rank())
+        with beating(folder, name) if is_first_rank() else nullcontext():
+            outputs = task.work(config, folder, sys.stderr.isatty() and is_first_rank())
     except PhysPretrainError as error:
         sys.exit(f"error: {error}")
     if is_first_rank():

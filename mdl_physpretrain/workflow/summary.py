@@ -18,17 +18,16 @@ __all__ = ["summary_table"]
 
 def summary_table(folder: Path) -> Table | None:
     """Unphysical trajectories and test errors per arm of a run folder; ``None`` where there are no results."""
-    files = [folder / "physicality.csv", folder / "efs.csv"]
-    if not all(f.is_file() for f in files):
+    run = read_run(folder)
+    runs, errors = run.physicality, run.efs
+    if runs is None or errors is None:
         return None
-    runs, errors = (pd.read_csv(f, dtype={"structure_id": str, "arm": str}) for f in files)
     split = next((s for s in ("test", "val", "train") if (errors["split"] == s).any()), None)
     errors = errors[errors["split"] == split]
     caption = f"errors on {split}, mean ± spread over seeds\nforces in eV/Å, total = 0.01 E + 50 F + 50 S"
     table = Table(title="Unphysical trajectories and errors", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("arm", no_wrap=True)
-    run = read_run(folder)
-    condition = main_conditions(run.physicality)[0] if run.physicality is not None else ""
+    condition = main_conditions(runs)[0]
     shares = _still_physical(run)
     times = [f"% physical at\n{'/'.join(f'{time:g}' for time in shares.columns)} ps"] if len(shares.columns) else []
     beside = {row.arm: of_kept(row) for row in compared_with_reference(run) if row.condition == condition}
@@ -49,7 +48,7 @@ def summary_table(folder: Path) -> Table | None:
     notes = [caption]
     if beside:
         notes.append("of kept: lost of what the reference potential keeps (+ overlaps where it melts)")
-    if run.physicality is not None and (short := too_short(run.physicality)):
+    if short := too_short(runs):
         notes.append(short)
     table.caption = "\n".join(notes)
     return table

@@ -20,6 +20,7 @@ import torch
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.executors.processes import begin_worker, single_threaded
 from mdl_physpretrain.workflow.device_process import run_in_own_process
+from mdl_physpretrain.workflow.heartbeat import beating
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.task import Task, Work
@@ -81,7 +82,7 @@ class Inline:
         """Do it."""
         try:
             work = partial(_in_own_process, name=task.name) if task.own_process else task.work
-            self._done.append(Outcome(task, *_timed(work, config, folder, progress)))
+            self._done.append(Outcome(task, *_timed(task.name, work, config, folder, progress)))
         except Exception as error:
             self._done.append(Outcome(task, error=error))
 
@@ -146,7 +147,7 @@ class Workers:
             self._start()
         assert self._pool is not None
         try:
-            self._futures[self._pool.submit(_timed, task.work, config, folder, False)] = task
+            self._futures[self._pool.submit(_timed, task.name, task.work, config, folder, False)] = task
         except BrokenProcessPool:
             raise PhysPretrainError(f"{task.name}: {ENDED}") from None
 
@@ -175,10 +176,11 @@ class Workers:
                 self._pool.submit(os.getpid)  # starts the processes while the environment is set
 
 
-def _timed(work: Work, config: Any, folder: Path, progress: bool) -> tuple[list[str], float]:
+def _timed(name: str, work: Work, config: Any, folder: Path, progress: bool) -> tuple[list[str], float]:
     """Do a task where it is done, without the start of a worker in its time."""
     began = time.perf_counter()
-    outputs = work(config, folder, progress)
+    with beating(folder, name):
+        outputs = work(config, folder, progress)
     return outputs, time.perf_counter() - began
 
 

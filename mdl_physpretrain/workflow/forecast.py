@@ -1,0 +1,232 @@
+"""Forecast of a run: its plan with sizes and times before the work, and what remains while it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mdl_physpretrain.ownership import write_again
+from mdl_physpretrain.workflow.budget import Fit, fitted
+from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, task_seconds
+from mdl_physpretrain.workflow.heartbeat import heartbeat
+from mdl_physpretrain.workflow.measure import data_sizes, measured_rates
+from mdl_physpretrain.workflow.plan import plan
+from mdl_physpretrain.workflow.records import fingerprint
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.workflow.config import RunConfig
+    from mdl_physpretrain.workflow.task import Task
+
+__all__ = ["PLAN", "Forecast", "basis_of", "fitted_before", "forecast", "is_prepared"]
+
+PLAN = "plan.json"
+#: Stages whose loop is the whole task, so that its rate says when it ends; others have several loops.
+ONE_LOOP = {"pretrain", "finetune"}
+
+
+@dataclass
+class Forecast:
+    """What a run has to do and how long that takes.
+
+    Attributes
+    ----------
+    config
+        As it is done: fitted to its budget.
+    fit
+        What the budget changed.
+    sizes, rates, jobs
+        Of the data, of this machine, and tasks at a time.
+    tasks
+        Of the run.
+    seconds
+        Estimated, of every task that is to be done.
+    """
+
+    config: RunConfig
+    fit: Fit
+    sizes: Sizes
+    rates: Rates
+    jobs: int
+    tasks: list[Task]
+    seconds: dict[str, float]
+    _factors: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        """Seconds of what is to be done."""
+        return max(finish_times(self.tasks, self.seconds, self.jobs).values(), default=0.0)
+
+    @property
+    def first_verdict(self) -> float:
+        """Seconds until the first seed is judged."""
+        return _first(self.tasks, self.config, finish_times(self.tasks, self.seconds, self.jobs))
+
+    def rows(self) -> list[tuple[str, int, str, float]]:
+        """Each stage: number of tasks, what one of them has to do, and seconds of one."""
+        stages: dict[str, list[Task]] = {}
+        for task in self.tasks:
+            if task.name in self.seconds:
+                stages.setdefault(task.stage, []).append(task)
+        rows = []
+        for stage, tasks in stages.items():
+            dear = [t for t in tasks if getattr(t.work, "keywords", {}).get("seed") is not None] or tasks
+            each = sum(self.seconds[t.name] for t in dear) / len(dear)
+            rows.append((stage, len(dear), self._size(stage), each))
+        return rows
+
+    def finished(self, task: Task, seconds: float) -> None:
+        """A task took so long: those of its stage are judged by it from now on."""
+        if estimate := self.seconds.get(task.name):
+            self._factors.setdefault(task.stage, []).append(seconds / estimate)
+        self.seconds.pop(task.name, None)
+
+    def remaining(self, folder: Path, elapsed: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+        """Seconds until the run ends, and until each task at work does.
+
+        Parameters
+        ----------
+        folder
+            Of the run.
+        elapsed
+            Seconds that each task at work has taken.
+        """
+        stages = {t.name: t.stage for t in self.tasks}
+        factors = {stage: list(values) for stage, values in self._factors.items()}
+        left: dict[str, float] = {}
+        for name, gone in elapsed.items():
+            if name not in self.seconds:
+                continue
+            beat, estimate = heartbeat(folder, name), self.seconds[name] * _mean(factors.get(stages[name]))
+            rest = None if beat is None else beat.remaining
+            if rest is not None and stages[name] in ONE_LOOP:
+                left[name] = rest
+                factors.setdefault(stages[name], []).append((gone + rest) / self.seconds[name])
+            else:
+                left[name] = max(estimate - gone, rest or 0.0)
+        rest_of = {n: s * _mean(factors.get(stages[n])) for n, s in self.seconds.items()} | left
+        times = finish_times(self.tasks, rest_of, self.jobs, running=list(elapsed))
+        return max(times.values(), default=0.0), left
+
+    def write(self, folder: Path, limits: str, basis: str) -> None:
+        """Write ``plan.json``: the estimate, what the budget changed, and for which configuration.
+
+        One that an earlier call of the same configuration wrote stays: it has the whole run.
+        """
+        if _stored(folder).get("basis") == basis:
+            return
+        changes = {key: list(values) for key, values in self.fit.changes.items()}
+        content = {
+            "limits": limits,
+            "changes": changes,
+            "basis": basis,
+            "config": self.config.model_dump(mode="json") if limits else None,
+            "jobs": self.jobs,
+            "seconds": {"total": round(self.total), "first_verdict": round(self.first_verdict)},
+            "tasks": {name: round(seconds, 1) for name, seconds in self.seconds.items()},
+            "rates": asdict(self.rates),
+        }
+        write_again(folder, PLAN, json.dumps(content, indent=1), unknown=True)
+
+    def _size(self, stage: str) -> str:
+        config, sizes = self.config, self.sizes
+        labelled, (n_train, atoms) = n_labelled(config, sizes), sizes.train
+        about = "" if sizes.labelled else "about "
+        if stage == "teacher":
+            return f"{config.teacher.kind}: {n_train} structures, {atoms:,} atoms"
+        if stage == "augment":
+            return f"{about}{labelled:,} structures to label"
+        if stage == "pretrain":
+            return f"{config.pretrain.epochs} epochs of {about}{labelled:,} structures"
+        if stage == "finetune":
+            return f"{config.finetune.epochs} epochs of {n_train} structures"
+        if stage == "loop":
+            return f"at most {config.loop.rounds} rounds of {config.loop.n_structures} trajectories"
+        if stage in ("md", "reference"):
+            md = config.md
+            n = min(md.n_structures or sizes.starts[0], sizes.starts[0])
+            return f"{n} trajectories of {md.steps:,} steps ({md.steps * md.timestep / 1000:g} ps)"
+        return ""
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a run folder has its data."""
+    return (folder / "data" / "train.extxyz").is_file()
+
+
+def forecast(config: RunConfig, folder: Path, jobs: int, *, tasks: Sequence[Task], left: Sequence[str]) -> Forecast:
+    """Estimate of a run whose data are prepared, fitted to its budget.
+
+    Parameters
+    ----------
+    config
+        Of the run, with its budget.
+    folder
+        Of the run.
+    jobs
+        Tasks at a time.
+    tasks
+        Of the run.
+    left
+        Names of those that are to be done; with a budget all of the fitted run.
+
+    Raises
+    ------
+    ConfigError
+        If the budget cannot be kept.
+    """
+    sizes, rates = data_sizes(config, folder), measured_rates(config, folder, jobs)
+
+    def seconds_of_tasks(candidate: RunConfig, of: Sequence[Task]) -> dict[str, float]:
+        return {t.name: task_seconds(t, candidate, sizes, rates) for t in of if t.stage != "prepare"}
+
+    plans: dict[Any, list[Task]] = {}
+
+    def estimate(candidate: RunConfig) -> tuple[float, float]:
+        shape = (len(candidate.seeds), *(candidate.rounds_of(arm) for arm in candidate.arms))
+        of = plans[shape] = plans.get(shape) or plan(candidate)  # which reads and hashes the user's files
+        times = finish_times(of, seconds_of_tasks(candidate, of), jobs)
+        return max(times.values(), default=0.0), _first(of, candidate, times)
+
+    if config.budget is None and config.first_verdict is None:
+        seconds = {name: s for name, s in seconds_of_tasks(config, tasks).items() if name in left}
+        return Forecast(config, Fit(config), sizes, rates, jobs, list(tasks), seconds)
+    fit = fitted(config, estimate)
+    tasks = plan(fit.config)
+    return Forecast(fit.config, fit, sizes, rates, jobs, tasks, seconds_of_tasks(fit.config, tasks))
+
+
+def basis_of(config: RunConfig) -> str:
+    """Hash of a configuration with its budget."""
+    return fingerprint(config.model_dump(mode="json", exclude={"output", "name"}), (), "")
+
+
+def fitted_before(config: RunConfig, folder: Path) -> RunConfig | None:
+    """The configuration that this one was fitted to in an earlier call, so that it goes on as it began."""
+    stored = _stored(folder)
+    if stored.get("basis") != basis_of(config) or not stored.get("config"):
+        return None
+    try:
+        fitted_config = type(config).model_validate(stored["config"])
+    except ValueError:  # written by another version
+        return None
+    return fitted_config.model_copy(update={"output": config.output, "name": config.name})
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """``plan.json``; empty where there is none that can be read."""
+    try:
+        content = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _first(tasks: Sequence[Task], config: RunConfig, times: Mapping[str, float]) -> float:
+    return max((times.get(name, 0.0) for name in first_seed(tasks, config)), default=0.0)
+
+
+def _mean(values: Sequence[float] | None) -> float:
+    return sum(values) / len(values) if values else 1.0

@@ -1,0 +1,178 @@
+"""The plan of a run: when it ends, what a budget changes, and how far its tasks are."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+import yaml
+from ase.build import bulk
+from labelled_cells import random_labels
+from typer.testing import CliRunner
+
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.option_types import seconds_of
+from mdl_physpretrain.progress import announce, track
+from mdl_physpretrain.report import build
+from mdl_physpretrain.structures import write_structures
+from mdl_physpretrain.workflow import forecast as forecast_module
+from mdl_physpretrain.workflow import heartbeat as heartbeat_module
+from mdl_physpretrain.workflow.budget import RESERVE, fitted
+from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, task_seconds
+from mdl_physpretrain.workflow.heartbeat import beating, heartbeat
+from mdl_physpretrain.workflow.plan import plan
+from mdl_physpretrain.workflow.task import Task
+from mdl_physpretrain.workflow.time_words import about
+
+SIZES = Sizes(train=(48, 900), val=(6, 110), test=(6, 110), starts=(6, 110), elements=2)
+RATES = Rates(train=1e-3, md=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10min", 600), ("2h", 7200), ("1h30m", 5400), ("1.5 h", 5400), ("1d", 86400)]
+)
+def test_times_are_read(text, seconds):
+    assert seconds_of(text) == seconds
+    assert RunConfig(data={"source": "demo"}, budget=text).budget == text
+
+
+@pytest.mark.parametrize("text", ["", "10", "2 hours", "-1h", "0min", "h", "1h 2x"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(ValueError, match="time"):
+        RunConfig(data={"source": "demo"}, budget=text)
+
+
+def _tasks(*rows):
+    return [Task(n, n, print, None, needs=tuple(needs.split()), parallel=parallel) for n, needs, parallel in rows]
+
+
+def test_finish_times_follow_needs_and_workers():
+    rows = [("a", "", False), ("b1", "a", True), ("b2", "a", True), ("b3", "a", True), ("c", "b1 b2 b3", False)]
+    seconds = {"a": 1.0, "b1": 4.0, "b2": 2.0, "b3": 3.0, "c": 1.0}
+    tasks = _tasks(*rows)
+    assert finish_times(tasks, seconds, 1) == {"a": 1, "b1": 5, "b2": 7, "b3": 10, "c": 11}
+    assert finish_times(tasks, seconds, 2) == {"a": 1, "b1": 5, "b2": 3, "b3": 6, "c": 7}
+    done = {name: s for name, s in seconds.items() if name not in ("a", "b2")}
+    assert finish_times(tasks, done, 2)["c"] == 5
+
+
+def test_the_first_seed_is_judged_before_the_second_is_trained():
+    config = RunConfig(data={"source": "demo"}, seeds=[3, 5])
+    names = [task.name for task in plan(config)]
+    assert set(first_seed(plan(config), config)) == {f"{s} seed 3 {a}" for s in ("evaluate", "md") for a in config.arms}
+    assert max(names.index(n) for n in names if " seed 3" in n) < min(names.index(n) for n in names if " seed 5" in n)
+
+
+def test_estimates_grow_with_what_is_asked_for():
+    def seconds(stage, **options):
+        config = RunConfig(data={"source": "demo"}, **options)
+        tasks = [t for t in plan(config) if t.stage == stage and " seed " in t.name]
+        return sum(task_seconds(t, config, SIZES, RATES) for t in tasks)
+
+    assert seconds("pretrain", pretrain={"epochs": 100}) == pytest.approx(2 * seconds("pretrain"))
+    assert seconds("md", md={"steps": 500}) == pytest.approx(seconds("md") / 10)
+    assert seconds("md", md={"n_structures": 3}) == pytest.approx(seconds("md") / 2)
+    assert seconds("finetune", finetune={"optimizer": "sam"}) > 1.8 * seconds("finetune")
+    assert n_labelled(RunConfig(data={"source": "demo"}, augment={"n_aug": 7}), SIZES) == 7 * 48
+
+
+def _estimate(config):
+    """As a run of this shape costs: seeds, their epochs and their trajectories, one after the other."""
+    one = config.pretrain.epochs + config.finetune.epochs + 10 * config.md.n_structures + 50 * config.loop.rounds
+    return 20.0 + len(config.seeds) * one, 20.0 + one
+
+
+def test_a_budget_takes_trajectories_then_seeds_then_epochs():
+    config = RunConfig(data={"source": "demo"}, loop={"rounds": 2}, budget="3000s")
+    fit = fitted(config, _estimate)
+    assert _estimate(fit.config)[0] <= RESERVE * 3000
+    assert fit.config.budget is None
+    assert fit.changes == {"md.n_structures": (100, 12)}  # of 5 seeds still
+    tight = fitted(config.model_copy(update={"budget": "900s"}), _estimate)
+    assert len(tight.config.seeds) == 3
+    assert tight.changes["finetune.epochs"][1] < 200
+    assert tight.changes["pretrain.epochs"][1] < 50
+    assert "seeds 5 → 3" in tight.words()
+    ample = fitted(config.model_copy(update={"budget": "9h"}), _estimate)
+    assert not ample.changes
+    assert ample.config.md.n_structures == 100
+
+
+def test_a_first_verdict_takes_no_seeds_away():
+    config = RunConfig(data={"source": "demo"}, md={"n_structures": 5}, budget="1h", first_verdict="160s")
+    fit = fitted(config, _estimate)
+    assert len(fit.config.seeds) == 5
+    assert _estimate(fit.config)[1] <= RESERVE * 160
+
+
+def test_a_budget_that_cannot_be_kept_is_refused():
+    with pytest.raises(ConfigError, match=r"a budget of 30s cannot be kept: even 1 seed,"):
+        fitted(RunConfig(data={"source": "demo"}, budget="30s"), _estimate)
+
+
+def test_a_task_tells_how_far_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat_module, "EVERY", 0.0)
+    (tmp_path / ".stages").mkdir()
+    with beating(tmp_path, "md seed 0 a"):
+        assert heartbeat(tmp_path, "md seed 0 a") is None
+        steps = track(range(4), "MD", enabled=False)
+        next(steps)
+        time.sleep(0.05)
+        next(steps)  # ends the first step
+        beat = heartbeat(tmp_path, "md seed 0 a")
+        assert (beat.what, beat.done, beat.total) == ("MD", 1, 4)
+        assert 3 * 0.05 <= beat.remaining < 3.0
+        announce("epoch 1 of 2", 5, 10)  # another loop begins, in its middle
+        assert heartbeat(tmp_path, "md seed 0 a").remaining is None
+    assert heartbeat(tmp_path, "md seed 0 a") is None
+    announce("nobody listens", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (42, "40 s"), (58, "1 min"), (700, "12 min"), (4800, "1 h 20 min"), (54000, "15 h")],
+)
+def test_estimates_in_words(seconds, words):
+    assert about(seconds) == words
+
+
+CONFIG = """\
+data: {source: mgo.extxyz, fractions: [0.5, 0.25, 0.25]}
+seeds: [0, 1, 2, 3]
+backbone: {args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
+finetune: {epochs: 4}
+arms: {baseline: {pretrain: false}}
+md: {n_structures: 1, steps: 20}
+"""
+
+
+def test_a_run_is_fitted_once(tmp_path, monkeypatch):
+    rng = np.random.default_rng(7)
+    cells = [bulk("MgO", "rocksalt", a=4.2, cubic=True) for _ in range(8)]
+    write_structures(tmp_path / "mgo.extxyz", [random_labels(a, rng, f"mgo-{k}") for k, a in enumerate(cells)])
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    monkeypatch.setattr(build, "draw", lambda makers, folder, notes: {})  # figures take most of the time
+    # a machine on which 32 atoms and an epoch take 32 s, an MD step of 8 atoms nothing
+    monkeypatch.setattr(forecast_module, "measured_rates", lambda *given: Rates(train=1.0, md=1e-9))
+    words = ["run", str(tmp_path / "c.yaml"), "-o", str(tmp_path / "run"), "--jobs", "1"]
+    refused = CliRunner().invoke(app, [*words, "--budget", "1min"])
+    assert refused.exit_code == 2
+    assert "budget of 1min cannot be kept" in refused.output
+    planned = CliRunner().invoke(app, [*words, "--plan"])
+    assert planned.exit_code == 0, planned.output
+    assert "4 epochs of 4 structures" in planned.output
+    assert not (tmp_path / "run" / "seed-0").exists()
+    done = CliRunner().invoke(app, [*words, "--budget", "13min"])
+    assert done.exit_code == 0, done.output
+    assert "Fitted to a budget of 13min: seeds 4 → 3" in " ".join(done.output.split())
+    assert "First verdict, seed 0" in done.output
+    stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert stored["seeds"] == [0, 1, 2]
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["changes"] == {"seeds": [4, 3]}
+    assert "Fitted to a budget of 13min" in (tmp_path / "run" / "report" / "index.html").read_text()
+    again = CliRunner().invoke(app, [*words, "--budget", "13min"])
+    assert "✓" not in again.output, again.output
