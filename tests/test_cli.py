@@ -130,8 +130,12 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("words", "replay", "force"),
-    [((), 0.3, False), (("--preset", "algorithm1"), 0.1, False), (("--preset", "paper"), 0.0, True),
-     (("--preset", "paper", "given"), 0.3, False)],
+    [
+        ((), 0.3, False),
+        (("--preset", "algorithm1"), 0.1, False),
+        (("--preset", "paper"), 0.0, True),
+        (("--preset", "paper", "given"), 0.3, False),
+    ],
 )
 def test_single_steps_follow_the_preset_where_an_option_is_not_given(data, tmp_path, monkeypatch, words, replay, force):
     from mdl_physpretrain import training

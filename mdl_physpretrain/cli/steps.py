@@ -278,7 +278,10 @@ def train(
         float, typer.Option("--replay-fraction", help="Share of replayed structures in an epoch.")
     ] = FINETUNE.replay_fraction,
     replay_tolerance: Annotated[
-        float, typer.Option("--replay-tolerance", min=0, help="Replayed errors below so many of the teacher's are none.")
+        float,
+        typer.Option(
+            "--replay-tolerance", min=0, help="Smaller replayed errors, in those of the teacher, do not count."
+        ),
     ] = FINETUNE.replay_tolerance,
     shift_energies: ShiftEnergies = False,
     seed: Annotated[

@@ -25,8 +25,8 @@ from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.recipe import FINETUNE, Training
 from mdl_physpretrain.structures import label_counts, validate_structures
 from mdl_physpretrain.training.data import EpochSampler, loader
-from mdl_physpretrain.training.hardware import check_hardware
 from mdl_physpretrain.training.force_scales import force_scale_of
+from mdl_physpretrain.training.hardware import check_hardware
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
 from mdl_physpretrain.training.network import copied_network, is_name, new_network

@@ -34,8 +34,8 @@ data: {source: mgo.extxyz, fractions: [0.5, 0.3, 0.2], seed: 3}
 seeds: [5]
 device: cpu
 teacher: {epochs: 2, cutoff: 4.5, weights: [0.02, 40.0, 40.0], force: true}
-augment: {n_aug: 1, perturb: 0.5, coverage: 1, thermal_rounds: 2, thermal_time: 40, thermal_structures: 3, max_force: 60.0,
-          max_stress: 5.0}
+augment: {n_aug: 1, perturb: 0.5, coverage: 1, thermal_rounds: 2, thermal_time: 40, thermal_structures: 3,
+          max_force: 60.0, max_stress: 5.0}
 backbone: {args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
 pretrain: {epochs: 2, batch_size: 4}
 finetune: {epochs: 2, ema: null, weights: [0.02, 40.0, 40.0]}
@@ -89,7 +89,19 @@ def test_single_steps_make_what_a_run_makes(run: Path, tmp_path: Path) -> None:
     assert fitted.exit_code in (0, 1), fitted.output
     frames = ("--thermal-rounds", 2, "--thermal-time", 40, "--thermal-structures", 3)
     fine(
-        "augment", train, "-o", augmented, "--teacher", teacher, "--n-aug", 1, "--perturb", 0.5, "--coverage", 1, *frames
+        "augment",
+        train,
+        "-o",
+        augmented,
+        "--teacher",
+        teacher,
+        "--n-aug",
+        1,
+        "--perturb",
+        0.5,
+        "--coverage",
+        1,
+        *frames,
     )
     limits = ("--max-force", 60, "--max-stress", 5)
     fine("label", augmented, "-o", labelled, "--teacher", teacher, "--parents", train, "--force", *limits)
@@ -116,9 +128,15 @@ def test_one_call_makes_what_a_run_makes(run: Path, tmp_path: Path, on_disk: boo
         model_args=NETWORK,
         teacher={"epochs": 2, "cutoff": 4.5, "weights": (0.02, 40.0, 40.0), "force": True},
         augment={
-            "n_aug": 1, "perturb": 0.5, "coverage": 1, "thermal_rounds": 2, "thermal_time": 40.0,
-            "thermal_structures": 3, "max_force": 60.0, "max_stress": 5.0,
-        },  # fmt: skip
+            "n_aug": 1,
+            "perturb": 0.5,
+            "coverage": 1,
+            "thermal_rounds": 2,
+            "thermal_time": 40.0,
+            "thermal_structures": 3,
+            "max_force": 60.0,
+            "max_stress": 5.0,
+        },
         pretrain={"epochs": 2, "batch_size": 4},
         finetune={"epochs": 2, "ema": None, "replay_fraction": 0.3, "weights": (0.02, 40.0, 40.0)},
         loop=LOOP,
