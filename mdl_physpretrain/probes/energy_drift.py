@@ -69,7 +69,7 @@ def nve_drift(runs: Runs) -> pd.DataFrame:
             f"energy drift needs {MIN_POINTS}"
         )
     columns = ["structure_id", "n_atoms", "drift", "fluctuation", "ps", "steps_done", "drift_kT", "drift_ratio"]
-    rows = [_row(record, float(settings["timestep"]), float(settings["temperature"])) for record in runs]
+    rows = [_row(record, float(settings["timestep"]), float(settings.get("temperature", 0.0))) for record in runs]
     return pd.DataFrame(rows, columns=columns)
 
 

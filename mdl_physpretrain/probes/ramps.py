@@ -175,7 +175,7 @@ class _Ramp(Probe):
             return "yes", f"{len(table)} of {len(table)} reach {self.highest:g} {self.unit}"
         reasons = ", ".join(f"{reason} {n}" for reason, n in failed["reason"].value_counts().items())
         words = (
-            f"{len(failed)} of {len(table)} fail, the first at {failed[self.column].min():.3g} {self.unit}: {reasons}"
+            f"{len(failed)} of {len(table)} fail, the first at {failed[self.column].min():.4g} {self.unit}: {reasons}"
         )
         return "no", words
 

@@ -49,6 +49,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
         counted = [row for row in rows if row["condition"] in main]
         failures = sum(row["unphysical"] for row in rows)
         flags = 0 if answers is None else int(((answers["arm"] == arm) & (answers["verdict"] == "no")).sum())
+        unjudged = answers is not None and bool(((answers["arm"] == arm) & (answers["verdict"] == "not judged")).any())
         if not texts and (answers is None or not (answers["arm"] == arm).any()):
             continue
         mood, label = "good", "no failure seen"
@@ -62,9 +63,7 @@ def check_sentences(run: RunData, counts: pd.DataFrame, pairs: list[tuple[str, P
                 mood, label = "caution" if flags else "good", f"{label}, as with the reference"
         elif flags:
             mood, label = "caution", f"{plural(flags, 'answer')} no"
-        elif (
-            answers is not None and ((answers["arm"] == arm) & (answers["verdict"] == "not judged")).any() and not rows
-        ):
+        elif not rows and unjudged:
             mood, label = "caution", "MD not judged"
         elif not rows:
             label = "no flag"

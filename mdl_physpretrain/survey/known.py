@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+
 __all__ = ["KNOWN"]
 
 
@@ -52,15 +55,11 @@ def diep() -> Any:
 
 def emt() -> Any:
     """ASE's effective medium theory (Al, Cu, Ag, Au, Ni, Pd, Pt and a few more)."""
-    from ase.calculators.emt import EMT
-
     return EMT()
 
 
 def lennard_jones() -> Any:
     """A Lennard-Jones potential (2.3 Å, 0.4 eV) for all elements: smooth, repulsive, and of no material."""
-    from ase.calculators.lj import LennardJones
-
     return LennardJones(sigma=2.3, epsilon=0.4, rc=6.0, smooth=True)
 
 

@@ -59,7 +59,7 @@ def _still_physical(run: RunData) -> pd.DataFrame:
     table = still_physical_table(run)
     if run.physicality is None or not len(table):
         return pd.DataFrame()
-    table = table[table["condition"].isin(main_conditions(run.physicality)[:1])]
+    table = table[table["condition"].isin(main_conditions(run.physicality)[:1]) & (table["total"] > 0)]
     return table.pivot(index="arm", columns="time", values="share").reindex(run.arms)
 
 

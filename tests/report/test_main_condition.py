@@ -42,7 +42,7 @@ def test_what_is_not_judged_counts_nowhere():
     assert answer == "no"
     assert words.startswith("1 of 2 trajectories")
     answer, words = Physicality().answer({"physicality": frame[frame["verdict"] == "not judged"]})
-    assert (answer, words[:13]) == ("no", "no trajectory")
+    assert (answer, words[:13]) == ("not judged", "no trajectory")
 
 
 def test_diffusing_elements_are_named():
