@@ -74,6 +74,9 @@ def fitted(config: RunConfig, estimate: Estimate) -> Fit:
 
     for chosen in _smaller(start, estimate, limits["budget"]):
         if all(in_time(chosen)):
+            # seeds that went before what the first verdict took away may find room again
+            wider = (_with(chosen, seeds=start.seeds[:n]) for n in range(len(start.seeds), len(chosen.seeds), -1))
+            chosen = next((candidate for candidate in wider if all(in_time(candidate))), chosen)
             return Fit(chosen, _changes(start, chosen))
     total, first = estimate(chosen)
     raise ConfigError(
