@@ -70,7 +70,7 @@ def options_page() -> str:
             section = place
             lines += ["", f"## {place or 'Top level'}".replace("<", "&lt;"), "", "| key | type | default | meaning |"]
             lines.append("|---|---|---|---|")
-        cells = (f"`{key}`", kind, f"`{default}`", meaning)
+        cells = (f"`{key}`", kind, f"`{default}`", meaning.replace("<", "&lt;"))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -140,5 +140,5 @@ def _parameters(command: Any) -> Iterator[str]:
         name = ", ".join(parameter.opts) if is_option else (parameter.name or "").upper()
         default = parameter.default
         shown = "" if default in (None, False, ()) or callable(default) or parameter.required else f"`{default}`"
-        meaning = _plain(getattr(parameter, "help", None)).replace("|", "\\|")
+        meaning = _plain(getattr(parameter, "help", None)).replace("|", "\\|").replace("<", "&lt;")
         yield f"| `{name}` | {meaning} | {shown} |"

@@ -72,8 +72,11 @@ def fitted(config: RunConfig, estimate: Estimate) -> Fit:
         total, first = estimate(candidate)
         return total <= limits["budget"], first <= limits["first_verdict"]
 
-    for chosen in _smaller(start, lambda candidate: in_time(candidate)[0]):
+    for chosen in _smaller(start, estimate, limits["budget"]):
         if all(in_time(chosen)):
+            # seeds that went before what the first verdict took away may find room again
+            wider = (_with(chosen, seeds=start.seeds[:n]) for n in range(len(start.seeds), len(chosen.seeds), -1))
+            chosen = next((candidate for candidate in wider if all(in_time(candidate))), chosen)
             return Fit(chosen, _changes(start, chosen))
     total, first = estimate(chosen)
     raise ConfigError(
@@ -89,9 +92,9 @@ def limit_words(config: RunConfig) -> str:
     return " and ".join(f"{word} {text}" for word, text in words if text is not None)
 
 
-def _smaller(config: RunConfig, in_budget: Callable[[RunConfig], bool]) -> Iterator[RunConfig]:
-    """Ever smaller runs: what costs the result least goes first."""
-    small = config
+def _smaller(config: RunConfig, estimate: Estimate, budget: float) -> Iterator[RunConfig]:
+    """Ever shorter runs: what costs the result least goes first."""
+    small, total = config, estimate(config)[0]
     yield small
     for floor in FLOORS:
         cuts: list[tuple[str, Sequence[float]]] = [
@@ -102,12 +105,13 @@ def _smaller(config: RunConfig, in_budget: Callable[[RunConfig], bool]) -> Itera
         ]
         for kind, values in cuts:
             for value in values:
-                if kind == "seeds" and in_budget(small):
+                if kind == "seeds" and total <= budget:
                     break  # fewer seeds do not judge the first one sooner
                 candidate = _cut(small, config, kind, value)
-                if candidate is not None:
-                    small = candidate
-                    yield small
+                if candidate is None or (needed := estimate(candidate)[0]) >= total:
+                    continue
+                small, total = candidate, needed
+                yield small
 
 
 def _steps(high: float, low: float) -> list[float]:

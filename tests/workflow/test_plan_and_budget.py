@@ -176,3 +176,10 @@ def test_a_run_is_fitted_once(tmp_path, monkeypatch):
     assert "Fitted to a budget of 13min" in (tmp_path / "run" / "report" / "index.html").read_text()
     again = CliRunner().invoke(app, [*words, "--budget", "13min"])
     assert "✓" not in again.output, again.output
+
+
+def test_seeds_come_back_where_the_first_verdict_made_room():
+    config = RunConfig(data={"source": "demo"}, md={"n_structures": 5}, budget="2000s", first_verdict="120s")
+    fit = fitted(config.model_copy(update={"seeds": list(range(10))}), _estimate)
+    assert len(fit.config.seeds) == 10
+    assert _estimate(fit.config)[0] <= RESERVE * 2000
