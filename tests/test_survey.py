@@ -90,11 +90,11 @@ def test_a_survey_is_resumed_and_tells_what_a_potential_cannot_do(tmp_path, monk
     runs = tmp_path / "out/EMT/300K/seed-0/md/EMT.runs.npz"
     written = runs.stat().st_mtime_ns
 
-    broken = [*words, *QUICK, "-p", "none=no_such_module:make"]
+    broken = [*words, *QUICK, "-p", "lost=no_such_module:make"]
     again = CliRunner().invoke(app, broken)
     assert again.exit_code == 1
-    assert "none, 300K: cannot import" in again.output
-    assert "none, 300K: cannot import" in (tmp_path / "out/index.html").read_text()
+    assert "lost, 300K: cannot import" in again.output
+    assert "lost, 300K: cannot import" in (tmp_path / "out/index.html").read_text()
     assert runs.stat().st_mtime_ns == written, "what is done is not done again"
     other = CliRunner().invoke(app, ["survey", "-o", "out", "-p", "EMT", "-m", "Al", *QUICK])
     assert other.exit_code == 2

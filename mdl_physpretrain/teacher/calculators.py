@@ -1,9 +1,10 @@
 """ASE calculators that teach: with a short-range core where one is asked for, and examined as any teacher is.
 
 Every pair of elements that meet in the data is looked at twice: alone, and in the data's surroundings (a real pair is
-pulled together while all other atoms stay). Both must repel from three quarters of the typical distance inwards, until
-the energy is 15 eV above that of the typical distance or down to 0.3 Å; the wall must be high where the overlap
-criterion sits, and the curve finite and smooth. At last real close pairs are pulled together and must be pushed back.
+pulled together while all other atoms stay). Both must repel from three quarters of the typical distance inwards (alone:
+from 0.9 of the distance of their own well, as two O bind nearer than in an oxide), until the energy is 15 eV above that
+or down to 0.3 Å; the wall must be high where the overlap criterion sits (alone: at half the sum of the covalent radii),
+and the curve finite and smooth. At last real close pairs are pulled together and must be pushed back.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ POINTS = 60  # of a curve
 OUTERMOST = 1.1  # of the typical distance, where curves end
 OUT_OF_REACH = 15.0  # eV above the typical distance: what lies behind, no trajectory and no label sees
 ENERGY_JUMP, FORCE_JUMP = 0.05, 2.0  # eV, eV/Å: on a grid this wide a steep wall changes by much
+WELL_FROM, INSIDE_WELL = 0.55, 0.9  # of the radii's sum: no bond is shorter; of the distance of a pair's own well
 BOX = 20.0  # Å between a pair alone and its images
 MOST = 30  # structures whose closest pair is pulled together
 
@@ -152,7 +154,7 @@ def examine_calculator(teacher: Teacher, structures: Sequence[Atoms]) -> Examina
         size = float(r[-1] + BOX)
         alone = [Atoms(pair, [[0, 0, 0], [d, 0, 0]], cell=[size] * 3, pbc=True) for d in r]
         curve = _curve(teacher, alone, 0, 1, np.array([1.0, 0.0, 0.0]))
-        examined.append(_judged(f"{name} alone", r, *curve, measured))
+        examined.append(_judged(f"{name} alone", r, *curve, measured, alone=True))
     pushed = _pushed_back(teacher, structures)
     failures = [f"{v.pair}: {v.notes}" for v in examined if not v.passed]
     if pushed < PUSHED_BACK:
@@ -225,26 +227,31 @@ def _curve(
 
 
 def _judged(
-    name: str, r: np.ndarray, energy: np.ndarray, force: np.ndarray, measured: PairDistances
+    name: str, r: np.ndarray, energy: np.ndarray, force: np.ndarray, measured: PairDistances, *, alone: bool = False
 ) -> PairExamination:
-    """The three questions to one curve, as of native teachers."""
+    """The three questions to one curve, as of native teachers; two atoms alone may bind nearer than in the data."""
     finite = np.isfinite(energy) & np.isfinite(force)
     notes, wall, core, smooth = [], float("nan"), False, bool(finite.all())
     if not smooth:
         notes.append(f"fails between {r[~finite].min():.2f} and {r[~finite].max():.2f} Å")
     if finite.sum() > 5:
         r, energy, force = r[finite], energy[finite], force[finite]
-        energy = energy - np.interp(measured.typical, r, energy)
-        wall = float(np.interp(WALL_AT * measured.typical, r, energy))
-        behind = np.flatnonzero((energy > OUT_OF_REACH) & (r < measured.typical))
+        origin, wall_at, inside = (share * measured.typical for share in (1.0, WALL_AT, REPULSIVE_BELOW))
+        outside = np.flatnonzero(r >= WELL_FROM * measured.contact)
+        if alone and len(outside):
+            origin = float(r[outside[np.argmin(energy[outside])]])  # O2 is no hole
+            wall_at, inside = WALL_AT * measured.contact, INSIDE_WELL * origin
+        energy = energy - np.interp(origin, r, energy)
+        wall = float(np.interp(wall_at, r, energy))
+        behind = np.flatnonzero((energy > OUT_OF_REACH) & (r < origin))
         seen = slice(int(behind[-1]) if len(behind) else 0, None)
         r, energy, force = r[seen], energy[seen], force[seen]
-        attractive = r[(r < REPULSIVE_BELOW * measured.typical) & (force <= 0)]
+        attractive = r[(r < inside) & (force <= 0)]
         core = not len(attractive) and wall > WALL_ENERGY
         if len(attractive):
             notes.append(f"attractive between {attractive.min():.2f} and {attractive.max():.2f} Å")
         if not wall > WALL_ENERGY:
-            notes.append(f"wall of {wall:.2f} eV at half the typical distance (needs {WALL_ENERGY:g})")
+            notes.append(f"wall of {wall:.2f} eV at {wall_at:.2f} Å (needs {WALL_ENERGY:g})")
         if unexplained_jump(r, energy, force) > ENERGY_JUMP or standing_out(np.diff(force)) > FORCE_JUMP:
             smooth = False
             notes.append("not smooth")
