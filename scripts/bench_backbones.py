@@ -7,7 +7,7 @@ stress with a neighbour list made anew (MatDeepLearn makes one in every call).
 Before anything is timed, energies, forces, stress and the gradients of all
 weights are compared.
 
-Usage: python scripts/bench_backbones.py [--model cgcnn] [--threads 1] [--repeats 7] data/*.extxyz
+Usage: python scripts/bench_backbones.py [--model cgcnn] [--device cpu] [--threads 1] [--repeats 7] data/*.extxyz
 Without MatDeepLearn in the environment the columns of ratios stay empty.
 """
 
@@ -18,6 +18,7 @@ import importlib.util
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from mdl_physpretrain.compiled import threads as parallel
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import CGCNN, EnergyModel, TorchMDET, predict
 from mdl_physpretrain.potentials.cgcnn import autograd as cgcnn_fast
+from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.torchmd_et import autograd as torchmd_fast
 from mdl_physpretrain.training.module import make_adamw
 
@@ -73,7 +75,7 @@ def networks(name: str) -> tuple[EnergyModel, Any]:
     return ours, peer
 
 
-def peer_batch(structures: list[Atoms]) -> Any:
+def peer_batch(structures: list[Atoms], device: torch.device | str) -> Any:
     from torch_geometric.data import Batch, Data
 
     def tensor(value: np.ndarray) -> Tensor:
@@ -85,22 +87,22 @@ def peer_batch(structures: list[Atoms]) -> Any:
                  n_atoms=torch.tensor([len(a)]))
             for a in structures
         ]
-    )  # fmt: skip
+    ).to(device)  # fmt: skip
 
 
-def our_step(model: EnergyModel, structures: list[Atoms], training: bool) -> Step:
-    lists = collate([build_batch(a, CUTOFF) for a in structures])
+def our_step(model: EnergyModel, structures: list[Atoms], training: bool, device: torch.device | str) -> Step:
+    lists = collate([build_batch(a, CUTOFF) for a in structures]).to(device)
 
     def step() -> tuple[Tensor, Tensor, Tensor]:
-        batch = lists if training else collate([build_batch(a, CUTOFF) for a in structures])
+        batch = lists if training else collate([build_batch(a, CUTOFF) for a in structures]).to(device)
         out = predict(model, batch, create_graph=training)
         return out.energy, out.forces, out.stress
 
     return trained(model, step, make_adamw) if training else step
 
 
-def peer_step(model: Any, structures: list[Atoms], training: bool) -> Step:
-    batch = peer_batch(structures)
+def peer_step(model: Any, structures: list[Atoms], training: bool, device: torch.device | str) -> Step:
+    batch = peer_batch(structures, device)
 
     def step() -> tuple[Tensor, Tensor, Tensor]:
         out = model(batch.clone())
@@ -143,6 +145,12 @@ def measure(steps: list[Step], repeats: int, clock: Callable[[], float]) -> np.n
     return seconds
 
 
+def after_device(clock: Callable[[], float]) -> float:
+    """The time when all that was asked of the GPU is done."""
+    torch.cuda.synchronize()
+    return clock()
+
+
 def kernel_share(step: Step, repeats: int) -> float:
     """Share of a step's time in the kernels of edges and pairs; the least busy of several steps."""
     inside, shares = [0.0], []
@@ -182,34 +190,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="structures, any file ASE reads")
     parser.add_argument("--model", choices=sorted(SIZES), nargs="*", default=sorted(SIZES))
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a busy machine, one thread")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
-    clock = time.process_time if options.clock == "cpu" else time.perf_counter
-    print(f"torch {torch.__version__}, {options.threads} thread(s), {options.clock} time, {options.repeats} pairs\n")
+    device = torch.device(resolve_device(options.device))
+    clock: Callable[[], float] = time.process_time if options.clock == "cpu" else time.perf_counter
+    clock = partial(after_device, clock) if device.type == "cuda" else clock
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{options.threads} thread(s)"
+    print(f"torch {torch.__version__}, {where}, {options.clock} time, {options.repeats} pairs\n")
     print(
         "| network | structures | edges | step | MatDeepLearn (ms) | ours (ms) | of which kernels | ratio [min, max] "
         "| difference |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for name in options.model:
-        ours, peer = networks(name)
+        ours, peer = (x if x is None else x.to(device) for x in networks(name))
         weights = {k: v.clone() for k, v in ours.state_dict().items()}
         for label, structures in cases(options.paths).items():
             edges = sum(build_batch(a, CUTOFF).edge_index.shape[1] for a in structures)
             for training in (False, True):
                 ours.load_state_dict(weights)  # running statistics of the normalisation too
                 ours.train(training)
-                steps = [our_step(ours, structures, training)]
+                steps = [our_step(ours, structures, training, device)]
                 mine = steps[0]()
                 difference = ""
                 if peer is not None:
                     peer.load_state_dict({k: v for k, v in weights.items() if k != "reference_energies"})
                     peer.train(training)
-                    steps.append(peer_step(peer, structures, training))
+                    steps.append(peer_step(peer, structures, training, device))
                     difference = f"{disagreement(mine, steps[1](), (ours, peer) if training else None):.0e}"
                 seconds = measure(steps, options.repeats, clock) * 1e3
                 own, theirs, ratio = f"{np.median(seconds[:, 0]):.1f}", "", ""

@@ -67,9 +67,9 @@ class Timed(BatchedRun):
 
     looking = 0.0
 
-    def _look(self) -> None:
+    def look(self) -> None:
         start = CLOCK()
-        super()._look()
+        super().look()
         self.looking += CLOCK() - start
 
 
@@ -206,6 +206,8 @@ def torch_sim_run(model: EnergyModel, structures: Sequence[Atoms], batch_atoms: 
                 has_energy=nothing,
                 has_forces=nothing,
                 has_stress=nothing,
+                forces_tolerance=torch.zeros(n, 1, dtype=dtype),
+                stress_tolerance=torch.zeros(b, 1, 1, dtype=dtype),
                 list_cutoff=model.cutoff,
             )
             energy, gradient = model.energy_and_gradient(batch, vectors.to(dtype))

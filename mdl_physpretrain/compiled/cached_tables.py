@@ -1,4 +1,4 @@
-"""A cache of what is computed from a model's weights, valid as long as these keep their values."""
+"""Caches of what is computed from a model's weights or a batch's indices, valid as long as these stay the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["WeightCache"]
+__all__ = ["IndexCache", "WeightCache"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,28 @@ class WeightCache(Generic[T]):
             with torch.inference_mode(False), torch.no_grad():
                 entry = self._kept = [x.detach().clone() for x in sources], make()
         return entry[1]
+
+    def __getstate__(self) -> dict[str, None]:
+        return {"_kept": None}
+
+
+class IndexCache(Generic[T]):
+    """The last result of a function of one tensor of indices on a GPU, for when the very same tensor comes again.
+
+    Nothing is compared, which would make the host wait: the tensor must be the same object, not changed in place. On a
+    CPU nothing is kept. A copy or a pickle starts empty.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, int, T] | None = None
+
+    def get(self, source: Tensor, make: Callable[[], T]) -> T:
+        """The stored result, or that of ``make()`` for another tensor."""
+        if source.device.type == "cpu" or source.is_inference():
+            return make()
+        if self._kept is None or self._kept[0] is not source or self._kept[1] != source._version:
+            self._kept = source, source._version, make()
+        return self._kept[2]
 
     def __getstate__(self) -> dict[str, None]:
         return {"_kept": None}

@@ -10,6 +10,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from mdl_physpretrain.dynamics.frame_blocks import FrameBlock
 from mdl_physpretrain.dynamics.integrators import make_integrator
 from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.dynamics.settings import MDSettings
@@ -80,25 +81,38 @@ class BatchedRun:
         self.traces = Traces(len(self.structures), settings)
         self.active = np.arange(len(self.structures))
         self.done = 0
+        self.block: FrameBlock | None = None
         self.now = self._first_prediction()
-        self._look()
+        self.look()
+        if device.type != "cpu" and len(self.state):
+            self.block = FrameBlock(self)
 
     @classmethod
     def simulate(cls, *args: Any, title: str = "MD", progress: bool = False, **options: Any) -> None:
         """Simulate one batch to the end; parameters as of the class, and those of a progress bar."""
         with torch.no_grad():
             run = cls(*args, **options)
-            for _ in track(range(run.settings.steps), title, enabled=progress):
+            for step in track(range(run.settings.steps), title, enabled=progress):
                 if not len(run.state):
                     break
-                run.step()
+                while run.done <= step and len(run.state):  # a GPU may go back some steps
+                    run.step()
             run.finish()
 
     def step(self) -> None:
-        """One MD step of all structures that still run, and a look at them."""
+        """One MD step of all structures that still run, and a look at them, on a GPU some steps later."""
+        if self.block is None:
+            self.careful_step()
+            return
         self.now = self.integrator.step(self.state, self.now, self.forces)
         self.done += 1
-        self._look()
+        self.block.add()
+
+    def careful_step(self) -> None:
+        """One MD step, and a look at it before the next."""
+        self.now = self.integrator.step(self.state, self.now, self.forces)
+        self.done += 1
+        self.look()
 
     def finish(self) -> None:
         """Report the structures that ran to the end."""
@@ -113,7 +127,12 @@ class BatchedRun:
             self.forces.check_elements(self.ids)  # names the structure
             raise
 
-    def _look(self) -> None:
+    def counts_of(self, structures: np.ndarray) -> np.ndarray:
+        """Numbers of atoms of structures, by their place among those given."""
+        return np.array([len(self.structures[k]) for k in structures], dtype=np.int64)
+
+    def look(self) -> None:
+        """Look at the state as it is: events, traces, frames that are written; drop what has ended."""
         step, state, last = self.done, self.state, self.done == self.settings.steps
         # a structure the evaluator gave up has to leave now, whatever the interval
         observed = step % self.settings.look_interval == 0 or last or bool(state.broken.any())
@@ -137,14 +156,13 @@ class BatchedRun:
                 broken=state.broken,
             )
         if traced:
-            volumes = torch.linalg.det(state.cells).abs()
-            values = torch.stack([temperature, self.now.energy, volumes])
+            values = torch.stack([temperature, self.now.energy, state.volumes_of(state.cells)])
             values = torch.where(state.broken == 0, values, torch.nan)
             self.traces.add(step, self.active, values.cpu().numpy())
         if written:
-            self._write(step, range(len(self.active)))
+            self.write(step, range(len(self.active)))
         elif self.writer is not None and stop is not None:
-            self._write(step, torch.nonzero(stop).squeeze(1).tolist())
+            self.write(step, torch.nonzero(stop).squeeze(1).tolist())
         if stop is not None:
             self._drop(stop)
 
@@ -153,6 +171,8 @@ class BatchedRun:
         stay = ~stop
         atoms = self.state.per_atom(stay)
         self.active = self.active[stay.cpu().numpy()]
+        if self.block is not None:
+            self.block.keep(stay, atoms)
         for part in (self.noise, self.state, self.forces):
             part.keep(stay, atoms)
         self.monitor.keep(stay)
@@ -174,7 +194,8 @@ class BatchedRun:
             frames.append((atoms, forces[rows]))
         return frames
 
-    def _write(self, step: int, indices: Sequence[int]) -> None:
+    def write(self, step: int, indices: Sequence[int]) -> None:
+        """Write the present frames of some of the structures that run."""
         assert self.writer is not None
         broken, energy = self.state.broken.tolist(), self.now.energy.tolist()
         indices = [k for k in indices if not broken[k]]  # their positions are not those of this step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 
 from mdl_physpretrain.dynamics.ase_engine import run_ase
@@ -87,14 +89,11 @@ class Simulation:
 
         ``step_done`` is called after every step of the ASE engine.
         """
-        generators = [self._thermalise(atoms) for atoms in structures]
         if self.engine == "batched":
             assert isinstance(potential, EnergyModel)
-            options: dict[str, Any] = {"skin": self.skin, "writer": writer, "finished": finished}
-            BatchedRun.simulate(
-                potential.eval(), structures, generators, self.settings, **options, title=title, progress=progress
-            )
+            self._batches(potential.eval(), structures, writer, finished, title=title, progress=progress)
             return
+        generators = [self._thermalise(atoms) for atoms in structures]
         if isinstance(potential, EnergyModel):
             potential = ASECalculator(potential)
         failures: list[StructureError] = []
@@ -112,6 +111,37 @@ class Simulation:
                 failures.append(error)
         if failures:
             raise failures[0]
+
+    def _batches(
+        self,
+        potential: EnergyModel,
+        structures: Sequence[Atoms],
+        writer: TrajectoryWriter | None,
+        finished: Callable[[RunRecord], None],
+        **shown: Any,
+    ) -> None:
+        """All in one batch; in halves, from the start, if the memory of a GPU does not hold it."""
+        ended: set[str] = set()
+
+        def add(record: RunRecord) -> None:
+            ended.add(record.structure_id)
+            finished(record)
+
+        try:
+            generators = [self._thermalise(atoms) for atoms in structures]
+            BatchedRun.simulate(
+                potential, structures, generators, self.settings, skin=self.skin, writer=writer, finished=add, **shown
+            )
+            return
+        except torch.cuda.OutOfMemoryError as error:
+            message = str(error).splitlines()[0]
+            if len(structures) - len(ended) < 2:
+                raise
+        left = [atoms for atoms in structures if atoms.info["structure_id"] not in ended]
+        torch.cuda.empty_cache()  # outside of the exception, which holds the batch
+        warnings.warn(f"a batch of {len(left)} structures is simulated in halves: {message}", stacklevel=2)
+        for part in (left[: len(left) // 2], left[len(left) // 2 :]):
+            self._batches(potential, part, writer, finished, **shown)
 
     def _thermalise(self, atoms: Atoms) -> np.random.Generator:
         """Give a structure its initial velocities; return the generator for its noise."""

@@ -76,6 +76,17 @@ class MDState:
             return kelvin
         return self.per_structure((self.masses * self.velocities.square()).sum(1)) / self.n_atoms / unit
 
+    def temperatures_of(self, velocities: Tensor) -> Tensor:
+        """As :meth:`temperatures`, of several frames at once, on any device: (F, N, 3) to (F, B)."""
+        kinetic = (self.masses * velocities.square()).sum(2)
+        total = kinetic.new_zeros(len(kinetic), len(self)).index_add_(1, self.structure, kinetic)
+        return total / (self.n_atoms * (3 * units.kB))
+
+    @staticmethod
+    def volumes_of(cells: Tensor) -> Tensor:
+        """Volumes of cells (B, 3, 3) in Å³, shape (B,)."""
+        return torch.linalg.det(cells).abs()
+
     def keep(self, structures: Tensor, atoms: Tensor) -> None:
         """Drop structures; masks of shapes (B,) and (N,) of what stays."""
         self.positions, self.velocities, self.masses = (
@@ -103,17 +114,22 @@ class NoiseStream:
     ) -> None:
         self.generators, self.n_atoms, self.device = list(generators), list(n_atoms), device
         self._chunk = torch.zeros(0)
-        self._next = 0
+        self.place = 0  # of the next step's numbers in those drawn
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all that was drawn has been used: after the next step there is no way back."""
+        return 0 < len(self._chunk) <= self.place
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """``xi`` and ``eta`` of one step, shape (N, 3) each."""
-        if self._next >= len(self._chunk):
+        if self.place >= len(self._chunk):
             length = int(np.clip(CHUNK_VALUES // (6 * max(sum(self.n_atoms), 1)), 1, 200))
             parts = [g.standard_normal((length, 2, n, 3)) for g, n in zip(self.generators, self.n_atoms, strict=True)]
             self._chunk = torch.as_tensor(np.concatenate(parts, axis=2), device=self.device)
-            self._next = 0
-        xi, eta = self._chunk[self._next]
-        self._next += 1
+            self.place = 0
+        xi, eta = self._chunk[self.place]
+        self.place += 1
         return xi, eta
 
     def keep(self, structures: Tensor, atoms: Tensor) -> None:
@@ -122,5 +138,5 @@ class NoiseStream:
         self.generators = [g for g, s in zip(self.generators, stay, strict=True) if s]
         self.n_atoms = [n for n, s in zip(self.n_atoms, stay, strict=True) if s]
         if len(self._chunk):
-            self._chunk = self._chunk[self._next :][:, :, atoms]
-            self._next = 0
+            self._chunk = self._chunk[self.place :][:, :, atoms]
+            self.place = 0

@@ -30,6 +30,7 @@ from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY
 __all__ = ["VerletListForces"]
 
 FAR = 1e6  # Å: an atom out there has left for good
+ALL_EDGES = 1_000_000  # edges up to which a GPU computes with the whole list: sorting out would make the host wait
 
 
 @dataclass
@@ -47,7 +48,7 @@ class EdgeBatch(AtomicBatch):
 class PairList:
     """Neighbour list of one structure."""
 
-    edge_index: Tensor  # (2, E)
+    edge_index: Tensor  # (2, E), all on the CPU
     shifts: Tensor  # of cells, in the model's dtype, (E, 3)
     shift_vectors: Tensor  # ``shifts @ cell`` when the list was built, (E, 3), Å
     near: Tensor  # edges among which overlaps are looked for
@@ -57,9 +58,11 @@ class VerletListForces:
     """Energies, forces and, where the cell can change, stress of an :class:`MDState`, in the model's dtype.
 
     :meth:`near_pairs` holds all pairs up to ``near`` (B,), Å, and so does the list, which reaches at least to the
-    model's cutoff; ``skin`` in Å. With ``fixed_cell`` no stress is computed: it would cost as much as the forces of an
-    EAM, and no integrator reads it. Beyond a factor ``volume_change`` no list is built any more. ``edge_index`` (2, E)
-    and ``edge_squared`` (E,), Å², float64, are the whole lists of the last evaluation; the next one overwrites them.
+    model's cutoff; ``skin`` in Å. While ``margins`` is a list nobody waits for the device to say whether pairs are
+    missing: every evaluation appends how far structures (B,) moved beyond what is allowed, Å, positive or NaN if they
+    did. With ``fixed_cell`` no stress is computed: it would cost as much as the forces of an EAM, and no integrator
+    reads it. Beyond a factor ``volume_change`` no list is built any more. ``edge_index`` (2, E) and ``edge_squared``
+    (E,), Å², float64, are the whole lists of the last evaluation; the next one overwrites them.
     """
 
     def __init__(
@@ -87,7 +90,12 @@ class VerletListForces:
         self.rebuilds = 0
         self.reference = torch.zeros(0)  # positions and cells at which each list was built
         self.reference_cells = torch.zeros(0)
+        self._det_of = self._reference_det = self._in_dtype_of = self._cells_in_dtype = torch.zeros(0)
+        self.margins: list[Tensor] | None = None
         self._cells: Tensor | None = None  # cells the shift vectors belong to
+        self._edge_structure: Tensor | None = None
+        self._near_squared: Tensor | None = None
+        self._on_host: tuple[np.ndarray, ...] | None = None  # pbc, reach and near
         self._buffers: dict[str, Tensor] = {}
         self._template: EdgeBatch
 
@@ -103,11 +111,14 @@ class VerletListForces:
             self._cells = state.cells
             self._shift_vectors = self._shifts_in(state.cells)
         dtype = self.model.dtype
-        index, shifts, vectors = (self._inside_compiled if self.compiled else self._inside)(state.positions, dtype)
+        if state.cells is not self._in_dtype_of:
+            self._in_dtype_of, self._cells_in_dtype = state.cells, state.cells.to(dtype)
+        self._near_squared = None
+        index, shifts, vectors = self._edges(state.positions, dtype)
         batch = replace(
             self._template,
             positions=state.positions.to(dtype),
-            cells=state.cells.to(dtype),
+            cells=self._cells_in_dtype,
             edge_index=index,
             edge_shifts=shifts,
             vectors=vectors,
@@ -118,13 +129,28 @@ class VerletListForces:
     @property
     def edge_structure(self) -> Tensor:
         """Structure of each edge of the lists, shape (E,)."""
-        lengths = torch.tensor([x.edge_index.shape[1] for x in self.lists], device=self.device)
-        return torch.repeat_interleave(torch.arange(len(self.lists), device=self.device), lengths)
+        if self._edge_structure is None:
+            lengths = torch.tensor([x.edge_index.shape[1] for x in self.lists])
+            self._edge_structure = torch.repeat_interleave(torch.arange(len(self.lists)), lengths).to(self.device)
+        return self._edge_structure
 
     @property
     def compiled(self) -> bool:
         """Whether the work is done by machine code; the tests turn it off."""
         return self.device.type == "cpu" and self.model.dtype in (torch.float32, torch.float64)
+
+    def _edges(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Index, cell shifts and vectors of the edges that the model sees, shapes (2, E), (E, 3), (E, 3)."""
+        if self.compiled:
+            return self._inside_compiled(positions, dtype)
+        if positions.device.type == "cpu" or not self.model.fades_at_cutoff or len(self._shifts) > ALL_EDGES:
+            return self._inside(positions, dtype)
+        i, j = self.edge_index
+        vectors = positions.index_select(0, j).sub_(positions.index_select(0, i)).add_(self._shift_vectors)
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        self.edge_squared = r.square()
+        # longer edges are put to the cutoff, where nothing is left of them
+        return self.edge_index, self._shifts, (vectors * (self.model.cutoff / r).clamp_max(1).unsqueeze(1)).to(dtype)
 
     def _inside(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Edges within the cutoff: index, cell shifts and vectors, shapes (2, E), (E, 3), (E, 3)."""
@@ -141,7 +167,8 @@ class VerletListForces:
         limit = self.model.cutoff**2
         self.edge_squared = self._buffer("squared", (len(self._shifts),), torch.float64)
         edges = [x.numpy() for x in (positions, self.edge_index, self._shift_vectors)]
-        squared = (self.edge_squared.numpy(), self._near_squared.numpy())
+        near_squared = self._near_squared = self._buffer("near squared", (len(self._near),), torch.float64)
+        squared = (self.edge_squared.numpy(), near_squared.numpy())
         n = square_edges(*edges, limit, self._near.numpy(), *squared)
         index = self._buffer("inside", (2, n), torch.int64)
         shifts, vectors = self._buffer("shifts inside", (n, 3), dtype), self._buffer("vectors", (n, 3), dtype)
@@ -153,7 +180,7 @@ class VerletListForces:
         """Memory that is kept for the next time: what is fresh costs more than what is written into it."""
         size = math.prod(shape)
         if name not in self._buffers or len(self._buffers[name]) < size:
-            self._buffers[name] = torch.empty(size + size // 8, dtype=dtype, device=self.device)
+            self._buffers[name] = torch.empty(size + size // 8, dtype=dtype)
         return self._buffers[name][:size].view(shape)
 
     def _joined(self, name: str, parts: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -182,17 +209,21 @@ class VerletListForces:
             add_forces(batch.edge_index.numpy(), gradient.detach().numpy(), forces.numpy())
         else:
             i, j = batch.edge_index
-            forces.index_add_(0, i, gradient).index_add_(0, j, -gradient)
-        return Prediction(energy, forces, torch.full_like(batch.cells, torch.nan))
+            forces.index_add_(0, i, gradient).index_add_(0, j, gradient, alpha=-1)
+        return Prediction(energy, forces, self._no_stress)
 
     def near_pairs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Atoms (2, P), structures (P,) and squared distances (P,), Å², of pairs, all shorter than ``near`` among them.
 
         Valid until the next evaluation.
         """
-        if not self.compiled:
+        if self._near_squared is None:
             self._near_squared = self.edge_squared.index_select(0, self._near)
         return self._near_index, self._near_structure, self._near_squared
+
+    def set_near(self, squared: Tensor) -> None:
+        """Go back to the squared distances of near pairs (P,), Å², of an evaluation with the same lists."""
+        self._near_squared = squared
 
     def keep(self, structures: Tensor, atoms: Tensor) -> None:
         """Drop structures; masks of shapes (B,) and (N,) of what stays."""
@@ -201,14 +232,14 @@ class VerletListForces:
         self.counts = [x for x, s in zip(self.counts, stay, strict=True) if s]
         for name in ("near", "reach", "pbc", "first_det", "reference_cells"):
             setattr(self, name, getattr(self, name)[structures])
-        self.numbers, self.reference = self.numbers[atoms], self.reference[atoms]
+        self.numbers, self.reference, self._on_host = self.numbers[atoms], self.reference[atoms], None
         if self.lists:
             self._collate()
 
     def _update_lists(self, state: MDState) -> None:
         if not self.rebuilds:
             self.reference, self.reference_cells = state.positions.clone(), state.cells.clone()
-            self._rebuild(state, range(len(state)))
+            self._rebuild(state.positions.cpu().numpy(), state.cells.cpu().numpy(), range(len(state)))
             return
         slack: Tensor | float
         if self.fixed_cell and self.compiled:
@@ -222,12 +253,17 @@ class VerletListForces:
             moved = state.positions - self.reference
             slack = self.skin
         else:
-            ratio = torch.linalg.det(state.cells) / torch.linalg.det(self.reference_cells)
+            if self._det_of is not self.reference_cells:
+                self._det_of, self._reference_det = self.reference_cells, torch.linalg.det(self.reference_cells)
+            ratio = torch.linalg.det(state.cells) / self._reference_det
             scale = torch.where(self.first_det.abs() > 1e-9, ratio.abs().pow(1 / 3), 1.0)
             moved = state.positions - state.per_atom(scale).unsqueeze(1) * self.reference
             slack = scale * (self.reach + self.skin) - self.reach
         furthest = torch.zeros(len(state), dtype=torch.float64, device=self.device)
-        furthest = furthest.scatter_reduce(0, state.structure, moved.square().sum(1), "amax").sqrt()
+        furthest.scatter_reduce_(0, state.structure, torch.linalg.vector_norm(moved, dim=1), "amax")
+        if self.margins is not None:
+            self.margins.append(torch.sub(furthest, slack, alpha=0.5))
+            return
         due = ~(2 * furthest <= slack)  # a NaN is due, too
         if bool(due.any()):
             self._refresh(state, due)
@@ -252,11 +288,20 @@ class VerletListForces:
             atoms = state.per_atom(fresh).unsqueeze(1)
             self.reference = torch.where(atoms, state.positions, self.reference)
             self.reference_cells = torch.where(fresh.view(-1, 1, 1), state.cells, self.reference_cells)
-            self._rebuild(state, torch.nonzero(fresh).squeeze(1).tolist())
+            positions, cells = state.positions.cpu().numpy(), state.cells.cpu().numpy()
+            self._rebuild(positions, cells, torch.nonzero(fresh).squeeze(1).tolist())
 
-    def _rebuild(self, state: MDState, outdated: Sequence[int]) -> None:
-        positions, cells = state.positions.cpu().numpy(), state.cells.cpu().numpy()
-        pbc, reach, near = self.pbc.cpu().numpy(), self.reach.tolist(), self.near.tolist()
+    def rebuild(self, state: MDState, positions: np.ndarray, cells: np.ndarray, due: np.ndarray) -> None:
+        """Make the lists of the structures in the mask (B,) anew; the state's positions and cells, on the host, too."""
+        self._rebuild(positions, cells, np.flatnonzero(due).tolist())
+        fresh = torch.as_tensor(due, device=self.device)
+        self.reference = torch.where(state.per_atom(fresh).unsqueeze(1), state.positions, self.reference)
+        self.reference_cells = torch.where(fresh.view(-1, 1, 1), state.cells, self.reference_cells)
+
+    def _rebuild(self, positions: np.ndarray, cells: np.ndarray, outdated: Sequence[int]) -> None:
+        if self._on_host is None:
+            self._on_host = tuple(x.cpu().numpy() for x in (self.pbc, self.reach, self.near))
+        pbc, reach, near = self._on_host
         starts = np.cumsum(self.counts) - self.counts
         for k in outdated:
             points = positions[starts[k] : starts[k] + self.counts[k]]
@@ -266,10 +311,10 @@ class VerletListForces:
             # atoms approach each other by the skin at most; in a cell that grows, more
             far = near[k] + self.skin if self.fixed_cell else np.inf
             self.lists[k] = PairList(
-                torch.as_tensor(edge_index, device=self.device),
-                torch.as_tensor(shifts, dtype=self.model.dtype, device=self.device),
-                torch.as_tensor(shift_vectors, dtype=torch.float64, device=self.device),
-                torch.as_tensor(np.flatnonzero(squared <= far**2), device=self.device),
+                torch.as_tensor(edge_index),
+                torch.as_tensor(shifts, dtype=self.model.dtype),
+                torch.as_tensor(shift_vectors, dtype=torch.float64),
+                torch.as_tensor(np.flatnonzero(squared <= far**2)),
             )
         self.rebuilds += len(outdated)
         self._collate()
@@ -277,18 +322,21 @@ class VerletListForces:
     def _collate(self) -> None:
         starts = np.cumsum(self.counts) - self.counts
         moved = [x.edge_index + int(s) for x, s in zip(self.lists, starts, strict=True)]
-        self.edge_index = self._joined("index", moved, dim=1)
-        self._shifts = self._joined("shifts", [x.shifts for x in self.lists])
-        self._shift_vectors = self._joined("shift vectors", [x.shift_vectors for x in self.lists])
-        index = torch.arange(len(self.lists), device=self.device)
+        edge_index = self._joined("index", moved, dim=1)
+        shifts = self._joined("shifts", [x.shifts for x in self.lists])
+        shift_vectors = self._joined("shift vectors", [x.shift_vectors for x in self.lists])
+        whole = (edge_index, shifts, shift_vectors)
+        self.edge_index, self._shifts, self._shift_vectors = (x.to(self.device) for x in whole)
+        index = torch.arange(len(self.lists))
         lengths = [x.edge_index.shape[1] for x in self.lists]
         before = np.cumsum(lengths) - lengths
-        self._near = torch.cat([x.near + int(e) for x, e in zip(self.lists, before, strict=True)])
-        self._near_index = self.edge_index[:, self._near]
-        many = torch.tensor([len(x.near) for x in self.lists], device=self.device)
-        self._near_structure = torch.repeat_interleave(index, many)
-        self._near_squared = torch.zeros(len(self._near), dtype=torch.float64, device=self.device)
-        self._cells = None
+        near = torch.cat([x.near + int(e) for x, e in zip(self.lists, before, strict=True)])
+        many = torch.tensor([len(x.near) for x in self.lists])
+        joined = (near, edge_index[:, near], torch.repeat_interleave(index, many))
+        self._near, self._near_index, self._near_structure = (x.to(self.device) for x in joined)
+        self._near_squared = None
+        self._cells = self._edge_structure = None
+        self._no_stress = torch.full((len(self.lists), 3, 3), torch.nan, dtype=torch.float64, device=self.device)
         n, b, dtype = len(self.numbers), len(self.lists), self.model.dtype
 
         def zeros(*shape: int) -> Tensor:
@@ -300,7 +348,7 @@ class VerletListForces:
             positions=zeros(n, 3),
             cells=zeros(b, 3, 3),
             pbc=self.pbc,
-            structure=torch.repeat_interleave(index, torch.tensor(self.counts, device=self.device)),
+            structure=torch.repeat_interleave(index, torch.tensor(self.counts)).to(self.device),
             edge_index=self.edge_index,
             edge_shifts=self._shifts,
             energy=zeros(b),

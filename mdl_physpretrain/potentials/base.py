@@ -83,6 +83,9 @@ class EnergyModel(nn.Module):
     fast
         Whether machine code is used where the model has any; without it the
         readable formula is.
+    fades_at_cutoff
+        Whether an edge of the length of the cutoff changes neither energy nor forces. On a GPU, MD then puts the longer
+        edges of its lists there, instead of waiting for them to be sorted out.
     metadata
         Plain values stored with a checkpoint. ``"elements"``, the symbols
         trained on, limits MD to them; ``"examination"`` says whether a
@@ -96,6 +99,7 @@ class EnergyModel(nn.Module):
     registry_name: ClassVar[str] = ""
     role: ClassVar[str] = "network"
     fast: bool = True
+    fades_at_cutoff: bool = False
 
     def __init__(self, cutoff: float, hparams: dict[str, Any], *, reference_energies: bool = False) -> None:
         super().__init__()
@@ -235,15 +239,15 @@ def _ordinary(batch: AtomicBatch) -> AtomicBatch:
 
 
 def within_cutoff(batch: AtomicBatch, vectors: Tensor, cutoff: float) -> tuple[AtomicBatch, Tensor, Tensor | None]:
-    """Batch, vectors and mask (E,) without edges longer than ``cutoff``.
+    """Batch, vectors and mask without edges longer than ``cutoff``.
 
-    The mask is ``None`` when the list has no longer ones.
+    The mask, as indices (E',), is ``None`` when the list has no longer ones.
     """
     if batch.list_cutoff < cutoff - 1e-9:
         raise ConfigError(f"neighbour list of {batch.list_cutoff:g} Å is too short for a model of {cutoff:g} Å")
     if batch.list_cutoff <= cutoff + 1e-9:
         return batch, vectors, None
-    keep = vectors.detach().square().sum(-1) < cutoff**2
+    keep = torch.nonzero(vectors.detach().square().sum(-1) < cutoff**2).squeeze(1)
     return batch.with_edges(keep), vectors[keep], keep
 
 

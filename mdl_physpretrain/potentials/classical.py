@@ -21,6 +21,7 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
+from mdl_physpretrain.compiled.cached_tables import IndexCache
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
@@ -102,6 +103,7 @@ class ClassicalForceField(EnergyModel):
     pair_of: Tensor
     index_of: Tensor
     role = "teacher"
+    fades_at_cutoff = True
 
     def __init__(
         self,
@@ -131,6 +133,7 @@ class ClassicalForceField(EnergyModel):
             pair_of[a, b] = pair_of[b, a] = k
         self.register_buffer("index_of", index_of, persistent=False)
         self.register_buffer("pair_of", pair_of, persistent=False)
+        self._elements: IndexCache[Tensor] = IndexCache()
         self.charges = torch.nn.Parameter(torch.zeros(len(elements)))
         self.strengths = torch.nn.Parameter(torch.zeros(len(self.pairs), len(self.lengths) + 1))
         self.base_energies = torch.nn.Parameter(torch.zeros(len(elements)))
@@ -148,6 +151,10 @@ class ClassicalForceField(EnergyModel):
         StructureError
             If an element was not in the fit.
         """
+        return self._elements.get(numbers, lambda: self._checked_index(numbers))
+
+    def _checked_index(self, numbers: Tensor) -> Tensor:
+        """See :meth:`element_index`."""
         index = self.index_of[numbers]
         if (index < 0).any():
             strange = sorted({chemical_symbols[z] for z in numbers[index < 0].tolist()})
@@ -173,8 +180,8 @@ class ClassicalForceField(EnergyModel):
     def angle_sums(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         """Angular sums of every atom, shape (N, P, reaches, cosines)."""
         sums = angle_sums(self.bonds(batch, vectors)[2])
-        first, second = zip(*itertools.combinations_with_replacement(range(len(self.elements)), 2), strict=True)
-        return sums[:, list(first), list(second)]
+        first, second = torch.triu_indices(len(self.elements), len(self.elements), device=sums.device)
+        return sums[:, first, second]
 
     def pair_curve(self, first: str, second: str, r: Tensor) -> dict[str, Tensor]:
         """Energy of two atoms alone, its parts and its derivative.

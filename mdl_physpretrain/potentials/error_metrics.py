@@ -39,10 +39,12 @@ class ErrorSums:
             ((out.forces - batch.forces).abs(), on_atoms),
             ((out.stress - batch.stress).abs(), batch.has_stress),
         ]
-        for k, (value, mask) in enumerate(terms):
-            chosen = value.detach()[mask]
-            self.sums[0, k] += float(chosen.double().sum())
-            self.sums[1, k] += chosen.numel()
+        sums, counts = [], []
+        for value, mask in terms:  # on the device of the batch, without waiting for it
+            chosen = mask.view(-1, *[1] * (value.dim() - 1)).expand_as(value)
+            sums.append(torch.where(chosen, value.detach(), 0).double().sum())
+            counts.append(chosen.sum().double())
+        self.sums = self.sums.to(sums[0].device) + torch.stack([torch.stack(sums), torch.stack(counts)])
 
     def means(self, weights: tuple[float, float, float] = WEIGHTS) -> dict[str, float]:
         """Mean absolute errors (NaN without labels), and their weighted ``total`` over the labels that exist.
@@ -51,7 +53,7 @@ class ErrorSums:
         ``stress_mae`` (eV/Å³, per component), ``stress_mae_gpa`` and ``total``, the sum weighted by
         ``weights`` over the labels that exist: NaN when the error of one of them is, or when there are none.
         """
-        total, count = self.sums
+        total, count = self.sums.cpu()
         mean = torch.where(count > 0, total / count.clamp_min(1), torch.nan)
         errors = {f"{name}_mae": float(m) for name, m in zip(self.names, mean, strict=True)}
         errors["stress_mae_gpa"] = errors["stress_mae"] / GPa

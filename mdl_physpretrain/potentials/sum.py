@@ -52,6 +52,7 @@ class Sum(EnergyModel):
         super().__init__(cutoff=max(m.cutoff for m in models), hparams=hparams)
         self.factors = [1.0] * len(models) if factors is None else hparams["factors"]
         self.parts = torch.nn.ModuleList(models)
+        self.fades_at_cutoff = all(m.fades_at_cutoff for m in models)
         for k in frozen:
             if not 0 <= k < len(models):
                 raise ConfigError(f"frozen: a sum of {len(models)} parts has no part {k}")

@@ -75,6 +75,7 @@ class ZBL(EnergyModel):
 
     end: Tensor
     role = "core"
+    fades_at_cutoff = True
 
     def __init__(self, *, inner: float = 0.5, outer: float = 0.95, ends: dict[str, float] | None = None) -> None:
         if not 0 <= inner < outer:
@@ -102,6 +103,9 @@ class ZBL(EnergyModel):
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         r = torch.linalg.vector_norm(vectors, dim=1)
         numbers_i, numbers_j = batch.numbers[batch.edge_index]
-        near = r.detach() < self.end[numbers_i, numbers_j]  # few edges: spare the others the exponentials
-        energy, _ = self.pair_terms(numbers_i[near], numbers_j[near], r[near])
-        return r.new_zeros(len(batch)).index_add(0, batch.edge_structure[near], 0.5 * energy)
+        structure = batch.edge_structure
+        if r.device.type == "cpu":  # few edges are near: spare the others the exponentials; a GPU would have to wait
+            near = torch.nonzero(r.detach() < self.end[numbers_i, numbers_j]).squeeze(1)
+            numbers_i, numbers_j, r, structure = numbers_i[near], numbers_j[near], r[near], structure[near]
+        energy, _ = self.pair_terms(numbers_i, numbers_j, r)
+        return r.new_zeros(len(batch)).index_add(0, structure, 0.5 * energy)

@@ -63,6 +63,7 @@ __all__ = ["LindemannAccumulator", "compared_pairs", "minimum_image_shifts"]
 TIE = 1e-4  # Å: images closer to each other than this are equally close
 CHUNK = 1_000_000  # vectors looked at together
 ALL_PAIRS = 1_000  # atoms up to which all pairs are compared
+TOGETHER = 20_000_000  # distances of several frames that are computed at once on a GPU, 0.6 GB
 PARTNERS = 128  # of an atom of larger structures; even
 
 
@@ -191,7 +192,7 @@ class LindemannAccumulator:
         """
         if cells is not self._cells:
             self._cells = cells
-            self._shift_vectors = torch.bmm(self.shifts.unsqueeze(1), cells.index_select(0, self.owner)).squeeze(1)
+            self._shift_vectors = self._image_vectors(cells)
             self._arrays = [x.numpy() for x in self._of_pairs()] if self.compiled else []
         self.frames += 1
         if self.compiled:
@@ -216,6 +217,35 @@ class LindemannAccumulator:
         deviation = r - self.mean
         self.mean.add_(deviation, alpha=1.0 / self.frames)
         self.squares.addcmul_(deviation, r.sub_(self.mean))
+
+    def add_frames(self, positions: Tensor, cells: Sequence[Tensor]) -> None:
+        """Count several frames, not the first: positions (F, N, 3), and the cells (B, 3, 3) of each.
+
+        As :meth:`add` of one after the other, but for the last digits: mean and variance of the frames are joined with
+        those of before (T. F. Chan, G. H. Golub and R. J. LeVeque, Am. Stat. 37, 242 (1983)).
+        """
+        rows = max(1, TOGETHER // max(len(self.first), 1))
+        for part, its_cells in zip(positions.split(rows), _parts(cells, rows), strict=True):
+            vectors = part.index_select(1, self.second).sub_(part.index_select(1, self.first))
+            if its_cells[0] is not its_cells[-1] or its_cells[0] is not self._cells:
+                images = torch.stack([self._image_vectors(x) for x in its_cells])
+                vectors += images.index_select(1, self.image)
+            else:
+                vectors += self._shift_vectors.index_select(0, self.image)
+            r = torch.linalg.vector_norm(vectors, dim=2)
+            many, before = len(r), self.frames
+            self.frames = before + many
+            mean = r.mean(0)
+            apart = mean - self.mean
+            spread = r.sub_(mean).square_().sum(0)
+            self.mean = torch.add(self.mean, apart, alpha=many / self.frames)
+            self.squares = self.squares + spread.addcmul_(apart, apart, value=before * many / self.frames)
+        if cells[-1] is not self._cells:
+            self._cells, self._shift_vectors = cells[-1], self._image_vectors(cells[-1])
+
+    def _image_vectors(self, cells: Tensor) -> Tensor:
+        """Vectors of the shifts of the images in these cells, shape (S, 3), Å."""
+        return torch.bmm(self.shifts.unsqueeze(1), cells.index_select(0, self.owner)).squeeze(1)
 
     def local(self, variant: str = "literature") -> Tensor:
         """Local index of every atom, shape (N,); zero before the second frame."""
@@ -291,6 +321,10 @@ class LindemannAccumulator:
         self.structure = new_index[self.structure[atoms]]
         self.n_atoms, self.partners = self.n_atoms[structures], self.partners[atoms]
         self._cells = None
+
+
+def _parts(items: Sequence[Tensor], size: int) -> list[Sequence[Tensor]]:
+    return [items[k : k + size] for k in range(0, len(items), size)]
 
 
 def _distinct_shifts(atoms: Atoms, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

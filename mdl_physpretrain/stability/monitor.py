@@ -118,7 +118,7 @@ class Monitor:
         self.pbc = torch.as_tensor(np.stack([a.pbc for a in structures]), device=self.device)
         cells = torch.as_tensor(np.stack([a.cell.array for a in structures]), device=self.device)
         self.first_volume, self.first_extent = torch.linalg.det(cells).abs(), self._extents(cells)
-        self._cells, self._volume_runaway = cells, torch.zeros((2, len(structures)), dtype=torch.bool)
+        self.cells, self._volume_runaway = cells, torch.zeros((2, len(structures)), dtype=torch.bool)
         self._volume_runaway = self._volume_runaway.to(self.device)
         self._none = torch.zeros_like(self.first_volume)  # of temperature and energy that are not known
         self._no_forces = torch.zeros((0, 3), dtype=torch.float64, device=self.device)
@@ -128,7 +128,7 @@ class Monitor:
         self.compared = self.lindemann.compared()
         self.deviations = torch.zeros_like(self.compared)  # of the frame in which they were largest
         self.largest_deviation = torch.full_like(self.threshold, -1.0)
-        self._last: Tensor | None = None  # positions of the last frame counted
+        self.last_positions: Tensor | None = None  # of the last frame counted
 
     @staticmethod
     def _first_pair(atoms: Atoms, strict: bool) -> ClosestPair:
@@ -194,7 +194,7 @@ class Monitor:
             self._none if temperature is None else temperature,
             self._none if energy is None else energy,
             self._fine if broken is None else broken,
-            self._volumes_ran_away(cells),
+            self.volumes_ran_away(cells),
             self._no_forces if forces is None else forces,
             edge_index,
             edge_structure,
@@ -203,10 +203,10 @@ class Monitor:
         if codes is not None:  # a frame that is lost does not count
             self._settle(codes == LOST)
         self.lindemann.add(positions, cells)
-        self._last = positions
-        frames = self.lindemann.frames
-        if frames >= self.limits.min_frames and (frames - self.limits.min_frames) % self.limits.check_interval == 0:
-            self._running_lindemann(step, None if codes is None else codes == LOST)
+        self.last_positions = positions
+        if self.frames_to_check() == 0:
+            suspects = self.date_violations(step, None if codes is None else codes == LOST)
+            self.date_lost_frameworks(step, torch.nonzero(suspects).squeeze(1).tolist())
         if codes is None:
             return None
         self._deviate(codes == LOST)  # of those that go on, too: the positions of this frame are dropped
@@ -246,7 +246,7 @@ class Monitor:
         self.steps, self.lindemann_steps = self.steps[:, structures], self.lindemann_steps[:, structures]
         self.closest, self.overlapping = self.closest[:, structures] + moved, self.overlapping[:, structures] + moved
         self._none, self._fine = self._none[structures], self._fine[structures]
-        self._cells, self._arrays, self._last = torch.zeros(0), [], None
+        self.cells, self._arrays, self.last_positions = torch.zeros(0), [], None
 
     def finish(self) -> list[Verdict | None]:
         """End the trajectories that still run and return all verdicts."""
@@ -258,20 +258,23 @@ class Monitor:
     def _extents(self, cells: Tensor) -> Tensor:
         """Volume, area or length of what is periodic; 1 where nothing is."""
         periodic = self.pbc.unsqueeze(2) & self.pbc.unsqueeze(1)
-        gram = torch.bmm(cells, cells.transpose(1, 2))
+        gram = torch.matmul(cells, cells.mT)
         return torch.linalg.det(torch.where(periodic, gram, torch.eye(3, dtype=cells.dtype, device=self.device))).sqrt()
 
-    def _volumes_ran_away(self, cells: Tensor) -> Tensor:
-        """Of the verdict and of the paper's, shape (2, B)."""
-        if cells is not self._cells:
-            self._cells = cells
-            change = torch.linalg.det(cells).abs() / self.first_volume.clamp_min(1e-9)
-            limit = self.limits.volume_change or PAPER_VOLUME_CHANGE
-            paper = (self.first_volume > 1e-9) & ((change > limit) | (change < 1 / limit))
-            change = (self._extents(cells) / self.first_extent.clamp_min(1e-9)).log().abs()
-            allowed = np.log(self.limits.volume_factor) * self.pbc.sum(1) / 3
-            self._volume_runaway = torch.stack([self.pbc.any(1) & ~(change <= allowed), paper])
+    def volumes_ran_away(self, cells: Tensor) -> Tensor:
+        """Of the verdict and of the paper's, shape (2, B); computed when the cells (B, 3, 3) are other ones."""
+        if cells is not self.cells:
+            self.cells, self._volume_runaway = cells, self.ran_away(cells)
         return self._volume_runaway
+
+    def ran_away(self, cells: Tensor) -> Tensor:
+        """As :meth:`volumes_ran_away`, of any number of frames: (..., B, 3, 3) to (2, ..., B)."""
+        change = torch.linalg.det(cells).abs() / self.first_volume.clamp_min(1e-9)
+        limit = self.limits.volume_change or PAPER_VOLUME_CHANGE
+        paper = (self.first_volume > 1e-9) & ((change > limit) | (change < 1 / limit))
+        change = (self._extents(cells) / self.first_extent.clamp_min(1e-9)).log().abs()
+        allowed = np.log(self.limits.volume_factor) * self.pbc.sum(1) / 3
+        return torch.stack([self.pbc.any(1) & ~(change <= allowed), paper])
 
     def _look_compiled(self, step: int, *frame: Tensor) -> Tensor | None:
         """What :func:`look_with_torch` does, in one pass of machine code."""
@@ -292,14 +295,23 @@ class Monitor:
         worst = look(step, moving, positions, structure, *rest, self.numbers, *ends, *arrays)
         return None if worst == GOES_ON else torch.tensor(arrays[-1])
 
-    def _running_lindemann(self, step: int, lost: Tensor | None) -> None:
-        """Date violations of the limits: of the verdict, and of the paper's."""
+    def frames_to_check(self) -> int:
+        """Frames until the running Lindemann indices are looked at: 0 if that is now."""
+        beyond = self.lindemann.frames - self.limits.min_frames
+        return -beyond if beyond < 0 else -beyond % self.limits.check_interval
+
+    def date_violations(self, step: int, lost: Tensor | None) -> Tensor:
+        """Date violations of the paper's limits; structures (B,) whose sublattices may violate those of the verdict."""
         largest, average = self.lindemann.summary("printed" if self.limits.variant == "printed" else "literature")
         over = (largest > self.limits.lindemann_local) | (average > self.limits.lindemann_global)
-        self.lindemann_steps[1].masked_fill_(over & (self.lindemann_steps[1] < 0), step)
+        new = self.lindemann_steps < 0
+        dated = torch.where(over & new[1], step, self.lindemann_steps[1])
+        self.lindemann_steps = torch.stack([self.lindemann_steps[0], dated])
         deviation = self._deviate(lost)
-        suspects = (over | (deviation > self.limits.start_deviation)) & (self.lindemann_steps[0] < 0)
-        which = torch.nonzero(suspects).squeeze(1).tolist()
+        return (over | (deviation > self.limits.start_deviation)) & new[0]
+
+    def date_lost_frameworks(self, step: int, which: Sequence[int]) -> None:
+        """Date the loss of the sublattice that stays, of those structures in which there is none any more."""
         if not which or self.limits.paper:
             return
         for k, sums in self._sublattices(which).items():
@@ -308,13 +320,13 @@ class Monitor:
 
     def _deviate(self, lost: Tensor | None = None) -> Tensor:
         """Keep the deviations from the first frame where they are the largest so far; that of each structure, (B,)."""
-        if self._last is None:
+        if self.last_positions is None:
             return self.largest_deviation
-        sums = self.lindemann.by_element(self._last)
+        sums = self.lindemann.by_element(self.last_positions)
         squares = self._per_structure(sums) / self._per_structure(self.compared).clamp_min(1)
         larger = squares.sqrt() > self.largest_deviation  # not where a NaN is in it
         if lost is not None:
-            larger &= ~lost
+            larger = larger & ~lost
         self.largest_deviation = torch.where(larger, squares.sqrt(), self.largest_deviation)
         of_atoms = larger[self.lindemann.structure].unsqueeze(1)
         self.deviations = torch.where(of_atoms, sums, self.deviations)

@@ -12,7 +12,7 @@ from mdl_physpretrain.stability.monitor_kernel import GOES_ON, LOST, STOPS_HERE
 if TYPE_CHECKING:
     from mdl_physpretrain.stability.monitor import Monitor
 
-__all__ = ["BROKEN_NAN", "BROKEN_RUNAWAY", "OK", "look_with_torch"]
+__all__ = ["BROKEN_NAN", "BROKEN_RUNAWAY", "OK", "look_with_torch", "update_smallest"]
 
 OK, BROKEN_NAN, BROKEN_RUNAWAY = 0, 1, 2  # what an engine reports about structures it cannot go on with
 
@@ -49,7 +49,7 @@ def look_with_torch(
     )
     runaway, cause = causes.any(0), causes.to(torch.int64).argmax(0) + 1
     runaway_paper = volume_runaway[1] | causes[1] | causes[4]
-    _smallest(monitor, edge_index, edge_structure, edge_squared, lost)
+    update_smallest(monitor, edge_index, edge_structure, edge_squared, lost)
     moving = monitor.lindemann.frames > 0
     overlap = _overlaps(monitor, edge_index, edge_structure, edge_squared, lost, moving)
     overlap_paper = (monitor.smallest_squared <= monitor.threshold_squared) & (monitor.threshold_squared > 0) & moving
@@ -92,15 +92,18 @@ def _overlaps(
     return some
 
 
-def _smallest(monitor: Monitor, edge_index: Tensor, edge_structure: Tensor, edge_squared: Tensor, lost: Tensor) -> None:
+def update_smallest(
+    monitor: Monitor, edge_index: Tensor, edge_structure: Tensor, edge_squared: Tensor, lost: Tensor | None = None
+) -> None:
     """Update the smallest distances and the pairs they are of, without waiting for the device."""
     if not len(edge_squared):
         return
-    bound = torch.where(lost, -1.0, monitor.smallest_squared)[edge_structure]
+    smallest = monitor.smallest_squared
+    bound = (smallest if lost is None else torch.where(lost, -1.0, smallest))[edge_structure]
     squared = torch.where(edge_squared < bound, edge_squared, torch.inf)
-    monitor.smallest_squared.scatter_reduce_(0, edge_structure, squared, "amin")
-    shortest = squared == monitor.smallest_squared[edge_structure]
+    monitor.smallest_squared = smallest.scatter_reduce(0, edge_structure, squared, "amin")
+    shortest = (squared == monitor.smallest_squared[edge_structure]) & (squared < torch.inf)
     # of several equally short ones the last
-    number = torch.where(shortest & squared.isfinite(), torch.arange(len(squared), device=monitor.device), -1)
+    number = torch.where(shortest, torch.arange(len(squared), device=monitor.device), -1)
     last = torch.full_like(monitor.closest[0], -1).scatter_reduce_(0, edge_structure, number, "amax")
     monitor.closest = torch.where(last >= 0, edge_index[:, last.clamp_min(0)], monitor.closest)

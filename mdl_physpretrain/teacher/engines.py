@@ -16,7 +16,7 @@ from ase.data import chemical_symbols
 
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
-from mdl_physpretrain.potentials.base import EnergyModel, predict
+from mdl_physpretrain.potentials.base import EnergyModel, Prediction, predict
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.results import energy_of, forces_of, stress_of
 from mdl_physpretrain.potentials.zbl import ZBL
@@ -149,14 +149,24 @@ class _ModelEngine:
         return [item if isinstance(item, str) else next(labels) for item in items]
 
     def _labels(self, batches: list[AtomicBatch]) -> list[Outcome]:
-        batch = collate(batches).to(self.model.device)
+        batch = collate(batches)
+        out: Prediction | None = None
         try:
+            batch = batch.to(self.model.device)
             with torch.no_grad():
                 out = predict(self.model, batch)
+        except torch.cuda.OutOfMemoryError:
+            if len(batches) == 1:
+                raise
+            self.max_edges = max(1, batch.edge_index.shape[1] // 2)  # of the batches to come, too
         except StructureError as error:
             if len(batches) == 1:
                 return [str(error)]
             return [outcome for single in batches for outcome in self._labels([single])]
+        if out is None:
+            torch.cuda.empty_cache()
+            half = len(batches) // 2
+            return self._labels(batches[:half]) + self._labels(batches[half:])
         energy, forces, stress = (x.detach().double().cpu().numpy() for x in (out.energy, out.forces, out.stress))
         has_stress = self.stress & (batch.volumes > 1e-9).cpu().numpy()
         ends = np.cumsum(batch.n_atoms.cpu().numpy())

@@ -80,7 +80,7 @@ class TrainingModule(LightningModule):
         self.identity = identity
         self.perturbed = False
         self.validation_sums = ErrorSums()
-        self.train_loss = [0.0, 0]
+        self.train_loss: list[Any] = [0.0, 0]
 
     def transfer_batch_to_device(self, batch: AtomicBatch, device: torch.device, dataloader_idx: int) -> AtomicBatch:
         return batch.to(device)
@@ -89,7 +89,7 @@ class TrainingModule(LightningModule):
         out = predict(self.model, batch, create_graph=True)
         loss = self.loss(out, batch)
         if not self.perturbed:
-            self.train_loss[0] += float(loss.detach())
+            self.train_loss[0] = self.train_loss[0] + loss.detach().double()  # no wait for the device
             self.train_loss[1] += 1
         return loss
 
@@ -201,7 +201,7 @@ class KeepBest(Callback):
         self._elapsed += time.perf_counter() - getattr(self, "_start", time.perf_counter())
         row = {
             "epoch": trainer.current_epoch,
-            "train_loss": total / max(steps, 1),
+            "train_loss": float(total) / max(steps, 1),
             "val_loss": errors["total"],
             "val_energy_mae": errors["energy_mae"],
             "val_energy_per_atom_mae": errors["energy_per_atom_mae"],

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from ase import Atoms
 from torch import Tensor, nn
 
-from mdl_physpretrain.compiled.cached_tables import WeightCache
+from mdl_physpretrain.compiled.cached_tables import IndexCache, WeightCache
 from mdl_physpretrain.compiled.splines import spline_coefficients
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch
@@ -205,6 +205,7 @@ class CGCNN(EnergyModel):
         self.act, self.pool_order, self.batch_norm = getattr(F, act), pool_order, batch_norm
         self.fixed_norm, self.images, self.max_neighbours = fixed_norm, images, max_neighbours
         self.smooth_cutoff, self.switch_width, self.n_neighbours = smooth_cutoff, switch_width, n_neighbours
+        self.fades_at_cutoff = smooth_cutoff and images == "all" and max_neighbours is None
         self.distance_expansion = GaussianBasis(cutoff, edge_dim, width)
         node_dim = dim1 if pre_fc_count else N_ELEMENTS
         self.pre_lin_list = _stack(N_ELEMENTS, dim1, pre_fc_count)
@@ -212,6 +213,7 @@ class CGCNN(EnergyModel):
         self.bn_list = nn.ModuleList([nn.BatchNorm1d(node_dim) for _ in range(gc_count)] if batch_norm else [])
         self.post_lin_list = _stack(node_dim, dim2, post_fc_count)
         self.lin_out = nn.Linear(dim2 if post_fc_count else node_dim, 1)
+        self._known: IndexCache[bool] = IndexCache()
         self._cached_layers: WeightCache[list[cgcnn_forces.FrozenLayer]] = WeightCache()
         self.train()  # a fixed normalisation is fixed from the start
 
@@ -303,7 +305,7 @@ class CGCNN(EnergyModel):
 
     def node_features(self, numbers: Tensor) -> Tensor:
         """What the convolutions start from, shape (N, dim)."""
-        if bool((numbers > N_ELEMENTS).any()) or bool((numbers < 1).any()):
+        if not self._known.get(numbers, lambda: bool(((numbers >= 1) & (numbers <= N_ELEMENTS)).all())):
             raise StructureError(f"CGCNN knows the elements 1 to {N_ELEMENTS}", field="numbers")
         if not len(self.pre_lin_list):
             return F.one_hot(numbers - 1, N_ELEMENTS).to(self.dtype)

@@ -23,7 +23,7 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from torch import Tensor, nn
 
-from mdl_physpretrain.compiled.cached_tables import WeightCache
+from mdl_physpretrain.compiled.cached_tables import IndexCache, WeightCache
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
@@ -83,6 +83,7 @@ class EAM(EnergyModel):
     element_of: Tensor
     pair_of: Tensor
     role = "teacher"
+    fades_at_cutoff = True
 
     def __init__(
         self,
@@ -138,6 +139,8 @@ class EAM(EnergyModel):
         self.base_atomic_energy = nn.Parameter(torch.ones(n))
         self.core = ZBL(inner=core_inner, outer=core_outer, ends=core_ends) if core else None
         self._cached_tables: WeightCache[Tables] = WeightCache()
+        self._elements: IndexCache[Tensor] = IndexCache()
+        self._halves: IndexCache[Tensor] = IndexCache()
 
     def element_index(self, numbers: Tensor) -> Tensor:
         """Index into :attr:`elements` of atomic numbers, shape (N,).
@@ -147,6 +150,10 @@ class EAM(EnergyModel):
         StructureError
             If an element was not in the fit.
         """
+        return self._elements.get(numbers, lambda: self._checked_index(numbers))
+
+    def _checked_index(self, numbers: Tensor) -> Tensor:
+        """See :meth:`element_index`."""
         index = self.element_of[numbers]
         if bool((index < 0).any()):
             strange = sorted({chemical_symbols[int(n)] for n in numbers[index < 0]})
@@ -250,7 +257,7 @@ class EAM(EnergyModel):
         stands for it, and its whole gradient is written there.
         """
         element = self.element_index(batch.numbers)
-        half = one_direction(batch)
+        half = self._halves.get(batch.edge_index, lambda: one_direction(batch))
         i, j = batch.edge_index[:, half]
         half_vectors = vectors[half]
         r = torch.linalg.vector_norm(half_vectors, dim=1)
@@ -259,10 +266,14 @@ class EAM(EnergyModel):
         density, density_slope = self.density_function(r, pair)
         if self.core is not None:
             numbers_i, numbers_j = batch.numbers[i], batch.numbers[j]
-            near = torch.nonzero(r.detach() < self.core.cutoff).squeeze(1)
-            core_energy, core_slope = self.core.pair_terms(numbers_i[near], numbers_j[near], r[near])
-            pair_energy = pair_energy.index_add(0, near, core_energy)
-            pair_slope = pair_slope.index_add(0, near, core_slope)
+            if r.device.type == "cpu":  # few pairs: spare the others the exponentials
+                near = torch.nonzero(r.detach() < self.core.cutoff).squeeze(1)
+                core_energy, core_slope = self.core.pair_terms(numbers_i[near], numbers_j[near], r[near])
+                pair_energy = pair_energy.index_add(0, near, core_energy)
+                pair_slope = pair_slope.index_add(0, near, core_slope)
+            else:  # without waiting for their number
+                core_energy, core_slope = self.core.pair_terms(numbers_i, numbers_j, r)
+                pair_energy, pair_slope = pair_energy + core_energy, pair_slope + core_slope
         at_atom = r.new_zeros(len(batch.numbers)).index_add(0, i, density).index_add(0, j, density)
         embedding, embedding_slope = self.embedding(at_atom, element)
         # energies of atoms may be those of an all-electron code: in float32 their sum would swallow the others

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from ase.data import chemical_symbols
 from torch import Tensor
 
+from mdl_physpretrain.compiled.cached_tables import IndexCache
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel, predict, within_cutoff
@@ -65,6 +66,7 @@ class M3GNet(EnergyModel):
     """
 
     network: Any
+    fades_at_cutoff = True
     reference_energies: Tensor
 
     def __init__(
@@ -87,6 +89,7 @@ class M3GNet(EnergyModel):
         if units < 1 or num_blocks < 1 or not 1 <= max_z <= 118:
             raise ConfigError("units and num_blocks must be at least 1, max_z must lie in 1 to 118")
         self.threebody_cutoff, self.max_l, self.max_n, self.max_z = float(threebody_cutoff), max_l, max_n, max_z
+        self._known: IndexCache[bool] = IndexCache()
         self.network = _mattersim_network()(**hparams, device="cpu")
 
     @torch.no_grad()
@@ -235,7 +238,7 @@ class M3GNet(EnergyModel):
         return state
 
     def _check_elements(self, numbers: Tensor) -> None:
-        if bool((numbers > self.max_z).any()) or bool((numbers < 1).any()):
+        if not self._known.get(numbers, lambda: bool(((numbers >= 1) & (numbers <= self.max_z)).all())):
             strange = sorted({n for n in numbers.tolist() if not 1 <= n <= self.max_z})
             names = ", ".join(f"{chemical_symbols[n] if n < len(chemical_symbols) else '?'} ({n})" for n in strange)
             raise StructureError(f"M3GNet knows the elements 1 to {self.max_z}, not {names}", field="numbers")

@@ -22,7 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "BASES", "Attention", "ExpNormalBasis", "GaussianBasis", "NeighbourEmbedding", "Pairs"]
+__all__ = [
+    "ACTIVATIONS", "BASES", "Attention", "ExpNormalBasis", "GaussianBasis", "Half", "NeighbourEmbedding", "Pairs",
+]  # fmt: skip
 
 SMALLEST = 1e-6  # Å; atoms closer than this have no direction
 
@@ -73,6 +75,28 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass
+class Half:
+    """Which edges stand for the ``P`` unordered pairs of a list (2, E) that has each in both directions."""
+
+    edges: Tensor  # (M,): ordered by pair
+    first: Tensor  # (P,)
+    second: Tensor  # (P,)
+    image: Tensor | None  # pair of each edge, (M,); None when each pair has exactly one
+
+    @classmethod
+    def of_edges(cls, edge_index: Tensor, vectors: Tensor, n_atoms: int) -> Half:
+        """Halve a list; of the images of one atom, those whose vectors (E, 3) point upwards stay."""
+        i, j = edge_index
+        x, y, z = vectors.detach().unbind(1)
+        upper = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+        keep = ((i < j) | ((i == j) & upper)).nonzero().squeeze(1)
+        key, order = torch.sort(i.index_select(0, keep) * n_atoms + j.index_select(0, keep))
+        key, image = torch.unique_consecutive(key, return_inverse=True)
+        edges = keep.index_select(0, order)
+        return cls(edges, key // n_atoms, key % n_atoms, None if len(key) == len(edges) else image)
+
+
+@dataclass
 class Pairs:
     """The edges of a batch as ``P`` unordered pairs with ``M`` vectors in all."""
 
@@ -87,25 +111,24 @@ class Pairs:
 
     @classmethod
     def from_edges(cls, edge_index: Tensor, vectors: Tensor, n_atoms: int, cutoff: float) -> Pairs:
-        """Halve a list (2, E) in which every pair has both directions; only vectors of the kept one get a gradient."""
-        i, j = edge_index
-        x, y, z = vectors.detach().unbind(1)
-        upper = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))  # halves the images of one atom
-        keep = ((i < j) | ((i == j) & upper)).nonzero().squeeze(1)
-        key, order = torch.sort(i.index_select(0, keep) * n_atoms + j.index_select(0, keep))
-        key, image = torch.unique_consecutive(key, return_inverse=True)
-        half = vectors.index_select(0, keep.index_select(0, order))
-        r = torch.linalg.vector_norm(half, dim=1)
+        """The pairs of a list (2, E) in which every pair has both directions."""
+        return cls.of_half(Half.of_edges(edge_index, vectors, n_atoms), vectors, cutoff)
+
+    @classmethod
+    def of_half(cls, half: Half, vectors: Tensor, cutoff: float) -> Pairs:
+        """Pairs with their vectors, taken from (E, 3): only those of one direction get a gradient."""
+        kept = vectors.index_select(0, half.edges)
+        r = torch.linalg.vector_norm(kept, dim=1)
         value = 0.5 * (torch.cos(r * (math.pi / cutoff)) + 1)
-        i, j = key // n_atoms, key % n_atoms
+        i, j = half.first, half.second
         return cls(
             first=i,
             second=j,
             centre=torch.cat([i, j]),
             neighbour=torch.cat([j, i]),
-            image=None if len(i) == len(r) else image,
+            image=half.image,
             r=r,
-            direction=half / r.clamp_min(SMALLEST).unsqueeze(1),
+            direction=kept / r.clamp_min(SMALLEST).unsqueeze(1),
             cutoff=value.unsqueeze(1),
         )
 

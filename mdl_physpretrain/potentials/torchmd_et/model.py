@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mdl_physpretrain.compiled.cached_tables import WeightCache
+from mdl_physpretrain.compiled.cached_tables import IndexCache, WeightCache
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
@@ -26,6 +26,7 @@ from mdl_physpretrain.potentials.torchmd_et.layers import (
     BASES,
     Attention,
     ExpNormalBasis,
+    Half,
     NeighbourEmbedding,
     Pairs,
 )
@@ -115,7 +116,7 @@ class TorchMDET(EnergyModel):
         super().__init__(cutoff, hparams, reference_energies=True)
         _check(hparams)
         self.pool, self.pool_order, self.max_z = pool, pool_order, max_z
-        self.act = ACTIVATIONS[activation]
+        self.act, self.fades_at_cutoff = ACTIVATIONS[activation], smooth_cutoff
         self.embedding = nn.Embedding(max_z, hidden_channels)
         self.distance_expansion = BASES[rbf_type](cutoff, num_rbf, trainable_rbf)
         self.neighbor_embedding = (
@@ -131,10 +132,14 @@ class TorchMDET(EnergyModel):
         sizes = [hidden_channels, *[post_hidden_channels] * num_post_layers, 1]
         self.post_lin_list = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self._tables: WeightCache[torchmd_forces.Tables | None] = WeightCache()
+        self._halves: IndexCache[Half] = IndexCache()
+        self._known: IndexCache[bool] = IndexCache()
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         self._check_elements(batch)
-        pairs = Pairs.from_edges(batch.edge_index, vectors, len(batch.numbers), self.cutoff)
+        n_atoms, index = len(batch.numbers), batch.edge_index
+        half = self._halves.get(index, lambda: Half.of_edges(index, vectors, n_atoms))
+        pairs = Pairs.of_half(half, vectors, self.cutoff)
         basis = self.distance_expansion(pairs.r, pairs.cutoff)
         x = self.embedding(batch.numbers)
         if self.neighbor_embedding is not None:
@@ -162,7 +167,8 @@ class TorchMDET(EnergyModel):
         return self.reference_energy(batch) + self._last_layers(self.out_norm(x), batch)
 
     def _check_elements(self, batch: AtomicBatch) -> None:
-        if bool((batch.numbers >= self.max_z).any()) or bool((batch.numbers < 1).any()):
+        numbers = batch.numbers
+        if not self._known.get(numbers, lambda: bool(((numbers >= 1) & (numbers < self.max_z)).all())):
             raise StructureError(f"this model knows the elements 1 to {self.max_z - 1}", field="numbers")
 
     def _has_machine_code(self, vectors: Tensor) -> bool:
