@@ -46,7 +46,18 @@ def test_the_command_writes_what_the_function_makes(rocksalt, tmp_path):
     write_structures(tmp_path / "in.extxyz", [*rocksalt, alone])
     result = CliRunner().invoke(
         app,
-        ["augment", str(tmp_path / "in.extxyz"), "-o", str(tmp_path / "out.extxyz"), "--n-aug", "3", "--pull", "0.3"],
+        [
+            "augment",
+            str(tmp_path / "in.extxyz"),
+            "-o",
+            str(tmp_path / "out.extxyz"),
+            "--n-aug",
+            "3",
+            "--pull",
+            "0.3",
+            "--preset",
+            "algorithm1",
+        ],
     )
     assert result.exit_code == 0, result.output
     assert "Wrote 24 structures" in result.output

@@ -103,7 +103,9 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         raise ConfigError(f"{SECTION}: expected keys and values, not {section!r}")
     if isinstance(section.get("teacher"), str):
         section = {**section, "teacher": {"checkpoint": section["teacher"]}}
-    settings = validated(Settings, over_preset(section, _PRESETS), prefix=f"{SECTION}.")
+    settings = validated(
+        Settings, over_preset({"preset": Settings().preset, **section}, _PRESETS), prefix=f"{SECTION}."
+    )
     if (rho := sam_radius(config)) is None:
         return settings
     if "sam" in section and settings.sam != rho:
