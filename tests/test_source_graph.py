@@ -84,7 +84,7 @@ def test_what_is_reached_is_what_is_used():
         )  # which structures, seeds, limits and options are judged
     probes = modules("probes.diatomics", "probes.compression", "probes.accuracy", "probes.force_alignment")
     assert probes <= reach["evaluate seed 0 baseline"]
-    assert modules("probes.rdf") <= reach["md seed 0 baseline rdf"] - reach["md seed 0 baseline"]
+    assert modules("probes.radial_distribution") <= reach["md seed 0 baseline rdf"] - reach["md seed 0 baseline"]
     assert modules("probes.diffusion") <= reach["md seed 0 baseline diffusion"]
     assert not probes & reach["finetune seed 0 baseline"]
     assert modules("potentials.torchmd_et.model").isdisjoint(set.union(*map(set, reach.values())))
