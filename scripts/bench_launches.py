@@ -91,11 +91,11 @@ def dynamics(name: str, model: EnergyModel, ensemble: str, n: int, steps: int) -
     rngs = [np.random.default_rng(k) for k in range(n)]
     with torch.no_grad(), simulated():
         run = BatchedRun(model, structures, rngs, settings)
-        while run.done < 29:  # a check of the Lindemann indices ends a block there
+        while run.done < 19:  # a check of the Lindemann indices ends a block there
             run.step()
         inside = Counted(model)
         with counted() as counts:
-            while run.done < 29 + steps:
+            while run.done < 19 + steps:
                 run.step()
         del model.energy_and_gradient
     of_model = sum(inside.counts.launches.values())

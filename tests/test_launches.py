@@ -10,18 +10,17 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 from bench_launches import measure
 
-#: Launches of the network in an MD step, and of a training step: what docs/performance.md says, and a few more.
-LIMITS = {"eam": (0, 0), "cgcnn": (0, 0), "torchmd_et": (0, 0)}
-ENGINE = {"nvt": 60, "nve": 55, "npt": 95}
-WAITS = 0.3  # per MD step
+#: Launches of a training step: what docs/performance.md says, and a few more.
+TRAINING = {"eam": 425, "cgcnn": 1140, "torchmd_et": 8900}
+ENGINE = {"nvt": 60, "npt": 182}  # of engine and monitor in an MD step
 
 
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("name", TRAINING)
 def test_launches_and_waits_do_not_grow(name: str) -> None:
-    ensembles = ("nvt", "npt", "nve") if name == "eam" else ("nvt",)
-    *dynamics, training = measure(name, 3, 20, ensembles)
+    ensembles = tuple(ENGINE) if name == "eam" else ()
+    *dynamics, training = measure(name, 2, 10, ensembles)
     for row, ensemble in zip(dynamics, ensembles, strict=True):
-        assert row.without_network <= ENGINE[ensemble], row
-        assert row.waits <= WAITS, row
-    assert dynamics[0].launches - dynamics[0].without_network <= LIMITS[name][0], dynamics[0]
-    assert training.launches <= LIMITS[name][1], training
+        assert 20 < row.without_network <= ENGINE[ensemble], row
+        assert 0 < row.waits <= 0.2, row
+    assert 100 < training.launches <= TRAINING[name], training
+    assert training.waits == 0

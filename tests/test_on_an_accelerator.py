@@ -120,17 +120,17 @@ def test_training_with_replay_is_the_cpus_and_resumes_on_the_other_device(optimi
     def trained(where: str, epochs: int, folder: str) -> EnergyModel:
         return train(start, cells[:4], directory=tmp_path / folder, epochs=epochs, **places[where], **options)
 
-    expected = trained("cpu", 3, "whole")
+    expected = trained("cpu", 2, "whole")
     with usable(place):
-        for first, second in ((place, "cpu"), ("cpu", place)):
-            trained(first, 1, f"{first}-{second}")
-            resumed = trained(second, 3, f"{first}-{second}")
-            assert resumed.device.type == "cpu"
-            for key in ("train_loss", "val_loss"):
-                rows = [[h[key] for h in m.metadata["history"]] for m in (expected, resumed)]
-                np.testing.assert_allclose(rows[1], rows[0], rtol=1e-6)
-            for one, other in zip(expected.parameters(), resumed.parameters(), strict=True):
-                torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+        first, second = (place, "cpu") if optimizer == "adamw" else ("cpu", place)
+        trained(first, 1, "parts")
+        resumed = trained(second, 2, "parts")
+    assert resumed.device.type == "cpu"
+    for key in ("train_loss", "val_loss"):
+        rows = [[h[key] for h in m.metadata["history"]] for m in (expected, resumed)]
+        np.testing.assert_allclose(rows[1], rows[0], rtol=1e-6)
+    for one, other in zip(expected.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
 @everywhere
@@ -145,7 +145,7 @@ def test_labels_errors_and_probes(place: str) -> None:
         found: list[Any] = [atoms.get_potential_energy() for atoms in labelled]
         found += [atoms.get_forces() for atoms in labelled] + [atoms.get_stress() for atoms in labelled]
         found += [list(evaluate(model, cells).values()) for model in (one, other)]
-        subject = Subject(other, splits={"test": cells[:2], "train": cells}, elements=["Mg", "O"], teacher=one)
+        subject = Subject(other, splits={"test": cells[:1], "train": cells}, elements=["O"], teacher=one)
         for name in ("errors", "compression", "diatomics", "alignment"):
             for table in make_probe(name, {}).tables(subject).values():
                 found.append(table.select_dtypes("number").to_numpy(dtype=float))
@@ -211,7 +211,7 @@ def test_dynamics_and_verdicts_are_the_cpus(case: str, place: str, tmp_path) -> 
                      "overlap_step_paper", "explosion_step_paper", "lindemann_step_paper", "overlap_pair"):  # fmt: skip
             assert getattr(other.verdict, name) == getattr(one.verdict, name), (one.structure_id, name)
         names = ["trace_step", "trace_temperature", "trace_energy", "trace_volume", "positions", "velocities"]
-        if one.verdict.cause == "out of bounds":  # the last frame is any before that
+        if case == "run away":  # the frame that is kept is any before that
             names = names[:4]
             assert np.isfinite(other.positions).all()
         for name in names:
