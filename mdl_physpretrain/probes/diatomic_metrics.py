@@ -215,7 +215,7 @@ class DiatomicMetrics(Probe):
                 rows.append({"arm": arm, "of": owner, "pairs": len(part), **means})
         summary = pd.DataFrame(rows)
         columns = {"of": ("Distances of", ""), "pairs": ("Curves", ""), **COLUMNS}
-        part = PagePart(
+        page = PagePart(
             table=number_table(summary, heading, columns, "diatomic_metrics", text=("of",)),
             summary=summary,
             table_title="Diatomic metrics, means over pairs",
@@ -230,11 +230,11 @@ class DiatomicMetrics(Probe):
         )
         if curves is not None:
             wide = curves[curves["distances"] == ML_PEG]
-            part.figure = partial(_figure, wide, arms)
-            part.caption = "Energy of two atoms from 0.18 to 6 Å; the axis is linear within 1 eV, logarithmic beyond."
-            part.curves = "wide_diatomic_curves"
-            part.saved["wide_diatomic_curves"] = curves
-        return part
+            page.figure = partial(_figure, wide, arms)
+            page.caption = "Energy of two atoms from 0.18 to 6 Å; the axis is linear within 1 eV, logarithmic beyond."
+            page.curves = "wide_diatomic_curves"
+            page.saved["wide_diatomic_curves"] = curves
+        return page
 
 
 def _figure(table: pd.DataFrame, arms: Sequence[str], styles: Styles) -> Figure:

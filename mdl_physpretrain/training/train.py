@@ -135,8 +135,8 @@ def train(
         If another process trains in ``directory``.
     """
     chosen = validated(Training, options)
-    if chosen.force_scale == "auto":
-        chosen = chosen.model_copy(update={"force_scale": force_scale_of(structures)})
+    force_scale = force_scale_of(structures) if chosen.force_scale == "auto" else chosen.force_scale
+    chosen = chosen.model_copy(update={"force_scale": force_scale})
     if not 0 <= replay_fraction < 1:
         raise ConfigError(f"replay_fraction must lie in [0, 1), not {replay_fraction}")
     if replay_weights is not None and (len(replay_weights) != len(replay) or not min(replay_weights, default=1) > 0):
@@ -198,7 +198,7 @@ def train(
     val_loader = loader(list(val) if val is not None else list(structures), **batches)
     module = TrainingModule(
         network,
-        EFSLoss(*chosen.weights, kind=chosen.loss, force_scale=chosen.force_scale, tolerance=replay_tolerance),
+        EFSLoss(*chosen.weights, kind=chosen.loss, force_scale=force_scale, tolerance=replay_tolerance),
         learning_rate=chosen.learning_rate,
         weight_decay=chosen.weight_decay,
         scheduler={
