@@ -196,9 +196,10 @@ def train(
     batches: dict[str, Any] = {"cutoff": network.cutoff, "batch_size": chosen.batch_size, "dtype": network.dtype}
     train_loader = loader([*structures, *replay], sampler=sampler, **batches)
     val_loader = loader(list(val) if val is not None else list(structures), **batches)
+    energy, forces, stress = chosen.weights
     module = TrainingModule(
         network,
-        EFSLoss(*chosen.weights, kind=chosen.loss, force_scale=force_scale, tolerance=replay_tolerance),
+        EFSLoss(energy, forces, stress, kind=chosen.loss, force_scale=force_scale, tolerance=replay_tolerance),
         learning_rate=chosen.learning_rate,
         weight_decay=chosen.weight_decay,
         scheduler={
