@@ -22,6 +22,7 @@ from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.workflow import plan as plans
 from mdl_physpretrain.workflow.check import check
+from mdl_physpretrain.workflow.check_suite import probe_names
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import load_config
 from mdl_physpretrain.workflow.folder import preflight
@@ -30,7 +31,7 @@ from mdl_physpretrain.workflow.stages.reference import look_at_reference
 from mdl_physpretrain.workflow.task import Task
 
 LJ = {"reference_potential": "ase.calculators.lj:LennardJones"}
-OTHERS = ("errors", "diatomics", "compression", "nve", "rdf", "diffusion")
+OTHERS = tuple(name for name in probe_names() if name != "md")
 
 
 class Nothing(Calculator):
