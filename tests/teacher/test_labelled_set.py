@@ -72,7 +72,7 @@ def test_cells_are_strained_where_labels_can_say_what_it_costs(parents: list[Ato
 
 
 def test_errors(parents: list[Atoms]) -> None:
-    with pytest.raises(ConfigError, match="springs of a teacher: name one, or give thermal_amplitude"):
+    with pytest.raises(ConfigError, match="give the teacher \\(--teacher\\), or thermal_amplitude instead"):
         further_structures(parents, Augment(thermal=300.0))
     with pytest.raises(ConfigError, match="give 'thermal' or 'thermal_amplitude', not both"):
         validated(Augment, {"thermal": 300.0, "thermal_amplitude": 0.1})
