@@ -191,7 +191,7 @@ def contender_rate(check: Check, contender: bench_md.Contender, steps: int) -> f
 def batch_size(check: Check) -> Iterator[Row]:
     """Structures of 64 atoms that a training step holds: doubled until the memory is full, then halved."""
     most = 4096 if check.large else 2
-    for name in ("cgcnn", "torchmd_et"):
+    for name in ("cgcnn", "torchmd_et") if check.large else ("cgcnn",):
         model = network(name).to(check.device).train()
         single = build_batch(crystals(1, 2)[0], model.cutoff)
         size, fits = 1, 0
