@@ -2,7 +2,7 @@
 
 At some 5 µs a launch, and as much or more a wait, they bound a step from below however few atoms there are. Views are
 no launches; matrix products, sorts and the like, which start several kernels, count once. The device is that of the
-tests, on a CPU (tests/simulated_accelerator.py): no time is measured here.
+tests, on a CPU (tests/accelerator/simulated_accelerator.py): no time is measured here.
 
 Usage: python scripts/bench_launches.py [--model cgcnn eam ...] [--structures 8] [--steps 20] [--names]
 """
@@ -21,7 +21,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "accelerator"))
 from simulated_accelerator import DEVICE, Counts, counted, simulated
 
 from mdl_physpretrain.dynamics.batched_engine import BatchedRun

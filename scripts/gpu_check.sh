@@ -9,7 +9,7 @@ python="${PYTHON:-.venv/bin/python}"
 mkdir -p "$out"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 tests=0
-timeout 150 "$python" -m pytest -q -p no:cacheprovider -m gpu tests/test_on_an_accelerator.py > "$out/tests.txt" 2>&1 || tests=$?
+timeout 150 "$python" -m pytest -q -p no:cacheprovider -m gpu tests/accelerator/everywhere.py > "$out/tests.txt" 2>&1 || tests=$?
 tail -n 1 "$out/tests.txt"
 [ "$tests" -eq 5 ] && tests=0  # none was collected: there is no GPU
 timeout 330 "$python" scripts/gpu_check.py --out "$out" "$@"
