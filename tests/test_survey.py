@@ -75,6 +75,7 @@ def test_commands_of_another_python_tell_why_they_fail():
         survey_module._run([*python, "raise SystemExit(130)"])
 
 
+@pytest.mark.long
 def test_a_survey_is_resumed_and_tells_what_a_potential_cannot_do(tmp_path, monkeypatch, in_this_process):
     monkeypatch.chdir(tmp_path)
     words = ["survey", "-o", "out", "-p", "EMT", "-m", "Cu", "-m", "MgO", "--temperatures", "300", "--pressures", "0"]
