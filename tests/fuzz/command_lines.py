@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "train": (["{cells}", "-o", "{out}", "--devices", "0"],
               ["--model", "--arg", "--core", "--eam", "--val", "--replay", "--replay-fraction", "--lr", "--weights",
                "--force-scale", "--accelerator", "--devices", "--strategy", "--loss", "--optimizer", "--ema"]),
-    "augment": (["{cells}", "-o", "{out}.extxyz", "--n-aug", "1"],
+    "augment": (["{cells}", "-o", "{out}.extxyz", "--n-aug", "1", "--preset", "algorithm1"],
                 ["--n-aug", "--n-pairs", "--pull", "--perturb", "--ladder", "--pairs", "--seed", "--thermal",
                  "--coverage", "--teacher", "--compression", "--shear", "--min-distance-factor"]),
     "label": (["{cells}", "-o", "{out}.extxyz", "--teacher", "{net}"],

@@ -41,7 +41,7 @@ def fault(kind: str) -> BaseException:
 KINDS = ["full disk", "no permission", "broken disk", "too many files", "memory", "Ctrl-C"]
 COMMANDS = {
     "md": ["md", "{net}", "{cells}", "-o", "{out}", "--steps", "3", "--trajectories", "1"],
-    "augment": ["augment", "{cells}", "-o", "{out}/a.extxyz", "--n-aug", "2"],
+    "augment": ["augment", "{cells}", "-o", "{out}/a.extxyz", "--n-aug", "2", "--preset", "algorithm1"],
     "label": ["label", "{cells}", "-o", "{out}/l.extxyz", "--teacher", "{net}"],
     "align": ["align", "{net}", "{net}", "{cells}", "-o", "{out}"],
     "prepare": ["run", "{yaml}", "-o", "{out}", "--only", "prepare"],
