@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -120,6 +120,9 @@ def shows_options(section: type[BaseModel]) -> Callable[[Function], Function]:
     return decorate
 
 
+_BRANCH = re.compile(r"(constrained-|literal\[|function-|(int|float|str|bool|none|list|tuple|dict)(\[|$))")
+
+
 def problems(
     error: ValidationError,
     section: type[BaseModel],
@@ -128,7 +131,22 @@ def problems(
     line_of: Callable[[Place], str | None] = lambda place: None,
 ) -> str:
     """One line for every wrong option: where it stands (``line_of``), what is wrong, the nearest valid one."""
-    return "\n".join(dict.fromkeys(_sentence(detail, section, prefix, line_of) for detail in error.errors()))
+    details = _joined(error.errors())
+    return "\n".join(dict.fromkeys(_sentence(detail, section, prefix, line_of) for detail in details))
+
+
+def _joined(details: Iterable[Any]) -> list[dict[str, Any]]:
+    """Errors, those of the branches of a union (a positive number, or 'auto') as one of its field."""
+    joined: dict[Place, dict[str, Any]] = {}
+    for detail in details:
+        loc = tuple(detail["loc"])
+        place = loc[:-1] if len(loc) > 1 and _BRANCH.match(str(loc[-1])) else loc
+        if place == loc or place not in joined:
+            joined[place] = {**detail, "loc": place}
+        else:
+            joined[place]["msg"] += f" or {detail['msg'].removeprefix('Input should be ')}"
+            joined[place]["ctx"] = joined[place].get("ctx", {}) | detail.get("ctx", {})
+    return list(joined.values())
 
 
 def option_fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -291,3 +291,19 @@ def test_conditions_of_md_differ_from_the_first_in_what_they_say():
 def test_impossible_conditions_are_refused(md, message):
     with pytest.raises(ConfigError, match=message):
         build_config({"data": {"source": "demo"}, "md": md})
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"finetune": {"force_scale": 0}}, "finetune.force_scale: input should be greater than 0 or 'auto', not 0"),
+        ({"augment": {"thermal": -3}}, "augment.thermal: input should be greater than 0 or 'md', not -3"),
+        ({"devices": [1]}, "devices: input should be a valid integer or a valid string, not [1]"),
+        ({"augment": {"change_error": "atuo"}}, "'auto', not 'atuo'; did you mean 'auto'?"),
+    ],
+)
+def test_one_line_for_an_option_of_several_types(section, words):
+    with pytest.raises(ConfigError) as raised:
+        build_config({"data": {"source": "demo"}, **section})
+    assert words in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
