@@ -9,6 +9,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.structures import get_labels, set_labels
+from mdl_physpretrain.structures.labels import Labels
 from mdl_physpretrain.teacher.kinds.auto import best_teacher
 from mdl_physpretrain.teacher.registry import kind_modules, kind_of, kind_potentials
 from mdl_physpretrain.workflow.config_files import build_config
@@ -40,6 +42,23 @@ def test_the_smallest_error_of_changes_labels() -> None:
 def test_without_two_frames_of_the_same_atoms_forces_decide() -> None:
     rows = best_teacher(copper(3, sizes=True), candidates=["classical"]).metadata["comparison"]
     assert [row["of"] for row in rows] == ["forces of 3 structures"]
+
+
+def test_structures_without_forces() -> None:
+    """Those that have none are left out of the comparison; where none has any, energies decide and no kind that needs
+    forces is a candidate, with its reason."""
+    bare = []
+    for atoms in copper(8):
+        labels = get_labels(atoms)
+        bare.append(set_labels(atoms.copy(), Labels(labels.energy, None, None)))
+    rows = best_teacher([*copper(8)[:6], *bare[6:]], candidates=["eam"]).metadata["comparison"]
+    assert "pairs of frames" in rows[0]["of"]
+    assert np.isfinite(rows[0]["error"])
+    with pytest.warns(UserWarning, match="'classical' cannot be fitted: .*no structure has forces to fit to"):
+        rows = best_teacher(bare).metadata["comparison"]
+    assert [(row["teacher"], row["of"]) for row in rows] == [("eam", "energies of 8 structures")]
+    with pytest.raises(ConfigError, match=r"no native teacher can be fitted .*\(classical: .*no structure has forces"):
+        best_teacher(bare, candidates=["classical"])
 
 
 def test_unknown_and_no_candidates() -> None:

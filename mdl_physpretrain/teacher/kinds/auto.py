@@ -15,7 +15,7 @@ from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.error_metrics import evaluate, trivial_errors
 from mdl_physpretrain.recipe import EAMFit
-from mdl_physpretrain.structures import reference_energies
+from mdl_physpretrain.structures import get_labels, reference_energies
 from mdl_physpretrain.teacher import registry, source
 from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.changes import change_skill, frame_pairs
@@ -100,23 +100,27 @@ def best_teacher(
     if not names:
         raise ConfigError("teacher.args.candidates: there is no kind to choose from")
     data = [*(val or ()), *structures]
-    pairs = frame_pairs(data)
+    with_forces = [atoms for atoms in data if get_labels(atoms).forces is not None]
+    pairs = frame_pairs(with_forces)
     rows: list[dict[str, Any]] = []
     fitted: list[EnergyModel] = []
+    reasons: dict[str, str] = {}
     for name in names:
         kind = registry.teacher_kind(name, "teacher.args.candidates")
         chosen = (options or {}).get(name) or kind.Options()
         try:
             model = source.fitted_teacher(kind, structures, val, chosen, progress)
-            row = _errors(model, data, pairs)
+            row = _errors(model, with_forces or data, pairs)
         except PhysPretrainError as error:
+            reasons[name] = str(error)
             warnings.warn(f"the teacher {name!r} cannot be fitted: {error}", stacklevel=2)
             continue
         examination = model.metadata.get("examination")
         rows.append({"teacher": name, "passed": examination is None or bool(examination["passed"]), **row})
         fitted.append(model)
     if not fitted:
-        raise ConfigError(f"no native teacher can be fitted to these structures ({', '.join(names)})")
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise ConfigError(f"no native teacher can be fitted to these structures ({why})")
     best = min(range(len(rows)), key=lambda k: (not rows[k]["passed"], rows[k]["error"]))
     if rows[best]["error"] >= rows[best]["trivial"]:
         warnings.warn(
@@ -133,9 +137,11 @@ def best_teacher(
 
 
 def _errors(model: EnergyModel, data: Sequence[Atoms], pairs: Sequence[Any]) -> dict[str, Any]:
-    """Error of a teacher beside that of predicting no change, or no force, eV/Å."""
+    """Error of a teacher beside that of predicting none: of changes or forces, eV/Å, else of energies, eV/atom."""
     if len(pairs) >= FEWEST_PAIRS:
         skill = change_skill(model, data, pairs)
         return {"error": skill.error, "trivial": skill.trivial, "of": f"force changes of {skill.pairs} pairs of frames"}
-    trivial = trivial_errors(data, reference_energies(data))["forces_mae"]
-    return {"error": evaluate(model, data)["forces_mae"], "trivial": trivial, "of": f"forces of {len(data)} structures"}
+    has_forces = get_labels(data[0]).forces is not None
+    column, words = ("forces_mae", "forces") if has_forces else ("energy_per_atom_mae", "energies")
+    trivial = trivial_errors(data, reference_energies(data))[column]
+    return {"error": evaluate(model, data)[column], "trivial": trivial, "of": f"{words} of {len(data)} structures"}
