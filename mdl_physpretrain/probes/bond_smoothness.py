@@ -221,13 +221,11 @@ class BondSmoothness(Probe):
             saved={"bond_flags_each": flags},
         )
         if curves is not None:
-            part.figure = partial(_figure, curves, arms)
-            part.caption = (
+            caption = (
                 "Energy while one bond is squeezed and stretched and all other atoms stay (after arXiv:2602.04861). "
                 "It must be smooth, and rise all the way in."
             )
-            part.curves = "bond_curves"
-            part.saved["bond_curves"] = curves
+            part.draw(partial(_figure, curves, arms), caption, "bond_curves", curves)
         return part
 
 

@@ -230,10 +230,8 @@ class DiatomicMetrics(Probe):
         )
         if curves is not None:
             wide = curves[curves["distances"] == ML_PEG]
-            page.figure = partial(_figure, wide, arms)
-            page.caption = "Energy of two atoms from 0.18 to 6 Å; the axis is linear within 1 eV, logarithmic beyond."
-            page.curves = "wide_diatomic_curves"
-            page.saved["wide_diatomic_curves"] = curves
+            caption = "Energy of two atoms from 0.18 to 6 Å; the axis is linear within 1 eV, logarithmic beyond."
+            page.draw(partial(_figure, wide, arms), caption, "wide_diatomic_curves", curves)
         return page
 
 

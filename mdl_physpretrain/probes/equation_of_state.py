@@ -228,10 +228,8 @@ class EquationOfStateProbe(Probe):
             saved={"eos_each": table},
         )
         if curves is not None:
-            part.figure = partial(_figure, curves, arms)
-            part.caption = f"Energy over volume, 1 is the potential’s own volume; at most {MAX_PANELS} structures."
-            part.curves = "eos_curves"
-            part.saved["eos_curves"] = curves
+            caption = f"Energy over volume, 1 is the potential’s own volume; at most {MAX_PANELS} structures."
+            part.draw(partial(_figure, curves, arms), caption, "eos_curves", curves)
         return part
 
 

@@ -143,6 +143,11 @@ class PagePart:
     details_caption: str = ""
     saved: dict[str, pd.DataFrame] = field(default_factory=dict)
 
+    def draw(self, figure: Callable[[Styles], Figure | None], caption: str, name: str, curves: pd.DataFrame) -> None:
+        """Give the section a figure, with the curves behind it as the download ``name``."""
+        self.figure, self.caption, self.curves = figure, caption, name
+        self.saved[name] = curves
+
 
 def number(value: Any, digits: int = 3) -> str:
     """A number with fixed decimals, a dash for what is missing; huge ones in powers of ten."""
