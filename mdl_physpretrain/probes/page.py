@@ -229,8 +229,8 @@ def number_table(
                 cells.append(Cell(str(row[key])))
                 continue
             value = float(row[key])
-            text = f"{value:.0f}" if 1000 <= abs(value) < 1e5 else significant(value)
-            cells.append(Cell(text, key=value if math.isfinite(value) else ""))
+            shown = f"{value:.0f}" if 1000 <= abs(value) < 1e5 else significant(value)
+            cells.append(Cell(shown, key=value if math.isfinite(value) else ""))
         rows.append(cells)
     titles = [Column(title, unit, key not in text) for key, (title, unit) in columns.items()]
     return HtmlTable([Column(heading, numeric=False), *titles], rows, file, sortable=len(rows) > 2)

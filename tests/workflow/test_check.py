@@ -23,6 +23,8 @@ from mdl_physpretrain.dynamics import Runs
 from mdl_physpretrain.dynamics.traces import TrajectoryWriter, trajectory_name
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.potentials import CGCNN
+from mdl_physpretrain.report import build
+from mdl_physpretrain.report.read import read_run
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.workflow.check import CheckResult, check
 
@@ -318,6 +320,17 @@ def test_several_jobs_find_the_same(metals, tmp_path) -> None:
         pd.testing.assert_frame_equal(table, two.tables[kind])
     timings = json.loads((tmp_path / "2" / "timings.json").read_text())
     assert {row["status"] for row in timings} == {"done"}
+
+
+def test_sections_of_questions_asked_on_request_can_all_be_made(metals, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(build, "draw", lambda makers, folder, notes: {})
+    asked = {"wide_pairs": "homonuclear"} | dict.fromkeys(("bond_structures", "invariance_structures", "eos_structures"), 1)
+    found = run(metals[:1], tmp_path, probe={**asked, "ensemble_fluctuations": True})
+    page = found.page.read_text()
+    assert read_run(tmp_path).notes == {}
+    assert "could not be made" not in page
+    for section in ("diatomic_metrics", "bond_smoothness", "invariance", "eos"):
+        assert f'id="{section}"' in page
 
 
 def test_options_of_probes(metals, tmp_path) -> None:
