@@ -116,10 +116,12 @@ def _mean_error(rows: pd.DataFrame, quantity: Quantity, errors: pd.DataFrame) ->
 
 
 def _limits(reference: pd.Series, predicted: pd.Series) -> tuple[float, float]:
-    """Bounds of both axes: of the predictions those count that are not the wildest hundredth."""
+    """Bounds of both axes: predictions count that are not far from most of them."""
     low, high = reference.min(), reference.max()
     span = max(high - low, 1e-3)
-    lowest, highest = np.quantile(predicted, 0.01, method="higher"), np.quantile(predicted, 0.99, method="lower")
+    most = np.quantile(predicted, 0.02, method="higher"), np.quantile(predicted, 0.98, method="lower")
+    reach = max(most[1] - most[0], span)
+    lowest, highest = max(predicted.min(), most[0] - reach), min(predicted.max(), most[1] + reach)
     low, high = max(min(low, lowest), low - WIDEST * span), min(max(high, highest), high + WIDEST * span)
     margin = 0.04 * max(high - low, 1e-3)
     return float(low - margin), float(high + margin)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from ase.io import read
 
 from mdl_physpretrain.dynamics import Runs, simulate
+from mdl_physpretrain.dynamics.batched_engine import BatchedRun
+from mdl_physpretrain.dynamics.frame_blocks import FrameBlock
 from mdl_physpretrain.dynamics.sampled_frames import FrameSampler
+from mdl_physpretrain.dynamics.settings import MDSettings
 
 
 @pytest.mark.parametrize("n_frames", [8, 10, 64])
@@ -42,3 +46,24 @@ def test_kept_frames_are_those_of_the_trajectory(engine, ensemble, eam, mgo, tmp
             assert np.allclose(cell, frames[step].cell, atol=1e-4)
         assert len(other.frame_step) == 0
         assert np.array_equal(record.positions, other.positions)  # keeping frames changes nothing
+
+
+def test_steps_in_blocks_keep_the_same_frames(eam, mgo):
+    """As on a GPU, where frames are looked at several steps later (in NPT lists are the same on a CPU)."""
+    kept = []
+    for block in (False, True):
+        records, settings = [], MDSettings(ensemble="npt", steps=37, temperature=500.0)
+        for atoms in mgo[:2]:
+            atoms.set_velocities(np.random.default_rng(1).normal(scale=0.02, size=(len(atoms), 3)))
+        generators = [np.random.default_rng(k) for k in range(2)]
+        with torch.no_grad():
+            run = BatchedRun(eam, mgo[:2], generators, settings, finished=records.append, sampler=FrameSampler(16))
+            run.block = FrameBlock(run) if block else None
+            while run.done < settings.steps:
+                run.step()
+            run.finish()
+        kept.append(records)
+    for one, other in zip(*kept, strict=True):
+        assert other.frame_step.tolist() == one.frame_step.tolist() == list(range(0, 37, 4))
+        assert np.abs(other.frame_positions - one.frame_positions).max() <= 1
+        assert np.allclose(other.positions, one.positions, atol=1e-6)
