@@ -98,9 +98,9 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """
     merged = dict(below)
     network, chosen = below.get("backbone"), above.get("backbone")
-    if isinstance(network, Mapping) and isinstance(chosen, Mapping):
-        if chosen.get("name") not in (None, network.get("name")):
-            merged["backbone"] = {k: v for k, v in network.items() if k not in ("name", "args")}
+    both = isinstance(network, Mapping) and isinstance(chosen, Mapping)
+    if both and chosen.get("name") not in (None, network.get("name")):  # type: ignore[union-attr]
+        merged["backbone"] = {k: v for k, v in network.items() if k not in ("name", "args")}  # type: ignore[union-attr]
     for key, value in above.items():
         old = merged.get(key)
         mappings = isinstance(old, Mapping) and isinstance(value, Mapping)

@@ -31,7 +31,7 @@ START_VOLUME = (22.0, 28.0)  # Å³ per atom
 
 
 def split(structures: list[Atoms], seed: int = 0) -> dict[str, list[Atoms]]:
-    """Parts by name, the two kinds of test cells, and the ``starts`` of MD: 4 cells with defects and 8 crystals of the test part."""
+    """Parts by name, the two kinds of test cells, and the ``starts`` of MD: 4 defect cells, 8 crystals."""
     rng = np.random.default_rng(seed)
     parts: dict[str, list[Atoms]] = {name: [] for name in PARTS}
     for path in CRYSTALS:
