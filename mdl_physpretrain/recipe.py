@@ -248,6 +248,9 @@ class MolecularDynamics(Section):
     taut: Positive = Field(default=500.0, description="Berendsen thermostat, fs.")
     taup: Positive = Field(default=1000.0, description="Berendsen barostat, fs.")
     compressibility: Positive | None = Field(default=None, description="Å³/eV; null: that of water.")
+    npt_evaluations: Literal[1, 2] = Field(
+        default=2, description="Per Berendsen step; 1: kicks with the forces of before the cell's scaling."
+    )
     engine: Literal["auto", "ase", "batched"] = Field(default="auto", description="Who integrates.")
     stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(
         default=["overlap", "nan", "explosion"], description="Events that end a trajectory."

@@ -35,10 +35,16 @@ class BoundedNPTBerendsen(NPTBerendsen):
     step; the neighbour list of that would not fit into memory.
     """
 
-    def __init__(self, *args: Any, volume_change: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, volume_change: float, evaluations: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.volume_change = volume_change
+        self.volume_change, self.evaluations = volume_change, evaluations
         self.first_det = float(np.linalg.det(self.atoms.cell.array))
+
+    def step(self, forces: np.ndarray | None = None) -> np.ndarray:
+        """One step, from the forces at the end of the one before where one evaluation is to do."""
+        if self.evaluations == 1 and forces is None:
+            forces = self.atoms.get_forces(md=True)  # stored since the last step
+        return super().step(forces)
 
     def scale_positions_and_cell(self) -> None:
         super().scale_positions_and_cell()
@@ -155,6 +161,7 @@ def _integrator(atoms: Atoms, generator: np.random.Generator, settings: MDSettin
         taup=settings.taup * units.fs,
         compressibility_au=settings.compressibility,
         volume_change=settings.limits.volume_bound,
+        evaluations=settings.npt_evaluations,
     )
 
 

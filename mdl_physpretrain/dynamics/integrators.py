@@ -82,14 +82,24 @@ class NPTBerendsenStep:
     """NPT: Berendsen's weak coupling, isotropic, centre of mass held; K, eV/Å³, Å³/eV, times in ASE units.
 
     Each step scales velocities, then the cell with the atoms by the pressure (ideal-gas part included), then does a
-    velocity-Verlet step in the new cell: two evaluations, as in ASE. H. J. C. Berendsen et al., J. Chem. Phys. 81, 3684
-    (1984). It is for getting to a temperature and a pressure; its fluctuations are not those of an ensemble.
+    velocity-Verlet step in the new cell: two ``evaluations``, as in ASE. With one, the first half of the kick takes the
+    forces of before the scaling (ASE's ``step(forces)``), which changes lengths by 1e-4 at most as a rule. H. J. C.
+    Berendsen et al., J. Chem. Phys. 81, 3684 (1984). It is for getting to a temperature and a pressure; its
+    fluctuations are not those of an ensemble.
     """
 
     def __init__(
-        self, *, temperature: float, pressure: float, taut: float, taup: float, compressibility: float, dt: float
+        self,
+        *,
+        temperature: float,
+        pressure: float,
+        taut: float,
+        taup: float,
+        compressibility: float,
+        dt: float,
+        evaluations: int = 2,
     ) -> None:
-        self.temperature, self.pressure, self.dt = temperature, pressure, dt
+        self.temperature, self.pressure, self.dt, self.evaluations = temperature, pressure, dt, evaluations
         self.thermostat = dt / taut
         self.barostat = dt / taup * compressibility / 3
 
@@ -98,7 +108,8 @@ class NPTBerendsenStep:
         scale = (1 + (self.temperature / state.temperatures() - 1) * self.thermostat).sqrt().clamp(0.9, 1.1)
         momenta = state.masses * state.velocities * state.per_atom(scale).unsqueeze(1)
         self._scale_cell(state, momenta, now)
-        now = evaluate(state)
+        if self.evaluations > 1:
+            now = evaluate(state)
         momenta = momenta + 0.5 * self.dt * now.forces
         momenta = momenta - state.per_atom(state.per_structure(momenta) / state.n_atoms.unsqueeze(1))
         state.velocities = momenta / state.masses
@@ -130,4 +141,5 @@ def make_integrator(settings: MDSettings, noise: NoiseStream) -> Integrator:
         taup=settings.taup * units.fs,
         compressibility=settings.compressibility,
         dt=settings.dt,
+        evaluations=settings.npt_evaluations,
     )

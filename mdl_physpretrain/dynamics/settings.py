@@ -23,8 +23,8 @@ ENSEMBLES = ("nvt", "npt", "nve")
 VELOCITIES = ("maxwell", "keep")
 TRAJECTORY_FORMATS = ("extxyz", "traj")
 SIMULATED = (
-    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",
-    "trace_interval", "skin",
+    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "npt_evaluations", "engine",
+    "interval", "trace_interval", "skin",
 )  # fmt: skip
 WATER_COMPRESSIBILITY = 4.57e-5 / (1e5 * units.Pascal)  # Å³/eV; 4.57e-5 per bar, customary in ASE and GROMACS
 
@@ -65,6 +65,7 @@ class MDSettings:
     interval: int = MD.interval
     trace_interval: int = MD.trace_interval
     limits: Limits = field(default_factory=Limits)
+    npt_evaluations: int = MD.npt_evaluations
 
     def __post_init__(self) -> None:
         _one_of("ensemble", self.ensemble, ENSEMBLES)
@@ -90,6 +91,8 @@ class MDSettings:
             raise ConfigError(f"taut and taup must be at least one step of {self.timestep:g} fs, unit fs")
         if self.ensemble == "npt" and not self.temperature > 0:
             raise ConfigError("ensemble 'npt' needs a temperature above 0 K")
+        if self.npt_evaluations not in (1, 2) or isinstance(self.npt_evaluations, bool):
+            raise ConfigError(f"npt_evaluations must be 1 or 2, not {self.npt_evaluations!r}")
         for name, least in (("steps", 0), ("seed", 0), ("interval", 1), ("trace_interval", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -121,7 +124,10 @@ class MDSettings:
 
     def fingerprint(self, potential: str) -> str:
         """Hash of these settings and the fingerprint of the potential."""
-        text = json.dumps({"settings": asdict(self), "potential": potential}, sort_keys=True)
+        settings = asdict(self)
+        if settings["npt_evaluations"] == MD.npt_evaluations:  # results of versions without this option stay valid
+            del settings["npt_evaluations"]
+        text = json.dumps({"settings": settings, "potential": potential}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -47,6 +47,7 @@ def simulate(
     taut: float = MD.taut,
     taup: float = MD.taup,
     compressibility: float = WATER_COMPRESSIBILITY,
+    npt_evaluations: int = MD.npt_evaluations,
     initial_velocities: str = "maxwell",
     seed: int = 0,
     engine: str = MD.engine,
@@ -95,6 +96,9 @@ def simulate(
     compressibility
         Berendsen, Å³/eV; default: that of water, 4.57e-5/bar, as is customary.
         Stiffer materials follow the pressure faster than ``taup``.
+    npt_evaluations
+        Of the potential per Berendsen step, see
+        :class:`mdl_physpretrain.dynamics.integrators.NPTBerendsenStep`.
     initial_velocities
         ``"maxwell"``: Maxwell-Boltzmann, centre of mass at rest; ``"keep"``:
         the structures' own (at rest without).
@@ -167,6 +171,7 @@ def simulate(
         taut=taut,
         taup=taup,
         compressibility=compressibility,
+        npt_evaluations=npt_evaluations,
         seed=seed,
         initial_velocities=initial_velocities,
         stop_on=tuple(stop_on),

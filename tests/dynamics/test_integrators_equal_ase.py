@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import torch
 from ase import units
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.md.langevin import Langevin
 from ase.md.nptberendsen import NPTBerendsen
 from ase.md.verlet import VelocityVerlet
 
+from mdl_physpretrain.dynamics import simulate
 from mdl_physpretrain.dynamics.batched_engine import BatchedRun
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import maxwell_velocities
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials import ASECalculator
 
 STEPS = 30
@@ -21,6 +25,7 @@ OPTIONS = {
     "nve": {},
     "npt": {"pressure": 0.02, "taut": 50.0, "taup": 200.0},
 }
+OPTIONS["npt, one evaluation"] = OPTIONS["npt"] | {"npt_evaluations": 1}
 
 
 def reference(ensemble: str, atoms, rng: np.random.Generator):
@@ -40,7 +45,7 @@ def reference(ensemble: str, atoms, rng: np.random.Generator):
     )
 
 
-@pytest.mark.parametrize("ensemble", ["nvt", "nve", "npt"])
+@pytest.mark.parametrize("ensemble", OPTIONS)
 def test_trajectories_equal_ase(ensemble, eam, mgo):
     rngs = [np.random.default_rng(10 + k) for k in range(len(mgo))]
     for atoms, rng in zip(mgo, rngs, strict=True):
@@ -49,7 +54,7 @@ def test_trajectories_equal_ase(ensemble, eam, mgo):
     twin_rngs = [np.random.default_rng(10 + k) for k in range(len(mgo))]
     for rng, atoms in zip(twin_rngs, twins, strict=True):
         rng.standard_normal((len(atoms), 3))  # the velocities' draw
-    settings = MDSettings(ensemble=ensemble, temperature=900, timestep=2.0, steps=STEPS, **OPTIONS[ensemble])
+    settings = MDSettings(ensemble=ensemble[:3], temperature=900, timestep=2.0, steps=STEPS, **OPTIONS[ensemble])
     integrators = []
     for atoms, rng in zip(twins, twin_rngs, strict=True):
         atoms.calc = ASECalculator(eam)
@@ -60,7 +65,8 @@ def test_trajectories_equal_ase(ensemble, eam, mgo):
         for _ in range(STEPS):
             run.step()
             for integrator in integrators:
-                integrator.step()
+                once = "npt_evaluations" in OPTIONS[ensemble]
+                integrator.step(integrator.atoms.get_forces()) if once else integrator.step()
             positions = np.concatenate([a.positions for a in twins])
             velocities = np.concatenate([a.get_velocities() for a in twins])
             np.testing.assert_allclose(run.state.positions.numpy(), positions, rtol=1e-8, atol=1e-10)
@@ -69,5 +75,36 @@ def test_trajectories_equal_ase(ensemble, eam, mgo):
             energies = [a.get_potential_energy() for a in twins]
             np.testing.assert_allclose(run.now.energy.numpy(), energies, rtol=1e-8)
     assert np.abs(positions - start).max() > 0.1  # something happened
-    if ensemble == "npt":
+    if ensemble.startswith("npt"):
         assert abs(twins[0].cell.volume / 4.2**3 - 1) > 1e-3
+
+
+class Counted(EMT):
+    """Counts its evaluations."""
+
+    evaluations = 0
+
+    def calculate(self, *args, **kwargs) -> None:
+        type(self).evaluations += 1
+        super().calculate(*args, **kwargs)
+
+
+@pytest.mark.parametrize("evaluations", [1, 2])
+def test_evaluations_per_step_of_the_barostat(evaluations, monkeypatch) -> None:
+    monkeypatch.setattr(Counted, "evaluations", 0)
+    copper = bulk("Cu", cubic=True)
+    copper.rattle(0.05, seed=0)
+    options = {"ensemble": "npt", "temperature": 300.0, "steps": 40, "npt_evaluations": evaluations}
+    ended = simulate(Counted(), [copper], **options)[0].final_atoms()
+    assert Counted.evaluations == 1 + evaluations * 40
+    other = simulate(EMT(), [copper], **options | {"npt_evaluations": 3 - evaluations})[0].final_atoms()
+    assert 0 < np.abs(ended.positions - other.positions).max() < 1e-3
+
+
+def test_results_of_versions_without_the_option_stay_valid() -> None:
+    stored = "3d52a7f84b288930d368724121df59969c72fddbdfa7d04fbc1e1ac0e0855118"
+    assert MDSettings(ensemble="npt").fingerprint("p") == stored
+    assert MDSettings(ensemble="npt", npt_evaluations=1).fingerprint("p") != stored
+    for wrong in (0, 3, True, "2"):
+        with pytest.raises(ConfigError, match="npt_evaluations must be 1 or 2"):
+            MDSettings(npt_evaluations=wrong)

@@ -324,8 +324,9 @@ def test_several_jobs_find_the_same(metals, tmp_path) -> None:
 
 def test_sections_of_questions_asked_on_request_can_all_be_made(metals, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(build, "draw", lambda makers, folder, notes: {})
-    asked = {"wide_pairs": "homonuclear"} | dict.fromkeys(("bond_structures", "invariance_structures", "eos_structures"), 1)
-    found = run(metals[:1], tmp_path, probe={**asked, "ensemble_fluctuations": True})
+    asked: dict[str, Any] = {"wide_pairs": "homonuclear", "ensemble_fluctuations": True}
+    asked |= dict.fromkeys(("bond_structures", "invariance_structures", "eos_structures"), 1)
+    found = run(metals[:1], tmp_path, probe=asked)
     page = found.page.read_text()
     assert read_run(tmp_path).notes == {}
     assert "could not be made" not in page
