@@ -182,6 +182,15 @@ def test_steps_one_by_one(data, tmp_path):
     assert result.exit_code in (0, 1), result.output
     passed = result.exit_code == 0
     assert (call("examine", teacher, data).exit_code == 0) == passed
+    val, stored = tmp_path / "val.extxyz", tmp_path / "unsound.pt"
+    wrong = read_structures(data)
+    for atoms in wrong:
+        atoms.calc.results["forces"] = -40 * atoms.calc.results["forces"]
+    write_structures(val, wrong)
+    told = call("fit-eam", data, "-o", stored, "--epochs", 1, "--cutoff", 4.5, "--val", val)
+    verdict = pp.load_model(stored).metadata["examination"]
+    assert "it has not seen" in " ".join(told.output.split()), "the validation data judge"
+    assert (told.exit_code == 0) == verdict["passed"]
     refused = call("augment", data, "-o", perturbed)
     assert "give the teacher (--teacher)" in " ".join(refused.stderr.split())
     fine("augment", data, "-o", perturbed, "--preset", "algorithm1", "--n-aug", 2, "--pull", 0.3)

@@ -40,6 +40,7 @@ from mdl_physpretrain.recipe import (
 
 if TYPE_CHECKING:
     from mdl_physpretrain.teacher.base import NativeTeacher
+    from mdl_physpretrain.teacher.examine import Examination
 
 LABELLED = [name for name in Augment.model_fields if name not in Augmentation.model_fields]
 
@@ -145,7 +146,10 @@ def examine(
         )
     if options.core != "none":
         raise ConfigError("--core is added to a calculator; a fitted teacher has its own")
-    if not _examine(kind, model, read_all(structures)):
+    examination = kind.examine(model, read_all(structures))
+    if examination is not None and examination.forces is not None:  # whether it was fitted to these is not known
+        examination = examination.with_forces({**examination.forces, "unseen": None})
+    if not _passed(kind, examination):
         raise typer.Exit(1)
 
 
@@ -365,16 +369,19 @@ def _fit(kind: str, structures: list[str], val: list[str] | None, options: Secti
     fit = teacher.metadata.get("fit", {})
     trivial = fit.get("trivial") or trivial_errors(data, reference_energies(data))
     errors_table({"teacher": fit.get("errors") or errors_of(teacher, data), "trivial": trivial})
-    passed = _examine(teacher_kind(kind), teacher, data)
+    examination, stored = teacher_kind(kind).examine(teacher, data), teacher.metadata.get("examination") or {}
+    if examination is not None and stored.get("forces"):  # by the validation data, or what the fit kept out
+        examination = examination.with_forces(stored["forces"])
+    passed = _passed(teacher_kind(kind), examination)
     typer.echo(f"Wrote {output}")
     if not passed:
         raise typer.Exit(1)
 
 
-def _examine(kind: NativeTeacher, model: Any, structures: list[Any]) -> bool:
+def _passed(kind: NativeTeacher, examination: Examination | None) -> bool:
+    """Print an examination; whether the teacher may label."""
     from rich.console import Console
 
-    examination = kind.examine(model, structures)
     if examination is None:
         typer.echo(f"A teacher of the kind {kind.name!r} is not examined")
         return True

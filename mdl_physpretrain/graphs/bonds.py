@@ -11,7 +11,7 @@ from ase.data import chemical_symbols, covalent_radii
 
 from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 
-__all__ = ["PairDistances", "core_ends", "nearest_distances"]
+__all__ = ["PairDistances", "core_ends", "nearest_distances", "with_images"]
 
 SMALLEST_CORE, LARGEST_CORE = 0.6, 0.95  # end of a ZBL core in units of the radii's sum
 BONDED = 1.35  # a pair is bonded where its typical distance is below this multiple of the radii's sum
@@ -30,6 +30,11 @@ class PairDistances:
     def bonded(self) -> bool:
         """Whether typical neighbours are near enough to be called bonded."""
         return self.typical < BONDED * self.contact
+
+
+def with_images(atoms: Atoms) -> Atoms:
+    """The structure twice in each periodic direction: images of an atom become atoms of their own."""
+    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc).repeat(1 + atoms.pbc.astype(int))
 
 
 def nearest_distances(structures: Sequence[Atoms], cutoff: float) -> dict[tuple[str, str], PairDistances]:

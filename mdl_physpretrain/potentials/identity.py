@@ -37,6 +37,8 @@ def potential_fingerprint(potential: object) -> str:
         text = json.dumps([type(potential).__qualname__, dict(parameters or {})], sort_keys=True, default=_describe)
         digest.update(text.encode())
         digest.update(_source(type(potential).__module__, parameters))
+        for part in _parts(potential):
+            digest.update(part.encode())
     else:
         name = str(getattr(potential, "__qualname__", type(potential).__qualname__))
         digest.update(name.encode())
@@ -56,6 +58,15 @@ def package_versions(module: str) -> dict[str, str]:
     packages = {first} if first in owners else used_packages(module)
     names = {name for package in packages - {PACKAGE} for name in owners.get(package, ())}
     return {name: metadata.version(name) for name in sorted(names)}
+
+
+def _parts(calculator: object) -> list[str]:
+    """Fingerprints of our models inside a calculator, and of the calculators that it adds up, with their weights."""
+    models = [value for value in vars(calculator).values() if isinstance(value, EnergyModel)]
+    mixer = getattr(calculator, "mixer", None)  # ASE's sums, averages and mixtures
+    calculators = list(getattr(mixer, "calcs", ()))
+    weights = [str(weight) for weight in getattr(mixer, "weights", ())]
+    return [potential_fingerprint(part) for part in (*models, *calculators)] + weights
 
 
 def _source(module: str, arguments: Any) -> bytes:

@@ -9,6 +9,7 @@ and the curve finite and smooth. At last real close pairs are pulled together an
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,7 +20,7 @@ from ase.calculators.mixing import SumCalculator
 
 from mdl_physpretrain import recipe
 from mdl_physpretrain.errors import StructureError
-from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_distances
+from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_distances, with_images
 from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.zbl import ZBL
@@ -174,7 +175,9 @@ def _typical_pair(
     structures: Sequence[Atoms], pair: tuple[str, str], measured: PairDistances
 ) -> tuple[Atoms, int, int, np.ndarray] | None:
     """The real pair whose distance is nearest to the typical one, in the smallest of the structures that have it."""
-    for atoms in sorted(structures, key=len):
+    smallest = sorted(structures, key=len)
+    # the second time with images as atoms of their own: a primitive cell has no other pair of one element
+    for atoms in itertools.chain(smallest, map(with_images, smallest)):
         i, j, vectors, r = _pairs(atoms, REACH)
         symbols = np.array(atoms.get_chemical_symbols())
         fits = np.flatnonzero((symbols[i] == pair[0]) & (symbols[j] == pair[1]))
@@ -274,6 +277,9 @@ def _pushed_back(teacher: Teacher, structures: Sequence[Atoms]) -> float:
     pulled, moved = [], []
     for atoms in structures[:: max(1, len(structures) // MOST)]:
         i, j, vectors, r = _pairs(atoms, 4.0)
+        if not len(r):
+            atoms = with_images(atoms)
+            i, j, vectors, r = _pairs(atoms, 4.0)
         if len(r):
             k = int(np.argmin(r))
             moved.append((int(i[k]), int(j[k]), vectors[k]))

@@ -31,7 +31,7 @@ from ase.data import atomic_numbers, covalent_radii
 from rich.table import Table
 
 from mdl_physpretrain.graphs.batch import build_batch
-from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances
+from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances, with_images
 from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.eam.model import EAM
@@ -353,11 +353,14 @@ def _pushed_back(model: EnergyModel, structures: Sequence[Atoms], limit: int = 6
     """Share of real close pairs that are repelled after being pulled together."""
     repelled = []
     step = max(1, len(structures) // limit)
-    for atoms in structures[::step]:
-        edges, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, 4.0)
-        vectors = atoms.positions[edges[1]] - atoms.positions[edges[0]] + shifts @ atoms.cell.array
-        different = edges[0] != edges[1]
-        if not different.any():
+    for given in structures[::step]:
+        for atoms in (given, with_images(given)):  # a primitive cell of one atom has no other pair
+            edges, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, 4.0)
+            vectors = atoms.positions[edges[1]] - atoms.positions[edges[0]] + shifts @ atoms.cell.array
+            different = edges[0] != edges[1]
+            if different.any():
+                break
+        else:
             continue
         r = np.where(different, np.linalg.norm(vectors, axis=1), np.inf)
         k = int(np.argmin(r))

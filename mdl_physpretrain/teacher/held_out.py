@@ -75,7 +75,8 @@ def force_verdict(model: EnergyModel, structures: Sequence[Atoms], *, unseen: bo
 
 def verdict_sentence(verdict: dict[str, Any]) -> str:
     """The verdict in words."""
-    of = f"{verdict['structures']} structures {'it has not seen' if verdict['unseen'] else 'of its fit'}"
+    seen = {True: " it has not seen", False: " of its fit", None: ""}[verdict["unseen"]]
+    of = f"{verdict['structures']} structures{seen}"
     error = "infinite" if verdict["forces_mae"] is None else f"{verdict['forces_mae']:.3g} eV/Å"  # JSON has no infinity
     start = f"force error of {error} on {of}, no force at all has {verdict['trivial']:.3g}"
     ends = {

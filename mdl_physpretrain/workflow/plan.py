@@ -108,12 +108,10 @@ def _teacher_tasks(config: RunConfig) -> list[Task]:
         if teacher.checkpoint:
             fit, files = [teacher.kind, "checkpoint"], (*_DATA, str(Path(teacher.checkpoint).resolve()))
         modules = kind_modules(teacher.kind)
-        tasks.append(
-            Task("teacher", "teacher", teach, fit, files, ("prepare",), dear=(TEACHER,), modules=modules)
-        )  # fmt: skip
+        tasks.append(Task("teacher", "teacher", teach, fit, files, ("prepare",), dear=(TEACHER,), modules=modules))
         inputs = (train, TEACHER)
     else:
-        section = [section, teacher.calculator, teacher.calculator_args]
+        section = [section, *_calculator(config)]
     if config.uses_labels:
         needs = ("prepare", *(t.name for t in tasks))
         if teacher.calculator is None:
@@ -125,6 +123,13 @@ def _teacher_tasks(config: RunConfig) -> list[Task]:
                  fixed=tuple(named_files(teacher.calculator_args)), modules=modules)
         )  # fmt: skip
     return tasks
+
+
+def _calculator(config: RunConfig) -> list[Any]:
+    """What labels of a calculator depend on; core and ``force`` where they are set: labels of before stay valid."""
+    teacher = config.teacher
+    further = [{"core": teacher.core, "force": teacher.force}] if teacher.core != "none" or teacher.force else []
+    return [teacher.calculator, teacher.calculator_args, *further] if teacher.calculator else []
 
 
 def _trainings(config: RunConfig, seed: int) -> list[Task]:
@@ -196,6 +201,7 @@ def _loops(config: RunConfig, seed: int) -> list[Task]:
         simulated = set(MolecularDynamics.model_fields) - {"source", "n_structures", "max_atoms"}
         md = conditions(config.loop, config.md).model_dump(include=simulated)
         section = [seed, config.accelerator, config.devices, config.strategy, config.replay_of(name), options, md]
+        section += _calculator(config)
         section += [
             config.loop.model_dump(exclude={"rounds"}),
             config.augment.model_dump(include=set(Augment.model_fields) - set(Augmentation.model_fields)),

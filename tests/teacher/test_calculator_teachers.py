@@ -9,13 +9,18 @@ import pytest
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.lj import LennardJones
+from ase.calculators.mixing import LinearCombinationCalculator
 
 from mdl_physpretrain.errors import ConfigError, TeacherRefused
+from mdl_physpretrain.potentials import ZBL, ASECalculator
 from mdl_physpretrain.potentials.identity import potential_fingerprint
 from mdl_physpretrain.recipe import Teacher
 from mdl_physpretrain.teacher.calculators import WithCore, examine_calculator
+from mdl_physpretrain.teacher.examine import _pushed_back
 from mdl_physpretrain.teacher.registry import kind_options
 from mdl_physpretrain.teacher.source import obtain_teacher
+from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.plan import plan
 
 
 class Well(Calculator):
@@ -86,3 +91,37 @@ def test_the_verdict_decides_and_a_core_mends(copper):
 def test_a_core_is_for_calculators():
     with pytest.raises(ConfigError, match=r"teacher\.core is added to a calculator"):
         kind_options(Teacher(core="zbl"))
+
+
+def test_a_primitive_cell_is_examined_with_images_as_atoms_of_their_own():
+    primitive = bulk("Cu")
+    passed = examine_calculator(sound, [primitive])
+    assert [pair.pair for pair in passed.pairs] == ["Cu-Cu", "Cu-Cu alone"]
+    assert examine_calculator(hollow, [primitive]).pushed_back == 0
+    assert _pushed_back(ZBL(ends={"Cu-Cu": 1.0}).double(), [primitive]) == 0, "nothing repels where the core has ended"
+
+
+def test_the_fingerprint_of_a_composed_teacher_is_that_of_its_parts():
+    def made(sigma: float, end: float) -> str:
+        return potential_fingerprint(WithCore(lambda: LennardJones(sigma=sigma), {"Cu-Cu": end})())
+
+    assert made(2.3, 1.5) == made(2.3, 1.5)
+    assert len({made(2.3, 1.5), made(3.0, 1.5), made(2.3, 1.0)}) == 3
+    one, two = LennardJones(sigma=2.0), LennardJones(sigma=3.0)
+    mixtures = [LinearCombinationCalculator([one, two], weights) for weights in ([1, 0.5], [0.5, 1])]
+    assert len({potential_fingerprint(each) for each in mixtures}) == 2
+    assert len({potential_fingerprint(ASECalculator(ZBL(ends={"Cu-Cu": end}))) for end in (1.0, 1.5)}) == 2
+
+
+@pytest.mark.parametrize("change", [{"core": "zbl"}, {"force": True}, {"calculator_args": {"sigma": 2.0}}])
+def test_other_labels_are_made_when_the_teacher_changes(change):
+    """Augmentation and the rounds of the loop depend on all that makes a calculator's labels."""
+    data = {"data": {"source": "demo"}, "loop": {"rounds": 1}, "seeds": [0]}
+    teacher = {"calculator": f"{__name__}:sound"}
+    for one, other in zip(
+        plan(RunConfig.model_validate({**data, "teacher": teacher})),
+        plan(RunConfig.model_validate({**data, "teacher": teacher | change})),
+        strict=True,
+    ):
+        labels = one.stage == "augment" or (one.stage == "loop" and not one.name.endswith("pretrained"))  # it collects
+        assert (one.section != other.section) == labels, one.name
