@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +18,13 @@ from mdl_physpretrain.potentials.base import EnergyModel
 
 __all__ = ["LammpsCoupling", "couple_lammps"]
 
-ERROR_ONE = 1  # LAMMPS's number of an error of one process
-
-
 class LammpsCoupling:
     """What :func:`couple_lammps` puts into LAMMPS: at every step positions go out, energy, forces and virial come back.
 
     Attributes
     ----------
     failure
-        What went wrong in an evaluation; LAMMPS ends its run with the same message.
+        What went wrong in an evaluation: LAMMPS ends the run there ("fix halt"), and ``run 0`` gives NaN.
     """
 
     def __init__(self, lmp: Any, potential: EnergyModel, elements: Sequence[str], fix_id: str) -> None:
@@ -56,24 +54,23 @@ class LammpsCoupling:
         return float(out.energy[0]), out.forces.cpu().numpy(), virial
 
     def __call__(self, _caller: Any, _step: int, n: int, tags: np.ndarray, positions: np.ndarray, f: np.ndarray) -> None:
-        """What ``fix external`` calls; an error in it would be printed and passed over, so it is handed to LAMMPS."""
-        f[:n] = 0.0
-        if self.failure is not None:
-            return
-        try:
-            order = np.argsort(tags[:n], kind="stable")  # LAMMPS sorts atoms now and then: sums would be rounded anew
-            types = self.lmp.numpy.extract_atom("type")[:n]
-            energy, forces, virial = self.evaluate(types[order], np.array(positions[:n][order]))
-            if not (np.isfinite(energy) and np.isfinite(forces).all()):
-                raise FloatingPointError("the potential gave energies or forces that are not finite")
-            f[order] = forces
-            self.lmp.fix_external_set_energy_global(self.fix_id, energy)
-            self.lmp.fix_external_set_virial_global(self.fix_id, virial[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]])
-        except BaseException as error:
-            self.failure = error
-            self.lmp.force_timeout()
-            text = f"{type(error).__name__}: {error}".replace("\n", " ")
-            self.lmp.lib.lammps_error(self.lmp.lmp, ERROR_ONE, text.encode())
+        """What ``fix external`` calls. LAMMPS would go on after an error in it, so that is noted for a ``fix halt``."""
+        energy, virial = np.nan, np.full((3, 3), np.nan)
+        f[:n] = 0.0  # velocities stay usable
+        if self.failure is None:
+            try:
+                order = np.argsort(tags[:n], kind="stable")  # LAMMPS sorts atoms now and then: sums stay the same
+                types = self.lmp.numpy.extract_atom("type")[:n]
+                energy, forces, virial = self.evaluate(types[order], positions[:n][order])
+                if not (np.isfinite(energy) and np.isfinite(forces).all()):
+                    raise FloatingPointError("the potential gave energies or forces that are not finite")
+                f[order] = forces
+            except BaseException as error:
+                self.failure = error
+                self.lmp.set_internal_variable(f"{self.fix_id}_failed", 1.0)
+                sys.stderr.write(f"fix {self.fix_id}: {type(error).__name__}: {error}\n")
+        self.lmp.fix_external_set_energy_global(self.fix_id, energy)
+        self.lmp.fix_external_set_virial_global(self.fix_id, virial[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]])
 
 
 def couple_lammps(
@@ -147,6 +144,17 @@ def couple_lammps(
         if mass > 0 and not 0.5 < mass / usual < 2.1:
             warnings.warn(f"atom type {k} is {element} ({usual:.2f} u) but has a mass of {mass:g} u", stacklevel=2)
     coupling = LammpsCoupling(lmp, model, elements, fix_id)
-    lmp.commands_list([f"fix {fix_id} all external pf/callback 1 1", f"fix_modify {fix_id} energy yes virial yes"])
+    if n := setting("nlocal"):  # what cannot be computed is said here, as an ordinary error
+        coupling.evaluate(lmp.numpy.extract_atom("type")[:n], np.array(lmp.numpy.extract_atom("x")[:n]))
+    if lmp.has_id("fix", failed := f"{fix_id}_failed"):  # of a potential that was taken away
+        lmp.command(f"unfix {failed}")
+    lmp.commands_list(
+        [
+            f"fix {fix_id} all external pf/callback 1 1",
+            f"fix_modify {fix_id} energy yes virial yes",
+            f"variable {failed} internal 0.0",
+            f"fix {failed} all halt 1 v_{failed} > 0.0 error hard",
+        ]
+    )
     lmp.set_fix_external_callback(fix_id, coupling, lmp)
     return coupling
