@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def neighbour_lists(
     starts = np.cumsum([0, *counts])
     points, boxes, periodic = (x.detach().cpu().double().numpy() for x in (positions, cells, pbc))
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    for k, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for k, (start, end) in enumerate(itertools.pairwise(starts)):
         try:
             edges, shifts = neighbour_list(points[start:end], boxes[k], periodic[k] > 0, cutoff)
         except StructureError as error:

@@ -18,6 +18,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 
 __all__ = ["LammpsCoupling", "couple_lammps"]
 
+
 class LammpsCoupling:
     """What :func:`couple_lammps` puts into LAMMPS: at every step positions go out, energy, forces and virial come back.
 
@@ -53,15 +54,17 @@ class LammpsCoupling:
         virial = -out.stress[0].cpu().numpy() * abs(np.linalg.det(cell))
         return float(out.energy[0]), out.forces.cpu().numpy(), virial
 
-    def __call__(self, _caller: Any, _step: int, n: int, tags: np.ndarray, positions: np.ndarray, f: np.ndarray) -> None:
-        """What ``fix external`` calls. LAMMPS would go on after an error in it, so that is noted for a ``fix halt``."""
+    def __call__(
+        self, _caller: Any, _step: int, n: int, tags: np.ndarray, positions: np.ndarray, f: np.ndarray
+    ) -> None:
+        """What ``fix external`` calls. LAMMPS would go on after an error here, so it is noted for a ``fix halt``."""
         energy, virial = np.nan, np.full((3, 3), np.nan)
         f[:n] = 0.0  # velocities stay usable
         if self.failure is None:
             try:
                 order = np.argsort(tags[:n], kind="stable")  # LAMMPS sorts atoms now and then: sums stay the same
                 types = self.lmp.numpy.extract_atom("type")[:n]
-                energy, forces, virial = self.evaluate(types[order], positions[:n][order])
+                energy, forces, virial = self.evaluate(types[order], x[:n][order])
                 if not (np.isfinite(energy) and np.isfinite(forces).all()):
                     raise FloatingPointError("the potential gave energies or forces that are not finite")
                 f[order] = forces
@@ -125,15 +128,17 @@ def couple_lammps(
     if units != "metal":
         raise ConfigError(f"LAMMPS is set to units {units}; energies in eV and lengths in Å need 'units metal'")
     if (processes := setting("world_size")) != 1:
-        raise ConfigError(f"LAMMPS runs on {processes} MPI processes; a potential is computed on one: start without mpirun")
+        raise ConfigError(f"LAMMPS runs on {processes} MPI processes; a potential needs one: start without mpirun")
     if not setting("box_exist"):
         raise ConfigError("LAMMPS has no box yet: read or create one first (read_data, create_box)")
     if setting("dimension") != 3:
         raise ConfigError("LAMMPS is set to two dimensions; the potential needs 'dimension 3'")
     if lmp.has_id("fix", fix_id):
         raise ConfigError(f"LAMMPS has a fix {fix_id!r} already: 'unfix {fix_id}' takes it away")
-    if isinstance(elements, str) or len(elements) != (types := setting("ntypes")):
-        raise ConfigError(f"elements: {elements!r} must be a list of one symbol for each atom type")
+    if isinstance(elements, str) or len(elements) != setting("ntypes"):
+        raise ConfigError(
+            f"elements: {elements!r} must be a list of {setting('ntypes')} symbols, one for each atom type"
+        )
     if unknown := [e for e in elements if e not in atomic_numbers or e == "X"]:
         raise ConfigError(f"elements: {', '.join(unknown)} is no chemical element")
     model = engine_potential(potential, device)

@@ -51,9 +51,8 @@ class TorchSimModel(ModelInterface):
 
     Examples
     --------
-    >>> state = torch_sim.integrate(
-    ...     atoms, TorchSimModel("net.pt"), integrator=torch_sim.Integrator.nve, n_steps=100, temperature=300, timestep=1e-3
-    ... )  # doctest: +SKIP
+    >>> model = TorchSimModel("net.pt")  # doctest: +SKIP
+    >>> state = torch_sim.optimize(atoms, model, optimizer=torch_sim.Optimizer.fire)  # doctest: +SKIP
     """
 
     compute_forces: bool = True  # plain attributes in place of the base class's properties

@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_refused(start: Start) -> None:
     with pytest.raises(ConfigError, match="dimension 3"):
         couple_lammps(flat, potential, ["Mg", "O"])
     lmp = start(atoms)
-    with pytest.raises(ConfigError, match="one symbol for each atom type"):
+    with pytest.raises(ConfigError, match="2 symbols, one for each atom type"):
         couple_lammps(lmp, potential, ["Mg"])
     with pytest.raises(ConfigError, match="no chemical element"):
         couple_lammps(lmp, potential, ["Mg", "Oxygen"])
