@@ -64,7 +64,7 @@ class LammpsCoupling:
             try:
                 order = np.argsort(tags[:n], kind="stable")  # LAMMPS sorts atoms now and then: sums stay the same
                 types = self.lmp.numpy.extract_atom("type")[:n]
-                energy, forces, virial = self.evaluate(types[order], x[:n][order])
+                energy, forces, virial = self.evaluate(types[order], positions[:n][order])
                 if not (np.isfinite(energy) and np.isfinite(forces).all()):
                     raise FloatingPointError("the potential gave energies or forces that are not finite")
                 f[order] = forces
@@ -136,9 +136,7 @@ def couple_lammps(
     if lmp.has_id("fix", fix_id):
         raise ConfigError(f"LAMMPS has a fix {fix_id!r} already: 'unfix {fix_id}' takes it away")
     if isinstance(elements, str) or len(elements) != setting("ntypes"):
-        raise ConfigError(
-            f"elements: {elements!r} must be a list of {setting('ntypes')} symbols, one for each atom type"
-        )
+        raise ConfigError(f"elements: {elements!r} is not {setting('ntypes')} symbols, one for each atom type")
     if unknown := [e for e in elements if e not in atomic_numbers or e == "X"]:
         raise ConfigError(f"elements: {', '.join(unknown)} is no chemical element")
     model = engine_potential(potential, device)
