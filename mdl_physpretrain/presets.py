@@ -87,18 +87,20 @@ def over_preset(content: Mapping[str, Any], presets: Mapping[str, Mapping[str, A
     if isinstance(teacher, Mapping) and teacher.get("kind", "eam") != "eam":
         kept = {k: v for k, v in preset.get("teacher", {}).items() if k not in EAMFit.model_fields}
         preset = {**preset, "teacher": kept}
-    backbone, chosen = preset.get("backbone", {}), content.get("backbone")
-    if isinstance(chosen, Mapping) and chosen.get("name") not in (None, backbone.get("name")):
-        preset = {**preset, "backbone": {k: v for k, v in backbone.items() if k not in ("name", "args")}}
     return merge(preset, content)
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """``above`` over ``below``, mappings key by key, anything else replaced.
 
-    ``arms`` is replaced as a whole: a file that lists arms means these.
+    ``arms`` is replaced as a whole: a file that lists arms means these. The
+    arguments of a ``backbone`` are no other network's.
     """
     merged = dict(below)
+    network, chosen = below.get("backbone"), above.get("backbone")
+    both = isinstance(network, Mapping) and isinstance(chosen, Mapping)
+    if both and chosen.get("name") not in (None, network.get("name")):  # type: ignore[union-attr]
+        merged["backbone"] = {k: v for k, v in network.items() if k not in ("name", "args")}  # type: ignore[union-attr]
     for key, value in above.items():
         old = merged.get(key)
         mappings = isinstance(old, Mapping) and isinstance(value, Mapping)

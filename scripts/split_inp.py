@@ -2,7 +2,8 @@
 """Split the InP data by material: kinds of defects and blocks of strained crystals, each whole in one part.
 
 ``python scripts/split_inp.py ../shared/data/inp.extxyz runs/inp-data`` writes ``train``, ``val``, ``test`` and
-``starts`` (of MD) for ``configs/stable/inp.yaml``. A split by composition alone would put every crystal, In4P4, into
+``starts`` (of MD) for ``configs/long-md/inp.yaml``, and the two halves of the test part, ``test-crystals`` and
+``test-defects``, for ``physpretrain evaluate``. A split by composition alone would put every crystal, In4P4, into
 one part, and a random one neighbours on the same path of strain into different parts.
 """
 
@@ -30,7 +31,7 @@ START_VOLUME = (22.0, 28.0)  # Å³ per atom
 
 
 def split(structures: list[Atoms], seed: int = 0) -> dict[str, list[Atoms]]:
-    """Parts by name, and the ``starts`` of MD: 4 cells with defects and 8 crystals of the test part."""
+    """Parts by name, the two kinds of test cells, and the ``starts`` of MD: 4 defect cells, 8 crystals."""
     rng = np.random.default_rng(seed)
     parts: dict[str, list[Atoms]] = {name: [] for name in PARTS}
     for path in CRYSTALS:
@@ -48,7 +49,8 @@ def split(structures: list[Atoms], seed: int = 0) -> dict[str, list[Atoms]]:
     crystals = [a for a in parts["test"] if len(a) == 8 and np.abs(a.get_forces()).max() < START_FORCE]
     crystals = [a for a in crystals if START_VOLUME[0] < a.get_volume() / 8 < START_VOLUME[1]]
     starts = [defects[k] for k in rng.permutation(len(defects))[:4]]
-    return {**parts, "starts": starts + [crystals[k] for k in rng.permutation(len(crystals))[:8]]}
+    halves = {"test-crystals": [a for a in parts["test"] if len(a) == 8], "test-defects": defects}
+    return {**parts, **halves, "starts": starts + [crystals[k] for k in rng.permutation(len(crystals))[:8]]}
 
 
 if __name__ == "__main__":

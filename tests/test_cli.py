@@ -210,6 +210,12 @@ def test_steps_one_by_one(data, tmp_path):
     assert "random directions" in fine("align", hybrid / "best.pt", "parts", data)
     model = tmp_path / "fine" / "best.pt"
     assert "trivial" in fine("evaluate", model, data)
+    grouped = fine("evaluate", model, data, "--by", "composition")
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in grouped.splitlines() if "│" in line]
+    errors = {row[0]: row[1:] for row in cells if row[0]}
+    assert list(errors) == ["best", "trivial", "MgO (8)", "MgO, trivial"]
+    assert (errors["MgO (8)"], errors["MgO, trivial"]) == (errors["best"], errors["trivial"])
+    assert "no structure has the tag 'kind'" in " ".join(call("evaluate", model, data, "--by", "kind").stderr.split())
     fine("md", model, data, "-o", tmp_path / "md", "--steps", 5, "--trajectories", 1)
     table = pd.read_csv(tmp_path / "md" / "physicality.csv")
     assert list(table["steps_done"]) == [5] * 8

@@ -1,8 +1,22 @@
 """The command ``physpretrain``: each module registers its commands; nothing heavy is imported before one runs."""
 
-from mdl_physpretrain.cli import align, check, convert, export, mattertune, md, mdl, reproduce, runs, steps, survey
+from mdl_physpretrain.cli import (
+    align,
+    check,
+    convert,
+    evaluate,
+    export,
+    mattertune,
+    md,
+    mdl,
+    reproduce,
+    runs,
+    steps,
+    survey,
+)  # fmt: skip
 from mdl_physpretrain.cli.application import app
 
 __all__ = [
-    "align", "app", "check", "convert", "export", "mattertune", "md", "mdl", "reproduce", "runs", "steps", "survey",
+    "align", "app", "check", "convert", "evaluate", "export", "mattertune", "md", "mdl", "reproduce", "runs", "steps",
+    "survey",
 ]  # fmt: skip

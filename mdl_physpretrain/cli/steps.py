@@ -1,4 +1,4 @@
-"""Commands for single steps: fit-eam, fit-teacher, examine, augment, label, pretrain, finetune, train, evaluate."""
+"""Commands for single steps: fit-eam, fit-teacher, examine, augment, label, pretrain, finetune, train."""
 
 from __future__ import annotations
 
@@ -296,23 +296,6 @@ def train(
         training.train, structures, output, options, replay_fraction=replay_fraction,
         replay_tolerance=replay_tolerance, shift_energies=shift_energies, seed=seed, **shared,
     )  # fmt: skip
-
-
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Argument(help="Checkpoint, or module:factory of an ASE calculator.")],
-    structures: Structures,
-    device: Device = "auto",
-) -> None:
-    """Energy, force and stress errors, next to those of the trivial predictor."""
-    from mdl_physpretrain.hosts.loading import potential_name
-    from mdl_physpretrain.potentials.error_metrics import trivial_errors
-    from mdl_physpretrain.probes.accuracy import potential_errors
-    from mdl_physpretrain.structures import reference_energies
-
-    data = read_all(structures)
-    row = potential_errors(potential_of(model, device), data)
-    errors_table({potential_name(model): row, "trivial": trivial_errors(data, reference_energies(data))})
 
 
 def _train(

@@ -14,6 +14,7 @@ from ase.md.nptberendsen import NPTBerendsen
 from ase.md.verlet import VelocityVerlet
 
 from mdl_physpretrain.dynamics.records import RunRecord
+from mdl_physpretrain.dynamics.sampled_frames import FrameSampler
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
 from mdl_physpretrain.errors import ConfigError, StructureError
@@ -61,6 +62,7 @@ def run_ase(
     writer: TrajectoryWriter | None,
     finished: Callable[[RunRecord], None],
     step_done: Callable[[], object] = lambda: None,
+    sampler: FrameSampler | None = None,
 ) -> None:
     """Simulate one structure.
 
@@ -80,6 +82,8 @@ def run_ase(
         Called with the record.
     step_done
         Called after every step.
+    sampler
+        Of the frames that the record keeps.
 
     Raises
     ------
@@ -106,6 +110,8 @@ def run_ase(
     dynamics = _integrator(atoms, generator, settings)
     with np.errstate(all="ignore"):  # an exploding trajectory overflows; the monitor sees it
         while not _look(atoms, last, step, settings, monitor, traces, writer):
+            if sampler is not None and sampler.due(step):
+                sampler.add(step, name, atoms.positions, atoms.cell.array)
             if step == settings.steps:
                 break
             step += 1
@@ -129,6 +135,7 @@ def run_ase(
             verdict=verdict,
             traces=traces.of(0),
             degrees_of_freedom=int(atoms.get_number_of_degrees_of_freedom()),
+            frames=None if sampler is None else sampler.take(name),
         )
     )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from mdl_physpretrain.dynamics.frame_blocks import FrameBlock
 from mdl_physpretrain.dynamics.integrators import make_integrator
 from mdl_physpretrain.dynamics.records import RunRecord
+from mdl_physpretrain.dynamics.sampled_frames import FrameSampler
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import MDState, NoiseStream
 from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
@@ -42,7 +43,8 @@ class BatchedRun:
     """State of a running batch; :meth:`step` advances all its structures.
 
     Structures carry the velocities they start from, and ids; ``generators`` are the random numbers of each; ``skin``
-    (Å) is of the Verlet lists; ``finished`` is called with the record of every structure whose trajectory has ended.
+    (Å) is of the Verlet lists; ``finished`` is called with the record of every structure whose trajectory has ended;
+    ``sampler`` keeps frames for it.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class BatchedRun:
         skin: float = 1.0,
         writer: TrajectoryWriter | None = None,
         finished: Callable[[RunRecord], None] | None = None,
+        sampler: FrameSampler | None = None,
     ) -> None:
         self.structures, self.settings, self.writer = list(structures), settings, writer
+        self.sampler = sampler
         self.finished = finished or (lambda record: None)
         self.ids = [a.info["structure_id"] for a in structures]
         device = model.device
@@ -137,6 +141,8 @@ class BatchedRun:
         # a structure the evaluator gave up has to leave now, whatever the interval
         observed = step % self.settings.look_interval == 0 or last or bool(state.broken.any())
         traced, written = self.traces.due(step), self.writer is not None and self.writer.due(step)
+        if self.sampler is not None and self.sampler.due(step):
+            self.sample(step)
         if not (observed or traced or written):
             return
         temperature = state.temperatures()
@@ -202,6 +208,16 @@ class BatchedRun:
         for k, (atoms, forces) in zip(indices, self._frames(indices), strict=True):
             self.writer.write(atoms, self.ids[self.active[k]], step, energy[k], forces)
 
+    def sample(self, step: int) -> None:
+        """Keep the present frames of all structures that run."""
+        assert self.sampler is not None
+        state, counts = self.state, self.counts_of(self.active)
+        broken, cells = state.broken.tolist(), state.cells.cpu().numpy()
+        parts = np.split(state.positions.cpu().numpy(), np.cumsum(counts)[:-1])
+        for k, positions in enumerate(parts):
+            if not broken[k]:  # else its positions are not those of this step
+                self.sampler.add(step, self.ids[self.active[k]], positions, cells[k])
+
     def _report(self, indices: np.ndarray) -> None:
         for k, (atoms, _) in zip(indices.tolist(), self._frames(indices.tolist()), strict=True):
             original = int(self.active[k])
@@ -215,5 +231,6 @@ class BatchedRun:
                     steps=self.settings.steps,
                     verdict=verdict,
                     traces=self.traces.of(original),
+                    frames=None if self.sampler is None else self.sampler.take(self.ids[original]),
                 )
             )

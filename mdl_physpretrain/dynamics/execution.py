@@ -20,6 +20,7 @@ from mdl_physpretrain.dynamics.ase_engine import run_ase
 from mdl_physpretrain.dynamics.batched_engine import BatchedRun
 from mdl_physpretrain.dynamics.checkpoint import MDCheckpoint
 from mdl_physpretrain.dynamics.records import RunRecord
+from mdl_physpretrain.dynamics.sampled_frames import FrameSampler
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import maxwell_velocities
 from mdl_physpretrain.dynamics.traces import TrajectoryWriter
@@ -67,12 +68,15 @@ class Simulation:
         Of Verlet lists, Å.
     files
         Trajectory files, if any.
+    n_frames
+        Frames of a trajectory that its record keeps; 0: the last one only.
     """
 
     settings: MDSettings
     engine: str
     skin: float
     files: TrajectoryFiles | None
+    n_frames: int = 0
 
     def run(
         self,
@@ -89,9 +93,11 @@ class Simulation:
 
         ``step_done`` is called after every step of the ASE engine.
         """
+        sampler = FrameSampler(self.n_frames) if self.n_frames else None
         if self.engine == "batched":
             assert isinstance(potential, EnergyModel)
-            self._batches(potential.eval(), structures, writer, finished, title=title, progress=progress)
+            shown = {"title": title, "progress": progress}
+            self._batches(potential.eval(), structures, writer, finished, sampler=sampler, **shown)
             return
         generators = [self._thermalise(atoms) for atoms in structures]
         if isinstance(potential, EnergyModel):
@@ -105,7 +111,8 @@ class Simulation:
                 )
             try:
                 run_ase(
-                    calculator, atoms, generator, self.settings, writer=writer, finished=finished, step_done=step_done
+                    calculator, atoms, generator, self.settings, writer=writer, finished=finished, step_done=step_done,
+                    sampler=sampler,
                 )  # fmt: skip
             except StructureError as error:  # one structure must not cost those behind it
                 failures.append(error)
@@ -118,7 +125,7 @@ class Simulation:
         structures: Sequence[Atoms],
         writer: TrajectoryWriter | None,
         finished: Callable[[RunRecord], None],
-        **shown: Any,
+        **options: Any,
     ) -> None:
         """All in one batch; in halves, from the start, if the memory of a GPU does not hold it."""
         ended: set[str] = set()
@@ -130,7 +137,7 @@ class Simulation:
         try:
             generators = [self._thermalise(atoms) for atoms in structures]
             BatchedRun.simulate(
-                potential, structures, generators, self.settings, skin=self.skin, writer=writer, finished=add, **shown
+                potential, structures, generators, self.settings, skin=self.skin, writer=writer, finished=add, **options
             )
             return
         except torch.cuda.OutOfMemoryError as error:
@@ -141,7 +148,7 @@ class Simulation:
         torch.cuda.empty_cache()  # outside of the exception, which holds the batch
         warnings.warn(f"a batch of {len(left)} structures is simulated in halves: {message}", stacklevel=2)
         for part in (left[: len(left) // 2], left[len(left) // 2 :]):
-            self._batches(potential, part, writer, finished, **shown)
+            self._batches(potential, part, writer, finished, **options)
 
     def _thermalise(self, atoms: Atoms) -> np.random.Generator:
         """Give a structure its initial velocities; return the generator for its noise."""

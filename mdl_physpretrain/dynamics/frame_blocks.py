@@ -162,12 +162,18 @@ class FrameBlock:
 
     def _write(self) -> None:
         run = self.run
-        due = [f for f in self.frames if run.writer is not None and run.writer.due(f.step)]
-        for frame in due:
-            self._load(frame)
-            run.write(frame.step, range(len(run.active)))
-        if due:
-            self._load(self.frames[-1])
+        last = self.frames[-1]
+        for frame in self.frames:
+            written = run.writer is not None and run.writer.due(frame.step)
+            sampled = run.sampler is not None and run.sampler.due(frame.step)
+            if written or sampled:
+                self._load(frame)
+            if written:
+                run.write(frame.step, range(len(run.active)))
+            if sampled:
+                run.sample(frame.step)
+        if run.done != last.step:
+            self._load(last)
 
     def _go_back(self, valid: int) -> None:
         """To the last of the frames whose lists were long enough; the next step watches them."""

@@ -43,6 +43,9 @@ class RunRecord:
         Hash of the structure the run started from.
     degrees_of_freedom
         That the temperature is of; 0 stands for three per atom.
+    frame_step, frame_positions, frame_cells
+        Earlier frames, evenly spaced, where they were asked for: steps (k,),
+        unwrapped positions (k, n, 3) in 0.01 Å (integers), cells (k, 3, 3) in Å.
     """
 
     structure_id: str
@@ -61,6 +64,9 @@ class RunRecord:
     pbc: np.ndarray = field(repr=False)
     input_hash: str = ""
     degrees_of_freedom: int = 0
+    frame_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
+    frame_positions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.int32), repr=False)
+    frame_cells: np.ndarray = field(default_factory=lambda: np.zeros((0, 3, 3), np.float32), repr=False)
 
     @classmethod
     def of_last_frame(
@@ -73,6 +79,7 @@ class RunRecord:
         verdict: Verdict,
         traces: dict[str, Any],
         degrees_of_freedom: int = 0,
+        frames: dict[str, Any] | None = None,
     ) -> RunRecord:
         """Put a finished structure's record together."""
         return cls(
@@ -88,6 +95,7 @@ class RunRecord:
             pbc=atoms.pbc.copy(),
             degrees_of_freedom=degrees_of_freedom,
             **traces,
+            **(frames or {}),
         )
 
     @property

@@ -60,6 +60,7 @@ def simulate(
     trajectory_format: str = "extxyz",
     skin: float = MD.skin,
     max_batch_atoms: int | None = None,
+    n_frames: int = 0,
     checkpoint: str | Path | None = None,
     executor: Executor | None = None,
     progress: bool = False,
@@ -122,6 +123,9 @@ def simulate(
         Of the batched engine's Verlet lists, Å.
     max_batch_atoms
         Atoms in one batch; default 512 on a CPU, 16384 on a GPU.
+    n_frames
+        So many frames of every trajectory stay in its record, evenly spaced
+        from its start to its end (at least half as many); 0: the last one only.
     checkpoint
         File to which finished structures are written (after each batch, or
         every half minute). When it exists, structures in it are not run again,
@@ -195,7 +199,9 @@ def simulate(
     files = None
     if trajectory_dir is not None:
         files = TrajectoryFiles(Path(trajectory_dir).resolve(), trajectory_interval, trajectory_format, timestep)
-    simulation = Simulation(settings, engine, skin, files)
+    if not n_frames >= 0:
+        raise ConfigError(f"n_frames must not be negative, not {n_frames}")
+    simulation = Simulation(settings, engine, skin, files, n_frames)
     batches = [[k] for k in range(len(structures))]
     if engine == "batched":
         assert isinstance(potential, EnergyModel)

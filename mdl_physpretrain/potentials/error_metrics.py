@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from ase import Atoms
@@ -68,7 +68,13 @@ def batches_of(structures: Sequence[Atoms], cutoff: float, batch_size: int, dtyp
     return [collate(single[k : k + batch_size]) for k in range(0, len(single), batch_size)]
 
 
-def evaluate(model: EnergyModel, structures: Sequence[Atoms], *, batch_size: int = 16) -> dict[str, float]:
+def evaluate(
+    model: EnergyModel,
+    structures: Sequence[Atoms],
+    *,
+    batch_size: int = 16,
+    watch: Callable[[Prediction, AtomicBatch, Sequence[Atoms]], None] | None = None,
+) -> dict[str, float]:
     """Errors of a model on labelled structures.
 
     Parameters
@@ -79,6 +85,8 @@ def evaluate(model: EnergyModel, structures: Sequence[Atoms], *, batch_size: int
         Labelled; missing labels are left out.
     batch_size
         Structures per pass.
+    watch
+        Called with the prediction for every batch, the batch and its structures.
 
     Returns
     -------
@@ -88,9 +96,12 @@ def evaluate(model: EnergyModel, structures: Sequence[Atoms], *, batch_size: int
     was_training = model.training
     model.eval()
     sums = ErrorSums()
-    for batch in batches_of(structures, model.cutoff, batch_size, model.dtype):
+    for number, batch in enumerate(batches_of(structures, model.cutoff, batch_size, model.dtype)):
         on_device = batch.to(model.device)
-        sums.add(predict(model, on_device), on_device)
+        out = predict(model, on_device)
+        sums.add(out, on_device)
+        if watch is not None:
+            watch(out, on_device, structures[number * batch_size : (number + 1) * batch_size])
     model.train(was_training)
     return {**sums.means(), "n_structures": len(structures)}
 

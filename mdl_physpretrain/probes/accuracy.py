@@ -14,6 +14,7 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials.base import EnergyModel, Prediction
 from mdl_physpretrain.potentials.error_metrics import ErrorSums, evaluate
 from mdl_physpretrain.probes.base import Answer, Probe, Subject, Tables
+from mdl_physpretrain.probes.predictions import COLUMNS, Predictions
 from mdl_physpretrain.probes.single_points import Potential
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.label import label
@@ -28,43 +29,59 @@ def labelled(structures: Sequence[Atoms]) -> list[Atoms]:
     return [a for a in structures if any(v is not None for v in vars(get_labels(a)).values())]
 
 
-def potential_errors(potential: Potential, structures: Sequence[Atoms]) -> dict[str, Any]:
+def potential_errors(
+    potential: Potential, structures: Sequence[Atoms], predictions: Predictions | None = None
+) -> dict[str, Any]:
     """Errors of any potential, as :func:`mdl_physpretrain.potentials.error_metrics.evaluate` gives them for a model.
 
-    A calculator without stress has none to be wrong about.
+    A calculator without stress has none to be wrong about. ``predictions`` collects what it predicts.
     """
+    watch = None if predictions is None else predictions.add
     if isinstance(potential, EnergyModel):
-        return evaluate(potential, structures)
+        return evaluate(potential, structures, watch=watch)
     references = {str(a.info["structure_id"]): a for a in structures}
     sums = ErrorSums()
     calculated = label(structures, potential)
     for atoms in calculated:
         labels = get_labels(atoms)
-        batch = build_batch(references[str(atoms.info["structure_id"])], 1.0, torch.float64)
+        reference = references[str(atoms.info["structure_id"])]
+        batch = build_batch(reference, 1.0, torch.float64)
         stress = batch.stress if labels.stress is None else torch.as_tensor(labels.stress)[None]
         batch.has_stress &= labels.stress is not None
-        sums.add(Prediction(torch.tensor([labels.energy]).double(), torch.as_tensor(labels.forces), stress), batch)
+        out = Prediction(torch.tensor([labels.energy]).double(), torch.as_tensor(labels.forces), stress)
+        sums.add(out, batch)
+        if watch is not None:
+            watch(out, batch, [reference])
     return {**sums.means(), "n_structures": len(calculated) if sums.sums[1].any() else 0}
 
 
 class Errors(Probe):
-    """Mean absolute errors, one row per split."""
+    """Mean absolute errors, one row per split, and predictions beside the labels of the first split that has any."""
 
     name = "errors"
     question = "errors"
     applies_to = "potential"
     needs = frozenset({"labels"})
-    files = {"efs": ("total",)}  # noqa: RUF012 - a class variable of the base
+    files = {  # noqa: RUF012 - a class variable of the base
+        "efs": ("total",),
+        "predictions": ("quantity", "reference", "predicted"),
+    }
+    numbers = ("reference", "predicted", "of")
+    texts = ("quantity", "axis")
     expected = frozenset({"efs"})
     answer_place = 50
 
     def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
-        rows = [
-            {"split": split, **potential_errors(subject.potential, structures)}
-            for split in ("test", "val", "train")
-            if (structures := labelled(subject.splits.get(split, [])))
-        ]
-        return {"efs": pd.DataFrame(rows)}
+        rows: list[dict[str, Any]] = []
+        predictions = pd.DataFrame(columns=["split", *COLUMNS])
+        for split in ("test", "val", "train"):
+            if structures := labelled(subject.splits.get(split, [])):
+                collected = None if rows else Predictions()
+                rows.append({"split": split, **potential_errors(subject.potential, structures, collected)})
+                if collected is not None:
+                    predictions = collected.table()
+                    predictions.insert(0, "split", split)
+        return {"efs": pd.DataFrame(rows), "predictions": predictions}
 
     def answer(self, tables: Tables) -> Answer | None:
         table = tables.get("efs")

@@ -244,4 +244,5 @@ def _paint(ax: Axes, table: pd.DataFrame, arms: Sequence[str], styles: Styles) -
     ax.axhline(0, color=MUTED, linewidth=0.7)
     seed_lines(ax, table, arms, styles, "r", "energy")
     ax.set_yscale("symlog", linthresh=1.0)
+    ax.yaxis.set_major_formatter("{x:g}")  # plain: the figures show no mathematical typesetting
     ax.set(xlabel="distance (Å)", ylabel="energy (eV)", xlim=(0, 6))

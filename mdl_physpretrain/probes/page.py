@@ -230,7 +230,7 @@ def number_table(
                 continue
             value = float(row[key])
             shown = f"{value:.0f}" if 1000 <= abs(value) < 1e5 else significant(value)
-            cells.append(Cell(shown, key=value if math.isfinite(value) else ""))
+            cells.append(Cell(shown.replace("-", "−"), key=value if math.isfinite(value) else ""))
         rows.append(cells)
     titles = [Column(title, unit, key not in text) for key, (title, unit) in columns.items()]
     return HtmlTable([Column(heading, numeric=False), *titles], rows, file, sortable=len(rows) > 2)

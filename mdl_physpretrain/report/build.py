@@ -133,6 +133,8 @@ def _page(run: RunData, out: Path) -> tuple[str, set[str]]:
     values = {
         "figures": draw(makers, out / "figures", run.notes),
         "frames": frames,
+        "playing": sum(f.motion is not None for f in frames),
+        "beside": sum(f.beside is not None for f in frames),
         **section_values(run, downloads),
     }
     elements = dict.fromkeys(s for f in frames for s in f.symbols)
@@ -164,7 +166,7 @@ def _shown(run: RunData, values: dict[str, Any], parts: dict[str, PagePart]) -> 
     content = {
         "verdict": True,
         "physicality": values["physicality"] or "physicality" in notes,
-        "accuracy": values["efs"] or "efs" in notes,
+        "accuracy": values["efs"] or "parity" in figures or not notes.keys().isdisjoint({"efs", "predictions"}),
         "failures": values["trajectories"],
         "worst": values["frames"] or "worst" in notes,
         "trajectories": values["trajectories"],

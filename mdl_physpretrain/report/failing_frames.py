@@ -1,9 +1,9 @@
-"""Frames of the earliest failures of a run, for the page's viewer."""
+"""Trajectories of the earliest failures of a run, for the page's viewer."""
 
 from __future__ import annotations
 
 import colorsys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 
 from mdl_physpretrain.dynamics.records import RunRecord, Runs
 from mdl_physpretrain.errors import CheckpointError, StructureError
-from mdl_physpretrain.graphs.neighbour_lists import complete_cell, neighbour_list
+from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.report.conditions import condition_words
+from mdl_physpretrain.report.motion import Motion, PageRoom, recorded_motion, wrapped
 from mdl_physpretrain.report.read import RunData, md_files
 from mdl_physpretrain.report.tables import failure_steps
 from mdl_physpretrain.stability.overlap import closest_pair
 
-__all__ = ["Frame", "earliest_failures", "element_colour"]
+__all__ = ["Beside", "Frame", "earliest_failures", "element_colour"]
 
 MAX_FRAMES = 12
 MAX_ATOMS = 1500
@@ -34,8 +35,20 @@ COLOURS = {  # of the elements met most; red is kept for what is wrong
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A trajectory of the same structure that stays physical: its last frame and those before it."""
+
+    arm: str
+    seed: int
+    shown: int
+    positions: list[list[float]]
+    cell: list[list[float]]
+    motion: Motion
+
+
+@dataclass(frozen=True)
 class Frame:
-    """The last frame of a trajectory that became unphysical, and the cause in it."""
+    """The last frame of a trajectory that became unphysical, the cause in it, and the frames before it."""
 
     arm: str
     seed: int
@@ -52,6 +65,9 @@ class Frame:
     cell: list[list[float]]  # (3, 3), Å; zero rows where there is no vector
     pair: dict[str, Any] | None  # the closest two atoms, the vector between them, its length (Å); None: Lindemann only
     mark: int | None  # atom with the largest local Lindemann index, where that was violated
+    timestep: float | None = None  # fs
+    motion: Motion | None = None
+    beside: Beside | None = None
 
     def plain(self) -> dict[str, Any]:
         """Values for JSON."""
@@ -82,6 +98,8 @@ def earliest_failures(run: RunData) -> list[Frame]:
     # every structure once before any is met again
     failed["again"] = failed.groupby(["arm", "condition", "structure_id"]).cumcount()
     failed = failed.sort_values(["again", "failure_step"], kind="stable")
+    kept = run.physicality[run.physicality["physical"]]
+    room = PageRoom()
     queues = [failed[failed["arm"] == arm].to_dict("records") for arm in run.arms]
     loaded: dict[Path, Runs | None] = {}
     frames: list[Frame] = []
@@ -90,12 +108,51 @@ def earliest_failures(run: RunData) -> list[Frame]:
         if len(frames) == MAX_FRAMES:
             break
         record, settings = _record(run, row, files.get((row["seed"], row["arm"]), []), loaded)
-        if record is not None and len(record.numbers) <= MAX_ATOMS:
-            try:
-                frames.append(_frame(row, record, settings, name_condition=several))
-            except (StructureError, ValueError, IndexError) as error:  # an impossible cell, arrays that do not fit
-                run.notes["worst"] = f"The last frame of {row['structure_id']} could not be shown: {error}"
+        if record is None or len(record.numbers) > MAX_ATOMS:
+            continue
+        try:
+            frame = _frame(row, record, settings, name_condition=several)
+        except (StructureError, ValueError, IndexError) as error:  # an impossible cell, arrays that do not fit
+            run.notes["worst"] = f"The last frame of {row['structure_id']} could not be shown: {error}"
+            continue
+        try:
+            motion, beside = recorded_motion(record, room), None
+            for other in _same_start(kept, row) if motion is not None else ():
+                partner, _ = _record(run, other, files.get((other["seed"], other["arm"]), []), loaded)
+                if partner is not None and np.array_equal(partner.numbers, record.numbers):
+                    beside = _beside(other, partner, room)
+                    break
+            frame = replace(frame, motion=motion, beside=beside)
+        except (StructureError, ValueError, np.linalg.LinAlgError) as error:
+            run.notes["worst"] = f"The trajectory of {row['structure_id']} could not be shown: {error}"
+        frames.append(frame)
+    if room.crowded:
+        run.notes["motion"] = (
+            f"To keep the page small, {room.crowded} of these trajectories {'has' if room.crowded == 1 else 'have'} "
+            "fewer frames here than are stored, or none."
+        )
     return frames
+
+
+def _same_start(kept: pd.DataFrame, row: dict[Any, Any]) -> list[dict[Any, Any]]:
+    """Physical trajectories of other arms from the same structure under the same condition, those of its seed first."""
+    same = kept[(kept["structure_id"] == row["structure_id"]) & (kept["condition"] == row["condition"])]
+    same = same[same["arm"] != row["arm"]]
+    return same.assign(far=(same["seed"] != row["seed"])).sort_values("far", kind="stable").to_dict("records")
+
+
+def _beside(row: dict[Any, Any], record: RunRecord, room: PageRoom) -> Beside | None:
+    motion = recorded_motion(record, room)
+    if motion is None or not np.isfinite(record.positions).all():
+        return None
+    positions = wrapped(record.positions, record.cell, record.pbc.astype(bool))
+    return Beside(
+        row["arm"], int(row["seed"]), int(record.steps_done), _rounded(positions), _rounded(record.cell), motion
+    )
+
+
+def _rounded(values: np.ndarray) -> Any:
+    return np.round(values, 3).tolist()
 
 
 def _record(
@@ -127,7 +184,7 @@ def _frame(row: dict[Any, Any], record: RunRecord, settings: dict[str, Any], *, 
     cell = np.where(np.isfinite(record.cell), record.cell, 0.0)
     if not len(numbers) or record.positions.shape != (len(numbers), 3) or not np.isfinite(record.positions).all():
         raise ValueError("positions are missing or not finite")
-    positions = _wrapped(record.positions, cell, pbc)
+    positions = wrapped(record.positions, cell, pbc)
     symbols = [chemical_symbols[n] for n in numbers]
     wandering = row["lindemann_violation"] and not (row["overlap"] or row["broken"])  # no pair is to blame
     pair = None if wandering else _pair(positions, cell, pbc)
@@ -147,18 +204,16 @@ def _frame(row: dict[Any, Any], record: RunRecord, settings: dict[str, Any], *, 
         text=start + _description(row, record, symbols, pair, mark, limit),
         symbols=symbols,
         radii=[round(float(covalent_radii[n]), 2) for n in numbers],
-        positions=np.round(positions, 3).tolist(),
-        cell=np.round(cell, 3).tolist(),
+        positions=_rounded(positions),
+        cell=_rounded(cell),
         pair=pair,
         mark=mark,
+        timestep=_positive(settings.get("timestep")),
     )
 
 
-def _wrapped(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    if not pbc.any():
-        return positions - positions.mean(axis=0)
-    box = complete_cell(np.where(pbc[:, None], cell, 0.0), pbc)
-    return positions - (np.floor(positions @ np.linalg.inv(box) + 1e-6) * pbc) @ box
+def _positive(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and 0 < value < np.inf else None
 
 
 def _pair(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from mdl_physpretrain.probes.page import MAX_PANELS
 from mdl_physpretrain.report.alignment import alignment_figure
 from mdl_physpretrain.report.drawing import INK, MUTED, PALETTE, ArmStyle, Figure, Legend, Panel, arm_legend, arm_styles
 from mdl_physpretrain.report.figures_survival import failure_figure
+from mdl_physpretrain.report.parity import parity_figure
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.tables import main_split
 
@@ -39,6 +40,7 @@ def all_figures(run: RunData) -> dict[str, Callable[[], Figure | None]]:
     makers = {
         "failure_steps": failure_figure,
         "seeds": _seeds,
+        "parity": parity_figure,
         "teacher_curves": _teacher,
         "teacher_fit": _teacher_fit,
         "min_distances": _distances,

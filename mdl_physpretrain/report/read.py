@@ -239,11 +239,11 @@ def _read_seed_folders(run: RunData) -> None:
     if not run.histories and not run.is_check:
         run.notes["histories"] = "no seed-*/*/history.csv is in the run folder."
     if run.efs is None and not run.is_check:
-        files = [file for _, place in _seed_folders(run.path) for file in sorted(place.glob("evaluate/*.efs.csv"))]
-        tables = [attempt(file, str(file.relative_to(run.path)), table_reader("efs"))[0] for file in files]
-        if any(table is not None for table in tables):
-            run.efs = _with_arm_and_seed(pd.concat([t for t in tables if t is not None], ignore_index=True))
+        run.efs = _evaluated(run.path, "efs")
+        if run.efs is not None:
             run.notes["efs"] = "efs.csv is not there yet. The errors below are those found in the seeds' folders."
+            predictions = _evaluated(run.path, "predictions")
+            run.tables |= {} if predictions is None else {"predictions": predictions}
     if run.physicality is not None:
         return
     parts = []
@@ -255,6 +255,14 @@ def _read_seed_folders(run: RunData) -> None:
         run.physicality = pd.concat(parts, ignore_index=True)
         reason = run.notes.get("physicality", "physicality.csv is not there yet.")
         run.notes["physicality"] = f"{reason} The trajectories below are those found in the seeds' folders."
+
+
+def _evaluated(folder: Path, kind: str) -> pd.DataFrame | None:
+    """Tables of a kind in the folders of the seeds."""
+    files = [file for _, place in _seed_folders(folder) for file in sorted(place.glob(f"evaluate/*.{kind}.csv"))]
+    tables = [attempt(file, str(file.relative_to(folder)), table_reader(kind))[0] for file in files]
+    tables = [table for table in tables if table is not None]
+    return _with_arm_and_seed(pd.concat(tables, ignore_index=True)) if tables else None
 
 
 def _settings(table: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mdl_physpretrain.report.conclusions import paired_tests, run_sentences, sum
 from mdl_physpretrain.report.conditions import too_short
 from mdl_physpretrain.report.downloads import Downloads
 from mdl_physpretrain.report.formats import duration, number
+from mdl_physpretrain.report.parity import parity_caption
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.reference import compared_with_reference, reference_sentences, reference_table
 from mdl_physpretrain.report.sentences import Sentence, budget_sentence, split_words
@@ -83,6 +84,7 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
         "unpaired": unpaired,
         "verdicts": answer_table(run) if run.is_check else None,
         "efs": html_tables.efs(errors, run) if len(errors) else None,
+        "parity_caption": parity_caption(run),
         "efs_splits": list(errors["split"].unique()) if len(errors) else [],
         "survival": probes.survival(ends, heading) if len(ends) else None,
         "trajectories": html_tables.trajectories(trajectories, heading) if len(trajectories) else None,

@@ -24,7 +24,7 @@ def composition(atoms: Atoms) -> str:
     return str(atoms.symbols.formula.reduce()[0].format("hill"))
 
 
-def group_names(structures: Sequence[Atoms], group_by: str) -> list[str]:
+def group_names(structures: Sequence[Atoms], group_by: str, field: str = "split_by") -> list[str]:
     """The group of every structure.
 
     Parameters
@@ -34,6 +34,8 @@ def group_names(structures: Sequence[Atoms], group_by: str) -> list[str]:
     group_by
         ``"structure"`` (each its own), ``"composition"``, or the name of an
         ``info`` tag. A structure without ``parent_id`` is its own parent.
+    field
+        Option that errors name.
 
     Raises
     ------
@@ -49,13 +51,13 @@ def group_names(structures: Sequence[Atoms], group_by: str) -> list[str]:
         raise StructureError(
             f"no structure has the tag {group_by!r}; there are 'structure', 'composition' and the tags "
             f"{', '.join(tags)}",
-            field="split_by",
+            field=field,
         )
     names = []
     for k, atoms in enumerate(structures):
         if group_by not in atoms.info and group_by != "parent_id":
             name = atoms.info.get("structure_id", k)
-            raise StructureError(f"lacks the tag {group_by!r}, which others have", structure=name, field="split_by")
+            raise StructureError(f"lacks the tag {group_by!r}, which others have", structure=name, field=field)
         names.append(str(atoms.info[group_by] if group_by in atoms.info else structure_id(atoms)))
     return names
 

@@ -190,9 +190,10 @@ MD: {simulations}.
 | `seed-*/<arm>/loop/best.pt` | the network after the closed loop; `rounds.csv` what each round did |
 | `seed-*/<arm>/loop/round-*/` | a round: trajectories of training structures, what was labelled, the network after it |
 | `seed-*/md/<arm>.csv` | verdict on every trajectory (`<arm>@<label>`: further conditions) |
-| `seed-*/md/<arm>.runs.npz` | traces and last frames of the trajectories |
+| `seed-*/md/<arm>.runs.npz` | traces, last frames and up to 64 earlier frames of the trajectories |
 | `reference/` | MD of the reference potential: what it is, verdict on every trajectory, traces |
 | `efs.csv` | energy, force and stress errors of every seed and arm |
+| `predictions.csv` | predictions beside the labels of the test structures (eV/atom, eV/Å, eV/Å³), at most 10,000 each |
 | `physicality.csv` | verdicts of all seeds and arms, those of the reference potential beside them |
 | `diatomics.csv` | energy and force of two atoms alone (Å, eV, eV/Å); `diatomic_flags.csv` what is wrong with them |
 | `compression.csv` | energy of compressed test structures (eV/atom); `compression_flags.csv` what is wrong with it |

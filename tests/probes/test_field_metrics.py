@@ -10,11 +10,13 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from matplotlib.figure import Figure
 
 from mdl_physpretrain.dynamics.records import RunRecord, Runs
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.probes.bond_smoothness import bond_curve, bond_flags, shortest_bonds
 from mdl_physpretrain.probes.diatomic_metrics import (
+    COLUMNS,
     ML_PEG_DISTANCES,
     DiatomicMetrics,
     arena_distances,
@@ -23,6 +25,7 @@ from mdl_physpretrain.probes.diatomic_metrics import (
 from mdl_physpretrain.probes.ensemble import Ensemble, ensemble_fluctuations
 from mdl_physpretrain.probes.equation_of_state import eos_curve, eos_metrics
 from mdl_physpretrain.probes.invariance import invariance_errors
+from mdl_physpretrain.probes.page import ArmStyle
 from mdl_physpretrain.probes.pair_distribution import rdf_error
 from mdl_physpretrain.probes.ramps import ramp
 
@@ -174,3 +177,19 @@ def test_matbench_normalisation_of_the_rdf_error():
     gas = reference.assign(g=1.0)
     assert rdf_error(gas, reference)["error_matbench"].tolist() == pytest.approx([100, 100])
     assert rdf_error(reference, gas)["error_matbench"].tolist() == [100, 100], "nothing to compare with"
+
+
+def test_the_axis_of_wide_curves_has_plain_numbers() -> None:
+    """Figures do not typeset mathematics, which logarithmic axes write their numbers in."""
+    r = np.linspace(0.5, 6.0, 50)
+    names = {"arm": "a", "seed": 0, "pair": "Cu-Cu", "distances": "ML-PEG"}
+    curve = pd.DataFrame({**names, "r": r, "energy": 500 / r**6 - 3})
+    metrics = pd.DataFrame({"arm": ["a"], "distances": ["ML-PEG"], **{key: [1.0] for key in COLUMNS}})
+    part = DiatomicMetrics().page({"wide_diatomics": curve, "diatomic_metrics": metrics}, ["a"], "Arm")
+    canvas = Figure()
+    ax = canvas.add_subplot()
+    part.figure({"a": ArmStyle("red", "-", "o", "")}).panels[0].paint(ax)
+    canvas.draw_without_rendering()
+    labels = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert "1000" in labels
+    assert not any("$" in text for text in labels)

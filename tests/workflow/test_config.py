@@ -105,6 +105,16 @@ def test_all_errors_are_reported_at_once(tmp_path):
     assert "md.skn" in message
 
 
+def test_another_network_does_not_inherit_the_arguments(tmp_path):
+    base = "data: {source: demo}\nbackbone: {name: torchmd_et, args: {num_layers: 2}, core: zbl}\n"
+    _write(tmp_path, base, "base.yaml")
+    child = _write(tmp_path, "inherits: base.yaml\nbackbone: {name: cgcnn, args: {cutoff: 4.5}}\n", "child.yaml")
+    backbone = load_config(child).backbone
+    assert (backbone.name, backbone.args, backbone.core) == ("cgcnn", {"cutoff": 4.5}, "zbl")
+    same = _write(tmp_path, "inherits: base.yaml\nbackbone: {name: torchmd_et, args: {cutoff: 4.5}}\n", "same.yaml")
+    assert load_config(same).backbone.args == {"num_layers": 2, "cutoff": 4.5}
+
+
 def test_inherits_merges_key_by_key_but_replaces_arms(tmp_path):
     _write(tmp_path, "data: {source: demo, usage: 10%}\nmd: {steps: 7, temperature: 500}\narms: {a: {}}\n", "base.yaml")
     child = _write(tmp_path, "inherits: base.yaml\nmd: {steps: 9}\narms: {b: {pretrain: false}}\n", "child.yaml")
