@@ -36,6 +36,7 @@ from ase import Atoms, units
 from mdl_physpretrain.dynamics.batched_engine import BatchedRun, split_batches
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import maxwell_velocities
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials import CGCNN, EAM, EnergyModel
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.structures import read_structures
@@ -164,72 +165,26 @@ def host_calculator(model: EnergyModel, structures: Sequence[Atoms], folder: str
 
 
 def torch_sim_run(model: EnergyModel, structures: Sequence[Atoms], batch_atoms: int) -> Contender:
-    """torch-sim's Langevin and neighbour lists around our model; no metrics."""
+    """torch-sim's Langevin around our model, with its neighbour lists on a GPU; no metrics, no stress."""
     import torch_sim
-    from torch_sim.models.interface import ModelInterface
-    from torch_sim.neighbors import vesin_nl_ts
+    from torch_sim.neighbors import torchsim_nl
 
-    from mdl_physpretrain.graphs.batch import AtomicBatch
+    from mdl_physpretrain.hosts.torch_sim import TorchSimModel
 
-    class Wrapped(ModelInterface):
-        def __init__(self) -> None:
-            super().__init__()
-            self._device, self._dtype = model.device, torch.float64  # of the trajectory, as ours
-            self._compute_stress, self._compute_forces = False, True
-
-        def forward(self, state: Any) -> dict[str, torch.Tensor]:
-            cells, owner, edges, shifts = state.row_vector_cell, state.system_idx, [], []
-            counts = torch.bincount(owner).tolist()
-            start = 0
-            for k, positions in enumerate(state.positions.split(counts)):
-                index, shift = vesin_nl_ts(positions, cells[k], state.pbc, torch.tensor(model.cutoff), sort_id=True)
-                edges.append(index + start)
-                shifts.append(shift)
-                start += counts[k]
-            index, shift = torch.cat(edges, dim=1), torch.cat(shifts)
-            i, j = index
-            vectors = state.positions[j] - state.positions[i]
-            vectors = vectors + torch.bmm(shift.unsqueeze(1), cells[owner[i]]).squeeze(1)
-            n, b, dtype = len(owner), len(counts), model.dtype
-            nothing = torch.zeros(b, dtype=torch.bool, device=model.device)
-            batch = AtomicBatch(
-                numbers=state.atomic_numbers.long(),
-                positions=state.positions.to(dtype),
-                cells=cells.to(dtype),
-                pbc=torch.ones(b, 3, dtype=torch.bool, device=model.device),
-                structure=owner,
-                edge_index=index,
-                edge_shifts=shift.to(dtype),
-                energy=torch.zeros(b, dtype=dtype),
-                forces=torch.zeros(n, 3, dtype=dtype),
-                stress=torch.zeros(b, 3, 3, dtype=dtype),
-                has_energy=nothing,
-                has_forces=nothing,
-                has_stress=nothing,
-                forces_tolerance=torch.zeros(n, 1, dtype=dtype),
-                stress_tolerance=torch.zeros(b, 1, 1, dtype=dtype),
-                list_cutoff=model.cutoff,
-            )
-            energy, gradient = model.energy_and_gradient(batch, vectors.to(dtype))
-            forces = torch.zeros_like(batch.positions).index_add_(0, i, gradient).index_add_(0, j, -gradient)
-            return {"energy": energy.detach().double(), "forces": forces.double()}
-
-    wrapped = Wrapped()
-    from torch_sim.integrators import nvt_langevin
-    from torch_sim.units import MetalUnits
-
-    kT = torch.tensor(TEMPERATURE * MetalUnits.temperature, dtype=torch.float64, device=model.device)
-    dt = torch.tensor(TIMESTEP * 1e-3 * MetalUnits.time, dtype=torch.float64, device=model.device)
-    init, update = nvt_langevin(model=wrapped, dt=dt, kT=kT, gamma=torch.tensor(FRICTION / units.fs).double())
+    lists = None if model.device.type == "cpu" else torchsim_nl
+    wrapped = TorchSimModel(model, neighbor_list_fn=lists, compute_stress=False)  # float64, as ours
+    constants = {"dt": TIMESTEP * units.fs, "kT": TEMPERATURE * units.kB, "gamma": FRICTION / units.fs}
+    dt, kT, gamma = (torch.tensor(v, dtype=torch.float64, device=model.device) for v in constants.values())
     states = []
     for batch in split_batches(structures, batch_atoms):
-        atoms = [structures[k] for k in batch]
-        states.append(init(torch_sim.initialize_state(atoms, model.device, torch.float64), kT=kT, seed=0))
+        state = torch_sim.initialize_state([structures[k] for k in batch], model.device, torch.float64)
+        state.rng = 0
+        states.append(torch_sim.integrators.nvt_langevin_init(state, wrapped, kT=kT))
 
     def advance(steps: int) -> int:
         for k in range(len(states)):
             for _ in range(steps):
-                states[k] = update(states[k], kT=kT)
+                states[k] = torch_sim.integrators.nvt_langevin_step(states[k], wrapped, dt=dt, kT=kT, gamma=gamma)
         return steps * sum(int(s.n_systems) for s in states)
 
     return advance
@@ -341,7 +296,7 @@ def main() -> None:
         if "torch-sim" not in args.without:
             try:
                 run = torch_sim_run(model, structures, args.batch_atoms)
-            except ImportError as error:
+            except (ImportError, ConfigError) as error:
                 print(f"torch-sim left out: {error}")
             else:
                 contenders[f"torch-sim {version('torch-sim-atomistic')}"] = (run, args.steps)

@@ -337,28 +337,15 @@ class VerletListForces:
         self._near_squared = None
         self._cells = self._edge_structure = None
         self._no_stress = torch.full((len(self.lists), 3, 3), torch.nan, dtype=torch.float64, device=self.device)
-        n, b, dtype = len(self.numbers), len(self.lists), self.model.dtype
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=dtype, device=self.device)
-
-        nothing = torch.zeros(b, dtype=torch.bool, device=self.device)
-        self._template = EdgeBatch(
+        like = torch.zeros(0, dtype=self.model.dtype, device=self.device)
+        self._template = EdgeBatch.without_labels(
             numbers=self.numbers,
-            positions=zeros(n, 3),
-            cells=zeros(b, 3, 3),
+            positions=like.new_zeros(len(self.numbers), 3),
+            cells=like.new_zeros(len(self.lists), 3, 3),
             pbc=self.pbc,
             structure=torch.repeat_interleave(index, torch.tensor(self.counts)).to(self.device),
             edge_index=self.edge_index,
             edge_shifts=self._shifts,
-            energy=zeros(b),
-            forces=zeros(n, 3),
-            stress=zeros(b, 3, 3),
-            has_energy=nothing,
-            has_forces=nothing,
-            has_stress=nothing,
-            forces_tolerance=zeros(n, 1),
-            stress_tolerance=zeros(b, 1, 1),
             list_cutoff=self.model.cutoff,
         )
 

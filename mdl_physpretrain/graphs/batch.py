@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -75,6 +75,25 @@ class AtomicBatch:
     forces_tolerance: Tensor
     stress_tolerance: Tensor
     list_cutoff: float
+
+    @classmethod
+    def without_labels(cls, *, positions: Tensor, cells: Tensor, **tensors: Any) -> Self:
+        """A batch of the other fields, its labels missing; all tensors on one device."""
+        n, b = len(positions), len(cells)
+        nothing = torch.zeros(b, dtype=torch.bool, device=cells.device)
+        return cls(
+            positions=positions,
+            cells=cells,
+            energy=cells.new_zeros(b),
+            forces=positions.new_zeros(n, 3),
+            stress=cells.new_zeros(b, 3, 3),
+            has_energy=nothing,
+            has_forces=nothing,
+            has_stress=nothing,
+            forces_tolerance=positions.new_zeros(n, 1),
+            stress_tolerance=cells.new_zeros(b, 1, 1),
+            **tensors,
+        )
 
     def __len__(self) -> int:
         return self.cells.shape[0]
