@@ -84,7 +84,8 @@ def parity_caption(run: RunData) -> str:
             thinned = np.isfinite(total) and total > shown
             words.append(f"{shown:,} of {int(total):,} {quantity.noun}" if thinned else f"{shown:,} {quantity.noun}")
     each = "potential" if run.is_check else "arm and seed"
-    text = f"Predicted against reference values of the {split} structures, and the errors on a logarithmic scale: "
+    text = f"Predicted against reference values of the {split} structures, and the errors on a logarithmic scale "
+    text += "(dotted: their median): "
     text += f"{', '.join(words)} of each {each}"
     text += " (a random choice, the same for all)." if any(" of " in w for w in words) else "."
     text += " A shaded panel counts points; MAE is the mean absolute error of the table above."

@@ -148,6 +148,13 @@ def test_a_second_call_goes_on(metals, tmp_path, monkeypatch) -> None:
     assert calls["n"] <= 2 < first, "only the look at every element before the work"
     for kind, table in before.tables.items():
         pd.testing.assert_frame_equal(table, again.tables[kind])
+    assert Runs.load(tmp_path / "seed-0/md/a.runs.npz")[0].frame_step.tolist() == list(range(21))
+    predictions = tmp_path / "seed-0/evaluate/a.predictions.csv"
+    content, calls["n"] = predictions.read_text(), 0
+    predictions.unlink()
+    run(metals, tmp_path, {"a": Counting}, report=False)
+    assert calls["n"] <= 2 + 3 * len(metals), "the errors alone are asked again"
+    assert predictions.read_text() == content
     calls["n"] = 0
     with_other = run(metals, tmp_path, {"a": Counting, "b": LennardJones}, report=False)
     assert calls["n"] <= 2
