@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +17,13 @@ from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
+from mdl_physpretrain.report.check import answer_table
 from mdl_physpretrain.statistics.survival import NOT_RUN, shares_in_words
 from mdl_physpretrain.survey import material_names, materials
+from mdl_physpretrain.survey import page as page_module
 from mdl_physpretrain.survey.supported import write_refusals
-from mdl_physpretrain.survey.survey import Condition, conditions
+from mdl_physpretrain.survey.survey import Condition, SurveyPotential, conditions
+from mdl_physpretrain.survey.tables import answers_of
 
 survey_module = importlib.import_module("mdl_physpretrain.survey.survey")  # the package has a function of that name
 QUICK = ["--steps", "5", "--check", "--nve-steps 20 --compressed 1 --probe wide_pairs=none --probe bond_structures=1"]
@@ -73,6 +80,62 @@ def test_commands_of_another_python_tell_why_they_fail():
     assert survey_module._run([*python, "import os; os.abort()"]) == "ended by signal 6"
     with pytest.raises(KeyboardInterrupt):
         survey_module._run([*python, "raise SystemExit(130)"])
+
+
+def test_reasons_are_signals_and_words_inside_a_box():
+    reason = survey_module._reason
+    box = "Usage: check\n╭─ Error ───╮\n│ No such option: --stepz (Possible │\n│ options: --steps)   │\n╰───────────╯\n"
+    assert reason(2, box) == "No such option: --stepz (Possible options: --steps)"
+    assert reason(2, "Usage: check\nError: No such option: --stepz") == "No such option: --stepz"
+    assert reason(-9, "<string>:1: UserWarning: tied weights") == reason(137, "") == "ended by signal 9"
+    assert reason(-6, "what(): no memory") == "ended by signal 6; its last message: what(): no memory"
+    assert reason(1, "error: no such thing\nwarning: at exit") == "no such thing"
+    assert reason(1, "") == "no message"
+
+
+def test_a_potential_that_was_repaired_is_asked_again(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    path = tmp_path / "mine/refused.json"
+    refused = {"Cu": "No module named 'e3nn'"}
+
+    def run(words):
+        Path(words[-1]).write_text(json.dumps({"refused": refused}))
+        return ""
+
+    monkeypatch.setattr(survey_module, "_run", run)
+    call = partial(survey_module._prepare, tmp_path, SurveyPotential("mine", "m:make"))
+    assert call(materials(["Cu"])) == {"": "No module named 'e3nn'"}
+    assert not path.exists(), "all are refused: perhaps by the environment"
+    assert call(materials(["Cu", "Al"])) == refused
+    assert survey_module._read_refusals(tmp_path) == {("mine", "Cu"): "No module named 'e3nn'"}
+    refused = {}
+    assert call(materials(["Cu", "Al"])) == {}
+    assert survey_module._read_refusals(tmp_path) == {}
+
+
+def test_the_page_shows_the_mildest_condition_and_names_it(tmp_path):
+    for name in ("1000K", "300K-5GPa", "300K", "300K-20GPa"):
+        (tmp_path / "A" / name).mkdir(parents=True)
+        rows = [{"arm": "A", "question": "diffuses", "verdict": "no", "finding": "much"}]
+        rows += [{"arm": "A", "question": "smooth", "verdict": "yes", "finding": ""}] if name == "300K" else []
+        pd.DataFrame(rows).to_csv(tmp_path / "A" / name / "verdicts.csv", index=False)
+    answers = answers_of(tmp_path)
+    assert answers["condition"].unique().tolist() == ["300K", "1000K", "300K-5GPa", "300K-20GPa"]
+    _, diffuses, smooth = page_module._potentials(answers, ["diffuses", "smooth"])[0]
+    assert (diffuses["note"], smooth["note"]) == ("300K: much", "")
+    assert diffuses["link"].startswith("A/300K/")
+
+
+@pytest.mark.filterwarnings("error")
+def test_missing_numbers_leave_their_cells_empty():
+    row = {"potential": "A", "condition": "300K", "structure_id": "Cu", "verdict": "overlap", "reason": "overlap",
+           "closest_pair": None, "ps": np.nan, "planned_ps": 5.0}  # fmt: skip
+    table = pd.DataFrame([row, {**row, "ps": 1.0, "planned_ps": np.nan}])
+    cells = [[cell["text"] for cell in cells[-2:]] for _, cells in page_module._trajectories(table)]
+    assert cells == [["", "5"], ["1", ""]]
+    answers = pd.DataFrame({"arm": "A", "question": ["q"], "verdict": ["yes"], "finding": [np.nan], "n": [np.nan]})
+    run = SimpleNamespace(answers=answers, judged=["A"])
+    assert answer_table(run).rows[0][1].text == "yes"
 
 
 @pytest.mark.long

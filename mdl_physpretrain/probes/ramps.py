@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +13,7 @@ import pandas as pd
 from ase import Atoms, units
 from pydantic import Field
 
+from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.dynamics.simulate import simulate
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.option_types import Positive, Section
@@ -53,6 +54,7 @@ def ramp(
     temperature: tuple[float, float] = (COLD, HOT),
     pressure: tuple[float, float] | None = None,
     seed: int = 0,
+    flag_failures: bool = False,
 ) -> pd.DataFrame:
     """Raise temperature, and pressure if one is given, in 100 equal stairs; note where a trajectory fails.
 
@@ -72,6 +74,9 @@ def ramp(
         First and last, GPa: NPT (Berendsen). ``None``: NVT (Langevin) at the volume as it is.
     seed
         Of velocities and noise.
+    flag_failures
+        A structure on which the potential itself fails gets a row that says so, and its message is in
+        ``attrs["errors"]``; the others go on.
 
     Returns
     -------
@@ -79,12 +84,13 @@ def ramp(
         ``structure_id, failed, reason`` (overlap, NaN, explosion: the limits of
         :class:`~mdl_physpretrain.stability.limits.Limits` against the start of each stair; melting is no failure),
         ``time`` (ps, of the failure or the end), ``temperature`` (K) and ``pressure`` (GPa) of the thermostat and
-        barostat then, ``volume_ratio`` (to the start).
+        barostat then, ``volume_ratio`` (to the start; NaN without a
+        volume).
 
     Raises
     ------
     StructureError
-        If the potential fails on a structure as it is.
+        If the potential fails on a structure, unless that is flagged.
 
     References
     ----------
@@ -96,6 +102,7 @@ def ramp(
     current = {structure_id(atoms): atoms for atoms in structures}
     volumes = {name: atoms.cell.volume for name, atoms in current.items()}
     rows: dict[str, dict[str, Any]] = {}
+    messages: dict[str, str] = {}
     for k, share in enumerate(stairs):
         kelvin = float(temperature[0] + share * (temperature[1] - temperature[0]))
         gigapascal = float(pressure[0] + share * (pressure[1] - pressure[0])) if pressure else float("nan")
@@ -105,11 +112,23 @@ def ramp(
             options |= {"taup": TAUP, "compressibility": COMPRESSIBILITY}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is unusual.*")
-            runs = simulate(
-                potential, list(current.values()), temperature=kelvin, timestep=timestep, steps=steps, seed=seed + k,
+            run = partial(
+                simulate, potential, temperature=kelvin, timestep=timestep, steps=steps, seed=seed + k,
                 initial_velocities="keep" if k else "maxwell", trace_interval=steps, stop_on=FAILURES, limits=Limits(),
                 **options,
             )  # fmt: skip
+            runs, errors = _runs_and_errors(run, list(current.values()), flag_failures=flag_failures)
+        for name, error in errors.items():
+            messages[name] = str(error)
+            rows[name] = {
+                "structure_id": name,
+                "failed": True,
+                "reason": "the potential fails",
+                "time": k * steps * timestep / 1000,
+                "temperature": kelvin,
+                "pressure": gigapascal,
+                "volume_ratio": _volume_ratio(current.pop(name).cell.volume, volumes[name]),
+            }
         for record in runs:
             row = record.verdict.row(Limits(), record.steps_done)
             failed = bool(row["overlap"] or row["nan"] or row["exploded"])
@@ -121,15 +140,51 @@ def ramp(
                 "time": (k * steps + record.steps_done) * timestep / 1000,
                 "temperature": kelvin,
                 "pressure": gigapascal,
-                "volume_ratio": abs(np.linalg.det(record.cell)) / volumes[record.structure_id],
+                "volume_ratio": _volume_ratio(abs(np.linalg.det(record.cell)), volumes[record.structure_id]),
             }
             if failed:
                 del current[record.structure_id]
             else:
-                current[record.structure_id] = record.final_atoms()
+                current[record.structure_id] = _continued(current[record.structure_id], record)
         if not current:
             break
-    return pd.DataFrame([rows[structure_id(atoms)] for atoms in structures])
+    table = pd.DataFrame([rows[structure_id(atoms)] for atoms in structures])
+    table.attrs["errors"] = messages
+    return table
+
+
+def _runs_and_errors(
+    run: Callable[[list[Atoms]], Sequence[RunRecord]], structures: list[Atoms], *, flag_failures: bool
+) -> tuple[list[RunRecord], dict[str, StructureError]]:
+    """Records, and why a structure has none; if the potential fails on one of them, each is simulated alone."""
+    try:
+        return list(run(structures)), {}
+    except StructureError as error:
+        if not flag_failures:
+            raise
+        if len(structures) == 1:
+            return [], {structure_id(structures[0]): error}
+    runs: list[RunRecord] = []
+    errors: dict[str, StructureError] = {}
+    for atoms in structures:
+        more, failed = _runs_and_errors(run, [atoms], flag_failures=True)
+        runs += more
+        errors |= failed
+    return runs, errors
+
+
+def _continued(atoms: Atoms, record: RunRecord) -> Atoms:
+    """The last frame of a stair, with the constraints and masses of its start, which a record does not hold."""
+    last = atoms.copy()
+    last.set_cell(record.cell, apply_constraint=False)
+    last.set_positions(record.positions, apply_constraint=False)
+    last.set_velocities(record.velocities)
+    return last
+
+
+def _volume_ratio(volume: float, start: float) -> float:
+    """NaN of molecules and slabs whose cell has no volume."""
+    return float(volume / start) if start > 0 else float("nan")
 
 
 class _Ramp(Probe):
@@ -157,14 +212,12 @@ class _Ramp(Probe):
         if self.column == "pressure":
             structures = [atoms for atoms in structures if atoms.pbc.all()]
         chosen = subject.choose(structures, getattr(self.options, self.count))
-        try:
-            return {kind: ramp(subject.potential, chosen, **self.settings())} if chosen else {}
-        except StructureError as error:
-            if not subject.flag_failures:
-                raise
-            warnings.warn(f"{subject.name}: {self.question}: {error}", stacklevel=2)
-            start = {"failed": True, "reason": "the potential fails", "time": 0.0, "volume_ratio": 1.0}
-            return {kind: pd.DataFrame([{"structure_id": structure_id(a), **start} for a in chosen])}
+        if not chosen:
+            return {}
+        table = ramp(subject.potential, chosen, flag_failures=subject.flag_failures, **self.settings())
+        for message in table.attrs.pop("errors").values():
+            warnings.warn(f"{subject.name}: {self.question}: {message}", stacklevel=2)
+        return {kind: table}
 
     def answer(self, tables: Tables) -> Answer | None:
         table = tables.get(next(iter(self.files)))

@@ -129,7 +129,7 @@ def answer_table(run: RunData) -> HtmlTable | None:
     table = run.answers
     if table is None:
         return None
-    table = table.fillna("")
+    table = table.astype(object).where(table.notna(), "")  # columns of numbers take no text
     arms = [arm for arm in run.judged if (table["arm"] == arm).any()]
     columns = [Column("Question", numeric=False), *(Column(arm, numeric=False) for arm in arms)]
     rows = []

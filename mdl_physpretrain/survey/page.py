@@ -64,6 +64,7 @@ def _page_of(potential: str, condition: str, section: str) -> str:
 
 def _potentials(answers: pd.DataFrame, questions: list[str]) -> list[list[dict[str, Any]]]:
     """A row per potential, a cell per question: the answer under the first condition that has one."""
+    asked = answers.groupby("question")["condition"].nunique()  # the cell of a question to several must say which
     sections = {cls.question: cls.name if cls.title else "verdict" for cls in probe_classes().values()}
     rows = []
     for potential, group in answers.groupby("potential", sort=False):
@@ -77,7 +78,9 @@ def _potentials(answers: pd.DataFrame, questions: list[str]) -> list[list[dict[s
             verdict = str(first["verdict"])
             link = _page_of(str(potential), str(first["condition"]), sections.get(question, "verdict"))
             shown = "" if verdict == "value" else verdict
-            row.append(_cell(shown, str(first["finding"]), link, CSS.get(verdict, ""), key=verdict))
+            finding = "" if pd.isna(first["finding"]) else str(first["finding"])
+            note = ": ".join(filter(None, (str(first["condition"]) if asked[question] > 1 else "", finding)))
+            row.append(_cell(shown, note, link, CSS.get(verdict, ""), key=verdict))
         rows.append(row)
     return rows
 
@@ -100,17 +103,22 @@ def _survival(trajectories: pd.DataFrame) -> list[list[dict[str, Any]]]:
 def _trajectories(table: pd.DataFrame) -> list[tuple[bool, list[dict[str, Any]]]]:
     """A row per trajectory, and whether it failed."""
     rows = []
-    for row in table.fillna("").to_dict("records"):
+    for row in table.astype(object).where(table.notna(), "").to_dict("records"):
         failing = row["verdict"] not in (*PHYSICAL, *UNJUDGED)
         section = "worst" if failing else "trajectories"
         link = _page_of(row["potential"], row["condition"], section)
         why = ", ".join(filter(None, (str(row["reason"]), str(row["closest_pair"]) if failing else "")))
         rows.append((failing, [
             _cell(row["potential"]), _cell(row["condition"]), _cell(row["structure_id"]),
-            _cell(row["verdict"], why, link, "flag" if failing else ""), _cell(f"{row['ps']:.3g}"),
-            _cell(f"{row['planned_ps']:.3g}"),
+            _cell(row["verdict"], why, link, "flag" if failing else ""), _number(row["ps"]),
+            _number(row["planned_ps"]),
         ]))  # fmt: skip
     return rows
+
+
+def _number(value: Any) -> dict[str, Any]:
+    """A cell of a number, empty where there is none."""
+    return _cell(f"{value:.3g}" if isinstance(value, int | float) else "")
 
 
 def _refused(reasons: Mapping[tuple[str, str], str]) -> list[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from ase import Atoms, units
 from ase.io import write
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.files import replacing
+from mdl_physpretrain.files import replacing, write_atomic
 from mdl_physpretrain.locking import locked
 from mdl_physpretrain.ownership import claim_folder, note_contents, write_again
 from mdl_physpretrain.survey.known import KNOWN
@@ -180,17 +181,19 @@ def _prepare(folder: Path, potential: SurveyPotential, structures: Sequence[Atom
     """Keep the structures that a potential can evaluate in its folder; why not the others, by id (all: by nothing)."""
     place = folder / potential.name
     place.mkdir(exist_ok=True)
-    refused = place / "refused.json"
-    module = "mdl_physpretrain.survey.supported"
-    if not refused.exists():
-        words = [potential.python, "-m", module, potential.text, str(folder / MATERIALS), str(refused)]
-        reason = _run(words)
-        if reason:
-            return {"": reason}
-    reasons: dict[str, str] = json.loads(refused.read_text(encoding="utf-8"))["refused"]
+    refused, fresh = place / "refused.json", place / "refused.json.new"
+    words = [potential.python, "-m", "mdl_physpretrain.survey.supported"]
+    # asked in every call: the potential, its packages or their repair do not show in its name
+    reason = _run([*words, potential.text, str(folder / MATERIALS), str(fresh)])
+    if reason:
+        return {"": reason}
+    answer = fresh.read_text(encoding="utf-8")
+    fresh.unlink()
+    reasons: dict[str, str] = json.loads(answer)["refused"]
     known = [atoms for atoms in structures if atoms.info["structure_id"] not in reasons]
     if not known:
         return {"": next(iter(reasons.values()))}
+    write_atomic(refused, answer)  # not where all are refused: that may be the environment
     with replacing(place / MATERIALS) as part:
         write(part, known, format="extxyz")
     return reasons
@@ -219,10 +222,20 @@ def _run(words: Sequence[str]) -> str:
         return ""
     if done.returncode in ENDED:
         raise KeyboardInterrupt
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    lines = lines or [f"ended by signal {-done.returncode}" if done.returncode < 0 else "no message"]
-    told = next((line for line in reversed(lines) if line.startswith(("error:", "internal error"))), lines[-1])
-    return told.removeprefix("error:").strip()[:500]
+    return _reason(done.returncode, done.stderr)
+
+
+def _reason(code: int, stderr: str) -> str:
+    """Why a command failed, from its exit code and messages."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    told = next((line for line in reversed(lines) if line.startswith(("error:", "internal error"))), None)
+    number = -code if code < 0 else code - 128  # a script that starts a Python adds 128
+    if told is None and number in signal.valid_signals():
+        last = lines[-1:] if number != signal.SIGKILL else []  # nothing can say that it is killed
+        return "; its last message: ".join([f"ended by signal {number}", *last])[:500]
+    boxed = [line.strip("│ ") for line in lines if line.startswith("│")] if code == 2 else []  # words that are wrong
+    told = told or " ".join(filter(None, boxed)) or (lines[-1] if lines else "no message")
+    return told.removeprefix("error:").removeprefix("Error:").strip()[:500]
 
 
 def _output(words: list[str], python: str) -> str:

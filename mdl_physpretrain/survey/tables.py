@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,5 +42,13 @@ def trajectories_of(folder: Path) -> pd.DataFrame:
 
 
 def _files(folder: Path, name: str) -> Iterator[tuple[Path, str, str]]:
-    for path in sorted(folder.glob(f"*/*/{name}")):
-        yield path, path.parent.parent.name, path.parent.name
+    """By potential, then by condition: the mildest first, as numbers."""
+    found = [(path, path.parent.parent.name, path.parent.name) for path in folder.glob(f"*/*/{name}")]
+    yield from sorted(found, key=lambda file: (file[1], _severity(file[2])))
+
+
+def _severity(condition: str) -> tuple[float, float, str]:
+    """Pressure (GPa) and temperature (K) in the name of a condition; other names come last."""
+    number = r"([\d.]+(?:e[+-]?\d+)?)"
+    parts = re.fullmatch(rf"{number}K(?:-{number}GPa)?", condition)
+    return (float(parts[2] or 0), float(parts[1]), condition) if parts else (math.inf, math.inf, condition)
