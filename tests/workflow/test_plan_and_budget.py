@@ -104,6 +104,21 @@ def test_a_budget_takes_trajectories_then_seeds_then_epochs():
     assert ample.config.md.n_structures == 100
 
 
+def test_every_cut_is_said():
+    md = {"n_structures": 8, "also": [{"temperature": 900, "n_structures": 80}]}
+    arms = {"looped": {"loop": 4}}
+    config = RunConfig(data={"source": "demo"}, md=md, arms=arms, loop={"rounds": 0, "epochs": 50}, budget="3500s")
+
+    def estimate(c):
+        one = 10 * sum(x.n_structures for x in c.md.conditions().values()) + c.rounds_of("looped") * c.loop.epochs
+        return len(c.seeds) * one, one
+
+    assert fitted(config, estimate).changes == {"md.also.0.n_structures": (80, 12)}
+    tight = fitted(config.model_copy(update={"budget": "780s"}), estimate).changes
+    assert {"md.also.0.n_structures", "arms.looped.loop", "loop.epochs"} <= set(tight)
+    assert "md.n_structures" not in tight
+
+
 def test_a_first_verdict_takes_no_seeds_away():
     config = RunConfig(data={"source": "demo"}, md={"n_structures": 5}, budget="1h", first_verdict="160s")
     fit = fitted(config, _estimate)
