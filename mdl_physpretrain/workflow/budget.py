@@ -152,24 +152,21 @@ def _with(section: Any, **values: Any) -> Any:
 
 
 def _changes(before: RunConfig, now: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Options that differ, as numbers."""
+    """Options that differ, all of them, as numbers."""
     changes: dict[str, tuple[Any, Any]] = {}
     if len(before.seeds) > len(now.seeds):
         changes["seeds"] = (len(before.seeds), len(now.seeds))
-    pairs = [
-        ("md.n_structures", before.md.n_structures, now.md.n_structures),
-        *(
-            (f"{name}.epochs", getattr(before, name).epochs, getattr(now, name).epochs)
-            for name in ("pretrain", "finetune")
-        ),
-        ("loop.rounds", before.loop.rounds, now.loop.rounds),
-    ]
-    if now.loop.rounds:
-        pairs.append(("loop.epochs", before.loop.epochs, now.loop.epochs))
-    for name, arm in now.arms.items():
-        for option in ("epochs", "loop"):
-            pairs.append((f"arms.{name}.{option}", getattr(before.arms[name], option), getattr(arm, option)))
-    return changes | {key: (old, new) for key, old, new in pairs if old != new}
+    silent = set() if any(map(now.rounds_of, now.arms)) else {"loop.epochs"}  # of a loop that is not done
+    old, new = (_options(config.model_dump(exclude={"seeds"})) for config in (before, now))
+    return changes | {key: (old[key], new[key]) for key in old if old[key] != new[key] and key not in silent}
+
+
+def _options(value: Any, name: str = "") -> dict[str, Any]:
+    """Every single option below one, by its whole name: ``md.also.0.n_structures``."""
+    if not isinstance(value, (dict, list)):
+        return {name: value}
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    return {key: v for k, part in parts for key, v in _options(part, f"{name}.{k}" if name else str(k)).items()}
 
 
 def _words(config: RunConfig) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ __all__ = ["PLAN", "Forecast", "basis_of", "fitted_before", "forecast", "is_prep
 PLAN = "plan.json"
 #: Stages whose loop is the whole task, so that its rate says when it ends; others have several loops.
 ONE_LOOP = {"pretrain", "finetune"}
+#: Stages whose loop, where they are resumed, has only the trajectories that are left.
+MOTION = {"reference", "md"}
 
 
 @dataclass
@@ -77,13 +79,15 @@ class Forecast:
             rows.append((stage, len(dear), self._size(stage), each))
         return rows
 
-    def finished(self, task: Task, seconds: float) -> None:
-        """A task took so long: those of its stage are judged by it from now on."""
-        if estimate := self.seconds.get(task.name):
+    def finished(self, task: Task, seconds: float, *, resumed: bool = False) -> None:
+        """A task took so long: those of its stage are judged by it from now on, unless it was done in part before."""
+        if (estimate := self.seconds.get(task.name)) and not resumed:
             self._factors.setdefault(task.stage, []).append(seconds / estimate)
         self.seconds.pop(task.name, None)
 
-    def remaining(self, folder: Path, elapsed: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+    def remaining(
+        self, folder: Path, elapsed: Mapping[str, float], resumed: Collection[str] = ()
+    ) -> tuple[float, dict[str, float]]:
         """Seconds until the run ends, and until each task at work does.
 
         Parameters
@@ -91,7 +95,9 @@ class Forecast:
         folder
             Of the run.
         elapsed
-            Seconds that each task at work has taken.
+            Seconds that each task at work has taken in this call.
+        resumed
+            Names of those that an earlier call began: their seconds are not those of the whole task.
         """
         stages = {t.name: t.stage for t in self.tasks}
         factors = {stage: list(values) for stage, values in self._factors.items()}
@@ -101,9 +107,12 @@ class Forecast:
                 continue
             beat, estimate = heartbeat(folder, name), self.seconds[name] * _mean(factors.get(stages[name]))
             rest = None if beat is None else beat.remaining
-            if rest is not None and stages[name] in ONE_LOOP:
+            if name in resumed and beat is not None and stages[name] in ONE_LOOP:
+                estimate *= 1 - beat.first / max(beat.total, 1)  # the loop began where the earlier call ended
+            if rest is not None and (stages[name] in ONE_LOOP or (name in resumed and stages[name] in MOTION)):
                 left[name] = rest
-                factors.setdefault(stages[name], []).append((gone + rest) / self.seconds[name])
+                if name not in resumed:
+                    factors.setdefault(stages[name], []).append((gone + rest) / self.seconds[name])
             else:
                 left[name] = max(estimate - gone, rest or 0.0)
         rest_of = {n: s * _mean(factors.get(stages[n])) for n, s in self.seconds.items()} | left

@@ -39,6 +39,7 @@ class Watch:
         self.folder, self.say, self.bars, self.pause = folder, say, bars, FIRST
         self.forecast: Forecast | None = None
         self._began: dict[str, float] = {}
+        self._resumed: set[str] = set()
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -57,11 +58,13 @@ class Watch:
         with self._lock:
             if event in ("start", "resume"):
                 self._began[task.name] = time.monotonic()
+                if event == "resume":
+                    self._resumed.add(task.name)
                 return
             self._began.pop(task.name, None)
             if self.forecast is not None:
                 if event == "done":
-                    self.forecast.finished(task, seconds)
+                    self.forecast.finished(task, seconds, resumed=task.name in self._resumed)
                 else:
                     self.forecast.seconds.pop(task.name, None)
         if event == "done" and self.forecast is not None:
@@ -90,7 +93,8 @@ class Watch:
             if self.forecast is None:
                 return None, {}
             now = time.monotonic()
-            return self.forecast.remaining(self.folder, {name: now - t for name, t in self._began.items()})
+            elapsed = {name: now - t for name, t in self._began.items()}
+            return self.forecast.remaining(self.folder, elapsed, self._resumed)
 
     def _watch(self) -> None:
         while not self._ended.wait(self.pause):

@@ -20,13 +20,15 @@ from mdl_physpretrain.report import build
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.workflow import forecast as forecast_module
 from mdl_physpretrain.workflow import heartbeat as heartbeat_module
-from mdl_physpretrain.workflow.budget import RESERVE, fitted
+from mdl_physpretrain.workflow.budget import RESERVE, Fit, fitted
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, task_seconds
+from mdl_physpretrain.workflow.forecast import Forecast
 from mdl_physpretrain.workflow.heartbeat import beating, heartbeat
 from mdl_physpretrain.workflow.plan import plan
 from mdl_physpretrain.workflow.task import Task
 from mdl_physpretrain.workflow.time_words import about
+from mdl_physpretrain.workflow.watch import Watch
 
 SIZES = Sizes(train=(48, 900), val=(6, 110), test=(6, 110), starts=(6, 110), elements=2)
 RATES = Rates(train=1e-3, md=1e-4)
@@ -102,6 +104,21 @@ def test_a_budget_takes_trajectories_then_seeds_then_epochs():
     assert ample.config.md.n_structures == 100
 
 
+def test_every_cut_is_said():
+    md = {"n_structures": 8, "also": [{"temperature": 900, "n_structures": 80}]}
+    arms = {"looped": {"loop": 4}}
+    config = RunConfig(data={"source": "demo"}, md=md, arms=arms, loop={"rounds": 0, "epochs": 50}, budget="3500s")
+
+    def estimate(c):
+        one = 10 * sum(x.n_structures for x in c.md.conditions().values()) + c.rounds_of("looped") * c.loop.epochs
+        return len(c.seeds) * one, one
+
+    assert fitted(config, estimate).changes == {"md.also.0.n_structures": (80, 12)}
+    tight = fitted(config.model_copy(update={"budget": "780s"}), estimate).changes
+    assert {"md.also.0.n_structures", "arms.looped.loop", "loop.epochs"} <= set(tight)
+    assert "md.n_structures" not in tight
+
+
 def test_a_first_verdict_takes_no_seeds_away():
     config = RunConfig(data={"source": "demo"}, md={"n_structures": 5}, budget="1h", first_verdict="160s")
     fit = fitted(config, _estimate)
@@ -130,6 +147,38 @@ def test_a_task_tells_how_far_it_is(tmp_path, monkeypatch):
         assert heartbeat(tmp_path, "md seed 0 a").remaining is None
     assert heartbeat(tmp_path, "md seed 0 a") is None
     announce("nobody listens", 1, 2)
+
+
+def _beat(folder, task, done, now):
+    """A loop of 100 steps that this call began at the 95th, at second 0."""
+    (folder / ".stages").mkdir(exist_ok=True)
+    state = {"what": "epoch", "done": done, "first": 95, "total": 100, "began": 0.0, "now": now}
+    (folder / ".stages" / f"{task.name.replace(' ', '-')}.progress").write_text(json.dumps(state))
+
+
+def test_a_resumed_task_says_nothing_of_the_others(tmp_path):
+    config = RunConfig(data={"source": "demo"}, seeds=[0, 1, 2, 3, 4])
+    tasks = plan(config)
+    trainings = [t for t in tasks if t.stage == "pretrain"]
+    motion = next(t for t in tasks if t.stage == "md" and " seed " in t.name)
+    seconds = {t.name: 1000.0 for t in trainings}
+    forecast = Forecast(config, Fit(config), SIZES, RATES, 1, tasks, dict(seconds))
+    watch = Watch(tmp_path, print)
+    watch.forecast = forecast
+    watch.note("resume", trainings[0], 0.0)
+    _beat(tmp_path, trainings[0], 95, 0.0)  # no rate yet
+    assert watch._remaining()[0] == pytest.approx(4050, abs=1)
+    _beat(tmp_path, trainings[0], 97, 20.0)
+    assert watch._remaining()[0] == pytest.approx(4030, abs=1)
+    watch.note("done", trainings[0], 50.0)
+    assert watch._remaining()[0] == 4000
+    watch.note("start", trainings[1], 0.0)
+    watch.note("done", trainings[1], 500.0)  # one that this call did from its beginning
+    assert watch._remaining()[0] == 1500
+    forecast.seconds = {motion.name: 1000.0}
+    watch.note("resume", motion, 0.0)
+    _beat(tmp_path, motion, 97, 20.0)
+    assert watch._remaining()[0] == pytest.approx(30, abs=1)
 
 
 @pytest.mark.parametrize(
