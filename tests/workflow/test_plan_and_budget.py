@@ -227,6 +227,30 @@ def test_a_run_is_fitted_once(tmp_path, monkeypatch):
     assert "✓" not in again.output, again.output
 
 
+@pytest.fixture
+def prepared(tmp_path):
+    """Words of a run whose data are prepared, and its folder."""
+    rng = np.random.default_rng(7)
+    cells = [bulk("MgO", "rocksalt", a=4.2, cubic=True) for _ in range(8)]
+    write_structures(tmp_path / "mgo.extxyz", [random_labels(a, rng, f"mgo-{k}") for k, a in enumerate(cells)])
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    words = ["run", str(tmp_path / "c.yaml"), "-o", str(tmp_path / "run"), "--jobs", "1"]
+    unprepared = CliRunner().invoke(app, [*words, "--plan", "--from", "teacher"])
+    assert unprepared.exit_code == 2
+    assert "the data are not prepared" in unprepared.output
+    assert CliRunner().invoke(app, [*words, "--only", "prepare"]).exit_code == 0
+    return words, tmp_path / "run"
+
+
+def test_a_plan_of_nothing_says_so(prepared):
+    words, _ = prepared
+    short = CliRunner().invoke(app, [*words, "--plan", "--only", "report"])
+    assert "Nothing that takes long is left to do, only report." in short.output
+    nothing = CliRunner().invoke(app, [*words, "--plan", "--only", "prepare"])
+    assert nothing.exit_code == 0
+    assert "Nothing is left to do." in nothing.output
+
+
 def test_seeds_come_back_where_the_first_verdict_made_room():
     config = RunConfig(data={"source": "demo"}, md={"n_structures": 5}, budget="2000s", first_verdict="120s")
     fit = fitted(config.model_copy(update={"seeds": list(range(10))}), _estimate)
