@@ -126,8 +126,6 @@ def run_pipeline(
     with locked(folder), Watch(folder, say or (lambda line: None), bars=progress) as watch:
         preflight(config)
         basis, limits = basis_of(config), limit_words(config)
-        before = fitted_before(config, folder)
-        config = before or config
         tasks = plan(config)
         if any(task.own_process for task in tasks):
             jobs = 1  # one training already has all devices
@@ -148,10 +146,15 @@ def run_pipeline(
                 listener("verdict", task, 0.0)
 
         options: dict[str, Any] = {"chosen": chosen, "force": force, "jobs": jobs, "progress": progress}
-        if not limits or before is not None:
+        if not limits:
             describe(config, folder)
         if "prepare" in chosen:
             execute(tasks[:1], config, records, result, listener=note, **options)
+        # results that are taken as they are have the seeds and epochs of the fit that they were made with
+        before = fitted_before(config, folder, jobs if "pretrain" in chosen else None)
+        if before is not None:
+            config, tasks = before, plan(before)
+            describe(config, folder)
         if only_plan and not is_prepared(folder):
             raise PhysPretrainError(
                 "the data are not prepared, so there is no plan; say --plan without --from and --only"
