@@ -98,7 +98,10 @@ def run(
         if task.name == "prepare" and event in ("done", "skip"):
             _split(console, folder)
 
+    plans: list[Forecast] = []
+
     def show_plan(expected: Forecast) -> None:
+        plans.append(expected)
         for part in plan_parts(expected, resolved):
             console.print(part, soft_wrap=isinstance(part, str), markup=False)
 
@@ -121,6 +124,9 @@ def run(
         only_plan=plan_only,
     )
     if plan_only:
+        if not plans:
+            short = f"Nothing that takes long is left to do, only {', '.join(result.left)}."
+            console.print(short if result.left else "Nothing is left to do.", soft_wrap=True, markup=False)
         return
     table = summary_table(folder)
     if table is not None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mdl_physpretrain.files import file_hash
 from mdl_physpretrain.ownership import write_again
 from mdl_physpretrain.workflow.budget import Fit, fitted
 from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, task_seconds
@@ -122,15 +123,17 @@ class Forecast:
     def write(self, folder: Path, limits: str, basis: str) -> None:
         """Write ``plan.json``: the estimate, what the budget changed, and for which configuration.
 
-        One that an earlier call of the same configuration wrote stays: it has the whole run.
+        Without a budget, one that an earlier call wrote of the same configuration and data stays: it has the whole run.
         """
-        if _stored(folder).get("basis") == basis:
+        stored, data = _stored(folder), _data_hash(folder)
+        if not limits and (stored.get("basis"), stored.get("data")) == (basis, data):
             return
         changes = {key: list(values) for key, values in self.fit.changes.items()}
         content = {
             "limits": limits,
             "changes": changes,
             "basis": basis,
+            "data": data,
             "config": self.config.model_dump(mode="json") if limits else None,
             "jobs": self.jobs,
             "seconds": {"total": round(self.total), "first_verdict": round(self.first_verdict)},
@@ -212,16 +215,26 @@ def basis_of(config: RunConfig) -> str:
     return fingerprint(config.model_dump(mode="json", exclude={"output", "name"}), (), "")
 
 
-def fitted_before(config: RunConfig, folder: Path) -> RunConfig | None:
-    """The configuration that this one was fitted to in an earlier call, so that it goes on as it began."""
+def fitted_before(config: RunConfig, folder: Path, jobs: int | None) -> RunConfig | None:
+    """The configuration that this one was fitted to in an earlier call, so that it goes on as it began.
+
+    It must have been fitted to the same data and number of tasks at a time; with ``None`` to any.
+    """
     stored = _stored(folder)
     if stored.get("basis") != basis_of(config) or not stored.get("config"):
+        return None
+    if jobs is not None and (stored.get("jobs"), stored.get("data")) != (jobs, _data_hash(folder)):
         return None
     try:
         fitted_config = type(config).model_validate(stored["config"])
     except ValueError:  # written by another version
         return None
     return fitted_config.model_copy(update={"output": config.output, "name": config.name})
+
+
+def _data_hash(folder: Path) -> str:
+    """Hash of the prepared data."""
+    return fingerprint(None, ((file.name, file_hash(file)) for file in (folder / "data").glob("*.extxyz")), "")
 
 
 def _stored(folder: Path) -> dict[str, Any]:

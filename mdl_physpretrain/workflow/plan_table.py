@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from mdl_physpretrain.option_types import seconds_of
 from mdl_physpretrain.workflow.budget import limit_words
 from mdl_physpretrain.workflow.time_words import about
 
@@ -37,6 +38,12 @@ def plan_parts(forecast: Forecast, config: RunConfig) -> list[Table | str]:
         f"{forecast.rates.md * 1e6:.3g} µs per atom and MD step. Lost trajectories end sooner."
     )
     parts: list[Table | str] = [table, words]
+    times = ((forecast.total, config.budget), (forecast.first_verdict, config.first_verdict))
+    if any(limit is not None and seconds > seconds_of(limit) for seconds, limit in times):  # fitted by an earlier call
+        parts.append(
+            f"This is longer than {limit_words(config)}: an earlier call made the fit, when steps took less time. "
+            "Without plan.json in the run folder it is made again."
+        )
     if forecast.fit.changes:
         parts.append(f"Fitted to {limit_words(config)}: {forecast.fit.words()}.")
         if seeds < 3:

@@ -47,11 +47,14 @@ class RunResult:
         needed it).
     seconds
         Time each task took when it was done.
+    left
+        Names of the tasks that were to be done once the data were prepared.
     """
 
     folder: Path
     status: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
 
     @property
     def report(self) -> Path | None:
@@ -101,7 +104,8 @@ def run_pipeline(
     say
         Called now and then with a line on what is at work and what remains.
     only_plan
-        Stop after the forecast: only the data are prepared.
+        Stop after the forecast, of which there is none where nothing that takes long is left: only the data are
+        prepared.
 
     Returns
     -------
@@ -122,8 +126,6 @@ def run_pipeline(
     with locked(folder), Watch(folder, say or (lambda line: None), bars=progress) as watch:
         preflight(config)
         basis, limits = basis_of(config), limit_words(config)
-        before = fitted_before(config, folder)
-        config = before or config
         tasks = plan(config)
         if any(task.own_process for task in tasks):
             jobs = 1  # one training already has all devices
@@ -144,12 +146,22 @@ def run_pipeline(
                 listener("verdict", task, 0.0)
 
         options: dict[str, Any] = {"chosen": chosen, "force": force, "jobs": jobs, "progress": progress}
-        if not limits or before is not None:
+        if not limits:
             describe(config, folder)
         if "prepare" in chosen:
             execute(tasks[:1], config, records, result, listener=note, **options)
-        left = _left(tasks, records, chosen, force=force) if is_prepared(folder) else []
-        if left and ((limits and before is None) or planned is not None):
+        # results that are taken as they are have the seeds and epochs of the fit that they were made with
+        before = fitted_before(config, folder, jobs if "pretrain" in chosen else None)
+        if before is not None:
+            config, tasks = before, plan(before)
+            describe(config, folder)
+        if only_plan and not is_prepared(folder):
+            raise PhysPretrainError(
+                "the data are not prepared, so there is no plan; say --plan without --from and --only"
+            )
+        result.left = left = _left(tasks, records, chosen, force=force) if is_prepared(folder) else []
+        is_long = any(task.stage in LONG and task.name in left for task in tasks)
+        if is_long and ((limits and before is None) or planned is not None):
             expected = _forecast(config, folder, jobs, tasks, left, needed=bool(limits) or only_plan)
             if expected is not None:
                 watch.forecast, config, tasks = expected, expected.config, expected.tasks
@@ -180,15 +192,14 @@ def _forecast(
 
 
 def _left(tasks: Sequence[Task], records: Records, chosen: Iterable[str], *, force: bool) -> list[str]:
-    """Tasks that are to be done, where any of them takes long; one whose needs are not done is not either."""
+    """Tasks that are to be done; one whose needs are not done is not either."""
     left: set[str] = set()
     for task in tasks:
         if task.stage in chosen and task.name != "prepare":
             record = None if force or not left.isdisjoint(task.needs) else records.done(task.name)
             if record is None or record["fingerprint"] != task_fingerprint(task, records):
                 left.add(task.name)
-    names = [task.name for task in tasks if task.name in left]
-    return names if any(task.stage in LONG and task.name in left for task in tasks) else []
+    return [task.name for task in tasks if task.name in left]
 
 
 def selected_stages(only: str | None, start: str | None) -> frozenset[str]:

@@ -227,6 +227,57 @@ def test_a_run_is_fitted_once(tmp_path, monkeypatch):
     assert "✓" not in again.output, again.output
 
 
+@pytest.fixture
+def prepared(tmp_path):
+    """Words of a run whose data are prepared, and its folder."""
+    rng = np.random.default_rng(7)
+    cells = [bulk("MgO", "rocksalt", a=4.2, cubic=True) for _ in range(8)]
+    write_structures(tmp_path / "mgo.extxyz", [random_labels(a, rng, f"mgo-{k}") for k, a in enumerate(cells)])
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    words = ["run", str(tmp_path / "c.yaml"), "-o", str(tmp_path / "run"), "--jobs", "1"]
+    unprepared = CliRunner().invoke(app, [*words, "--plan", "--from", "teacher"])
+    assert unprepared.exit_code == 2
+    assert "the data are not prepared" in unprepared.output
+    assert CliRunner().invoke(app, [*words, "--only", "prepare"]).exit_code == 0
+    return words, tmp_path / "run"
+
+
+def test_a_plan_of_nothing_says_so(prepared):
+    words, _ = prepared
+    short = CliRunner().invoke(app, [*words, "--plan", "--only", "report"])
+    assert "Nothing that takes long is left to do, only report." in short.output
+    nothing = CliRunner().invoke(app, [*words, "--plan", "--only", "prepare"])
+    assert nothing.exit_code == 0
+    assert "Nothing is left to do." in nothing.output
+
+
+def _planned(words, *more):
+    result = CliRunner().invoke(app, [*words, "--budget", "13min", "--plan", *more])
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def test_other_data_and_jobs_are_fitted_anew(prepared, monkeypatch):
+    words, folder = prepared
+    rates = Rates(train=1.0, md=1e-9)
+    monkeypatch.setattr(forecast_module, "measured_rates", lambda *given: rates)
+    assert "Fitted to a budget of 13min: seeds 4 → 3" in _planned(words)
+    assert "Fitted" not in _planned(words)  # goes on with the first fit
+    slow = Rates(train=4.0, md=1e-9)
+    with monkeypatch.context() as slower:
+        slower.setattr(forecast_module, "measured_rates", lambda *given: slow)
+        assert "This is longer than a budget of 13min" in _planned(words)
+    _planned(words, "-j", "4")
+    assert json.loads((folder / "plan.json").read_text())["changes"] == {}  # four at a time are in time
+    _planned(words, "-j", "1", "--only", "md")
+    assert json.loads((folder / "plan.json").read_text())["jobs"] == 4  # trainings that are taken as they are
+    more = [random_labels(bulk("MgO", "rocksalt", a=4.2, cubic=True), np.random.default_rng(k), f"m{k}")
+            for k in range(48)]  # fmt: skip
+    write_structures(folder.parent / "mgo.extxyz", more)
+    larger = CliRunner().invoke(app, [*words, "--budget", "13min", "--plan", "-j", "4"])
+    assert "a budget of 13min cannot be kept" in larger.output  # the fit to a sixth of the data is not gone on with
+
+
 def test_seeds_come_back_where_the_first_verdict_made_room():
     config = RunConfig(data={"source": "demo"}, md={"n_structures": 5}, budget="2000s", first_verdict="120s")
     fit = fitted(config.model_copy(update={"seeds": list(range(10))}), _estimate)
