@@ -215,15 +215,15 @@ def basis_of(config: RunConfig) -> str:
     return fingerprint(config.model_dump(mode="json", exclude={"output", "name"}), (), "")
 
 
-def fitted_before(config: RunConfig, folder: Path, jobs: int | None) -> RunConfig | None:
+def fitted_before(config: RunConfig, folder: Path, *, same_data: bool) -> RunConfig | None:
     """The configuration that this one was fitted to in an earlier call, so that it goes on as it began.
 
-    It must have been fitted to the same data and number of tasks at a time; with ``None`` to any.
+    With ``same_data`` only if the data are those of then.
     """
     stored = _stored(folder)
     if stored.get("basis") != basis_of(config) or not stored.get("config"):
         return None
-    if jobs is not None and (stored.get("jobs"), stored.get("data")) != (jobs, _data_hash(folder)):
+    if same_data and stored.get("data") != _data_hash(folder):
         return None
     try:
         fitted_config = type(config).model_validate(stored["config"])

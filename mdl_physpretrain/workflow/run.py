@@ -151,7 +151,7 @@ def run_pipeline(
         if "prepare" in chosen:
             execute(tasks[:1], config, records, result, listener=note, **options)
         # results that are taken as they are have the seeds and epochs of the fit that they were made with
-        before = fitted_before(config, folder, jobs if "pretrain" in chosen else None)
+        before = fitted_before(config, folder, same_data="pretrain" in chosen)
         if before is not None:
             config, tasks = before, plan(before)
             describe(config, folder)
