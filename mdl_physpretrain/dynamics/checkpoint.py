@@ -49,7 +49,8 @@ class MDCheckpoint:
     def _resume(self, path: Path) -> None:
         runs = Runs.load(path)
         if runs.fingerprint != self.fingerprint:
-            changed = sorted(k for k, v in json.loads(json.dumps(self.settings)).items() if runs.settings.get(k) != v)
+            before = json.loads(json.dumps(asdict(MDSettings()))) | runs.settings  # older versions had fewer options
+            changed = sorted(k for k, v in json.loads(json.dumps(self.settings)).items() if before[k] != v)
             difference = f"other options ({', '.join(changed)})" if changed else "another potential"
             raise CheckpointError(f"{path} was written with {difference}; delete it or choose another checkpoint file")
         for record in runs:
