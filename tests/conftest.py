@@ -21,7 +21,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also the tests that take most of a minute each")
 
 
+#: Files with few tests of tens of seconds: begun first, or one process would be left with them at the end.
+FIRST = (
+    "workflow/test_kill_and_resume.py", "workflow/test_end_to_end.py", "potentials/test_contract.py",
+    "test_on_an_accelerator.py", "stability/test_judge_suite.py", "training/test_train.py", "workflow/test_check.py",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist would begin with the files of many tests
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(os.path.relpath(item.path, Path(__file__).parent), len(FIRST)))
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):
