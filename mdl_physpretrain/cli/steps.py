@@ -146,10 +146,10 @@ def examine(
         )
     if options.core != "none":
         raise ConfigError("--core is added to a calculator; a fitted teacher has its own")
-    examination = kind.examine(model, read_all(structures))
-    if examination is not None and examination.forces is not None:  # whether it was fitted to these is not known
-        examination = examination.with_forces({**examination.forces, "unseen": None})
-    if not _passed(kind, examination):
+    outcome = kind.examine(model, read_all(structures))
+    if outcome is not None and outcome.forces is not None:  # whether it was fitted to these is not known
+        outcome = outcome.with_forces({**outcome.forces, "unseen": None})
+    if not _passed(kind, outcome):
         raise typer.Exit(1)
 
 
