@@ -104,7 +104,7 @@ def _survival(trajectories: pd.DataFrame, checks: pd.DataFrame) -> list[list[dic
         row = [_cell(str(potential)), _cell(str(condition), link=link), _cell(str(len(judged)))]
         row.append(_cell(str(len(failed)), ", ".join(f"{reason} {n}" for reason, n in reasons),
                          css="bad" if len(failed) else "good"))  # fmt: skip
-        row += [_cell(words, key=_share(words)) for words in still_physical(group).values()]
+        row += [_cell(words, css="short", key=_share(words)) for words in still_physical(group).values()]
         rows.append([*row, _number(seconds.get((potential, condition), math.nan) / 60)])
     return rows
 
@@ -128,7 +128,8 @@ def _sources(
     rows = []
     for potential, group in checks.groupby("potential", sort=False):
         reasons = {material: reason for (name, material), reason in refused.items() if name == potential}
-        row = [_cell(str(potential)), _cell(str(group["source"].iloc[0])), _cell(versions.get(str(potential), ""))]
+        row = [_cell(str(potential)), _cell(str(group["source"].iloc[0]), css="wrap"),
+               _cell(versions.get(str(potential), ""), css="wrap")]  # fmt: skip
         rows.append([*row, _cell(", ".join(reasons) or DASH, next(iter(reasons.values()), ""))])
     return rows
 
