@@ -117,7 +117,10 @@ def _share(words: str) -> Any:
 
 def _lengths(checks: pd.DataFrame) -> str:
     """The MD of a survey in words, such as ``NVT, 500 steps of 2 fs``; that of most checks first."""
-    words = [f"{row.ensemble.upper()}, {row.steps:,} steps of {row.timestep:g} fs" for row in checks.itertuples()]
+    columns = (checks[name].tolist() for name in ("ensemble", "steps", "timestep"))
+    words = [
+        f"{name.upper()}, {steps:,} steps of {timestep:g} fs" for name, steps, timestep in zip(*columns, strict=True)
+    ]
     return "; ".join(word for word, _ in Counter(words).most_common())
 
 
