@@ -199,6 +199,15 @@ md: {n_structures: 1, steps: 20}
 """
 
 
+@pytest.mark.parametrize(("longer", "words"), [(None, "100 epochs of"), (500, "100 to 500 epochs of")])
+def test_the_plan_tells_the_epochs_of_all_arms(longer, words):
+    arms = {"plain": {"pretrain": False}, "longer": {"pretrain": False, "epochs": longer}}
+    config = RunConfig(data={"source": "demo"}, arms=arms, finetune={"epochs": 100})
+    tasks = plan(config)
+    rows = Forecast(config, Fit(config), SIZES, RATES, 1, tasks, {t.name: 1.0 for t in tasks}).rows()
+    assert next(size for stage, _, size, _ in rows if stage == "finetune").startswith(words)
+
+
 def test_a_run_is_fitted_once(tmp_path, monkeypatch):
     rng = np.random.default_rng(7)
     cells = [bulk("MgO", "rocksalt", a=4.2, cubic=True) for _ in range(8)]
