@@ -31,7 +31,7 @@ from mdl_physpretrain.teacher import label
 from mdl_physpretrain.training.module import make_adamw
 
 Row = dict[str, Any]
-NETWORKS = ("cgcnn", "torchmd_et", "m3gnet")
+NETWORKS = ("cgcnn", "torchmd_et", *(["m3gnet"] if importlib.util.find_spec("mattersim") else []))
 
 
 class Check:
