@@ -274,9 +274,9 @@ class Attention(nn.Module):
         q, k, *values = F.linear(self.layernorm(x), *self._projections(used)).split(c, dim=1)
         carried = [] if vec is None or last else (vec * values[1]).unbind(0)
         sources = [k, values[0], *([] if last else values[-1:]), *carried]
-        at_neighbour = torch.cat(sources, dim=1).index_select(0, pairs.neighbour).view(2, p, -1)
+        at_neighbour = torch.cat(sources, dim=1).index_select(0, pairs.neighbour).unflatten(0, (2, p))
         of_key, of_value, *of_vectors = at_neighbour.split(c, dim=2)
-        at_centre = q.index_select(0, pairs.centre).view(2, p, c)
+        at_centre = q.index_select(0, pairs.centre).unflatten(0, (2, p))
         weights, units, factor = self._of_pairs(at_centre * of_key, pairs, radial, used)
         messages = [weights * of_value]
         if not last:
