@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from ase.build import bulk
 
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import ASECalculator, EnergyModel, predict
+from mdl_physpretrain.potentials.compiled_graph import compiled
 from mdl_physpretrain.teacher import label
 from mdl_physpretrain.training.module import make_adamw
 
@@ -163,6 +165,8 @@ def dynamics(check: Check) -> Iterator[Row]:
         check.memory()
         ours = contender_rate(check, bench_md.batched(model, structures, 10**6, 1.0, watch=True), 20)
         yield {"what": f"{name}, batched", "structure-steps/s": round(ours, 1), **check.memory()}
+        if check.large and name != "eam":
+            yield attempt(f"{name}, compiled", partial(compiled_md, check, name, model, structures, ours))
         rivals: dict[str, Callable[[], Any]] = {
             "ASE loop, our calculator": lambda model=model: bench_md.ase_loop(ASECalculator(model), structures[:4])
         }
@@ -180,6 +184,15 @@ def dynamics(check: Check) -> Iterator[Row]:
                 "structure-steps/s": round(theirs := contender_rate(check, make(), 1), 2),
                 "ours is faster by": round(ours / theirs, 1),
             })  # fmt: skip
+
+
+def compiled_md(check: Check, name: str, model: EnergyModel, structures: list[Atoms], eager: float) -> Row:
+    """With the network as one graph of PyTorch's compiler, which says in a warning where that fails."""
+    with warnings.catch_warnings(), compiled(model, True):
+        warnings.simplefilter("error", UserWarning)
+        rate = contender_rate(check, bench_md.batched(model, structures, 10**6, 1.0, watch=True), 20)
+    row = {"what": f"{name}, batched, compiled", "structure-steps/s": round(rate, 1)}
+    return {**row, "faster than eager by": round(rate / eager, 2), **check.memory()}
 
 
 def contender_rate(check: Check, contender: bench_md.Contender, steps: int) -> float:

@@ -220,6 +220,9 @@ class EnergyModel(nn.Module):
 
     def forward(self, batch: AtomicBatch) -> Tensor:
         """Potential energies in eV, shape (B,)."""
+        if _is_autocast(batch):
+            with torch.autocast(batch.positions.device.type, enabled=False):
+                return self(batch)
         batch, vectors, _ = within_cutoff(batch, batch.edge_vectors(), self.cutoff)
         return self.energies(batch, vectors)
 
@@ -291,7 +294,12 @@ def predict(model: EnergyModel, batch: AtomicBatch, *, create_graph: bool = Fals
     Returns
     -------
     Prediction
+        In the model's own precision, also under ``torch.autocast``: forces are small differences of energies, of which
+        bfloat16 keeps two digits and float16 three.
     """
+    if _is_autocast(batch):
+        with torch.autocast(batch.positions.device.type, enabled=False):
+            return predict(model, batch, create_graph=create_graph)
     if (whole := model.prediction(batch)) is not None:
         return whole
     vectors = batch.edge_vectors()
@@ -302,6 +310,12 @@ def predict(model: EnergyModel, batch: AtomicBatch, *, create_graph: bool = Fals
     has_volume = volumes > 1e-9
     stress = 0.5 * (virial + virial.mT) / torch.where(has_volume, volumes, torch.ones_like(volumes)).view(-1, 1, 1)
     return Prediction(energy, forces, stress * has_volume.view(-1, 1, 1))
+
+
+def _is_autocast(batch: AtomicBatch) -> bool:
+    """Whether products on the batch's device would be in half precision."""
+    device = batch.positions.device.type
+    return device in ("cpu", "cuda", "mps", "xpu") and torch.is_autocast_enabled(device)
 
 
 def _sums(batch: AtomicBatch, vectors: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
