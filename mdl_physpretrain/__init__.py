@@ -7,7 +7,7 @@ The names below are the Python API; they are imported on first use, so that
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _EXPORTS = {
     "ASECalculator": "potentials",

@@ -13,7 +13,7 @@ from mdl_physpretrain.structures import get_labels, read_structures, set_labels,
 from mdl_physpretrain.structures.labels import Labels
 
 COMMANDS = typer.main.get_command(app).commands
-OPTIONS = ["energy_key", "forces_key", "stress_key", "units", "nan_labels"]
+OPTIONS = ["energy_key", "forces_key", "stress_key", "units", "nan_labels", "duplicates"]
 
 
 @pytest.fixture
@@ -49,6 +49,18 @@ def test_what_a_command_reads_meanwhile_is_read_with_them(file):
         wrapped(structures=file, units="GPa")
     with pytest.raises(ConfigError, match="neither keep nor missing"):
         wrapped(structures=file, nan_labels="maybe")
+    with pytest.raises(ConfigError, match="--duplicates: 'drop' is neither error nor rename"):
+        wrapped(structures=file, duplicates="drop")
+
+
+def test_structures_of_the_same_identifier_are_renamed_on_request(file, rocksalt):
+    run = with_label_options(lambda structures: [a.info["structure_id"] for a in read_structures(structures)])
+    for atoms in rocksalt[:3]:
+        atoms.info["structure_id"] = "same"
+    write_structures(file.with_name("twice.extxyz"), rocksalt[:3])
+    with pytest.raises(StructureError, match="--duplicates rename"):
+        run(structures=file.with_name("twice.extxyz"))
+    assert run(structures=file.with_name("twice.extxyz"), duplicates="rename") == ["same", "same~2", "same~3"]
 
 
 def test_what_this_package_labelled_is_read_by_the_usual_names(file, rocksalt):

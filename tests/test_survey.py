@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +19,15 @@ from ase.geometry import get_distances
 from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
-from mdl_physpretrain.errors import ConfigError, PhysPretrainError
+from mdl_physpretrain.errors import ConfigError, PhysPretrainError, Terminated
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.report.check import answer_table
 from mdl_physpretrain.statistics.survival import NOT_RUN, shares_in_words
 from mdl_physpretrain.survey import material_names, materials
 from mdl_physpretrain.survey import page as page_module
 from mdl_physpretrain.survey.supported import write_refusals
 from mdl_physpretrain.survey.survey import Condition, SurveyPotential, conditions
-from mdl_physpretrain.survey.tables import answers_of
+from mdl_physpretrain.survey.tables import answers_of, checks_of
 
 survey_module = importlib.import_module("mdl_physpretrain.survey.survey")  # the package has a function of that name
 QUICK = ["--steps", "5", "--check", "--nve-steps 20 --compressed 1 --probe wide_pairs=none --probe bond_structures=1"]
@@ -126,6 +130,36 @@ def test_the_page_shows_the_mildest_condition_and_names_it(tmp_path):
     assert diffuses["link"].startswith("A/300K/")
 
 
+def test_sigterm_ends_the_check_at_work():
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with survey_module._ended_by_sigterm(), pytest.raises(Terminated):
+        survey_module._run([sys.executable, "-c", "import time; time.sleep(60)"])
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_shares_sort_by_their_value():
+    words = ["9 of 12", "10 of 12", "1 of 1", NOT_RUN, "0 of 2"]
+    assert sorted(words[:3], key=page_module._share) == words[:3]
+    assert (page_module._share(NOT_RUN), page_module._share("0 of 2")) == ("", 0)
+
+
+def test_checks_and_potentials_of_earlier_calls_stay(tmp_path):
+    folder = claim_folder(tmp_path / "out", "survey")
+    for name, seconds in (("300K", 90.0), ("1000K", None)):
+        (folder / "A" / name).mkdir(parents=True)
+        settings = {"ensemble": "nvt", "steps": 5000, "timestep": 0.5}
+        check = json.dumps({"potentials": {"A": "a:make"}, "settings": settings})
+        (folder / "A" / name / "check.json").write_text(check)
+        if seconds:
+            (folder / "A" / name / "timings.json").write_text(json.dumps([{"seconds": seconds / 2}] * 2))
+    checks = checks_of(folder)
+    assert checks["seconds"].tolist() == pytest.approx([90.0, np.nan], nan_ok=True)
+    assert page_module._lengths(checks) == "NVT, 5,000 steps of 0.5 fs"
+    for name in "AB":
+        survey_module._collect(folder, [SurveyPotential(name, f"{name}:make")], {})
+    assert list(json.loads((folder / "survey.json").read_text())["potentials"]) == ["A", "B"]
+
+
 @pytest.mark.filterwarnings("error")
 def test_missing_numbers_leave_their_cells_empty():
     row = {"potential": "A", "condition": "300K", "structure_id": "Cu", "verdict": "overlap", "reason": "overlap",
@@ -148,7 +182,7 @@ def test_a_survey_is_resumed_and_tells_what_a_potential_cannot_do(tmp_path, monk
     trajectories = pd.read_csv(tmp_path / "out/trajectories.csv")
     assert trajectories["structure_id"].tolist() == ["Cu"]
     page = (tmp_path / "out/index.html").read_text()
-    assert "EMT was not asked about MgO" in page
+    assert 'data-key="MgO">MgO<small>' in page, "what EMT cannot evaluate"
     assert 'href="EMT/300K/report/index.html#bond_smoothness"' in page
     assert (tmp_path / "out/EMT/300K/report/index.html").is_file()
     runs = tmp_path / "out/EMT/300K/seed-0/md/EMT.runs.npz"

@@ -9,7 +9,7 @@ import typer
 from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import Device, Structures, potential_of, read_all
 from mdl_physpretrain.cli.printing import errors_table
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, StructureError
 
 MOST_GROUPS = 100
 
@@ -25,20 +25,24 @@ def evaluate(
 ) -> None:
     """Energy, force and stress errors, next to those of the trivial predictor."""
     from mdl_physpretrain.hosts.loading import potential_name
-    from mdl_physpretrain.potentials.error_metrics import trivial_errors
-    from mdl_physpretrain.probes.accuracy import potential_errors
-    from mdl_physpretrain.structures import reference_energies
+    from mdl_physpretrain.potentials.error_metrics import ErrorSums, trivial_errors
+    from mdl_physpretrain.probes.accuracy import labelled, potential_error_sums
     from mdl_physpretrain.structures.groups import group_names
+    from mdl_physpretrain.structures.reference_energies import references_if_labelled
 
     data = read_all(structures)
+    if not labelled(data):
+        raise StructureError(f"none of the {len(data)} structures has an energy, forces or a stress to compare with")
     names = [""] * len(data) if by is None else group_names(data, by, field="--by")
-    groups = sorted(set(names)) if by is not None else []
+    groups = sorted(set(names))
     if len(groups) > MOST_GROUPS:
         raise ConfigError(f"--by {by}: {len(groups)} different values, at most {MOST_GROUPS} are shown")
-    potential, title, references = potential_of(model, device), potential_name(model), reference_energies(data)
-    rows = {title: potential_errors(potential, data), "trivial": trivial_errors(data, references)}
-    for group in groups:
-        members = [atoms for atoms, name in zip(data, names, strict=True) if name == group]
-        rows[f"{group} ({len(members)})"] = potential_errors(potential, members)
-        rows[f"{group}, trivial"] = trivial_errors(members, references)
+    potential, title = potential_of(model, device), potential_name(model)
+    members = {group: [a for a, name in zip(data, names, strict=True) if name == group] for group in groups}
+    sums = {group: potential_error_sums(potential, members[group]) for group in groups}
+    references = references_if_labelled(data)
+    rows = {title: ErrorSums.joined(sums.values()).means(), "trivial": trivial_errors(data, references)}
+    for group in groups if by is not None else []:
+        rows[f"{group} ({len(members[group])})"] = sums[group].means()
+        rows[f"{group}, trivial"] = trivial_errors(members[group], references)
     errors_table(rows)

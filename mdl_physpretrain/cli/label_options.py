@@ -1,4 +1,4 @@
-"""Options of all commands that read structures: how labels are called, and in what units they are."""
+"""Options of all commands that read structures: how labels are called, their units, and equal identifiers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _OPTIONS = {
     "stress_key": ("Name of the stress, or of a virial.", str | None, None),
     "units": ("Of labels, e.g. stress=GPa,energy=eV/atom; -kbar is VASP's stress.", str | None, None),
     "nan_labels": ("missing: a label with NaN is none; keep: it is an error.", str, "keep"),
+    "duplicates": ("Structures of the same identifier: error, or rename the later ones.", str, "error"),
 }
+_WORDS = {"nan_labels": ("keep", "missing"), "duplicates": ("error", "rename")}
 
 
 _CHECKED = {"train", "finetune", "pretrain", "fit_eam", "fit_teacher"}  # these count missing labels themselves
@@ -49,8 +51,9 @@ def with_label_options(command: Callable[..., Any]) -> Callable[..., Any]:
         values = {p.name: arguments.pop(p.name, p.default) for p in added}
         units = _units(values.pop("units", None))
         LabelUnits.named(units)  # a wrong one is refused before any work
-        if values.get("nan_labels", "keep") not in {"keep", "missing"}:
-            raise ConfigError(f"--nan-labels: {values['nan_labels']!r} is neither keep nor missing")
+        for name, words in _WORDS.items():
+            if values.get(name, words[0]) not in words:
+                raise ConfigError(f"--{name.replace('_', '-')}: {values[name]!r} is neither {' nor '.join(words)}")
         counts = command.__name__ not in _CHECKED
         token = LABEL_OPTIONS.set(LabelOptions(**values, units=units, count_missing=counts))
         try:

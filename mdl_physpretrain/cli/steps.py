@@ -358,7 +358,6 @@ def _fit(kind: str, structures: list[str], val: list[str] | None, options: Secti
     from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.potentials.error_metrics import evaluate as errors_of
     from mdl_physpretrain.potentials.error_metrics import trivial_errors
-    from mdl_physpretrain.structures import reference_energies
     from mdl_physpretrain.teacher.registry import teacher_kind
     from mdl_physpretrain.teacher.source import fitted_teacher
 
@@ -367,7 +366,7 @@ def _fit(kind: str, structures: list[str], val: list[str] | None, options: Secti
     teacher = fitted_teacher(teacher_kind(kind), data, read_all(val), options, progress=_bars())
     teacher.save(output)
     fit = teacher.metadata.get("fit", {})
-    trivial = fit.get("trivial") or trivial_errors(data, reference_energies(data))
+    trivial = fit.get("trivial") or trivial_errors(data)
     errors_table({"teacher": fit.get("errors") or errors_of(teacher, data), "trivial": trivial})
     examination, stored = teacher_kind(kind).examine(teacher, data), teacher.metadata.get("examination") or {}
     if examination is not None and stored.get("forces"):  # by the validation data, or what the fit kept out

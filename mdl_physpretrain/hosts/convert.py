@@ -19,7 +19,7 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, reference_table, write_matdeeplearn
 from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune, write_mattertune
 from mdl_physpretrain.potentials.base import EnergyModel, predict
-from mdl_physpretrain.potentials.checkpoint import FORMAT, load_model, refuse_infinite_weights, save_model
+from mdl_physpretrain.potentials.checkpoint import is_native, load_model, refuse_infinite_weights, save_model
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.safe_load import load_foreign
 from mdl_physpretrain.potentials.zbl import ZBL
@@ -66,7 +66,7 @@ def detect(path: str | Path) -> str:
     """
     content = load_foreign(path)
     if isinstance(content, dict):
-        if content.get("format") == FORMAT:
+        if is_native(content):
             return "native"
         if {"model_name", "model", "model_args"} <= content.keys():
             return "mattersim"

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.files import replacing
 from mdl_physpretrain.potentials.construction import constructed
-from mdl_physpretrain.potentials.registry import model_class, providing_package
+from mdl_physpretrain.potentials.registry import construct_model, model_class, providing_package
 from mdl_physpretrain.potentials.safe_load import load_foreign
 
 if TYPE_CHECKING:
@@ -54,7 +54,15 @@ def save_model(model: EnergyModel, path: str | Path, *, metadata: dict[str, Any]
         File to write; parents are created.
     metadata
         Plain values (numbers, strings, lists, dicts, tensors) stored beside it.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written, or arguments of the model are no plain values, which could not be read.
     """
+    strange = next((name for name, value in model.hparams.items() if not _is_plain(value)), None)
+    if strange is not None:
+        raise CheckpointError(f"{path}: {strange!r} in the model's hparams is no number, text, list or dictionary")
     content: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -91,7 +99,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
     content = load_foreign(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not is_native(content):
         raise CheckpointError(f"{path} is not a checkpoint of this package (no format tag {FORMAT!r})")
     _check_entries(content, path)
     return content
@@ -109,6 +117,9 @@ def _check_entries(content: dict[str, Any], path: Path) -> None:
             raise CheckpointError(f"{path} is damaged: a name in its entry {name!r} is no text")
     if not all(isinstance(value, Tensor) and not value.is_complex() for value in content["state_dict"].values()):
         raise CheckpointError(f"{path} is damaged: not all entries of its state_dict are tensors of real numbers")
+    strange = next((name for name, value in content["hparams"].items() if not _is_plain(value)), None)
+    if strange is not None:
+        raise CheckpointError(f"{path} is damaged: {strange!r} in its hparams is no number, text, list or dictionary")
     elements = content["metadata"].get("elements")
     if elements is not None and not (
         isinstance(elements, list) and all(isinstance(e, str) and e in atomic_numbers for e in elements)
@@ -117,6 +128,21 @@ def _check_entries(content: dict[str, Any], path: Path) -> None:
     for name in ("examination", "fit", "converted"):
         if not isinstance(content["metadata"].get(name, {}), dict):
             raise CheckpointError(f"{path} is damaged: {name!r} in its metadata is no dictionary")
+
+
+def is_native(content: Any) -> bool:
+    """Whether what a file holds says that it is a checkpoint of this package."""
+    tag = content.get("format") if isinstance(content, dict) else None
+    return isinstance(tag, str) and tag == FORMAT
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is made of numbers, texts, lists and dictionaries only."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str | int) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(inner) for inner in value)
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def load_model(path: str | Path, *, expect: str | None = None) -> EnergyModel:
@@ -144,13 +170,13 @@ def load_model(path: str | Path, *, expect: str | None = None) -> EnergyModel:
     if expect is not None and content["model"] != expect:
         raise CheckpointError(f"{path} holds a {content['model']!r} model, not {expect!r}")
     try:
-        kind = model_class(content["model"])
+        model_class(content["model"])
     except ConfigError as error:
         package = content.get("package")
         origin = f" of the package {package!r}" if package else ""
         raise CheckpointError(f"{path} holds a {content['model']!r} model{origin}: {error}") from error
     try:
-        model = constructed(lambda: kind(**content["hparams"]), content["state_dict"], path)
+        model = constructed(lambda: construct_model(content["model"], content["hparams"]), content["state_dict"], path)
         dtypes = {v.dtype for v in content["state_dict"].values() if v.is_floating_point()}
         if dtypes == {torch.float64} or content.get("dtype") == "float64":
             model = model.double()

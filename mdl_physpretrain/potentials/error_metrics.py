@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from ase import Atoms
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.potentials.base import EnergyModel, Prediction, predict
+from mdl_physpretrain.structures.reference_energies import references_if_labelled
 
-__all__ = ["ErrorSums", "evaluate", "trivial_errors"]
+__all__ = ["ErrorSums", "error_sums", "evaluate", "trivial_errors"]
 
 WEIGHTS = (0.01, 50.0, 50.0)  # energy : forces : stress, Table 2
 
@@ -45,6 +46,14 @@ class ErrorSums:
             sums.append(torch.where(chosen, value.detach(), 0).double().sum())
             counts.append(chosen.sum().double())
         self.sums = self.sums.to(sums[0].device) + torch.stack([torch.stack(sums), torch.stack(counts)])
+
+    @classmethod
+    def joined(cls, parts: Iterable[ErrorSums]) -> ErrorSums:
+        """The sums over all parts."""
+        whole = cls()
+        for part in parts:
+            whole.sums += part.sums.cpu()
+        return whole
 
     def means(self, weights: tuple[float, float, float] = WEIGHTS) -> dict[str, float]:
         """Mean absolute errors (NaN without labels), and their weighted ``total`` over the labels that exist.
@@ -93,6 +102,18 @@ def evaluate(
     dict
         As :meth:`ErrorSums.means`, with ``n_structures``.
     """
+    sums = error_sums(model, structures, batch_size=batch_size, watch=watch)
+    return {**sums.means(), "n_structures": len(structures)}
+
+
+def error_sums(
+    model: EnergyModel,
+    structures: Sequence[Atoms],
+    *,
+    batch_size: int = 16,
+    watch: Callable[[Prediction, AtomicBatch, Sequence[Atoms]], None] | None = None,
+) -> ErrorSums:
+    """What :func:`evaluate` takes the means of."""
     was_training = model.training
     model.eval()
     sums = ErrorSums()
@@ -103,10 +124,10 @@ def evaluate(
         if watch is not None:
             watch(out, on_device, structures[number * batch_size : (number + 1) * batch_size])
     model.train(was_training)
-    return {**sums.means(), "n_structures": len(structures)}
+    return sums
 
 
-def trivial_errors(structures: Sequence[Atoms], references: dict[str, float]) -> dict[str, float]:
+def trivial_errors(structures: Sequence[Atoms], references: dict[str, float] | None = None) -> dict[str, float]:
     """Errors of the trivial predictor: reference energies, zero forces and stress.
 
     Parameters
@@ -114,8 +135,10 @@ def trivial_errors(structures: Sequence[Atoms], references: dict[str, float]) ->
     structures
         Labelled.
     references
-        Energy per element in eV; elements without one count as zero.
+        Energy per element in eV; elements without one count as zero. Default: those of ``structures``.
     """
+    if references is None:
+        references = references_if_labelled(structures)
     sums = ErrorSums()
     for atoms in structures:
         batch = build_batch(atoms, 1.0, torch.float64)  # the labels matter, not the list; tiny cutoffs are slow

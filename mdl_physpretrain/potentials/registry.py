@@ -10,20 +10,26 @@ There are no dotted paths to classes: a checkpoint names its model, and reading 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mdl_physpretrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from mdl_physpretrain.potentials.base import EnergyModel
 
-__all__ = ["model_class", "providing_package", "register_model", "registered_models"]
+__all__ = ["construct_model", "model_class", "providing_package", "register_model", "registered_models"]
 
 GROUP = "mdl_physpretrain.potentials"
+_SCALARS: set[Any] = {bool, int, float, str}
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _REGISTRY: dict[str, type[EnergyModel]] = {}
 Model = TypeVar("Model", bound="type[EnergyModel]")
 
@@ -83,6 +89,32 @@ def model_class(name: str) -> type[EnergyModel]:
             f"(again, if its entry point in the group {GROUP!r} is new)"
         )
     return _REGISTRY[name]
+
+
+def construct_model(name: str, arguments: Mapping[str, Any]) -> EnergyModel:
+    """A new potential of the registry.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`model_class`; or if an argument that is to be a number, a switch or a text is something else.
+    TypeError
+        If the potential has no such argument, or lacks one.
+    """
+    cls = model_class(name)
+    parameters: Mapping[str, inspect.Parameter] = {}
+    # another package may import a name of its annotations for its type checker only
+    with contextlib.suppress(NameError, TypeError, ValueError):
+        parameters = inspect.signature(cls, eval_str=True).parameters
+    for argument, value in arguments.items():
+        annotation = parameters[argument].annotation if argument in parameters else None
+        if annotation is not None and {annotation, *get_args(annotation)} & _SCALARS:
+            try:
+                TypeAdapter(annotation, config=_STRICT).validate_python(value)
+            except ValidationError as error:
+                words = error.errors()[0]["msg"].removeprefix("Input ")
+                raise ConfigError(f"{name}: the argument {argument!r} {words}, not {str(value)[:40]!r}") from None
+    return cls(**arguments)
 
 
 def providing_package(name: str) -> str | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel, within_cutoff
-from mdl_physpretrain.potentials.registry import model_class, register_model
+from mdl_physpretrain.potentials.registry import construct_model, register_model
 
 __all__ = ["Sum"]
 
@@ -40,7 +40,7 @@ class Sum(EnergyModel):
     ) -> None:
         if not parts:
             raise ConfigError("a sum of models needs at least one part")
-        models = [p if isinstance(p, EnergyModel) else model_class(p["model"])(**p["hparams"]) for p in parts]
+        models = [p if isinstance(p, EnergyModel) else construct_model(p["model"], p["hparams"]) for p in parts]
         # A short-ranged part must not lengthen the neighbour list: ZBL's range is
         # that of the largest element, far more than most pairs need.
         described = [{"model": m.registry_name, "hparams": m.hparams} for m in models]

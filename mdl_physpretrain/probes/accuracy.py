@@ -12,14 +12,14 @@ from ase import Atoms
 
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials.base import EnergyModel, Prediction
-from mdl_physpretrain.potentials.error_metrics import ErrorSums, evaluate
+from mdl_physpretrain.potentials.error_metrics import ErrorSums, error_sums
 from mdl_physpretrain.probes.base import Answer, Probe, Subject, Tables
 from mdl_physpretrain.probes.predictions import COLUMNS, Predictions
 from mdl_physpretrain.probes.single_points import Potential
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.label import label
 
-__all__ = ["Errors", "labelled", "potential_errors"]
+__all__ = ["Errors", "labelled", "potential_error_sums", "potential_errors"]
 
 UNITS = {"energy_per_atom_mae": ("E", "eV/atom"), "forces_mae": ("F", "eV/Å"), "stress_mae_gpa": ("S", "GPa")}
 
@@ -36,13 +36,21 @@ def potential_errors(
 
     A calculator without stress has none to be wrong about. ``predictions`` collects what it predicts.
     """
+    sums = potential_error_sums(potential, structures, predictions)
+    compared = isinstance(potential, EnergyModel) or bool(sums.sums[1].any())
+    return {**sums.means(), "n_structures": len(structures) if compared else 0}
+
+
+def potential_error_sums(
+    potential: Potential, structures: Sequence[Atoms], predictions: Predictions | None = None
+) -> ErrorSums:
+    """What :func:`potential_errors` takes the means of."""
     watch = None if predictions is None else predictions.add
     if isinstance(potential, EnergyModel):
-        return evaluate(potential, structures, watch=watch)
+        return error_sums(potential, structures, watch=watch)
     references = {str(a.info["structure_id"]): a for a in structures}
     sums = ErrorSums()
-    calculated = label(structures, potential)
-    for atoms in calculated:
+    for atoms in label(structures, potential):
         labels = get_labels(atoms)
         reference = references[str(atoms.info["structure_id"])]
         batch = build_batch(reference, 1.0, torch.float64)
@@ -52,7 +60,7 @@ def potential_errors(
         sums.add(out, batch)
         if watch is not None:
             watch(out, batch, [reference])
-    return {**sums.means(), "n_structures": len(calculated) if sums.sums[1].any() else 0}
+    return sums
 
 
 class Errors(Probe):

@@ -129,7 +129,7 @@ def _structure(frame: RawFrame, k: int, file: str | Path) -> Atoms:
         return _parse_frame(frame, file)
     except StructureError as error:
         raise error.at(file=file, structure=k) from error
-    except (ValueError, TypeError, IndexError, KeyError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
         raise StructureError(f"line {frame.line}: {error}", file=file, structure=k) from error
 
 

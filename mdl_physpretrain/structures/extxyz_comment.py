@@ -126,5 +126,5 @@ def _matrix(key: str, raw: str) -> Any:
 def _same(a: Any, b: Any) -> bool:
     try:
         return bool(np.array_equal(np.asarray(a), np.asarray(b)))
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return False

@@ -99,5 +99,5 @@ def _clash(first: int, second: int, origins: Sequence[tuple[str, int]] | None) -
     hint = " (the same file was given twice)" if (file_a, at_a) == (file_b, at_b) else ""
     return (
         f"duplicate identifier, in {file_a} at position {at_a} and in {file_b} at position {at_b}{hint}; "
-        "rename one, or read with duplicates='rename'"
+        "rename one, or read with duplicates='rename' (--duplicates rename, in YAML data.duplicates)"
     )

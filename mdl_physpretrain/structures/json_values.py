@@ -55,7 +55,7 @@ def restore(value: Any) -> Any:
     if isinstance(value, list):
         try:
             array = np.array(value)
-        except ValueError:  # ragged
+        except (OverflowError, ValueError):  # ragged, or an integer beyond 64 bits
             return value
         return array if array.dtype.kind in "ifb" else value
     return value
@@ -77,7 +77,7 @@ def unpack_arrays(atoms: Atoms) -> Atoms:
         for name, entry in packed.items():
             try:
                 values = np.array(entry["values"], dtype=entry["dtype"])
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, OverflowError, TypeError, ValueError) as error:
                 raise StructureError(f"a packed array is damaged ({error})", field=str(name)) from None
             if values.ndim < 1 or len(values) != len(atoms):
                 raise StructureError(f"shape {values.shape} of a packed array of {len(atoms)} atoms", field=str(name))

@@ -86,7 +86,7 @@ def _as_label(
         if isinstance(value, str) and "_" in value:  # Python's 1_000
             raise ValueError
         array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise StructureError(f"{str(value)[:40]!r} is not numeric", field=key) from None
     if name == "energy":
         if array.size != 1:

@@ -18,6 +18,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import dict2constraint
+from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdl_physpretrain.errors import StructureError
@@ -61,16 +62,22 @@ def read_entries(content: Any, index: int | slice, file: str | Path) -> tuple[li
 
 def _numbers(entry: dict[str, Any], key: str, shape: tuple[int, ...], dtype: type = float) -> np.ndarray:
     try:
-        return np.array(entry[key], dtype=dtype).reshape(shape)
+        values = np.array(entry[key], dtype=float)
+        if dtype is int and not np.array_equal(values, np.trunc(np.clip(values, -(10**9), 10**9))):
+            raise ValueError
+        return values.astype(dtype).reshape(shape)
     except KeyError:
         raise StructureError("the key is missing", field=key) from None
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         expected = " x ".join(str(n) for n in shape) if shape != (-1,) else "a list of"
         raise StructureError(f"expected {expected} numbers", field=key) from None
 
 
 def _parse(entry: dict[str, Any]) -> Atoms:
     numbers = _numbers(entry, "atomic_numbers", (-1,), int)
+    unknown = next((int(z) for z in numbers if not 1 <= z < len(chemical_symbols)), None)
+    if unknown is not None:
+        raise StructureError(f"unknown element: atomic number {unknown}", field="atomic_numbers")
     n = len(numbers)
     has_cell = entry.get("cell") is not None
     cell = _numbers(entry, "cell", (3, 3)) if has_cell else np.zeros((3, 3))
@@ -113,7 +120,7 @@ def _parse(entry: dict[str, Any]) -> Atoms:
         raise StructureError(f"expected a value for each of {n} atoms", field=wrong)
     try:
         atoms.set_constraint([dict2constraint(c) for c in _typed(entry, _CONSTRAINTS, list)])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise StructureError(f"not constraints of ASE ({error})", field=_CONSTRAINTS) from None
     return unpack_arrays(atoms)
 

@@ -30,6 +30,7 @@ __all__ = ["LABEL_OPTIONS", "LabelOptions", "Source", "read_structures"]
 class LabelOptions:
     """How labels are called and what units they have, for everything that is read meanwhile (a command's options).
 
+    ``duplicates`` as of :func:`read_structures`.
     With ``count_missing`` what is read is told how many structures lack a label that others have.
     Structures that this package labelled (``info["label_source"]``) are read by the usual names.
     """
@@ -40,6 +41,7 @@ class LabelOptions:
     nan_labels: Literal["keep", "missing"] | None = None
     units: Mapping[str, str] = field(default_factory=dict)
     count_missing: bool = False
+    duplicates: Literal["error", "rename"] = "error"
 
     def keys(self) -> dict[str, Any]:
         """Options of :func:`~mdl_physpretrain.structures.label_keys.normalise_labels` that are given."""
@@ -61,7 +63,7 @@ def read_structures(
     forces_key: str | None = None,
     stress_key: str | None = None,
     require: Sequence[str] = (),
-    duplicates: Literal["error", "rename"] = "error",
+    duplicates: Literal["error", "rename"] | None = None,
     nan_labels: Literal["keep", "missing"] | None = None,
     units: Mapping[str, str] | None = None,
     datasets_root: str | Path | None = None,
@@ -84,7 +86,7 @@ def read_structures(
         Labels ("energy", "forces", "stress") that every structure must have.
         Otherwise missing labels are simply missing (masked in batches).
     duplicates
-        "error", or "rename" the later structure of the same identifier.
+        "error" (default), or "rename" the later structure of the same identifier.
     nan_labels
         Take labels with NaN for "missing", or "keep" them (default), to be refused by the checks before training.
     units
@@ -155,7 +157,7 @@ def read_structures(
             keys = ", ".join(available_keys(structures[0]))
             message = f"no structure has it as {name}; the first one has: {keys}"
             raise StructureError(message, file=_described(source), field=key)
-    unique_ids(structures, origins=origins, generated=generated, duplicates=duplicates)
+    unique_ids(structures, origins=origins, generated=generated, duplicates=duplicates or chosen.duplicates)
     _check_required(structures, origins, require)
     if chosen.count_missing:
         for message in missing_labels(structures, partly=True):

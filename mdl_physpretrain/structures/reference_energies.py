@@ -55,6 +55,13 @@ def reference_energies(structures: Sequence[Atoms]) -> dict[str, float]:
     return {chemical_symbols[z]: float(e) for z, e in zip(elements, solution, strict=True)}
 
 
+def references_if_labelled(structures: Sequence[Atoms]) -> dict[str, float]:
+    """:func:`reference_energies`, or nothing where no structure has an energy: forces alone are data, too."""
+    if all(get_labels(atoms).energy is None for atoms in structures):
+        return {}
+    return reference_energies(structures)
+
+
 def is_isolated_atom(atoms: Atoms) -> bool:
     """Whether a structure is one atom without neighbours: in no cell, or in a large one."""
     lengths = atoms.cell.lengths()[atoms.pbc]

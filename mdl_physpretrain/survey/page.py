@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -10,6 +12,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mdl_physpretrain import __version__
+from mdl_physpretrain.probes.page import DASH
 from mdl_physpretrain.probes.registry import probe_classes
 from mdl_physpretrain.statistics.survival import TIMES, shares_in_words
 
@@ -29,12 +32,15 @@ def still_physical(trajectories: pd.DataFrame) -> dict[float, str]:
 def survey_page(
     answers: pd.DataFrame,
     trajectories: pd.DataFrame,
+    checks: pd.DataFrame,
     failures: Mapping[tuple[str, str], str],
     refused: Mapping[tuple[str, str], str],
+    versions: Mapping[str, str],
 ) -> str:
     """HTML of the page; needs no network and no other file but the pages that it links to.
 
-    ``failures``: why a potential has no check under a condition; ``refused``: why it cannot evaluate a material.
+    ``failures``: why a potential has no check under a condition; ``refused``: why it cannot evaluate a material;
+    ``versions``: of the packages of a potential. The tables are those of ``tables.py``.
     """
     environment = Environment(
         loader=PackageLoader("mdl_physpretrain.report"), autoescape=True, undefined=StrictUndefined,
@@ -44,11 +50,12 @@ def survey_page(
     return environment.get_template("survey.html.j2").render(
         questions=questions,
         potentials=_potentials(answers, questions),
-        survival=_survival(trajectories),
+        survival=_survival(trajectories, checks),
+        lengths=_lengths(checks),
+        sources=_sources(checks, refused, versions),
         times=[f"{time:g} ps" for time in TIMES],
         trajectories=_trajectories(trajectories),
         failures=[(name, condition, reason) for (name, condition), reason in failures.items()],
-        refused=_refused(refused),
         generated=datetime.now().astimezone(),
         version=__version__,
     )
@@ -72,7 +79,7 @@ def _potentials(answers: pd.DataFrame, questions: list[str]) -> list[list[dict[s
         for question in questions:
             found = group[group["question"] == question]
             if not len(found):
-                row.append(_cell("–", key=""))
+                row.append(_cell(DASH, key=""))
                 continue
             first = found.iloc[0]
             verdict = str(first["verdict"])
@@ -85,8 +92,9 @@ def _potentials(answers: pd.DataFrame, questions: list[str]) -> list[list[dict[s
     return rows
 
 
-def _survival(trajectories: pd.DataFrame) -> list[list[dict[str, Any]]]:
-    """A row per potential and condition: trajectories, how many fail of what, and shares over time."""
+def _survival(trajectories: pd.DataFrame, checks: pd.DataFrame) -> list[list[dict[str, Any]]]:
+    """A row per potential and condition: trajectories, how many fail of what, shares over time, time of the check."""
+    seconds = checks.set_index(["potential", "condition"])["seconds"]
     rows = []
     for (potential, condition), group in trajectories.groupby(["potential", "condition"], sort=False):
         judged = group[~group["verdict"].isin(UNJUDGED)]
@@ -96,7 +104,36 @@ def _survival(trajectories: pd.DataFrame) -> list[list[dict[str, Any]]]:
         row = [_cell(str(potential)), _cell(str(condition), link=link), _cell(str(len(judged)))]
         row.append(_cell(str(len(failed)), ", ".join(f"{reason} {n}" for reason, n in reasons),
                          css="bad" if len(failed) else "good"))  # fmt: skip
-        rows.append([*row, *(_cell(words) for words in still_physical(group).values())])
+        row += [_cell(words, css="short", key=_share(words)) for words in still_physical(group).values()]
+        rows.append([*row, _number(seconds.get((potential, condition), math.nan) / 60)])
+    return rows
+
+
+def _share(words: str) -> Any:
+    """What ``"3 of 12"`` sorts by; nothing where trajectories were not run that long."""
+    part, of, total = words.partition(" of ")
+    return int(part) / int(total) if of else ""
+
+
+def _lengths(checks: pd.DataFrame) -> str:
+    """The MD of a survey in words, such as ``NVT, 500 steps of 2 fs``; that of most checks first."""
+    columns = (checks[name].tolist() for name in ("ensemble", "steps", "timestep"))
+    words = [
+        f"{name.upper()}, {steps:,} steps of {timestep:g} fs" for name, steps, timestep in zip(*columns, strict=True)
+    ]
+    return "; ".join(word for word, _ in Counter(words).most_common())
+
+
+def _sources(
+    checks: pd.DataFrame, refused: Mapping[tuple[str, str], str], versions: Mapping[str, str]
+) -> list[list[dict[str, Any]]]:
+    """A row per potential: what it is, its packages, the materials that it cannot evaluate and why not the first."""
+    rows = []
+    for potential, group in checks.groupby("potential", sort=False):
+        reasons = {material: reason for (name, material), reason in refused.items() if name == potential}
+        row = [_cell(str(potential)), _cell(str(group["source"].iloc[0]), css="wrap"),
+               _cell(versions.get(str(potential), ""), css="wrap")]  # fmt: skip
+        rows.append([*row, _cell(", ".join(reasons) or DASH, next(iter(reasons.values()), ""))])
     return rows
 
 
@@ -118,12 +155,5 @@ def _trajectories(table: pd.DataFrame) -> list[tuple[bool, list[dict[str, Any]]]
 
 def _number(value: Any) -> dict[str, Any]:
     """A cell of a number, empty where there is none."""
-    return _cell(f"{value:.3g}" if isinstance(value, int | float) else "")
-
-
-def _refused(reasons: Mapping[tuple[str, str], str]) -> list[tuple[str, str, str]]:
-    """Potential, materials that it cannot evaluate, and why not the first."""
-    by_potential: dict[str, list[tuple[str, str]]] = {}
-    for (potential, material), reason in reasons.items():
-        by_potential.setdefault(potential, []).append((material, reason))
-    return [(name, ", ".join(m for m, _ in items), items[0][1]) for name, items in by_potential.items()]
+    known = isinstance(value, int | float) and not math.isnan(value)
+    return _cell(f"{value:.3g}" if known else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from ase import Atoms
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.hosts.loading import load_potential
-from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
+from mdl_physpretrain.potentials.identity import package_versions
+from mdl_physpretrain.probes.single_points import Potential, as_calculator, energies_and_forces
 from mdl_physpretrain.structures import read_structures
 
 __all__ = ["refusals", "write_refusals"]
@@ -30,8 +32,11 @@ def refusals(potential: Potential, structures: Sequence[Atoms]) -> dict[str, str
 
 
 def write_refusals(text: str, structures: str, output: str) -> None:
-    """The refusals of a potential, as ``physpretrain check`` names it, in a JSON file."""
-    answer = {"refused": refusals(load_potential(text, "cpu"), read_structures(structures))}
+    """The refusals of a potential, as ``physpretrain check`` names it, and versions of its package, in a JSON file."""
+    potential = load_potential(text, "cpu")
+    refused = refusals(potential, read_structures(structures))
+    module = type(as_calculator(potential)).__module__
+    answer = {"refused": refused, "versions": {"Python": platform.python_version()} | package_versions(module)}
     write_atomic(Path(output), json.dumps(answer))
 
 

@@ -8,22 +8,25 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from ase import Atoms, units
 from ase.io import write
 
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, Terminated
 from mdl_physpretrain.files import replacing, write_atomic
 from mdl_physpretrain.locking import locked
 from mdl_physpretrain.ownership import claim_folder, note_contents, write_again
 from mdl_physpretrain.survey.known import KNOWN
 from mdl_physpretrain.survey.materials import materials
 from mdl_physpretrain.survey.page import survey_page
-from mdl_physpretrain.survey.tables import answers_of, trajectories_of
+from mdl_physpretrain.survey.tables import answers_of, checks_of, trajectories_of
 from mdl_physpretrain.workflow.check_suite import CheckSettings, check_names, probe_names
 
 __all__ = ["Condition", "SurveyPotential", "Surveyed", "conditions", "known_potentials", "survey"]
@@ -141,7 +144,7 @@ def survey(
     for python in dict.fromkeys(potential.python for potential in potentials):
         _output([python, "-c", "print(1)"], python)
     folder = claim_folder(output, "survey")
-    with locked(folder):
+    with locked(folder), _ended_by_sigterm():
         _keep_materials(folder, structures)
         failures: dict[tuple[str, str], str] = {}
         for potential in potentials:
@@ -162,15 +165,16 @@ def survey(
 
 def _collect(folder: Path, potentials: Sequence[SurveyPotential], failures: Mapping[tuple[str, str], str]) -> Surveyed:
     """Tables and page of all checks in the folder, also those of earlier calls."""
-    stored, refused = _read_failures(folder), _read_refusals(folder)
+    stored, refused, checks = _read_failures(folder), _read_refusals(folder), checks_of(folder)
     done = {(path.parent.parent.name, path.parent.name) for path in folder.glob("*/*/verdicts.csv")}
     told = {key: reason for key, reason in {**stored, **failures}.items() if key in failures or key not in done}
     answers, trajectories = answers_of(folder), trajectories_of(folder)
-    described = {potential.name: {"potential": potential.text, "python": potential.python} for potential in potentials}
+    described = _read_records(folder).get("potentials", {})  # also those of earlier calls
+    described |= {potential.name: {"potential": potential.text, "python": potential.python} for potential in potentials}
     records = {"potentials": described, "failures": [[*key, reason] for key, reason in told.items()]}
-    page = survey_page(answers, trajectories, told, refused)
+    page = survey_page(answers, trajectories, checks, told, refused, _read_versions(folder))
     contents = {"survey.json": json.dumps(records, indent=1), "index.html": page,
-                "answers.csv": answers.to_csv(index=False),
+                "answers.csv": answers.to_csv(index=False), "checks.csv": checks.to_csv(index=False),
                 "trajectories.csv": trajectories.to_csv(index=False)}  # fmt: skip
     for name, text in contents.items():
         write_again(folder, name, text)
@@ -258,11 +262,20 @@ def _keep_materials(folder: Path, structures: Sequence[Atoms]) -> None:
     note_contents(folder, [MATERIALS])
 
 
+def _read_records(folder: Path) -> dict[str, Any]:
+    """survey.json of earlier calls; nothing where there is none that can be read."""
+    try:
+        records = json.loads((folder / "survey.json").read_text(encoding="utf-8"))
+        return records if isinstance(records, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
 def _read_failures(folder: Path) -> dict[tuple[str, str], str]:
     try:
-        stored = json.loads((folder / "survey.json").read_text(encoding="utf-8"))["failures"]
+        stored = _read_records(folder)["failures"]
         return {(str(name), str(condition)): str(reason) for name, condition, reason in stored}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return {}
 
 
@@ -273,3 +286,29 @@ def _read_refusals(folder: Path) -> dict[tuple[str, str], str]:
         for material, reason in json.loads(path.read_text(encoding="utf-8"))["refused"].items():
             reasons[path.parent.name, str(material)] = str(reason)
     return reasons
+
+
+def _read_versions(folder: Path) -> dict[str, str]:
+    """Versions of Python and of the packages of every potential, in words."""
+    versions = {}
+    for path in sorted(folder.glob("*/refused.json")):
+        stored = json.loads(path.read_text(encoding="utf-8")).get("versions", {})
+        versions[path.parent.name] = ", ".join(f"{package} {version}" for package, version in stored.items())
+    return versions
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Make SIGTERM an exception, which ends the check at work, too: it would hold its folder against the next call."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

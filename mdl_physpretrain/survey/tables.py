@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pandas as pd
 
 from mdl_physpretrain.probes.tables import read_table
 
-__all__ = ["answers_of", "trajectories_of"]
+__all__ = ["answers_of", "checks_of", "trajectories_of"]
 
 KEPT = ["potential", "condition", "structure_id", "formula", "ensemble", "verdict", "reason", "ps", "planned_ps",
         "closest_pair", "detail"]  # fmt: skip
@@ -39,6 +40,18 @@ def trajectories_of(folder: Path) -> pd.DataFrame:
         parts.append(table.assign(potential=potential, condition=condition, ps=steps * per_step,
                                   planned_ps=table["steps"].astype("float64") * per_step))  # fmt: skip
     return pd.concat(parts, ignore_index=True).reindex(columns=KEPT) if parts else pd.DataFrame(columns=KEPT)
+
+
+def checks_of(folder: Path) -> pd.DataFrame:
+    """One row per check of a survey: what was checked, its MD (fs), and ``seconds`` of work (NaN: it has not ended)."""
+    rows = []
+    for path, potential, condition in _files(folder, "check.json"):
+        described = json.loads(path.read_text(encoding="utf-8"))
+        settings, timings = described["settings"], path.with_name("timings.json")
+        tasks = json.loads(timings.read_text(encoding="utf-8")) if timings.exists() else [{"seconds": math.nan}]
+        rows.append((potential, condition, described["potentials"][potential], settings["ensemble"], settings["steps"],
+                     settings["timestep"], sum(task["seconds"] for task in tasks)))  # fmt: skip
+    return pd.DataFrame(rows, columns=["potential", "condition", "source", "ensemble", "steps", "timestep", "seconds"])
 
 
 def _files(folder: Path, name: str) -> Iterator[tuple[Path, str, str]]:

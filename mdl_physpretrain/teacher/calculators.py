@@ -21,7 +21,6 @@ from ase.calculators.mixing import SumCalculator
 from mdl_physpretrain import recipe
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_distances, with_images
-from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.zbl import ZBL
 from mdl_physpretrain.stability.energy_curves import standing_out, unexplained_jump
@@ -29,7 +28,6 @@ from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.engines import Teacher, refuse_examined
 from mdl_physpretrain.teacher.examine import (
     INNERMOST,
-    PULL_TO,
     PUSHED_BACK,
     REPULSIVE_BELOW,
     WALL_AT,
@@ -38,6 +36,7 @@ from mdl_physpretrain.teacher.examine import (
     PairExamination,
 )
 from mdl_physpretrain.teacher.label import label
+from mdl_physpretrain.teacher.pulled_pairs import PULL_TO, at_distance, pairs_within, share_pushed_back
 
 __all__ = ["WithCore", "calculator_teacher", "examine_calculator", "examined_calculator"]
 
@@ -150,25 +149,17 @@ def examine_calculator(teacher: Teacher, structures: Sequence[Atoms]) -> Examina
         found = _typical_pair(structures, pair, measured)
         if found is not None:
             atoms, i, j, vector = found
-            moved = [_at_distance(atoms, i, j, vector, d) for d in r]
+            moved = [at_distance(atoms, i, j, vector, d) for d in r]
             examined.append(_judged(name, r, *_curve(teacher, moved, i, j, vector), measured))
         size = float(r[-1] + BOX)
         alone = [Atoms(pair, [[0, 0, 0], [d, 0, 0]], cell=[size] * 3, pbc=True) for d in r]
         curve = _curve(teacher, alone, 0, 1, np.array([1.0, 0.0, 0.0]))
         examined.append(_judged(f"{name} alone", r, *curve, measured, alone=True))
-    pushed = _pushed_back(teacher, structures)
+    pushed = share_pushed_back(structures, lambda pulled: [f for _, f in _values(teacher, pulled)], MOST)
     failures = [f"{v.pair}: {v.notes}" for v in examined if not v.passed]
     if pushed < PUSHED_BACK:
         failures.append(f"only {pushed:.0%} of real pairs pulled to {PULL_TO:.0%} of their distance are pushed back")
     return Examination(not failures, failures, examined, pushed)
-
-
-def _pairs(atoms: Atoms, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Atoms, vectors (Å) and distances of pairs of different atoms."""
-    (i, j), shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, reach)
-    keep = i != j
-    vectors = (atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array)[keep]
-    return i[keep], j[keep], vectors, np.linalg.norm(vectors, axis=1)
 
 
 def _typical_pair(
@@ -178,21 +169,13 @@ def _typical_pair(
     smallest = sorted(structures, key=len)
     # the second time with images as atoms of their own: a primitive cell has no other pair of one element
     for atoms in itertools.chain(smallest, map(with_images, smallest)):
-        i, j, vectors, r = _pairs(atoms, REACH)
+        i, j, vectors, r = pairs_within(atoms, REACH)
         symbols = np.array(atoms.get_chemical_symbols())
         fits = np.flatnonzero((symbols[i] == pair[0]) & (symbols[j] == pair[1]))
         if len(fits) and np.abs(r[fits] - measured.typical).min() < 0.1 * measured.typical:
             k = fits[np.argmin(np.abs(r[fits] - measured.typical))]
             return atoms, int(i[k]), int(j[k]), vectors[k]
     return None
-
-
-def _at_distance(atoms: Atoms, i: int, j: int, vector: np.ndarray, distance: float) -> Atoms:
-    moved = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    change = 0.5 * (distance / np.linalg.norm(vector) - 1) * vector
-    moved.positions[i] -= change
-    moved.positions[j] += change
-    return moved
 
 
 def _values(teacher: Teacher, structures: Sequence[Atoms]) -> list[tuple[float, np.ndarray]]:
@@ -270,21 +253,3 @@ def _judged(
         n_bonds=measured.count,
         notes="; ".join(notes),
     )
-
-
-def _pushed_back(teacher: Teacher, structures: Sequence[Atoms]) -> float:
-    """Share of real close pairs that are repelled after being pulled together."""
-    pulled, moved = [], []
-    for atoms in structures[:: max(1, len(structures) // MOST)]:
-        i, j, vectors, r = _pairs(atoms, 4.0)
-        if not len(r):
-            atoms = with_images(atoms)
-            i, j, vectors, r = _pairs(atoms, 4.0)
-        if len(r):
-            k = int(np.argmin(r))
-            moved.append((int(i[k]), int(j[k]), vectors[k]))
-            pulled.append(_at_distance(atoms, *moved[-1], PULL_TO * r[k]))
-    if not pulled:
-        return 1.0
-    forces = [f for _, f in _values(teacher, pulled)]
-    return float(np.mean([(f[j] - f[i]) @ v > 0 for f, (i, j, v) in zip(forces, moved, strict=True)]))

@@ -37,7 +37,7 @@ def eam_decomposition(eam: EAM, structures: Sequence[Atoms]) -> pd.DataFrame:
     for part, model in parts.items():
         _refit(model, structures)
         rows.append({"part": part, **evaluate(model, structures)})
-    rows.append({"part": "trivial", **trivial_errors(structures, reference_energies(structures))})
+    rows.append({"part": "trivial", **trivial_errors(structures)})
     return pd.DataFrame(rows)[COLUMNS]
 
 

@@ -31,13 +31,13 @@ from ase.data import atomic_numbers, covalent_radii
 from rich.table import Table
 
 from mdl_physpretrain.graphs.batch import build_batch
-from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances, with_images
-from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
+from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.eam.model import EAM
 from mdl_physpretrain.structures.elements import spread_sample
 from mdl_physpretrain.teacher.engines import LABEL_BOUND
 from mdl_physpretrain.teacher.held_out import force_verdict, verdict_sentence
+from mdl_physpretrain.teacher.pulled_pairs import PULL_TO, share_pushed_back
 
 __all__ = [
     "Examination", "PairCurve", "PairExamination", "curve_table", "examine", "examine_curves", "extrapolated_pairs",
@@ -53,7 +53,7 @@ REPULSIVE_BELOW = 0.75  # of the typical distance: the curve must fall from INNE
 WALL_AT = 0.5  # of the typical distance: the overlap criterion
 WALL_ENERGY = 3.0  # eV above the typical distance that the wall must have there
 WELL_TOLERANCE = 0.25  # relative deviation of the well from the typical distance
-PULL_TO = 0.65  # real pairs are pulled to this share of their distance
+MOST_PULLED = 60  # structures whose closest pair is pulled together
 PUSHED_BACK = 0.95  # share of pulled pairs that must feel repulsion
 SHORTEST = 0.6  # sums of covalent radii: pulls of Algorithm 1 stop there
 FEW_BONDS = 50  # atoms: with many elements a well need not stand where so few have a bond
@@ -349,25 +349,11 @@ def _examine_pair(
     )
 
 
-def _pushed_back(model: EnergyModel, structures: Sequence[Atoms], limit: int = 60) -> float:
+def _pushed_back(model: EnergyModel, structures: Sequence[Atoms]) -> float:
     """Share of real close pairs that are repelled after being pulled together."""
-    repelled = []
-    step = max(1, len(structures) // limit)
-    for given in structures[::step]:
-        for atoms in (given, with_images(given)):  # a primitive cell of one atom has no other pair
-            edges, shifts = neighbour_list(atoms.positions, atoms.cell.array, atoms.pbc, 4.0)
-            vectors = atoms.positions[edges[1]] - atoms.positions[edges[0]] + shifts @ atoms.cell.array
-            different = edges[0] != edges[1]
-            if different.any():
-                break
-        else:
-            continue
-        r = np.where(different, np.linalg.norm(vectors, axis=1), np.inf)
-        k = int(np.argmin(r))
-        i, j = edges[:, k]
-        pulled = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        pulled.positions[i] += 0.5 * (1 - PULL_TO) * vectors[k]
-        pulled.positions[j] -= 0.5 * (1 - PULL_TO) * vectors[k]
-        forces = predict(model, build_batch(pulled, model.cutoff, model.dtype)).forces.detach().double().numpy()
-        repelled.append(float((forces[j] - forces[i]) @ vectors[k]) > 0)
-    return float(np.mean(repelled)) if repelled else 1.0
+
+    def forces(pulled: list[Atoms]) -> list[np.ndarray]:
+        batches = (build_batch(atoms, model.cutoff, model.dtype) for atoms in pulled)
+        return [predict(model, batch).forces.detach().double().numpy() for batch in batches]
+
+    return share_pushed_back(structures, forces, MOST_PULLED)

@@ -16,10 +16,10 @@ from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.graphs.bonds import core_ends, nearest_distances
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
-from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.potentials.registry import construct_model
 from mdl_physpretrain.potentials.sum import Sum
 from mdl_physpretrain.potentials.zbl import ZBL
-from mdl_physpretrain.structures import reference_energies
+from mdl_physpretrain.structures.reference_energies import references_if_labelled
 from mdl_physpretrain.training.references import shift_reference_energies
 
 __all__ = ["copied_network", "is_name", "new_network"]
@@ -87,7 +87,7 @@ def new_network(
     sample = collate([build_batch(a, model.cutoff, model.dtype) for a in structures[::step]])
     model.initialise(sample, torch.Generator().manual_seed(seed))
     if "reference_energies" in model.state_dict():
-        for symbol, energy in (references or reference_energies(structures)).items():
+        for symbol, energy in (references or references_if_labelled(structures)).items():
             model.reference_energies[atomic_numbers[symbol]] = energy
     parts = [model]
     if eam is not None:
@@ -119,7 +119,7 @@ def _construct(name: str, args: dict[str, Any], seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = model_class(name)(**args)
+            model = construct_model(name, args)
         except TypeError as error:
             raise ConfigError(f"model {name!r}: {error}") from error
     if not all(weight.numel() for weight in model.parameters()):

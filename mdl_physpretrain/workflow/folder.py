@@ -22,7 +22,7 @@ from mdl_physpretrain.ownership import is_edited, write_again
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.devices import resolve_device
-from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.potentials.registry import construct_model, model_class
 from mdl_physpretrain.teacher.registry import kind_options
 from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.training.hardware import check_hardware
@@ -55,7 +55,8 @@ def preflight(config: RunConfig) -> None:
             hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(arguments)}"
             raise ConfigError(f"backbone.args.{name}: {config.backbone.name} has no such argument; {hint}")
     try:
-        network = constructed(lambda: cls(**config.backbone.args), {}, "backbone.args", numbers=MAX_NUMBERS)
+        name, args = config.backbone.name, config.backbone.args
+        network = constructed(lambda: construct_model(name, args), {}, "backbone.args", numbers=MAX_NUMBERS)
         if not all(weight.numel() for weight in network.parameters()):
             raise ConfigError("a layer of the network is empty")
     except Exception as error:  # a constructor of any package, with arguments of any kind

@@ -153,7 +153,8 @@ class Forecast:
         if stage == "pretrain":
             return f"{config.pretrain.epochs} epochs of {about}{labelled:,} structures"
         if stage == "finetune":
-            return f"{config.finetune.epochs} epochs of {n_train} structures"
+            epochs = sorted({arm.epochs or config.finetune.epochs for arm in config.arms.values()})
+            return f"{' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs of {n_train} structures"
         if stage == "loop":
             return f"at most {config.loop.rounds} rounds of {config.loop.n_structures} trajectories"
         if stage in ("md", "reference"):

@@ -31,6 +31,7 @@ __all__ = ["data_sizes", "measured_rates"]
 
 ENOUGH = 1.0  # seconds that a measurement should take; one that has taken them is not repeated with more
 BATCHES, STEPS = 4, 20
+FEW_STEPS = 4  # where what comes before the first step, or a step, is slow
 ATOMS = 400  # that move at once, where so many are there
 
 
@@ -110,9 +111,9 @@ def _stepping(potential: Any, starts: Sequence[Atoms], options: dict[str, Any]) 
         return _seconds(lambda: simulate(potential, starts, seed=0, **options | {"steps": steps}))
 
     run(1)  # compiles what is compiled
-    few = run(2)
-    steps, taken = (2, few) if few > ENOUGH else (STEPS, run(2 + STEPS) - few)
-    return max(taken, 1e-6) / steps / sum(map(len, starts))
+    few = run(2)  # with what a call takes once: a calculator reads its weights
+    steps = FEW_STEPS if few > ENOUGH else STEPS
+    return max(run(2 + steps) - few, 1e-6) / steps / sum(map(len, starts))
 
 
 @contextmanager

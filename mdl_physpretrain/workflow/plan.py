@@ -155,9 +155,8 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
         )
     for name, arm in config.arms.items():
         core, replay = config.core_of(name), config.replay_of(name)
-        irrelevant = {"replay_fraction"} if arm.pretrain else {"replay_fraction", "shift_energies"}
-        options = config.finetune.model_dump(exclude=irrelevant)
-        options |= arm.changes()
+        unused = {"replay_fraction": True, "shift_energies": not arm.pretrain, "replay_tolerance": not replay}
+        options = config.finetune.model_dump(exclude={k for k, v in unused.items() if v}) | arm.changes()
         inputs, needs = list(_DATA[:2]), ["prepare"]
         if arm.pretrain:
             inputs.append(f"{pretrain_folder(seed, core)}/best.pt")

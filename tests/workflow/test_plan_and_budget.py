@@ -126,6 +126,14 @@ def test_a_first_verdict_takes_no_seeds_away():
     assert _estimate(fit.config)[1] <= RESERVE * 160
 
 
+@pytest.mark.parametrize("budget", ["1h", None])
+def test_a_first_verdict_that_cannot_be_kept_gives_way(budget):
+    config = RunConfig(data={"source": "demo"}, md={"n_structures": 5}, budget=budget, first_verdict="1s")
+    with pytest.warns(UserWarning, match="a first verdict within 1s cannot be kept: after about"):
+        fit = fitted(config, _estimate)
+    assert fit == fitted(config.model_copy(update={"first_verdict": None}), _estimate)
+
+
 def test_a_budget_that_cannot_be_kept_is_refused():
     with pytest.raises(ConfigError, match=r"a budget of 30s cannot be kept: even 1 seed,"):
         fitted(RunConfig(data={"source": "demo"}, budget="30s"), _estimate)
@@ -197,6 +205,15 @@ finetune: {epochs: 4}
 arms: {baseline: {pretrain: false}}
 md: {n_structures: 1, steps: 20}
 """
+
+
+@pytest.mark.parametrize(("longer", "words"), [(None, "100 epochs of"), (500, "100 to 500 epochs of")])
+def test_the_plan_tells_the_epochs_of_all_arms(longer, words):
+    arms = {"plain": {"pretrain": False}, "longer": {"pretrain": False, "epochs": longer}}
+    config = RunConfig(data={"source": "demo"}, arms=arms, finetune={"epochs": 100})
+    tasks = plan(config)
+    rows = Forecast(config, Fit(config), SIZES, RATES, 1, tasks, {t.name: 1.0 for t in tasks}).rows()
+    assert next(size for stage, _, size, _ in rows if stage == "finetune").startswith(words)
 
 
 def test_a_run_is_fitted_once(tmp_path, monkeypatch):

@@ -81,6 +81,17 @@ def test_a_changed_section_redoes_its_stage_and_what_reads_its_output(run):
     assert run(partial(_chain, first="a2", second="B"))[0] == ["x.txt"]
 
 
+def test_an_arm_is_trained_again_for_its_own_options_only():
+    def sections(**finetune: float) -> dict[str, object]:
+        arms = {"plain": {"pretrain": False}, "pretrained": {"replay": 0.3}}
+        tasks = plan(RunConfig(data={"source": "demo"}, seeds=[0], arms=arms, finetune=finetune))
+        return {t.name.split()[-1]: t.section for t in tasks if t.stage == "finetune"}
+
+    before = sections()
+    assert [k for k, v in sections(replay_tolerance=2.0).items() if v != before[k]] == ["pretrained"]
+    assert [k for k, v in sections(learning_rate=1e-4).items() if v != before[k]] == ["plain", "pretrained"]
+
+
 def test_missing_or_changed_outputs_are_made_again(run, tmp_path):
     run()
     (tmp_path / "z.txt").unlink()

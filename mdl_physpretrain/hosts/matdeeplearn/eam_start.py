@@ -13,7 +13,7 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import eam_from_layout, symbols_of
 from mdl_physpretrain.hosts.matdeeplearn.paths import newest
-from mdl_physpretrain.potentials.checkpoint import FORMAT, load_model
+from mdl_physpretrain.potentials.checkpoint import is_native, load_model
 from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
 from mdl_physpretrain.potentials.safe_load import load_foreign
 
@@ -132,7 +132,7 @@ def read_eam(path: str | Path, atom_types: Sequence[str | int] | None = None, cu
     """
     path = newest(path)
     content = load_foreign(path)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
+    if is_native(content):
         eam = load_model(path, expect="eam")
         assert isinstance(eam, EAM)
         return eam

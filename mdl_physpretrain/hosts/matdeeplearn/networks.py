@@ -17,7 +17,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN, N_ELEMENTS
 from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.eam.model import ELEMENT_PARAMETERS, PAIR_PARAMETERS
-from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.potentials.registry import construct_model
 from mdl_physpretrain.potentials.sum import Sum
 
 __all__ = ["our_network"]
@@ -144,7 +144,7 @@ def _read_torchmd(config: HostConfig, state: Mapping[str, Tensor], source: str) 
     arguments: dict[str, Any] = {k: config.option(k, *default) for k, default in TORCHMD_OPTIONS.items()}
     arguments |= {"cutoff": config.cutoff, "pool": TORCHMD_POOLS[pool], "smooth_cutoff": False, "own_images": False}
     arguments["pool_order"] = order
-    model: EnergyModel = constructed(lambda: model_class("torchmd_et")(**arguments), state, source)
+    model: EnergyModel = constructed(lambda: construct_model("torchmd_et", arguments), state, source)
     _load(model, state, source, config)
     notes = _ignored(config, set(TORCHMD_OPTIONS) | TORCHMD_WITHOUT_EFFECT) + _truncation(config)
     if pool == "global_mean_pool":

@@ -30,7 +30,7 @@ from mdl_physpretrain.hosts.mattertune.properties import (
 )
 from mdl_physpretrain.hosts.mattertune.weight_names import named_as_in_host
 from mdl_physpretrain.potentials.base import EnergyModel, predict
-from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.potentials.registry import construct_model
 from mdl_physpretrain.training import new_network
 
 __all__ = [
@@ -139,7 +139,7 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.hparams.seed)
             try:
-                return named_as_in_host(model_class(self.hparams.network)(**args))
+                return named_as_in_host(construct_model(self.hparams.network, args))
             except TypeError as error:
                 raise ConfigError(f"model.model_args do not fit {self.hparams.name}: {error}") from error
 
@@ -180,7 +180,7 @@ class NativeBackbone(FinetuneModuleBase[AtomicBatch, AtomicBatch, NativeBackbone
         if other:
             listed = ", ".join(f"{k}: {model.hparams[k]!r} (model.model_args: {present.get(k)!r})" for k in other)
             raise CheckpointError(f"the weights belong to another {network}: {listed}")
-        fresh = named_as_in_host(model_class(network)(**model.hparams))
+        fresh = named_as_in_host(construct_model(network, model.hparams))
         fresh.load_state_dict(self.without_normalizers(named_as_in_host(model).state_dict()))
         self.backbone = fresh.to(device=self.backbone.device, dtype=self.backbone.dtype).train(self.training)
         if self.hparams.reset_output_heads:

@@ -19,7 +19,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import write_checkpoint
 from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
-from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.potentials.registry import construct_model
 from mdl_physpretrain.potentials.safe_load import load_foreign
 
 __all__ = ["is_identity", "read_mattertune", "write_mattertune"]
@@ -117,9 +117,9 @@ def write_mattertune(model: EnergyModel, path: str | Path) -> Path:
 
 
 def _read_same_names(settings: dict[str, Any], state: dict[str, Tensor], path: str | Path) -> EnergyModel:
-    kind, args = model_class(settings["name"]), settings.get("model_args") or {}
+    args = settings.get("model_args") or {}
     try:
-        model = constructed(lambda: kind(**args), state, path)
+        model = constructed(lambda: construct_model(settings["name"], args), state, path)
         model.load_state_dict({k.removeprefix(BACKBONE): v for k, v in state.items() if k.startswith(BACKBONE)})
     except (ConfigError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: weights do not fit {settings['name']!r}: {error}") from error

@@ -87,7 +87,7 @@ def read_mace(path: str | Path) -> Any:
             "mdl_physpretrain.hosts.mattertune.mace_file.convert_mace(source, target, sha256=...), where sha256 is "
             f"the publisher's ({error})"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or str(content.get("format")) != FORMAT:
         raise CheckpointError(f"{path} is not a MACE network in plain values")
     config = dict(content["arguments"])
     for name in IRREPS:

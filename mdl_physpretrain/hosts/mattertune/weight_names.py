@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.registry import model_class
+from mdl_physpretrain.potentials.registry import construct_model
 
 __all__ = ["named_as_in_host", "plain_copy"]
 
@@ -29,7 +29,7 @@ def named_as_in_host(model: EnergyModel) -> EnergyModel:
 
 def plain_copy(model: EnergyModel) -> EnergyModel:
     """A copy on the CPU with our own names, whatever the original saves them as."""
-    fresh: Any = model_class(model.registry_name)(**model.hparams)
+    fresh: Any = construct_model(model.registry_name, model.hparams)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     fresh.to(model.dtype).load_state_dict({k: tensors[k].detach().cpu() for k in fresh.state_dict()})
     fresh.metadata = dict(model.metadata)

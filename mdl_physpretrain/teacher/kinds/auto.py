@@ -15,7 +15,7 @@ from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.error_metrics import evaluate, trivial_errors
 from mdl_physpretrain.recipe import EAMFit
-from mdl_physpretrain.structures import get_labels, reference_energies
+from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.teacher import registry, source
 from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.changes import change_skill, frame_pairs
@@ -143,5 +143,5 @@ def _errors(model: EnergyModel, data: Sequence[Atoms], pairs: Sequence[Any]) -> 
         return {"error": skill.error, "trivial": skill.trivial, "of": f"force changes of {skill.pairs} pairs of frames"}
     has_forces = get_labels(data[0]).forces is not None
     column, words = ("forces_mae", "forces") if has_forces else ("energy_per_atom_mae", "energies")
-    trivial = trivial_errors(data, reference_energies(data))[column]
+    trivial = trivial_errors(data)[column]
     return {"error": evaluate(model, data)[column], "trivial": trivial, "of": f"{words} of {len(data)} structures"}

@@ -16,7 +16,6 @@ from mdl_physpretrain.structures import (
     chosen_references,
     label_counts,
     read_structures,
-    reference_energies,
     split_structures,
     validate_structures,
     write_structures,
@@ -24,6 +23,7 @@ from mdl_physpretrain.structures import (
 from mdl_physpretrain.structures.elements import elements_of, strange_elements
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.groups import EACH, group_names, share_of_repeated
+from mdl_physpretrain.structures.reference_energies import references_if_labelled
 from mdl_physpretrain.workflow.data import random_subset, without_nan
 from mdl_physpretrain.workflow.records import remove_written
 
@@ -71,7 +71,7 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
             remove_written(folder, f"data/{name}.extxyz")
     evaluated = parts["test"] or parts["val"] or parts["train"]
     summary = _summary(config, parts)
-    summary["trivial"] = trivial_errors(evaluated, reference_energies(parts["train"]))
+    summary["trivial"] = trivial_errors(evaluated, references_if_labelled(parts["train"]))
     write_atomic(folder / "data" / "summary.json", json.dumps(without_nan(summary), indent=1))
     return [*outputs, "data/summary.json"]
 

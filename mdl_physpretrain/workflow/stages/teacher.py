@@ -10,7 +10,6 @@ import pandas as pd
 
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.error_metrics import evaluate, trivial_errors
-from mdl_physpretrain.structures import reference_energies
 from mdl_physpretrain.teacher.registry import teacher_kind
 from mdl_physpretrain.teacher.source import native_teacher
 from mdl_physpretrain.workflow.data import read_part, without_nan
@@ -41,7 +40,7 @@ def teach(config: RunConfig, folder: Path, show: bool) -> list[str]:
     errors = {
         "train": fit.get("errors") or evaluate(model, train),
         "val": fit.get("val_errors") or (evaluate(model, val) if val else None),
-        "trivial": fit.get("trivial") or trivial_errors(train, reference_energies(train)),
+        "trivial": fit.get("trivial") or trivial_errors(train),
         "test": evaluate(model, test) if test else None,
     }
     examination = model.metadata.get("examination")

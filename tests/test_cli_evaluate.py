@@ -1,0 +1,63 @@
+"""The command ``evaluate``: labels that are missing, and errors by group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from typer.testing import CliRunner
+
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.structures import write_structures
+from mdl_physpretrain.structures.labels import Labels, set_labels
+
+
+def cells(**kept: bool) -> list[Atoms]:
+    """Cells of copper and nickel whose labels are off by 0.1 and 0.3 eV/Å; ``kept`` names those they keep."""
+    structures = []
+    for k in range(6):
+        atoms = bulk("Cu" if k % 3 else "Ni", cubic=True)
+        atoms.rattle(0.05, seed=k)
+        atoms.calc = EMT()
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces() + (0.1 if k % 3 else 0.3)
+        labels = Labels(energy if kept.get("energy") else None, forces if kept.get("forces") else None)
+        atoms = set_labels(atoms.copy(), labels)
+        atoms.info |= {"structure_id": f"cell-{k}", "metal": "many" if k % 3 else "few"}
+        structures.append(atoms)
+    return structures
+
+
+def rows(*words: object) -> dict[str, list[float]]:
+    """The printed table: energy, energy per atom, forces, stress, stress in GPa, total."""
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["evaluate", "ase.calculators.emt:EMT", *map(str, words)])
+    assert result.exit_code == 0, result.output
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.output.splitlines() if "│" in line]
+    return {name: [float(number) for number in numbers] for name, *numbers in lines if name}
+
+
+def test_forces_alone(tmp_path: Path) -> None:
+    write_structures(tmp_path / "forces.extxyz", cells(forces=True))
+    errors = rows(tmp_path / "forces.extxyz")
+    assert errors["EMT"][2] == pytest.approx((4 * 0.1 + 2 * 0.3) / 6, rel=1e-3)
+    assert np.isnan([errors["EMT"][0], errors["trivial"][0]]).all()
+    assert errors["trivial"][5] == pytest.approx(50 * errors["trivial"][2], rel=1e-3)
+
+
+def test_groups_add_up(tmp_path: Path) -> None:
+    write_structures(tmp_path / "both.extxyz", cells(energy=True, forces=True))
+    whole, grouped = rows(tmp_path / "both.extxyz"), rows(tmp_path / "both.extxyz", "--by", "metal")
+    for name, errors in whole.items():
+        assert grouped[name] == pytest.approx(errors, nan_ok=True)
+    assert grouped["many (4)"][2] == pytest.approx(0.1, rel=1e-3)
+    assert grouped["few (2)"][2] == pytest.approx(0.3, rel=1e-3)
+
+
+def test_no_labels(tmp_path: Path) -> None:
+    write_structures(tmp_path / "bare.extxyz", cells())
+    result = CliRunner().invoke(app, ["evaluate", "ase.calculators.emt:EMT", str(tmp_path / "bare.extxyz")])
+    assert result.exit_code == 2
+    assert "none of the 6 structures has an energy, forces or a stress" in " ".join(result.stderr.split())
