@@ -229,6 +229,10 @@ class Finetune(Training):
         default=True,
         description="Fit a pretrained network's reference energies to the reference labels before finetuning.",
     )
+    refit_energies: bool = Field(
+        default=False,
+        description="Fit a network's reference energies anew after finetuning, if that lowers the validation error.",
+    )
 
 
 class MolecularDynamics(Section):
@@ -264,6 +268,9 @@ class MolecularDynamics(Section):
         default=None, description="Steps between frames on disk; null: no trajectories."
     )
     skin: float = Field(default=1.0, ge=0, le=20, description="Of the Verlet lists, Å.")
+    compiled: bool | None = Field(
+        default=None, description="Networks by PyTorch's compiler, with fewer launches; null: on a GPU, for 1000 steps."
+    )
 
 
 class Loop(Section):
