@@ -37,6 +37,12 @@ __all__ = ["section_values"]
 # words in a stage's name that mark what only the method needs; the rest a baseline needs too (section 4.1)
 METHOD_STAGES = {"teacher", "fit", "augment", "label", "pretrain", "loop"}
 
+OVERLAP_RULES = (  # of the paper's verdict, and of the default
+    "atoms closer than half the smallest distance of the first frame",
+    "atoms closer than half the sum of their covalent radii (or than half the smallest distance of the first frame, "
+    "where that is less than 0.7 of this sum)",
+)
+
 
 def section_values(run: RunData, downloads: Downloads) -> dict[str, Any]:
     """Everything that the template needs beside figures and frames; tables are ``None`` where there is nothing."""
@@ -77,6 +83,7 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
         "cards": summary_cards(run, counts, errors),
         "conditions": list(counts["condition"].unique()) if len(counts) else [],
         "physicality": html_tables.physicality(counts, heading, seeds=training, still=still) if len(counts) else None,
+        "overlap_rule": OVERLAP_RULES[run.variant == "literature"],
         "still_physical": len(still) > 0,
         "per_seed": html_tables.per_seed(seeds, heading) if len(seeds) and (len(run.seeds) > 1 or training) else None,
         "beside_reference": reference_table(beside, heading, seeds=training),
