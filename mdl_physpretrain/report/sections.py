@@ -19,6 +19,7 @@ from mdl_physpretrain.report.downloads import Downloads
 from mdl_physpretrain.report.formats import duration, number
 from mdl_physpretrain.report.parity import parity_caption
 from mdl_physpretrain.report.read import RunData
+from mdl_physpretrain.report.recommendation import recommended_network
 from mdl_physpretrain.report.reference import compared_with_reference, reference_sentences, reference_table
 from mdl_physpretrain.report.sentences import Sentence, budget_sentence, split_words
 from mdl_physpretrain.report.tables import (
@@ -80,6 +81,7 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
     training = not run.is_check
     return {
         "sentences": sentences,
+        "recommended": recommended_network(run),
         "cards": summary_cards(run, counts, errors),
         "conditions": list(counts["condition"].unique()) if len(counts) else [],
         "physicality": html_tables.physicality(counts, heading, seeds=training, still=still) if len(counts) else None,
