@@ -68,11 +68,10 @@ def recommended_network(run: RunData) -> Recommendation | None:
     of_arm = val[val["arm"] == arm]
     best = of_arm.loc[of_arm["total"].idxmin()]
     seed, seeds = int(best["seed"]), len(of_arm)
-    chosen = f"lowest validation error (total {number(best['total'])})"
-    chosen += f" of the {seeds} seeds of {arm}" if seeds > 1 else f", arm {arm}"
-    chosen += "; test data took no part"
+    of = f" of the {seeds} seeds of {arm}" if seeds > 1 else f", arm {arm}"
+    chosen = f"lowest validation total{of}, {number(best['total'])}; test data took no part"
     if arm in shares and len(totals) > 1:
-        chosen += f". {arm} is the arm with the fewest unphysical trajectories ({shares[arm][1]} of {shares[arm][2]})"
+        chosen += f"; {arm} is the arm with the fewest unphysical trajectories, {shares[arm][1]} of {shares[arm][2]}"
     return Recommendation(arm, seed, _file(run, arm, seed), chosen, _tested(run), _flagged(run, arm, seed))
 
 

@@ -155,6 +155,8 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
         values["expected"] = duration(total) + (
             f" with {jobs} tasks at a time" if isinstance(jobs, int) and jobs > 1 else ""
         )
+    parts = ("test", "val", "train")  # as the teacher's stage takes them
+    values["decomposed"] = next((part for part in parts if (run.summary or {}).get(f"n_{part}")), "training")
     return {**values, "environment": list(_flat(run.environment)) if run.environment else []}
 
 

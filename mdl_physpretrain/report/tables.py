@@ -142,7 +142,7 @@ def efs_reference_rows(run: RunData) -> list[dict[Any, Any]]:
     where = "reference energies, zero forces and stress"
     if not isinstance(trivial, dict):
         trivial, where = errors.get("trivial"), f"{where}; on the teacher's data"
-    teacher = ("teacher", "on the data it was fitted to", errors.get("train"))
+    teacher = ("teacher", "on the data it was fitted to, energies as fitted", errors.get("train"))
     rows = [
         {"name": name, "note": note, **{key: values.get(key) for key in EFS_KEYS}}
         for name, note, values in (("trivial predictor", where, trivial), teacher)

@@ -94,6 +94,6 @@ def pair_sentences(run: RunData) -> list[Sentence]:
             counts[words] = flagged.loc[values[values.fillna(0) > 0].index, "pair"].nunique()
         kinds = ", ".join(f"{words} {count}" for words, count in counts.items() if count)
         text += f"{n} of {pairs} pairs of elements have a flag{several}{f' ({kinds})' if kinds else ''}. "
-        text += "Where atoms come that close, the potential may fail, even if these trajectories did not get there."
+        text += "Where atoms come that close, MD may fail."
         sentences.append(Sentence("caution", f"{arm}: {question}: no", text))
     return sentences

@@ -14,7 +14,7 @@ from mdl_physpretrain.report.read import RunData, read_run
 from mdl_physpretrain.report.recommendation import recommended_network
 from mdl_physpretrain.report.reference import compared_with_reference, of_kept
 from mdl_physpretrain.report.tables import still_physical_table
-from mdl_physpretrain.report.yardsticks import cut_trainings, trivial_findings
+from mdl_physpretrain.report.yardsticks import cut_trainings, pair_sentences, trivial_findings
 
 __all__ = ["closing_lines", "summary_table"]
 
@@ -25,6 +25,7 @@ def closing_lines(folder: Path) -> list[str]:
     """What a run ends with below its table: errors that say nothing, and the network to use."""
     run = read_run(folder)
     lines = [f"Warning: {words}" for _, _, words in trivial_findings(run)]
+    lines += [str(s.text.striptags()) for s in pair_sentences(run) if s.mood != "good"]
     if best := recommended_network(run):
         file = (folder / best.file).as_posix()
         tested = f"; tested: {best.tested}" if best.tested else ""
