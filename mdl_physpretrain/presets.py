@@ -33,6 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "force_scale": "auto",
             "scheduler_patience": 4,
             "scheduler_factor": 0.7,
+            "refit_energies": True,
         },
         "arms": {"baseline": {"pretrain": False}, "pretrained": {"replay": 0.3}},
     },

@@ -229,6 +229,10 @@ class Finetune(Training):
         default=True,
         description="Fit a pretrained network's reference energies to the reference labels before finetuning.",
     )
+    refit_energies: bool = Field(
+        default=False,
+        description="Fit a network's reference energies anew after finetuning, if that lowers the validation error.",
+    )
 
 
 class MolecularDynamics(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Literal
@@ -17,6 +18,8 @@ from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, label_co
 from mdl_physpretrain.structures.unit_checks import unit_warnings
 
 __all__ = ["validate_structures"]
+
+FORCE_NAME = re.compile(r"force|grad|(^|[\W_])f($|[\W_])", re.IGNORECASE)
 
 
 def validate_structures(
@@ -79,6 +82,8 @@ def _check_labels(structures: list[Atoms], require: Sequence[str], partial: str)
     wrong = next((name for name in require if name not in LABEL_NAMES), None)
     if wrong is not None:
         raise StructureError(f"{wrong!r} is not a label ({', '.join(LABEL_NAMES)})", field="require")
+    if structures and not counts["forces"]:
+        _refuse_forces_by_another_name(structures)
     for message, name in missing_labels(structures).items():
         if name in require and counts[name] == 0:
             raise StructureError(
@@ -90,6 +95,18 @@ def _check_labels(structures: list[Atoms], require: Sequence[str], partial: str)
             raise StructureError(message, field=name)
         if partial != "allow":
             warnings.warn(f"{message}; they do not count in that part of the loss", stacklevel=3)
+
+
+def _refuse_forces_by_another_name(structures: list[Atoms]) -> None:
+    """Raise where no structure has forces, and all have vectors of every atom that are called like forces."""
+    names = set.intersection(*(set(atoms.arrays) for atoms in structures))
+    called = sorted(n for n in names if FORCE_NAME.search(n) and structures[0].arrays[n].shape[1:] == (3,))
+    if called:
+        raise StructureError(
+            f"none of the {len(structures)} structures has forces, but all have vectors called "
+            f"{' and '.join(map(repr, called))}: are they the forces? Then name them with forces_key, else rename them",
+            field="forces",
+        )
 
 
 def _problem(atoms: Atoms, min_distance: float) -> StructureError | None:

@@ -20,8 +20,8 @@ __all__ = ["finetune", "pretrain"]
 
 #: What :func:`train` takes besides the recipe's options.
 OF_TRAIN = {
-    "eam", "freeze_eam", "references", "model_args", "core", "shift_energies", "replay_weights", "directory", "resume",
-    "accelerator", "devices", "strategy", "progress",
+    "eam", "freeze_eam", "references", "model_args", "core", "shift_energies", "refit_energies", "replay_weights",
+    "directory", "resume", "accelerator", "devices", "strategy", "progress",
 }  # fmt: skip
 
 
@@ -136,6 +136,7 @@ def finetune(
         replay_fraction=section.replay_fraction,
         replay_tolerance=section.replay_tolerance,
         shift_energies=section.shift_energies,
+        refit_energies=section.refit_energies,
         seed=derived_seed(seed, "student" if is_name(model) else "finetune"),
         **train_options,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -10,12 +11,12 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.error_metrics import batches_of
+from mdl_physpretrain.potentials.error_metrics import batches_of, evaluate
 from mdl_physpretrain.recipe import Teacher
 from mdl_physpretrain.structures import get_labels, reference_energies, set_labels
 from mdl_physpretrain.structures.labels import Labels
 
-__all__ = ["is_another_energy_scale", "shift_reference_energies"]
+__all__ = ["is_another_energy_scale", "refit_reference_energies", "shift_reference_energies"]
 
 
 def is_another_energy_scale(teacher: Any, *, anchor: bool) -> bool:
@@ -55,3 +56,31 @@ def shift_reference_energies(model: EnergyModel, structures: Sequence[Atoms]) ->
         residuals.append(set_labels(atoms.copy(), Labels(reference - energy, None, None)))
     for symbol, shift in reference_energies(residuals).items():
         table[atomic_numbers[symbol]] += shift
+
+
+def refit_reference_energies(model: EnergyModel, structures: Sequence[Atoms], val: Sequence[Atoms]) -> bool:
+    """Fit a trained model's energies per element anew, if energies of validation structures gain by it.
+
+    In a total error that weighs energies little, training can leave all of them off by a constant per element.
+
+    Parameters
+    ----------
+    model
+        Changed in place, or left as it is.
+    structures
+        Of the training.
+    val
+        Those whose mean absolute error of energies per atom must become smaller.
+
+    Returns
+    -------
+    bool
+        Whether it was changed.
+    """
+    refitted = deepcopy(model)
+    shift_reference_energies(refitted, structures)
+    before, after = (evaluate(each, val)["energy_per_atom_mae"] for each in (model, refitted))
+    if not after < before:
+        return False
+    model.load_state_dict(refitted.state_dict())
+    return True

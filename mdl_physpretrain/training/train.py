@@ -22,6 +22,7 @@ from mdl_physpretrain.option_types import shows_options, validated
 from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
+from mdl_physpretrain.potentials.error_metrics import error_sums
 from mdl_physpretrain.recipe import FINETUNE, Training
 from mdl_physpretrain.structures import label_counts, validate_structures
 from mdl_physpretrain.training.data import EpochSampler, loader
@@ -30,7 +31,7 @@ from mdl_physpretrain.training.hardware import check_hardware
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule
 from mdl_physpretrain.training.network import copied_network, is_name, new_network
-from mdl_physpretrain.training.references import shift_reference_energies
+from mdl_physpretrain.training.references import refit_reference_energies, shift_reference_energies
 from mdl_physpretrain.training.resume import training_identity
 
 __all__ = ["train"]
@@ -53,6 +54,7 @@ def train(
     references: dict[str, float] | None = None,
     parents: Sequence[Atoms] | None = None,
     shift_energies: bool = False,
+    refit_energies: bool = False,
     seed: int = 0,
     directory: str | Path | None = None,
     resume: bool = True,
@@ -93,6 +95,9 @@ def train(
         Before going on from a model that exists (or was made from ``parents``),
         fit its energies per element to the labels; its forces stay as they are. For finetuning: the
         teacher's energies need not be on the scale of the reference.
+    refit_energies
+        Fit the energies per element once more at the end, if that lowers the
+        validation error of energies per atom.
     seed
         Of initial weights and order.
     directory
@@ -186,6 +191,7 @@ def train(
             replay_fraction=replay_fraction,
             freeze_eam=freeze_eam,
             shift_energies=shift_energies,
+            **({} if not refit_energies else {"refit_energies": True}),
             **({} if replay_weights is None else {"replay_weights": list(replay_weights)}),
             **({} if not replay_tolerance else {"replay_tolerance": [replay_tolerance, _tolerances(replay)]}),
         )
@@ -265,14 +271,20 @@ def train(
         )
     result = deepcopy(network).cpu()
     result.load_state_dict(keep.best_weights)
+    best, validation = keep.best, structures if val is None else val
+    refitted = refit_energies and refit_reference_energies(result, structures, validation)
+    if refitted:
+        best = error_sums(result, validation).means(chosen.weights)["total"]
     elements = set(network.metadata.get("elements", []))
     elements |= {s for a in [*structures, *replay] for s in a.get_chemical_symbols()}
     result.metadata = {
         "history": keep.history,
-        "best_val_loss": keep.best,
+        "best_val_loss": best,
         "seed": seed,
         "elements": sorted(elements),
     }
+    if refitted and folder is not None and trainer.is_global_zero:
+        result.save(folder / "best.pt")
     return result.eval()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,10 +58,15 @@ def fitted(config: RunConfig, estimate: Estimate) -> Fit:
     estimate
         Seconds of a configuration, and until its first seed is judged.
 
+    Warns
+    -----
+    UserWarning
+        If the first seed cannot be judged in time: the run is fitted to the budget only.
+
     Raises
     ------
     ConfigError
-        If even the smallest run takes longer.
+        If even the smallest run takes longer than the budget.
     """
     limits = {
         name: RESERVE * (seconds_of(text) if text is not None else math.inf)
@@ -79,6 +85,13 @@ def fitted(config: RunConfig, estimate: Estimate) -> Fit:
             chosen = next((candidate for candidate in wider if all(in_time(candidate))), chosen)
             return Fit(chosen, _changes(start, chosen))
     total, first = estimate(chosen)
+    if config.first_verdict is not None:
+        fit = fitted(config.model_copy(update={"first_verdict": None}), estimate)
+        after = about(estimate(fit.config)[1])
+        warnings.warn(
+            f"a first verdict within {config.first_verdict} cannot be kept: after about {after}", stacklevel=2
+        )
+        return fit
     raise ConfigError(
         f"{limit_words(config)} cannot be kept: even {_words(chosen)} take {about(total)}, the first seed "
         f"{about(first)}; less data (data.usage, data.max_structures, data.max_atoms), a smaller network "

@@ -126,6 +126,14 @@ def test_a_first_verdict_takes_no_seeds_away():
     assert _estimate(fit.config)[1] <= RESERVE * 160
 
 
+@pytest.mark.parametrize("budget", ["1h", None])
+def test_a_first_verdict_that_cannot_be_kept_gives_way(budget):
+    config = RunConfig(data={"source": "demo"}, md={"n_structures": 5}, budget=budget, first_verdict="1s")
+    with pytest.warns(UserWarning, match="a first verdict within 1s cannot be kept: after about"):
+        fit = fitted(config, _estimate)
+    assert fit == fitted(config.model_copy(update={"first_verdict": None}), _estimate)
+
+
 def test_a_budget_that_cannot_be_kept_is_refused():
     with pytest.raises(ConfigError, match=r"a budget of 30s cannot be kept: even 1 seed,"):
         fitted(RunConfig(data={"source": "demo"}, budget="30s"), _estimate)
