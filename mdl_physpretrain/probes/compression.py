@@ -286,8 +286,8 @@ def _figure(table: pd.DataFrame, flags: pd.DataFrame | None, arms: Sequence[str]
 
 def _badge(n: int, flagged: pd.DataFrame, arms: Sequence[str]) -> str:
     """How many curves of a panel are flagged, and of several arms whose."""
-    whose = [(arm, len(rows)) for arm, rows in by_arm(flagged, arms)]
-    words = ", ".join(f"{arm} {count}" if len(whose) > 1 else str(arm) for arm, count in whose)
+    counts = [(arm, len(rows)) for arm, rows in by_arm(flagged, arms)]
+    words = ", ".join(f"{arm} {count}" if len(counts) > 1 else str(arm) for arm, count in counts)
     return f"{n} flagged" + (f": {words}" if len(arms) > 1 else "")
 
 

@@ -79,8 +79,8 @@ def _file(run: RunData, arm: str, seed: int) -> str:
     """The finished network: of the arm's closed loop where it has one."""
     config = run.config or {}
     arms = config.get("arms")
-    own = arms.get(arm) if isinstance(arms, Mapping) else None
-    rounds = own.get("loop") if isinstance(own, Mapping) else None
+    options = arms.get(arm) if isinstance(arms, Mapping) else None
+    rounds = options.get("loop") if isinstance(options, Mapping) else None
     if rounds is None:
         rounds = (config.get("loop") or {}).get("rounds") if isinstance(config.get("loop"), Mapping) else 0
     looped = f"seed-{seed}/{arm}/loop/best.pt"

@@ -36,8 +36,8 @@ def trivial_findings(run: RunData) -> list[tuple[str, str, str]]:
             bound = trivial.get(key)
             if not isinstance(bound, (int, float)) or not row[key] >= bound:  # NaN: no such labels
                 continue
-            ours, its = (_rounded(factor * value) for value in (row[key], bound))
-            words = f"{name} of {row['arm']} ({ours} {unit}) {verb} no better than {yardstick} ({its})"
+            error, limit = (_rounded(factor * value) for value in (row[key], bound))
+            words = f"{name} of {row['arm']} ({error} {unit}) {verb} no better than {yardstick} ({limit})"
             findings.append((str(row["arm"]), name, words))
     return findings
 
