@@ -74,7 +74,7 @@ def run(
 
     from mdl_physpretrain.workflow.plan_table import plan_parts
     from mdl_physpretrain.workflow.run import run_pipeline, selected_stages
-    from mdl_physpretrain.workflow.summary import summary_table
+    from mdl_physpretrain.workflow.summary import closing_lines, summary_table
     from mdl_physpretrain.workflow.workers import default_jobs
 
     selected_stages(only, start)
@@ -132,6 +132,8 @@ def run(
     table = summary_table(folder)
     if table is not None:
         console.print(table)
+    for line in closing_lines(folder):
+        console.print(line, soft_wrap=True, markup=False)
     if result.report is not None:
         console.print(f"Report: {escape(str(result.report.resolve()))}", soft_wrap=True)
 

@@ -90,7 +90,7 @@ def assess(
         move through the framework of the others, "unphysical", "not judged":
         nothing happens in it, "unreadable"), ``first_unphysical_step``
         (nullable integer), ``reason, min_distance`` (Å), ``overlap_threshold``
-        (Å), ``closest_pair, mobile`` (elements that diffuse),
+        (of ``closest_pair``, Å), ``closest_pair, mobile`` (elements that diffuse),
         ``start_deviation, detail, physical_paper, reason_paper`` (the paper's
         verdict), ``temperature_mean`` (K, second half). The steps of a file are
         ``info["step"]`` where frames have it, else frame numbers. What is not

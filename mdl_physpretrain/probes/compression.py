@@ -266,15 +266,29 @@ def _flag_table(summary: pd.DataFrame, heading: str) -> HtmlTable:
 def _figure(table: pd.DataFrame, flags: pd.DataFrame | None, arms: Sequence[str], styles: Styles) -> Figure:
     """Energy against the length of the cell, one panel per structure, those with flags first."""
     present = [arm for arm in arms if (table["arm"] == arm).any()]
-    flagged = pd.Series(dtype=int) if flags is None else (~flags["ok"]).groupby(flags["structure_id"]).sum()
+    bad = pd.DataFrame({"structure_id": [], "arm": []}) if flags is None else flags[~flags["ok"].astype(bool)]
+    flagged = bad["structure_id"].value_counts()
     names = sorted(dict.fromkeys(table["structure_id"]), key=lambda name: -int(flagged.get(name, 0)))
     panels = []
     for name in names[:MAX_PANELS]:
         n = int(flagged.get(name, 0))
-        badge = None if flags is None else (f"{n} flagged", False) if n else ("no flag", True)
+        badge = (
+            None
+            if flags is None
+            else (_badge(n, bad[bad["structure_id"] == name], arms), False)
+            if n
+            else ("no flag", True)
+        )
         part = table[table["structure_id"] == name]
         panels.append(Panel(str(name), partial(_paint, table=part, arms=present, styles=styles), badge))
     return Figure("Energy of a compressed cell", panels, arm_legend(present, styles))
+
+
+def _badge(n: int, flagged: pd.DataFrame, arms: Sequence[str]) -> str:
+    """How many curves of a panel are flagged, and of several arms whose."""
+    counts = [(arm, len(rows)) for arm, rows in by_arm(flagged, arms)]
+    words = ", ".join(f"{arm} {count}" if len(counts) > 1 else str(arm) for arm, count in counts)
+    return f"{n} flagged" + (f": {words}" if len(arms) > 1 else "")
 
 
 def _paint(ax: Axes, table: pd.DataFrame, arms: Sequence[str], styles: Styles) -> None:

@@ -31,6 +31,7 @@ from mdl_physpretrain.report.sections import section_values
 __all__ = ["write_report"]
 
 SECTIONS = {  # of the page, in its order
+    "use": "Use it",
     "verdict": "Verdict",
     "physicality": "Physicality",
     "accuracy": "Accuracy",
@@ -48,7 +49,7 @@ SECTIONS = {  # of the page, in its order
     "configuration": "Configuration",
 }
 WRITTEN = ".written"  # names of the figures and tables that a report wrote
-OPTIONAL = {"worst", "loop", *probe_sections()}  # nothing is said where a run has no such file
+OPTIONAL = {"use", "worst", "loop", *probe_sections()}  # nothing is said where a run has no such file
 
 
 def write_report(run_dir: Path) -> Path:
@@ -164,6 +165,7 @@ def _shown(run: RunData, values: dict[str, Any], parts: dict[str, PagePart]) -> 
     """Sections with something in them; of a run also those whose files a run should have."""
     figures, notes = values["figures"], run.notes
     content = {
+        "use": values["recommended"],
         "verdict": True,
         "physicality": values["physicality"] or "physicality" in notes,
         "accuracy": values["efs"] or "parity" in figures or not notes.keys().isdisjoint({"efs", "predictions"}),

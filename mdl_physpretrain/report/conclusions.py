@@ -13,6 +13,7 @@ from mdl_physpretrain.report.html_tables import OUTCOMES, Cell, Column, HtmlTabl
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.sentences import Sentence, accuracy_sentence, physicality_sentence, teacher_sentence
 from mdl_physpretrain.report.tables import main_split
+from mdl_physpretrain.report.yardsticks import cut_trainings, pair_sentences, trivial_sentences
 from mdl_physpretrain.statistics.paired import Comparison
 from mdl_physpretrain.statistics.seeds import PairedDifference
 
@@ -31,14 +32,18 @@ def run_sentences(
 ) -> list[Sentence]:
     """The conclusions about the arms of a run."""
     several = len(counts) > 0 and counts["condition"].nunique() > 1
-    sentences = [physicality_sentence(c, counts, name_condition=several) for c in paired if c.criterion == "unphysical"]
+    cut = cut_trainings(run.plan)
+    sentences = [
+        physicality_sentence(c, counts, name_condition=several, cut=cut) for c in paired if c.criterion == "unphysical"
+    ]
     if len(counts) and not sentences:
         text = Markup("Trajectories of one arm only: there is nothing to compare with.")
         sentences.append(Sentence("neutral", "one arm only", text))
     if differences:
         split = main_split(errors)
         by_arm = errors[errors["split"] == split].set_index("arm")
-        sentences += [accuracy_sentence(d, by_arm, split=split) for d in differences]
+        sentences += [accuracy_sentence(d, by_arm, split=split, cut=cut) for d in differences]
+    sentences += [*trivial_sentences(run), *pair_sentences(run)]
     if run.examination is not None:
         sentences.append(teacher_sentence(run.examination))
     return sentences

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import colorsys
-from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from itertools import combinations_with_replacement, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from mdl_physpretrain.report.conditions import condition_words
 from mdl_physpretrain.report.motion import Motion, PageRoom, recorded_motion, wrapped
 from mdl_physpretrain.report.read import RunData, md_files
 from mdl_physpretrain.report.tables import failure_steps
+from mdl_physpretrain.stability.limits import Limits, apart_words
 from mdl_physpretrain.stability.overlap import closest_pair
 
 __all__ = ["Beside", "Frame", "earliest_failures", "element_colour"]
@@ -187,7 +190,9 @@ def _frame(row: dict[Any, Any], record: RunRecord, settings: dict[str, Any], *, 
     positions = wrapped(record.positions, cell, pbc)
     symbols = [chemical_symbols[n] for n in numbers]
     wandering = row["lindemann_violation"] and not (row["overlap"] or row["broken"])  # no pair is to blame
-    pair = None if wandering else _pair(positions, cell, pbc)
+    limits = _limits(settings)
+    thresholds = partial(limits.overlap_distance, start=record.verdict.overlap_threshold)
+    pair = None if wandering else _pair(positions, cell, pbc, symbols, thresholds if row["overlap"] else None)
     local = record.verdict.lindemann
     mark = int(np.argmax(local)) if row["lindemann_violation"] and len(local) == len(numbers) else None
     limit = (settings.get("limits") or {}).get("lindemann_local")
@@ -201,7 +206,7 @@ def _frame(row: dict[Any, Any], record: RunRecord, settings: dict[str, Any], *, 
         outcome=row["outcome"],
         step=int(row["failure_step"]),
         shown=int(record.steps_done),
-        text=start + _description(row, record, symbols, pair, mark, limit),
+        text=start + _description(row, record, symbols, pair, mark, limit, thresholds),
         symbols=symbols,
         radii=[round(float(covalent_radii[n]), 2) for n in numbers],
         positions=_rounded(positions),
@@ -216,19 +221,41 @@ def _positive(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and 0 < value < np.inf else None
 
 
-def _pair(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> dict[str, Any] | None:
-    """The closest pair with the vector to the partner's nearest image (which may be one of the atom's own)."""
+def _limits(settings: dict[str, Any]) -> Limits:
+    """The limits that a simulation was watched with, as its file stores them."""
+    stored = settings.get("limits") or {}
+    return Limits(**{f.name: stored[f.name] for f in fields(Limits) if f.name in stored})
+
+
+def _pair(
+    positions: np.ndarray,
+    cell: np.ndarray,
+    pbc: np.ndarray,
+    symbols: list[str],
+    thresholds: Callable[[str], float] | None,
+) -> dict[str, Any] | None:
+    """The closest pair with the vector to the partner's nearest image (which may be one of the atom's own).
+
+    With ``thresholds`` (Å) of pairs of elements: the one that is closest for its elements, as with bonds to hydrogen
+    other pairs overlap than the closest.
+    """
     distance, first, _ = closest_pair(positions, cell, pbc)
     if first < 0:
         return None
-    (i, j), shifts = neighbour_list(positions, cell, pbc, 1.0001 * distance + 1e-6)
+    kinds = [f"{a}-{b}" for a, b in combinations_with_replacement(sorted(set(symbols)), 2)] if thresholds else []
+    reach = max([distance, *(thresholds(kind) for kind in kinds)] if thresholds else [distance])
+    (i, j), shifts = neighbour_list(positions, cell, pbc, 1.0001 * reach + 1e-6)
     vectors = positions[j] - positions[i] + shifts @ cell
-    k = int(np.argmin(np.linalg.norm(vectors, axis=1)))
+    lengths = np.linalg.norm(vectors, axis=1)
+    scale = np.ones(len(lengths))
+    if thresholds:
+        scale = np.array([thresholds(f"{symbols[a]}-{symbols[b]}") or 1.0 for a, b in zip(i, j, strict=True)])
+    k = int(np.argmin(lengths / scale))
     return {
         "i": int(i[k]),
         "j": int(j[k]),
         "vector": np.round(vectors[k], 3).tolist(),
-        "distance": round(float(distance), 3),
+        "distance": round(float(lengths[k]), 3),
     }
 
 
@@ -239,6 +266,7 @@ def _description(
     pair: dict[str, Any] | None,
     mark: int | None,
     limit: float | None,
+    thresholds: Callable[[str], float],
 ) -> str:
     names = {"overlap": "Atoms overlap", "lindemann": "Lindemann limit passed", "broken": "NaN or explosion"}
     failure = int(row["failure_step"])
@@ -255,8 +283,6 @@ def _description(
     if pair is not None:
         first, second = (f"{symbols[pair[k]]} {pair[k]}" for k in ("i", "j"))
         second = second if pair["i"] != pair["j"] else "its own image"
-        threshold = record.verdict.overlap_threshold
-        digits = 3 if abs(pair["distance"] - threshold) < 0.01 else 2
-        words += f"Red: {first} and {second}, {pair['distance']:.{digits}f} Å apart"
-        words += f"; below {threshold:.{digits}f} Å is an overlap." if threshold else "."
+        threshold = thresholds(f"{symbols[pair['i']]}-{symbols[pair['j']]}")
+        words += f"Red: {first} and {second}, {apart_words(pair['distance'], threshold)}."
     return words.strip()

@@ -213,6 +213,11 @@ def trajectories(table: pd.DataFrame, heading: str) -> HtmlTable:
         step = row["first_unphysical_step"]
         return Cell(DASH, key="") if pd.isna(step) else Cell(f"{int(step)}", key=int(step))
 
+    def pair(row: Row) -> Cell:
+        closest, detail = _words(row.get("closest_pair")), _words(row.get("detail"))
+        other = "apart" in detail and not detail.startswith(f"{closest} ")  # of large atoms beside a short bond
+        return Cell(closest or DASH, detail if other else "")
+
     def beside(row: Row) -> Cell:
         verdict = _words(row["reference_verdict"])
         at = f"at step {row['reference_step']:.0f}" if verdict and verdict != "kept" else ""
@@ -227,7 +232,7 @@ def trajectories(table: pd.DataFrame, heading: str) -> HtmlTable:
         column("First at step", cell=first),
         decimal("Min. distance", "min_distance", 2, "Å"),
         decimal("Threshold", "overlap_threshold", 2, "Å"),
-        name("Closest pair", "closest_pair", missing=DASH),
+        column("Closest pair", numeric=False, cell=pair),
         decimal("Lindemann, local", "lindemann_local", 3),
         decimal("Lindemann, global", "lindemann_global", 3),
     ]

@@ -25,6 +25,7 @@ from mdl_physpretrain.report.parse import (
     read_timings,
     table_reader,
 )
+from mdl_physpretrain.stability.limits import VARIANTS
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 
 __all__ = ["RunData", "md_files", "read_run"]
@@ -93,6 +94,13 @@ class RunData:
         """What the reference potential is."""
         stored, key = (self.check, "reference_potential") if self.is_check else (self.reference, "potential")
         return str((stored or {}).get(key) or "")
+
+    @property
+    def variant(self) -> str:
+        """Whose limits of what is physical judged the main simulation."""
+        md = (self.config or {}).get("md")
+        stored = str(md.get("lindemann_variant")) if isinstance(md, dict) else ""
+        return stored if stored in VARIANTS else "literature"
 
     @property
     def probe_options(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from mdl_physpretrain.report.downloads import Downloads
 from mdl_physpretrain.report.formats import duration, number
 from mdl_physpretrain.report.parity import parity_caption
 from mdl_physpretrain.report.read import RunData
+from mdl_physpretrain.report.recommendation import recommended_network
 from mdl_physpretrain.report.reference import compared_with_reference, reference_sentences, reference_table
 from mdl_physpretrain.report.sentences import Sentence, budget_sentence, split_words
 from mdl_physpretrain.report.tables import (
@@ -36,6 +37,12 @@ __all__ = ["section_values"]
 
 # words in a stage's name that mark what only the method needs; the rest a baseline needs too (section 4.1)
 METHOD_STAGES = {"teacher", "fit", "augment", "label", "pretrain", "loop"}
+
+OVERLAP_RULES = (  # of the paper's verdict, and of the default
+    "atoms closer than half the smallest distance of the first frame",
+    "atoms closer than half the sum of their covalent radii (or than half the smallest distance of the first frame, "
+    "where that is less than 0.7 of this sum)",
+)
 
 
 def section_values(run: RunData, downloads: Downloads) -> dict[str, Any]:
@@ -74,9 +81,11 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
     training = not run.is_check
     return {
         "sentences": sentences,
+        "recommended": recommended_network(run),
         "cards": summary_cards(run, counts, errors),
         "conditions": list(counts["condition"].unique()) if len(counts) else [],
         "physicality": html_tables.physicality(counts, heading, seeds=training, still=still) if len(counts) else None,
+        "overlap_rule": OVERLAP_RULES[run.variant == "literature"],
         "still_physical": len(still) > 0,
         "per_seed": html_tables.per_seed(seeds, heading) if len(seeds) and (len(run.seeds) > 1 or training) else None,
         "beside_reference": reference_table(beside, heading, seeds=training),
@@ -146,6 +155,8 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
         values["expected"] = duration(total) + (
             f" with {jobs} tasks at a time" if isinstance(jobs, int) and jobs > 1 else ""
         )
+    parts = ("test", "val", "train")  # as the teacher's stage takes them
+    values["decomposed"] = next((part for part in parts if (run.summary or {}).get(f"n_{part}")), "training")
     return {**values, "environment": list(_flat(run.environment)) if run.environment else []}
 
 

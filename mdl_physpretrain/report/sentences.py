@@ -32,8 +32,10 @@ class Sentence:
     text: Markup
 
 
-def physicality_sentence(comparison: Comparison, counts: pd.DataFrame, *, name_condition: bool) -> Sentence:
-    """Effect of pretraining on the trajectories, and whether the data support saying so."""
+def physicality_sentence(
+    comparison: Comparison, counts: pd.DataFrame, *, name_condition: bool, cut: str = ""
+) -> Sentence:
+    """Effect of pretraining on trajectories, whether the data support it; ``cut`` says of which trainings."""
     c = comparison
     rows = counts[counts["condition"] == c.condition].set_index("arm").to_dict("index")
     shares = [
@@ -56,22 +58,26 @@ def physicality_sentence(comparison: Comparison, counts: pd.DataFrame, *, name_c
         f"{c.arm} (exact McNemar {p_text(c.p_value)}); {c.arm} fails less often in {c.seeds_better} of "
         f"{plural(c.n_seeds, 'seed')}{f', more often in {c.seeds_worse}' if c.seeds_worse else ''}. "
     )
+    of_cut = f" (of {cut})" if cut else ""
     if c.conclusion == "supported":
         mood = "good" if c.direction == "fewer" else "bad"
-        return Sentence(mood, f"{c.arm}: {c.direction} unphysical", start + "The difference is supported.")
+        return Sentence(mood, f"{c.arm}: {c.direction} unphysical", start + f"The difference{of_cut} is supported.")
     if c.conclusion == "indicated":
         why = (
             f"{plural(c.n_seeds, 'seed')} cannot show the spread between trainings"
             if c.n_seeds < MIN_SEEDS
             else "the seeds do not all agree"
         )
-        text = f"This points to {c.direction} failures, but {why}: not established."
+        text = f"This points to {c.direction} failures{of_cut}, but {why}: not established."
         return Sentence("caution", f"{c.arm}: {c.direction} unphysical?", start + text)
     return Sentence("neutral", f"{c.arm}: no difference shown", start + "A difference is not supported.")
 
 
-def accuracy_sentence(difference: PairedDifference, errors: pd.DataFrame, *, split: str) -> Sentence:
-    """Effect of pretraining on the total error of a split; ``errors`` has ``total`` and ``total_std`` by arm."""
+def accuracy_sentence(difference: PairedDifference, errors: pd.DataFrame, *, split: str, cut: str = "") -> Sentence:
+    """Effect of pretraining on the total error of a split; ``errors`` has ``total`` and ``total_std`` by arm.
+
+    ``cut`` says how a budget shortened the trainings: what they would become in full is not shown.
+    """
     d = difference
     start = Markup(
         "Total error on the {} data: <strong>{}</strong> {} against {} {}, mean ± standard deviation over seeds. "
@@ -92,6 +98,9 @@ def accuracy_sentence(difference: PairedDifference, errors: pd.DataFrame, *, spl
         label = f"{d.arm}: accuracy, no difference shown"
         return Sentence("neutral", label, start + "a difference is not supported.")
     mood, word = ("good", "more") if d.conclusion == "lower" else ("bad", "less")
+    if cut:
+        text = f"{d.conclusion}, and supported, of {cut}; whole trainings may differ."
+        return Sentence("caution", f"{d.arm}: {word} accurate, trainings cut", start + text)
     return Sentence(mood, f"{d.arm}: {word} accurate", start + f"{d.conclusion}, and supported.")
 
 

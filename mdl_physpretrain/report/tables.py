@@ -10,6 +10,7 @@ import pandas as pd
 from ase.units import GPa
 
 from mdl_physpretrain.report.read import RunData
+from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.statistics.paired import Comparison, compare_counts
 from mdl_physpretrain.statistics.proportions import wilson_interval
 from mdl_physpretrain.statistics.reference import has_reference
@@ -23,9 +24,9 @@ __all__ = ["EFS_KEYS", "FailureTimes", "accuracy_differences", "comparisons", "e
 EFS_KEYS = ("energy_mae", "energy_per_atom_mae", "forces_mae", "stress_mae", "stress_mae_gpa", "total")
 FAILURES = {"overlap": "overlap", "lindemann": "lindemann_violation", "broken": "broken"}
 TRAJECTORY_COLUMNS = (
-    "structure_id", "formula", "n_atoms", "condition", "arm", "seed", "outcome", "reason", "first_unphysical_step",
-    "steps_done", "min_distance", "overlap_threshold", "closest_pair", "lindemann_local", "lindemann_global",
-    "temperature_mean", "reference_verdict", "reference_step", "held_against",
+    "structure_id", "formula", "n_atoms", "condition", "arm", "seed", "outcome", "reason", "detail",
+    "first_unphysical_step", "steps_done", "min_distance", "overlap_threshold", "closest_pair", "lindemann_local",
+    "lindemann_global", "temperature_mean", "reference_verdict", "reference_step", "held_against",
 )  # fmt: skip
 
 
@@ -141,7 +142,7 @@ def efs_reference_rows(run: RunData) -> list[dict[Any, Any]]:
     where = "reference energies, zero forces and stress"
     if not isinstance(trivial, dict):
         trivial, where = errors.get("trivial"), f"{where}; on the teacher's data"
-    teacher = ("teacher", "on the data it was fitted to", errors.get("train"))
+    teacher = ("teacher", "on the data it was fitted to, energies as fitted", errors.get("train"))
     rows = [
         {"name": name, "note": note, **{key: values.get(key) for key in EFS_KEYS}}
         for name, note, values in (("trivial predictor", where, trivial), teacher)
@@ -170,6 +171,11 @@ def trajectory_table(run: RunData) -> pd.DataFrame:
         return pd.DataFrame()
     by = ["physical", "first_unphysical_step", "seed"]
     ranked = run.physicality.sort_values(by, kind="stable", na_position="last", ignore_index=True)
+    if "overlap_threshold" in ranked and "closest_pair" in ranked:  # of earlier versions: that of the first frame
+        limits = Limits(variant=run.variant)
+        start = pd.to_numeric(ranked["overlap_threshold"], errors="coerce")
+        pairs = ranked["closest_pair"].fillna("").astype(str)
+        ranked["overlap_threshold"] = [limits.overlap_distance(*row) for row in zip(pairs, start, strict=True)]
     return ranked[[column for column in TRAJECTORY_COLUMNS if column in ranked]]
 
 

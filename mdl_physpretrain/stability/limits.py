@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ase.data import atomic_numbers
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.stability.contacts import radii_of
 from mdl_physpretrain.stability.sublattices import Sublattices, framework
 
-__all__ = ["VARIANTS", "Limits", "Verdict"]
+__all__ = ["POSSIBLE_OVERLAP", "VARIANTS", "Limits", "Verdict", "apart_words"]
 
 VARIANTS = ("literature", "printed", "paper")
+POSSIBLE_OVERLAP = 0.7  # of the sum of covalent radii: atoms of a gas that meet are not closer
 PAPER_VOLUME_CHANGE = 10.0
 
 
@@ -115,6 +118,29 @@ class Limits:
         """Explosion limit in K for a run at ``target`` K."""
         return self.temperature if self.temperature is not None else max(20.0 * (target or 0.0), 10_000.0)
 
+    def overlap_distance(self, pair: str, start: float) -> float:
+        """Distance at which two atoms of a running trajectory overlap.
+
+        Parameters
+        ----------
+        pair
+            Two symbols, ``"Mn-O"``; empty for none.
+        start
+            ``overlap_fraction`` of the first frame's smallest distance, Å.
+
+        Returns
+        -------
+        float
+            In Å: the larger of ``pair_fraction`` of the sum of covalent radii
+            and of ``start``, as far as that can be an overlap of these elements;
+            of the paper's verdict ``start``.
+        """
+        symbols = [symbol for symbol in pair.split("-") if symbol in atomic_numbers]
+        if self.paper or len(symbols) != 2:
+            return start
+        reach = float(radii_of(np.array([atomic_numbers[symbol] for symbol in symbols])).sum())
+        return max(self.pair_fraction * reach, min(start, POSSIBLE_OVERLAP * reach))
+
     def holds(self, local: np.ndarray, deviation: float = 0.0) -> bool:
         """Whether local indices, their mean, and the deviation from the start are within the limits."""
         largest, average = float(local.max(initial=0.0)), float(local.mean()) if len(local) else 0.0
@@ -138,7 +164,8 @@ class Verdict:
     min_distance
         Smallest distance seen, in Å.
     overlap_threshold
-        In Å; zero for an isolated atom, which cannot overlap.
+        That of the first frame, in Å; zero for an isolated atom, which cannot
+        overlap. What decides about a pair is :meth:`Limits.overlap_distance`.
     closest_pair
         Elements of the closest pair ever seen, such as ``"Mn-O"``.
     lindemann, lindemann_printed
@@ -224,7 +251,7 @@ class Verdict:
             "first_unphysical_step": events[0][1] if events else None,
             "reason": ", ".join(names) if judged else f"not judged: {unjudged}",
             "min_distance": self.min_distance,
-            "overlap_threshold": self.overlap_threshold,
+            "overlap_threshold": limits.overlap_distance(self.closest_pair, self.overlap_threshold),
             "closest_pair": self.closest_pair,
             "mobile": mobile,
             "start_deviation": deviation,
@@ -251,10 +278,17 @@ class Verdict:
             return ""
         words = []
         if "overlap" in names and self.overlap_pair:
-            words.append(f"{self.overlap_pair} {self.overlap_distance:.2f} Å apart")
+            threshold = limits.overlap_distance(self.overlap_pair, self.overlap_threshold)
+            words.append(f"{self.overlap_pair} {apart_words(self.overlap_distance, threshold)}")
         if "explosion" in names and self.cause:
             words.append(self.cause if self.cause == "out of bounds" else f"{self.cause} out of bounds")
         return ", ".join(words)
+
+
+def apart_words(distance: float, threshold: float) -> str:
+    """``"1.66 Å apart, overlap below 1.70 Å"``; with more decimals where they would look the same."""
+    digits = 3 if abs(distance - threshold) < 0.01 else 2
+    return f"{distance:.{digits}f} Å apart" + (f", overlap below {threshold:.{digits}f} Å" if threshold else "")
 
 
 def _first(step: int | None, last_step: int) -> int:

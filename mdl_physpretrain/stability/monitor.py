@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.stability.contacts import radii_of
-from mdl_physpretrain.stability.limits import PAPER_VOLUME_CHANGE, Limits, Verdict
+from mdl_physpretrain.stability.limits import PAPER_VOLUME_CHANGE, POSSIBLE_OVERLAP, Limits, Verdict
 from mdl_physpretrain.stability.lindemann import LindemannAccumulator
 from mdl_physpretrain.stability.monitor_kernel import CAUSES, EVENTS, GOES_ON, LOST, STOPS_HERE, look
 from mdl_physpretrain.stability.monitor_torch import BROKEN_NAN, BROKEN_RUNAWAY, OK, look_with_torch
@@ -30,7 +30,6 @@ __all__ = ["BROKEN_NAN", "BROKEN_RUNAWAY", "OK", "STOPS", "Monitor"]
 
 STOPS = ("overlap", "nan", "explosion")
 COINCIDENT = 1e-3  # Å
-POSSIBLE_OVERLAP = 0.7  # of the sum of covalent radii: atoms of a gas that meet are not closer
 
 
 OF_STRUCTURES = (

@@ -6,19 +6,45 @@ from pathlib import Path
 
 import pandas as pd
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from mdl_physpretrain.report.conditions import main_conditions, too_short
 from mdl_physpretrain.report.read import RunData, read_run
+from mdl_physpretrain.report.recommendation import recommended_network
 from mdl_physpretrain.report.reference import compared_with_reference, of_kept
 from mdl_physpretrain.report.tables import still_physical_table
+from mdl_physpretrain.report.yardsticks import cut_trainings, pair_sentences, trivial_findings
 
-__all__ = ["summary_table"]
+__all__ = ["closing_lines", "summary_table"]
+
+WIDTH = 80  # of a terminal
+
+
+def closing_lines(folder: Path) -> list[str]:
+    """What a run ends with below its table: errors that say nothing, and the network to use."""
+    run = read_run(folder)
+    lines = [f"Warning: {words}" for _, _, words in trivial_findings(run)]
+    lines += [str(s.text.striptags()) for s in pair_sentences(run) if s.mood != "good"]
+    if best := recommended_network(run):
+        file = (folder / best.file).as_posix()
+        tested = f"; tested: {best.tested}" if best.tested else ""
+        lines.append(f"Use it: {file} ({best.chosen}{tested})")
+        lines.append(f'In ASE: import mdl_physpretrain as pp; atoms.calc = pp.ASECalculator(pp.load_model("{file}"))')
+    return lines
 
 
 def summary_table(folder: Path) -> Table | None:
     """Unphysical trajectories and test errors per arm of a run folder; ``None`` where there are no results."""
     run = read_run(folder)
+    table = _table(run, " ")
+    if table is not None and Console(width=1000).measure(table).maximum > WIDTH:
+        return _table(run, "\n")
+    return table
+
+
+def _table(run: RunData, between: str) -> Table | None:
+    """The table; ``between`` stands between the count of an arm and those of its seeds."""
     runs, errors = run.physicality, run.efs
     if runs is None or errors is None:
         return None
@@ -43,9 +69,11 @@ def summary_table(folder: Path) -> Table | None:
         error = [_mean(errors_of_arm["forces_mae"]), _spread(errors_of_arm["total"])]
         lost = [beside.get(str(arm), "-")] if beside else []
         words = str(arm).replace(" ", "\n")  # of the reference potential: narrow
-        share = f"{int(unphysical.sum())} of {len(group)} ({per_seed})"
+        share = f"{int(unphysical.sum())} of {len(group)}{between}({per_seed})"
         table.add_row(words, share, counts, *lost, *at_times, *error)
     notes = [caption]
+    if cut := cut_trainings(run.plan):
+        notes.append(f"errors of {cut}")
     if beside:
         notes.append("of kept: lost of what the reference potential keeps (+ overlaps where it melts)")
     if short := too_short(runs):

@@ -38,9 +38,9 @@ def test_a_solid_is_physical(solid):
     assert row.reason == ""
     assert row.first_unphysical_step is pd.NA
     assert row.steps_done == 39
-    assert row.overlap_threshold == pytest.approx(
-        solid[0].get_all_distances(mic=True)[~np.eye(8, dtype=bool)].min() / 2
-    )
+    half = solid[0].get_all_distances(mic=True)[~np.eye(8, dtype=bool)].min() / 2
+    assert only(assess(solid, limits=Limits(variant="paper"))).overlap_threshold == pytest.approx(half)
+    assert row.overlap_threshold == pytest.approx(max(half, 0.5 * (1.41 + 0.66)))  # covalent radii of Mg and O
     smallest = min(f.get_all_distances(mic=True)[~np.eye(8, dtype=bool)].min() for f in solid)
     assert row.min_distance == pytest.approx(smallest)
     assert np.isnan(row.temperature_mean)
@@ -89,6 +89,23 @@ def test_overlap_counts_at_the_threshold_and_names_the_pair(solid):
     solid[20].positions[3] = solid[20].positions[0] + [3.7, 0, 0]
     assert only(assess(solid)).first_unphysical_step == 20
     assert not only(assess(solid, limits=Limits(overlap_fraction=0.1, pair_fraction=0.1))).overlap
+
+
+def test_the_threshold_is_that_of_the_pair(solid):
+    """Two large atoms overlap while a bond to hydrogen, which is shorter, is sound."""
+    frames = [Atoms("W2OH", [[0, 0, 0], [0, 0, z], [5, 5, 0], [5, 5, 0.96]]) for z in (2.8, 2.79, 1.55)]
+    row = only(assess(frames))
+    assert row.overlap
+    assert row.closest_pair == "H-O"
+    assert row.overlap_threshold == pytest.approx(0.5 * (0.31 + 0.66))
+    assert row.overlap_threshold < row.min_distance
+    assert row.detail.startswith("W-W 1.55 Å apart, overlap below 1.62 Å")
+    frames = [Atoms("W2", [[0, 0, 0], [0, 0, z]], cell=[9, 9, 9], pbc=True) for z in (2.8, 2.81, 1.615)]
+    row = only(assess(frames))
+    assert row.min_distance < row.overlap_threshold == pytest.approx(1.62)
+    assert row.detail == "W-W 1.615 Å apart, overlap below 1.620 Å"
+    paper = only(assess(frames, limits=Limits(variant="paper")))
+    assert (paper.overlap, paper.overlap_threshold) == (False, pytest.approx(1.4))
 
 
 def test_one_atom_cells_overlap_with_their_own_image():
