@@ -58,7 +58,7 @@ def physicality_sentence(
         f"{c.arm} (exact McNemar {p_text(c.p_value)}); {c.arm} fails less often in {c.seeds_better} of "
         f"{plural(c.n_seeds, 'seed')}{f', more often in {c.seeds_worse}' if c.seeds_worse else ''}. "
     )
-    of_cut = f" (of {cut})" if cut else ""
+    of_cut = f", of {cut}," if cut else ""
     if c.conclusion == "supported":
         mood = "good" if c.direction == "fewer" else "bad"
         return Sentence(mood, f"{c.arm}: {c.direction} unphysical", start + f"The difference{of_cut} is supported.")
@@ -68,7 +68,7 @@ def physicality_sentence(
             if c.n_seeds < MIN_SEEDS
             else "the seeds do not all agree"
         )
-        text = f"This points to {c.direction} failures{of_cut}, but {why}: not established."
+        text = f"This points to {c.direction} failures{of_cut or ','} but {why}: not established."
         return Sentence("caution", f"{c.arm}: {c.direction} unphysical?", start + text)
     return Sentence("neutral", f"{c.arm}: no difference shown", start + "A difference is not supported.")
 
