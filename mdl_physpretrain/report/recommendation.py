@@ -59,7 +59,8 @@ def recommended_network(run: RunData) -> Recommendation | None:
         return None
     val = efs[(efs["split"] == "val") & efs["arm"].isin(run.judged)]
     val = val.assign(total=pd.to_numeric(val["total"], errors="coerce")).dropna(subset="total")
-    val = val[[(run.path / _file(run, row.arm, row.seed)).is_file() for row in val.itertuples()]]
+    trained = zip(val["arm"].astype(str), val["seed"].astype(int), strict=True)
+    val = val[[(run.path / _file(run, arm, seed)).is_file() for arm, seed in trained]]
     if not len(val):
         return None
     shares = _unphysical(run)

@@ -137,8 +137,9 @@ def read_structures(
             positions = selected_positions(len(dataset), selection, name)
             frames = [dataset[k] for k in positions]
         for position, atoms in zip(positions, frames, strict=True):
-            for label, name_there in label_names(atoms).items() if chosen.names is not None else ():
-                chosen.names.setdefault(label, Counter())[name_there] += 1
+            if chosen.names is not None:
+                for label, name_there in label_names(atoms).items():
+                    chosen.names.setdefault(label, Counter())[name_there] += 1
             try:
                 normalise_labels(
                     atoms,
