@@ -59,7 +59,9 @@ def recommended_network(run: RunData) -> Recommendation | None:
         return None
     val = efs[(efs["split"] == "val") & efs["arm"].isin(run.judged)]
     val = val.assign(total=pd.to_numeric(val["total"], errors="coerce")).dropna(subset="total")
-    val = val[[(run.path / _file(run, row.arm, row.seed)).is_file() for row in val.itertuples()]]
+    val = val[
+        [(run.path / _file(run, arm, int(seed))).is_file() for arm, seed in zip(val["arm"], val["seed"], strict=True)]
+    ]
     if not len(val):
         return None
     shares = _unphysical(run)
