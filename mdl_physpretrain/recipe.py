@@ -268,6 +268,9 @@ class MolecularDynamics(Section):
         default=None, description="Steps between frames on disk; null: no trajectories."
     )
     skin: float = Field(default=1.0, ge=0, le=20, description="Of the Verlet lists, Å.")
+    compiled: bool | None = Field(
+        default=None, description="Networks by PyTorch's compiler, with fewer launches; null: on a GPU, for 1000 steps."
+    )
 
 
 class Loop(Section):

@@ -4,7 +4,9 @@ At some 5 µs a launch, and as much or more a wait, they bound a step from below
 no launches; matrix products, sorts and the like, which start several kernels, count once. The device is that of the
 tests, on a CPU (tests/accelerator/simulated_accelerator.py): no time is measured here.
 
-Usage: python scripts/bench_launches.py [--model cgcnn eam ...] [--structures 8] [--steps 20] [--names]
+With ``--compiled`` also with the network as a compiled graph (scripts/fused_kernels.py), whose code takes a minute.
+
+Usage: python scripts/bench_launches.py [--model cgcnn eam ...] [--structures 8] [--steps 20] [--names] [--compiled]
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from ase import Atoms
 from ase.build import bulk
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "accelerator"))
+from fused_kernels import fused_kernels
 from simulated_accelerator import DEVICE, Counts, counted, simulated
 
 from mdl_physpretrain.dynamics.batched_engine import BatchedRun
@@ -56,6 +59,7 @@ class Row:
     waits: float
     copies: float
     names: Counter[str]
+    compiled: float = float("nan")  # launches with a compiled network
 
 
 def crystals(n: int) -> list[Atoms]:
@@ -125,7 +129,9 @@ def training(name: str, model: EnergyModel, batch: AtomicBatch) -> Row:
     return Row(name, "training", launches, float("nan"), waits, counts.copies, counts.launches)
 
 
-def measure(name: str, n: int, steps: int, ensembles: tuple[str, ...] = ENSEMBLES) -> list[Row]:
+def measure(
+    name: str, n: int, steps: int, ensembles: tuple[str, ...] = ENSEMBLES, *, compiled: bool = False
+) -> list[Row]:
     """All rows of a potential with random weights."""
     torch.manual_seed(0)
     model = model_class(name)(**ARGUMENTS.get(name, {}))
@@ -135,9 +141,13 @@ def measure(name: str, n: int, steps: int, ensembles: tuple[str, ...] = ENSEMBLE
             model.A.mul_(0.01)
     batch = collate([build_batch(atoms, model.cutoff, model.dtype) for atoms in crystals(n)])
     batch.has_energy[:], batch.has_forces[:], batch.has_stress[:] = True, True, True
+    kernels = fused_kernels(model.eval(), batch) if compiled else 0
     with simulated():
         model.to(DEVICE)
     rows = [dynamics(name, model.eval(), ensemble, n, steps) for ensemble in ensembles]
+    for row, ensemble in zip(rows, ensembles, strict=True):
+        if kernels:
+            row.compiled = row.without_network + kernels * (2 if ensemble == "npt" else 1)
     return [*rows, training(name, model.train(), batch)]
 
 
@@ -147,13 +157,14 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--names", action="store_true", help="also the most frequent operations of each row")
+    parser.add_argument("--compiled", action="store_true", help="also with the network as a compiled graph")
     options = parser.parse_args()
-    print("| potential | step | launches | of these engine and monitor | waits | copies to the device |")
-    print("|---|---|---|---|---|---|")
+    print("| potential | step | launches | of these engine and monitor | compiled | waits | copies to the device |")
+    print("|---|---|---|---|---|---|---|")
     for name in options.model:
-        for row in measure(name, options.structures, options.steps):
-            engine = "" if np.isnan(row.without_network) else f"{row.without_network:.0f}"
-            numbers = (f"{row.launches:.0f}", engine, f"{row.waits:.1f}", f"{row.copies:.1f}")
+        for row in measure(name, options.structures, options.steps, compiled=options.compiled):
+            engine, fused = ("" if np.isnan(x) else f"{x:.0f}" for x in (row.without_network, row.compiled))
+            numbers = (f"{row.launches:.0f}", engine, fused, f"{row.waits:.1f}", f"{row.copies:.1f}")
             print("|", " | ".join((name, row.step, *numbers)), "|", flush=True)
             if options.names:
                 print("  ", ", ".join(f"{k} {v}" for k, v in row.names.most_common(25)))

@@ -15,6 +15,8 @@ from mdl_physpretrain.cli import app
 from mdl_physpretrain.workflow.config_files import schema_rows
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Pages of the site for what the links of the repository lead to.
+PAGES = {"configs/kitchen-sink.yaml": "reference/options.md", "mdl_physpretrain/cli": "reference/commands.md"}
 ROLE = re.compile(r":(?:func|class|mod|meth|attr|data|obj):<code>~?([^<]+)</code>")
 
 
@@ -37,14 +39,21 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Files outside ``docs/`` are named instead of linked: the site also works without the repository."""
+    """Links that lead somewhere on GitHub lead to pages of the site: notebooks, the options, the commands.
+
+    Other files outside ``docs/`` are named instead of linked: the site also works without the repository.
+    """
     inside = Path(page.file.src_uri).parent
+    markdown = markdown.replace(".ipynb)", ".md)")
+    to_pages = "../" * len(inside.parts)
 
     def outside(match: re.Match[str]) -> str:
         path = (ROOT / "docs" / inside / match[2]).resolve()
         if path.is_relative_to(ROOT / "docs") or not path.exists():
             return match[0]  # mkdocs judges it
         name = path.relative_to(ROOT).as_posix()
+        if name in PAGES:
+            return f"[{match[1]}]({to_pages}{PAGES[name]})"
         return f"`{name}`" if match[1].strip("`") in name else f"{match[1]} (`{name}`)"
 
     return re.sub(r"(?<!!)\[([^\]]+)\]\((\.\./[^)#\s]+)\)", outside, markdown)
@@ -105,7 +114,7 @@ def notebook_page(path: Path) -> str:
         for output in cell.get("outputs", []):
             parts += _output(output)
     note = f"This page is the notebook `docs/{path.relative_to(ROOT / 'docs').as_posix()}`; the tests run it."
-    return "\n\n".join([parts[0], f"*{note}*", *parts[1:]]).replace(".ipynb)", ".md)") + "\n"
+    return "\n\n".join([parts[0], f"*{note}*", *parts[1:]]) + "\n"
 
 
 def _output(output: dict[str, Any]) -> Iterator[str]:

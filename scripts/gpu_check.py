@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,11 +28,12 @@ from ase.build import bulk
 
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import ASECalculator, EnergyModel, predict
+from mdl_physpretrain.potentials.compiled_graph import compiled
 from mdl_physpretrain.teacher import label
 from mdl_physpretrain.training.module import make_adamw
 
 Row = dict[str, Any]
-NETWORKS = ("cgcnn", "torchmd_et", "m3gnet")
+NETWORKS = ("cgcnn", "torchmd_et", *(["m3gnet"] if importlib.util.find_spec("mattersim") else []))
 
 
 class Check:
@@ -60,13 +62,13 @@ class Check:
         self.wait()
         return calls / (time.perf_counter() - begin)
 
-    def peak(self) -> float:
-        """Largest memory since the last call in GiB."""
+    def memory(self) -> Row:
+        """Largest memory of the GPU since the last call, in GiB."""
         if self.device.type != "cuda":
-            return float("nan")
+            return {}
         peak = torch.cuda.max_memory_allocated() / 2**30
         torch.cuda.reset_peak_memory_stats()
-        return peak
+        return {"GiB": round(peak, 2)}
 
 
 def crystals(n: int, repeat: int = 1) -> list[Atoms]:
@@ -130,8 +132,8 @@ def training(check: Check) -> Iterator[Row]:
             (out.energy.abs().mean() + out.forces.abs().mean() + out.stress.abs().mean()).backward()
             optimizer.step()
 
-        check.peak()
-        yield {"what": f"{name}, eager", "steps/s": round(check.rate(step), 2), "GiB": round(check.peak(), 2)}
+        check.memory()
+        yield {"what": f"{name}, eager", "steps/s": round(check.rate(step), 2), **check.memory()}
         if not check.large:
             continue
         if name in bench_backbones.SIZES and importlib.util.find_spec("matdeeplearn"):
@@ -140,7 +142,7 @@ def training(check: Check) -> Iterator[Row]:
             yield {
                 "what": f"{name}, MatDeepLearn",
                 "steps/s": round(check.rate(theirs), 2),
-                "GiB": round(check.peak(), 2),
+                **check.memory(),
             }
         yield attempt(f"{name}, compiled", partial(compiled_row, check, name, model, step))
 
@@ -150,7 +152,7 @@ def compiled_row(check: Check, name: str, model: EnergyModel, step: Callable[...
     original = model.energies
     model.energies = torch.compile(original, dynamic=True)  # type: ignore[method-assign]
     try:
-        return {"what": f"{name}, compiled", "steps/s": round(check.rate(step), 2), "GiB": round(check.peak(), 2)}
+        return {"what": f"{name}, compiled", "steps/s": round(check.rate(step), 2), **check.memory()}
     finally:
         del model.energies
 
@@ -160,9 +162,11 @@ def dynamics(check: Check) -> Iterator[Row]:
     structures = crystals(100 if check.large else 3)
     for name in ("eam", "cgcnn", "torchmd_et"):
         model = network(name).to(check.device).eval()
-        check.peak()
+        check.memory()
         ours = contender_rate(check, bench_md.batched(model, structures, 10**6, 1.0, watch=True), 20)
-        yield {"what": f"{name}, batched", "structure-steps/s": round(ours, 1), "GiB": round(check.peak(), 2)}
+        yield {"what": f"{name}, batched", "structure-steps/s": round(ours, 1), **check.memory()}
+        if check.large and name != "eam":
+            yield attempt(f"{name}, compiled", partial(compiled_md, check, name, model, structures, ours))
         rivals: dict[str, Callable[[], Any]] = {
             "ASE loop, our calculator": lambda model=model: bench_md.ase_loop(ASECalculator(model), structures[:4])
         }
@@ -182,6 +186,15 @@ def dynamics(check: Check) -> Iterator[Row]:
             })  # fmt: skip
 
 
+def compiled_md(check: Check, name: str, model: EnergyModel, structures: list[Atoms], eager: float) -> Row:
+    """With the network as one graph of PyTorch's compiler, which says in a warning where that fails."""
+    with warnings.catch_warnings(), compiled(model, True):
+        warnings.simplefilter("error", UserWarning)
+        rate = contender_rate(check, bench_md.batched(model, structures, 10**6, 1.0, watch=True), 20)
+    row = {"what": f"{name}, batched, compiled", "structure-steps/s": round(rate, 1)}
+    return {**row, "faster than eager by": round(rate / eager, 2), **check.memory()}
+
+
 def contender_rate(check: Check, contender: bench_md.Contender, steps: int) -> float:
     """Structure-steps per second."""
     done = contender(steps)
@@ -199,7 +212,7 @@ def batch_size(check: Check) -> Iterator[Row]:
             if not holds(check, model, [single] * size):
                 break
             fits, size = size, 2 * size
-        yield {"what": f"{name}, 64 atoms each", "largest batch tried that fits": fits, "GiB": round(check.peak(), 2)}
+        yield {"what": f"{name}, 64 atoms each", "largest batch tried that fits": fits, **check.memory()}
 
 
 def holds(check: Check, model: EnergyModel, batches: Sequence[Any]) -> bool:

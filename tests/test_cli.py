@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import ase.io
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -45,9 +46,25 @@ def test_version():
     assert __version__ in fine("version")
 
 
-def test_init_config_and_its_errors(tmp_path):
+def test_init_config_and_its_errors(tmp_path, rocksalt, monkeypatch):
     path = tmp_path / "new.yaml"
-    fine("init", path, "--data", "a file[1].extxyz")
+    monkeypatch.chdir(tmp_path)
+    for gone in ("aloy.extxyz", "*.traj"):
+        result = call("init", path, "--data", gone)
+        assert result.exit_code == 2
+        assert gone in result.stderr
+        assert not path.exists()
+    for k, atoms in enumerate(rocksalt):
+        atoms.info["REF_energy"], atoms.arrays["F_pbe"] = atoms.get_potential_energy(), atoms.get_forces()
+        atoms.calc = None
+        atoms.symbols[0] = ("Ca", "Sr", "Ba", "Zn", "Be")[k % 5]
+    ase.io.write(tmp_path / "a file[1].extxyz", rocksalt)
+    said = fine("init", path, "--data", "a file[1].extxyz")
+    assert "energy: 8 of 8, as 'REF_energy'" in said
+    assert "forces: 0 of 8" in said
+    assert "F_pbe" in said
+    assert "5 compositions" in said
+    assert "# split_by: composition" in path.read_text()
     assert "a file[1].extxyz" in fine("config", path)
     result = call("init", path)
     assert result.exit_code == 2

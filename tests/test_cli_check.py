@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ from ase.calculators.emt import EMT
 from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
+from mdl_physpretrain.cli.check import tell
 from mdl_physpretrain.dynamics import Runs
 from mdl_physpretrain.potentials import CGCNN
 from mdl_physpretrain.structures import write_structures
+from mdl_physpretrain.workflow.check import check as checked
+from mdl_physpretrain.workflow.check_suite import probe_names
 
 FREE = """
 import numpy as np
@@ -100,6 +104,19 @@ def test_check_of_a_network_and_a_calculator(folder: Path, rocksalt: list[Atoms]
     told = json.loads((folder / "out" / "check.json").read_text())
     assert told["potentials"] == {"net": "net.pt", "Free": "free_atoms:Free"}
     assert len(told["structures"]) == 2
+
+
+def test_check_says_how_far_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("mdl_physpretrain.workflow.watch.FIRST", 0.001)
+    monkeypatch.setattr("mdl_physpretrain.workflow.watch.LONGEST", 0.001)
+    lines: list[str] = []
+    skipped = tuple(name for name in probe_names() if name != "errors")
+    checked(
+        {"EMT": EMT()}, folder / "cu.extxyz", output=folder / "out", report=False, skip=skipped, say=lines.append,
+        listener=tell,
+    )  # fmt: skip
+    assert any(re.match(r"errors of EMT: (since|.*\d+%)", line) for line in lines), lines
+    assert re.search(r"\d\d:\d\d  errors of EMT: done in [\d.]+ s", capsys.readouterr().err)
 
 
 def test_evaluate_takes_any_potential(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from mdl_physpretrain.cli.options import SIMULATION, Device, shared_options
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.recipe import CHECK
 
-__all__ = ["potentials_of", "print_check", "seeds_of"]
+__all__ = ["potentials_of", "print_check", "seeds_of", "tell"]
 
 
 class _NamesProbes(TyperCommand):
@@ -85,6 +86,7 @@ def check(
     skip: Annotated[list[str] | None, typer.Option("--skip", help="Question to leave out.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Tasks at a time, with one thread each.")] = 1,
     device: Device = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no lines of progress.")] = False,
     **simulation: Any,
 ) -> None:
     """Is it safe to run these potentials? MD, diatomics, compression, energy drift, RDFs, diffusion, errors.
@@ -106,14 +108,29 @@ def check(
     if reference_potential is not None:
         beside = load_potential(reference_potential, device)
         texts[REFERENCE_POTENTIAL] = described(reference_potential)
+    bars = not quiet and sys.stderr.isatty()
+    say = None if quiet else _say
     result = checked(
         loaded, chosen, output=output, references=reference or (), described=texts, command=sys.argv,
         reference_potential=beside, reference_structures=reference_structures,
-        progress=sys.stderr.isatty(), seeds=numbers, trajectory_interval=trajectories, nve_structures=nve_structures,
-        nve_steps=nve_steps, compressed=compressed, r_max=r_max, skip=tuple(skip or ()), probe=_options(probe or ()),
+        progress=bars, say=say, listener=None if quiet or (bars and jobs == 1) else tell, seeds=numbers,
+        trajectory_interval=trajectories, nve_structures=nve_structures, nve_steps=nve_steps, compressed=compressed,
+        r_max=r_max, skip=tuple(skip or ()), probe=_options(probe or ()),
         jobs=jobs, **simulation,
     )  # fmt: skip
     print_check(result)
+
+
+def _say(line: str) -> None:
+    """Print a line of progress with the time, to where a file of answers does not get it."""
+    typer.echo(f"  {datetime.now():%H:%M}  {line}", err=True)
+
+
+def tell(event: str, task: Any, seconds: float) -> None:
+    """Print that a task of a check has ended."""
+    words = {"done": f"done in {seconds:.1f} s", "skip": "unchanged", "fail": "failed"}
+    if event in words:
+        _say(f"{task.name}: {words[event]}")
 
 
 def potentials_of(words: list[str], device: str) -> tuple[dict[str, str], dict[str, Any]]:

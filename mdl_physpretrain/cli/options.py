@@ -50,6 +50,10 @@ SIMULATION: dict[str, tuple[Any, Any]] = {
     "friction": (Annotated[float, typer.Option(help="Friction of the Langevin thermostat, 1/fs.")], MD.friction),
     "pressure": (Annotated[float, typer.Option(help="Pressure, eV/Å³.")], MD.pressure),
     "engine": (Annotated[str, typer.Option(help="Engine: auto, ase or batched.")], MD.engine),
+    "compiled": (
+        Annotated[bool | None, typer.Option(help="Networks by PyTorch's compiler; else on a GPU, for 1000 steps.")],
+        MD.compiled,
+    ),
 }
 
 SHORT = {"learning_rate": ("--lr",)}

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, e.g. md.steps=5000 'seeds=[0,1]'.")]
 
+MANY_COMPOSITIONS = 5  # from so many on a split by composition is proposed
 MINIMAL = """\
 # A run of physpretrain. All options: physpretrain config
 budget: 1h                # trajectories, seeds and epochs are fitted to this; without it: all of the recipe
 first_verdict: 20min      # the first seed is judged by then, the others follow; less of it shortens training
 data:
   source: {source}        # any file ASE reads, a pattern, 'demo', or load-atoms:<name>; energy and forces
-seeds: [0, 1, 2, 3, 4]    # results vary between seeds: several, always
+{split}seeds: [0, 1, 2, 3, 4]    # results vary between seeds: several, always
 backbone:
   args: {{cutoff: 5.0}}     # Å
 md:
@@ -192,14 +193,15 @@ def init(
     data: Annotated[str, typer.Option("--data", help="Where the structures are.")] = "demo",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a small configuration to start from."""
+    """Look at the data and write a small configuration to start from."""
     import json
 
     if path.exists() and not force:
         raise ConfigError(f"{path} exists; choose another name or say --force")
+    split = _describe_data(data)
     plain = all(c.isalnum() or c in "/._-" for c in data)
     try:
-        path.write_text(MINIMAL.format(source=data if plain else json.dumps(data)), encoding="utf-8")
+        path.write_text(MINIMAL.format(source=data if plain else json.dumps(data), split=split), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
     typer.echo(f"Wrote {path}. Now: physpretrain run {path}")
@@ -230,6 +232,41 @@ def datasets(
     if output is not None:
         write_structures(output, structures)
         typer.echo(f"Wrote {output}")
+
+
+def _describe_data(source: str) -> str:
+    """Print what there is; the line of the configuration that proposes a split, or nothing."""
+    from collections import Counter
+
+    from mdl_physpretrain.structures import read_structures
+    from mdl_physpretrain.structures.groups import composition
+    from mdl_physpretrain.structures.label_keys import available_keys
+    from mdl_physpretrain.structures.labels import LABEL_NAMES, has_label
+    from mdl_physpretrain.structures.reading import LABEL_OPTIONS, LabelOptions
+
+    names: dict[str, Counter[str]] = {}
+    token = LABEL_OPTIONS.set(LabelOptions(names=names))
+    try:
+        structures = read_structures(source, duplicates="rename")
+    finally:
+        LABEL_OPTIONS.reset(token)
+    elements = " ".join(sorted({s for atoms in structures for s in atoms.symbols}))
+    typer.echo(f"{source}: {len(structures)} structures of {elements}")
+    for label in LABEL_NAMES:
+        count = sum(has_label(atoms, label) for atoms in structures)
+        words = ", ".join(f"{name!r}" for name in names.get(label, ()))
+        typer.echo(f"  {label}: {count} of {len(structures)}" + (f", as {words}" if count and words else ""))
+        if not count and label != "stress":
+            keys = ", ".join(available_keys(structures[0]))
+            typer.echo(f"    data.{label}_key says how it is called; the first structure has: {keys}")
+    compositions = len({composition(atoms) for atoms in structures})
+    if not MANY_COMPOSITIONS <= compositions < len(structures):
+        return ""
+    typer.echo(
+        f"  {compositions} compositions: with split_by: composition the test set has those that training has not; "
+        "it is in the file, behind a #"
+    )
+    return f"  # split_by: composition  # of {compositions}; without it structures are split at random\n"
 
 
 def _split(console: Console, folder: Path) -> None:

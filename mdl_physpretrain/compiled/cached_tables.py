@@ -48,14 +48,19 @@ class IndexCache(Generic[T]):
     """The last result of a function of one tensor of indices on a GPU, for when the very same tensor comes again.
 
     Nothing is compared, which would make the host wait: the tensor must be the same object, not changed in place. On a
-    CPU nothing is kept. A copy or a pickle starts empty.
+    CPU nothing is kept. A copy or a pickle starts empty. While a graph is traced, ``fixed`` is the result whatever the
+    tensor is.
     """
+
+    fixed: T | None = None
 
     def __init__(self) -> None:
         self._kept: tuple[Tensor, int, T] | None = None
 
     def get(self, source: Tensor, make: Callable[[], T]) -> T:
         """The stored result, or that of ``make()`` for another tensor."""
+        if self.fixed is not None:
+            return self.fixed
         if source.device.type == "cpu" or source.is_inference():
             return make()
         if self._kept is None or self._kept[0] is not source or self._kept[1] != source._version:

@@ -29,6 +29,7 @@ from mdl_physpretrain.executors.distribute import LostWork, distribute
 from mdl_physpretrain.executors.transfer import SentPotential, receive, send
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.calculator import ASECalculator
+from mdl_physpretrain.potentials.compiled_graph import compiled
 from mdl_physpretrain.potentials.identity import is_calculator
 from mdl_physpretrain.progress import track
 from mdl_physpretrain.structures.randomness import trajectory_rng
@@ -70,6 +71,8 @@ class Simulation:
         Trajectory files, if any.
     n_frames
         Frames of a trajectory that its record keeps; 0: the last one only.
+    compiled
+        Networks of the batched engine by PyTorch's compiler.
     """
 
     settings: MDSettings
@@ -77,6 +80,7 @@ class Simulation:
     skin: float
     files: TrajectoryFiles | None
     n_frames: int = 0
+    compiled: bool | None = False
 
     def run(
         self,
@@ -97,7 +101,8 @@ class Simulation:
         if self.engine == "batched":
             assert isinstance(potential, EnergyModel)
             shown = {"title": title, "progress": progress}
-            self._batches(potential.eval(), structures, writer, finished, sampler=sampler, **shown)
+            with compiled(potential.eval(), self.compiled, self.settings.steps):
+                self._batches(potential, structures, writer, finished, sampler=sampler, **shown)
             return
         generators = [self._thermalise(atoms) for atoms in structures]
         if isinstance(potential, EnergyModel):

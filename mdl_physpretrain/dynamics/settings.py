@@ -24,7 +24,7 @@ VELOCITIES = ("maxwell", "keep")
 TRAJECTORY_FORMATS = ("extxyz", "traj")
 SIMULATED = (
     "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "npt_evaluations", "engine",
-    "interval", "trace_interval", "skin",
+    "interval", "trace_interval", "skin", "compiled",
 )  # fmt: skip
 WATER_COMPRESSIBILITY = 4.57e-5 / (1e5 * units.Pascal)  # Å³/eV; 4.57e-5 per bar, customary in ASE and GROMACS
 

@@ -59,6 +59,7 @@ def simulate(
     trajectory_interval: int = 100,
     trajectory_format: str = "extxyz",
     skin: float = MD.skin,
+    compiled: bool | None = MD.compiled,
     max_batch_atoms: int | None = None,
     n_frames: int = 0,
     checkpoint: str | Path | None = None,
@@ -121,6 +122,10 @@ def simulate(
         steps and at the frame that ended a trajectory.
     skin
         Of the batched engine's Verlet lists, Å.
+    compiled
+        Networks of the batched engine by PyTorch's compiler, with far fewer launches, where it can; ``None``: on a
+        GPU, if there are at least 1,000 steps. The first use of a network takes a minute. On a CPU, networks with
+        machine code keep to that.
     max_batch_atoms
         Atoms in one batch; default 512 on a CPU, 16384 on a GPU.
     n_frames
@@ -185,6 +190,8 @@ def simulate(
     engine = _choose_engine(engine, potential, structures)
     if not 0 <= skin <= MAX_SKIN:
         raise ConfigError(f"skin must lie in [0, {MAX_SKIN:g}] Å, not {skin}")
+    if compiled not in (None, True, False):
+        raise ConfigError(f"compiled must be true, false or null, not {compiled!r}")
     if trajectory_format not in TRAJECTORY_FORMATS:
         raise ConfigError(
             f"trajectory_format must be one of {', '.join(TRAJECTORY_FORMATS)}, not {trajectory_format!r}"
@@ -201,7 +208,7 @@ def simulate(
         files = TrajectoryFiles(Path(trajectory_dir).resolve(), trajectory_interval, trajectory_format, timestep)
     if not n_frames >= 0:
         raise ConfigError(f"n_frames must not be negative, not {n_frames}")
-    simulation = Simulation(settings, engine, skin, files, n_frames)
+    simulation = Simulation(settings, engine, skin, files, n_frames, compiled)
     batches = [[k] for k in range(len(structures))]
     if engine == "batched":
         assert isinstance(potential, EnergyModel)

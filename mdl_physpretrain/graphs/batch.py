@@ -79,7 +79,7 @@ class AtomicBatch:
     @classmethod
     def without_labels(cls, *, positions: Tensor, cells: Tensor, **tensors: Any) -> Self:
         """A batch of the other fields, its labels missing; all tensors on one device."""
-        n, b = len(positions), len(cells)
+        n, b = positions.shape[0], cells.shape[0]  # `len` would fix sizes in a traced graph
         nothing = torch.zeros(b, dtype=torch.bool, device=cells.device)
         return cls(
             positions=positions,

@@ -10,7 +10,7 @@ checkpoints ask of a potential is declared in the base class and nowhere else.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -86,6 +86,9 @@ class EnergyModel(nn.Module):
     fades_at_cutoff
         Whether an edge of the length of the cutoff changes neither energy nor forces. On a GPU, MD then puts the longer
         edges of its lists there, instead of waiting for them to be sorted out.
+    compiled_gradient
+        What takes the place of the formula in :meth:`energy_and_gradient`, see
+        :func:`mdl_physpretrain.potentials.compiled_graph.compiled`.
     metadata
         Plain values stored with a checkpoint. ``"elements"``, the symbols
         trained on, limits MD to them; ``"examination"`` says whether a
@@ -100,6 +103,7 @@ class EnergyModel(nn.Module):
     role: ClassVar[str] = "network"
     fast: bool = True
     fades_at_cutoff: bool = False
+    compiled_gradient: Callable[[EnergyModel, AtomicBatch, Tensor], tuple[Tensor, Tensor] | None] | None = None
 
     def __init__(self, cutoff: float, hparams: dict[str, Any], *, reference_energies: bool = False) -> None:
         super().__init__()
@@ -138,7 +142,7 @@ class EnergyModel(nn.Module):
     def reference_energy(self, batch: AtomicBatch) -> Tensor:
         """Sum of the reference energies of the atoms of each structure in eV, shape (B,), float64."""
         references = self.get_buffer("reference_energies")[batch.numbers]
-        return references.new_zeros(len(batch)).index_add(0, batch.structure, references)
+        return references.new_zeros(batch.cells.shape[0]).index_add(0, batch.structure, references)
 
     def data_arguments(self, structures: Sequence[Atoms]) -> dict[str, Any]:
         """Constructor arguments that follow from the training structures; those a user gives win. None by default."""
@@ -179,6 +183,16 @@ class EnergyModel(nn.Module):
         if torch.is_inference_mode_enabled():  # nothing can be differentiated there: forces would be zero
             with torch.inference_mode(False):
                 return self.energy_and_gradient(_ordinary(batch), vectors.clone(), create_graph=create_graph)
+        if self.compiled_gradient is not None and not create_graph:
+            result = self.compiled_gradient(self, batch, vectors)
+            if result is not None:
+                return result
+        return self.formula_gradient(batch, vectors, create_graph=create_graph)
+
+    def formula_gradient(
+        self, batch: AtomicBatch, vectors: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`energy_and_gradient` of the formula, by reverse-mode differentiation."""
         with torch.enable_grad():
             leaf = vectors if create_graph and vectors.requires_grad else vectors.detach().requires_grad_(True)
             energy = self.energies(batch, leaf)
@@ -189,6 +203,14 @@ class EnergyModel(nn.Module):
             )
         return (energy, gradient) if create_graph else (energy.detach(), gradient)
 
+    def list_values(self, batch: AtomicBatch, vectors: Tensor) -> dict[str, Any] | None:
+        """What :meth:`energies` takes from elements and neighbour list alone, by the names of its ``IndexCache``.
+
+        Booleans, tensors and dataclasses of tensors; errors of elements are raised. A model with this can be compiled:
+        the rest of its formula asks for no value and no unknown size of a tensor. ``None``, the default: it cannot.
+        """
+        return None
+
     def prediction(self, batch: AtomicBatch) -> Prediction | None:
         """Energies, forces and stress of a model that has no gradient by edge vector (another package's).
 
@@ -198,6 +220,9 @@ class EnergyModel(nn.Module):
 
     def forward(self, batch: AtomicBatch) -> Tensor:
         """Potential energies in eV, shape (B,)."""
+        if _is_autocast(batch):
+            with torch.autocast(batch.positions.device.type, enabled=False):
+                return self(batch)
         batch, vectors, _ = within_cutoff(batch, batch.edge_vectors(), self.cutoff)
         return self.energies(batch, vectors)
 
@@ -269,7 +294,12 @@ def predict(model: EnergyModel, batch: AtomicBatch, *, create_graph: bool = Fals
     Returns
     -------
     Prediction
+        In the model's own precision, also under ``torch.autocast``: forces are small differences of energies, of which
+        bfloat16 keeps two digits and float16 three.
     """
+    if _is_autocast(batch):
+        with torch.autocast(batch.positions.device.type, enabled=False):
+            return predict(model, batch, create_graph=create_graph)
     if (whole := model.prediction(batch)) is not None:
         return whole
     vectors = batch.edge_vectors()
@@ -280,6 +310,12 @@ def predict(model: EnergyModel, batch: AtomicBatch, *, create_graph: bool = Fals
     has_volume = volumes > 1e-9
     stress = 0.5 * (virial + virial.mT) / torch.where(has_volume, volumes, torch.ones_like(volumes)).view(-1, 1, 1)
     return Prediction(energy, forces, stress * has_volume.view(-1, 1, 1))
+
+
+def _is_autocast(batch: AtomicBatch) -> bool:
+    """Whether products on the batch's device would be in half precision."""
+    device = batch.positions.device.type
+    return device in ("cpu", "cuda", "mps", "xpu") and torch.is_autocast_enabled(device)
 
 
 def _sums(batch: AtomicBatch, vectors: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:

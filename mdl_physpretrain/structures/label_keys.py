@@ -24,7 +24,7 @@ from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.labels import LABEL_NAMES, stored_results
 from mdl_physpretrain.structures.units import LabelUnits
 
-__all__ = ["LABEL_ALIASES", "available_keys", "normalise_labels", "stored_label"]
+__all__ = ["LABEL_ALIASES", "available_keys", "label_names", "normalise_labels", "stored_label"]
 
 UNCHANGED = LabelUnits()
 _PREFIXES = ("REF_", "ref_", "DFT_", "dft_")
@@ -120,6 +120,12 @@ def stored_label(
                 if key is not None:
                     raise
     return None
+
+
+def label_names(atoms: Atoms) -> dict[str, str]:
+    """The usual name under which each label is there, by label; before :func:`normalise_labels` moves them."""
+    stored = {label: _stored(atoms, aliases, exact=False) for label, aliases in LABEL_ALIASES.items()}
+    return {label: values[0].key for label, values in stored.items() if values}
 
 
 def _set_aside(atoms: Atoms, name: str, key: str, raw: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob as globbing
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from mdl_physpretrain.files import nameable
 from mdl_physpretrain.structures.datasets import SHIPPED, demo_structures, load_public
 from mdl_physpretrain.structures.formats import read_file
 from mdl_physpretrain.structures.identifiers import unique_ids
-from mdl_physpretrain.structures.label_keys import available_keys, normalise_labels
+from mdl_physpretrain.structures.label_keys import available_keys, label_names, normalise_labels
 from mdl_physpretrain.structures.labels import LABEL_NAMES, has_label, missing_labels, stored_results
 from mdl_physpretrain.structures.selection import parse_index, selected_positions
 from mdl_physpretrain.structures.units import LabelUnits
@@ -42,6 +43,7 @@ class LabelOptions:
     units: Mapping[str, str] = field(default_factory=dict)
     count_missing: bool = False
     duplicates: Literal["error", "rename"] = "error"
+    names: dict[str, Counter[str]] | None = None  # filled with the names under which each label is read
 
     def keys(self) -> dict[str, Any]:
         """Options of :func:`~mdl_physpretrain.structures.label_keys.normalise_labels` that are given."""
@@ -135,6 +137,8 @@ def read_structures(
             positions = selected_positions(len(dataset), selection, name)
             frames = [dataset[k] for k in positions]
         for position, atoms in zip(positions, frames, strict=True):
+            for label, name_there in label_names(atoms).items() if chosen.names is not None else ():
+                chosen.names.setdefault(label, Counter())[name_there] += 1
             try:
                 normalise_labels(
                     atoms,

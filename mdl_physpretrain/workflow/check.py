@@ -44,6 +44,7 @@ from mdl_physpretrain.workflow.stages.frames import read_frames
 from mdl_physpretrain.workflow.stages.md import simulate_potential
 from mdl_physpretrain.workflow.stages.reference import simulate_reference
 from mdl_physpretrain.workflow.task import Task
+from mdl_physpretrain.workflow.watch import Watch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,6 +104,7 @@ def check(
     jobs: int = 1,
     progress: bool = False,
     listener: Callable[[str, Task, float], None] | None = None,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> CheckResult:
     """Ask potentials the questions of all probes, on the same structures, velocities and noise.
@@ -140,6 +142,8 @@ def check(
     listener
         See :func:`mdl_physpretrain.workflow.run.run_pipeline`; also called
         with ``"fail"``.
+    say
+        Called now and then with a line on what is at work.
     **options
         Fields of :class:`~mdl_physpretrain.workflow.check_suite.CheckSettings`.
 
@@ -184,7 +188,13 @@ def check(
     if reference_potential is not None:
         beside = {REFERENCE_POTENTIAL: reference_potential}
         see_every_element(beside, suite.reference_starts(), "npt" if settings.ensemble == "npt" else "nve")
-    with locked(folder):
+    with locked(folder), Watch(folder, say or (lambda line: None), bars=progress and jobs == 1) as watch:
+
+        def note(event: str, task: Task, seconds: float) -> None:
+            watch.note(event, task, seconds)
+            if listener is not None:
+                listener(event, task, seconds)
+
         work = _Check(suite)
         work.refuse_other_potentials()
         everything = {**potentials, REFERENCE_POTENTIAL: reference_potential}
@@ -194,7 +204,7 @@ def check(
             reference = None if reference_potential is None else send(reference_potential)
             sent = {name: send(p) for name, p in potentials.items()}
             inputs = CheckInputs(sent, starts, reference_frames, settings, reference)
-        return work.run(inputs, report, jobs=jobs, progress=progress, listener=listener)
+        return work.run(inputs, report, jobs=jobs, progress=progress, listener=note)
 
 
 class _Check:

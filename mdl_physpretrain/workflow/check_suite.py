@@ -49,7 +49,7 @@ class CheckSettings:
     ----------
     seeds
         Of velocities and noise: one simulation of every structure for each.
-    ensemble, temperature, timestep, steps, friction, pressure, engine
+    ensemble, temperature, timestep, steps, friction, pressure, engine, compiled
         Of the simulation, see :func:`mdl_physpretrain.dynamics.simulate`.
     trajectory_interval
         Steps between two frames on disk; ``None``: no trajectories, and none
@@ -84,6 +84,7 @@ class CheckSettings:
     friction: float = recipe.MD.friction
     pressure: float = recipe.MD.pressure
     engine: str = recipe.MD.engine
+    compiled: bool | None = recipe.MD.compiled
     trajectory_interval: int | None = CHECK.trajectory_interval
     nve_structures: int = CHECK.nve_structures
     nve_steps: int = CHECK.nve_steps
@@ -216,7 +217,7 @@ class CheckSuite(Suite):
         return list(self.config.structures[: self.settings.nve_structures] if label else self.config.structures)
 
     def simulation(self, arm: str, seed: int, label: str) -> dict[str, Any]:
-        options = {"seed": seed, **self.settings.simulation(label)}
+        options = {"seed": seed, "compiled": self.settings.compiled, **self.settings.simulation(label)}
         if self.settings.trajectory_interval is not None and not label:
             frames = self.frames_folder(arm, seed)
             options |= {"trajectory_dir": frames, "trajectory_interval": self.settings.trajectory_interval}

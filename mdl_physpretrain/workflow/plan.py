@@ -56,7 +56,7 @@ STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "loop", "eval
 
 #: Options of ``md`` that a simulation itself does not depend on.
 NOT_OF_MD = {"source", "reference", "also", "r_max", "reference_potential", "reference_potential_args",
-             "reference_structures"}  # fmt: skip
+             "reference_structures", "compiled"}  # fmt: skip
 _DATA = tuple(f"data/{name}.extxyz" for name in ("train", "val", "test"))
 
 
@@ -197,7 +197,7 @@ def _loops(config: RunConfig, seed: int) -> list[Task]:
         else:
             modules = (config.teacher.calculator.partition(":")[0],)
         options = config.finetune.model_dump(exclude={"replay_fraction"}) | arm.changes()
-        simulated = set(MolecularDynamics.model_fields) - {"source", "n_structures", "max_atoms"}
+        simulated = set(MolecularDynamics.model_fields) - {"source", "n_structures", "max_atoms", "compiled"}
         md = conditions(config.loop, config.md).model_dump(include=simulated)
         section = [seed, config.accelerator, config.devices, config.strategy, config.replay_of(name), options, md]
         section += _calculator(config)

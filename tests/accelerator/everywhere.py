@@ -5,6 +5,7 @@ The accelerator is a simulated one and, where there is one (``-m gpu``), a GPU.
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -21,6 +22,7 @@ from small_potentials import small
 from mdl_physpretrain.dynamics import assess, simulate
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import ZBL, EnergyModel, predict, registered_models
+from mdl_physpretrain.potentials.compiled_graph import compiled
 from mdl_physpretrain.potentials.error_metrics import evaluate
 from mdl_physpretrain.probes.base import Subject
 from mdl_physpretrain.probes.registry import make_probe
@@ -95,6 +97,24 @@ def test_every_potential_predicts_and_learns(case: str, place: str) -> None:
     assert on_device.keys() == gradients.keys()
     for key, gradient in gradients.items():
         torch.testing.assert_close(on_device[key], gradient, rtol=1e-7, atol=1e-8, msg=key)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch's compiler knows no simulated device")
+@pytest.mark.parametrize("name", ["cgcnn", "torchmd_et"])
+def test_compiled_networks_have_the_formulas_numbers(name: str) -> None:
+    model = formula(small(name))
+    batches = [
+        collate([build_batch(atoms, model.cutoff, torch.float64) for atoms in rocksalt_cells()[:n]]) for n in (2, 5)
+    ]
+    expected = [predict(model, batch) for batch in batches]
+    model.to("cuda")
+    with warnings.catch_warnings(), compiled(model, True):
+        warnings.simplefilter("error", UserWarning)  # of a graph that cannot be compiled
+        for batch, one in zip(batches, expected, strict=True):
+            other = predict(model, batch.to("cuda"))
+            for field in ("energy", "forces", "stress"):
+                torch.testing.assert_close(getattr(other, field).cpu(), getattr(one, field), rtol=1e-9, atol=1e-9)
 
 
 def tolerant(structures: list[Atoms]) -> list[Atoms]:

@@ -93,20 +93,35 @@ class CGConv(nn.Module):
 
         ``edge_features`` are (E, edge_dim), ``edge_weight`` (E, 1) weighs messages.
         """
-        i, j = edge_index
-        weight = torch.cat([self.lin_f.weight, self.lin_s.weight])
-        bias = torch.cat([self.lin_f.bias, self.lin_s.bias])
-        w_centre, w_neighbour, w_edge = weight.split([self.dim, self.dim, weight.shape[1] - 2 * self.dim], dim=1)
-        at_centre, at_neighbour = F.linear(x, w_centre, bias), F.linear(x, w_neighbour)
-        z = at_centre.index_select(0, i) + at_neighbour.index_select(0, j) + F.linear(edge_features, w_edge)
-        gate, core = z.split(self.dim, dim=1)
-        message = torch.sigmoid(gate) * F.softplus(core) * edge_weight
-        return x + torch.zeros_like(x).index_add(0, i, message)
+        (of_edges,) = edge_parts([self], edge_features)
+        return self.add_messages(x, edge_index[0], atom_rows(edge_index), of_edges, edge_weight)
+
+    def add_messages(self, x: Tensor, centre: Tensor, rows: Tensor, of_edges: Tensor, edge_weight: Tensor) -> Tensor:
+        """:meth:`forward` with ``rows`` of :func:`atom_rows` and what :func:`edge_parts` makes of the edges for it."""
+        joint = torch.cat([self.lin_f.weight[:, : 2 * self.dim], self.lin_s.weight[:, : 2 * self.dim]])
+        by_end = joint.unflatten(1, (2, self.dim)).transpose(0, 1).flatten(0, 1)  # for the centre, for the neighbour
+        of_atoms = F.linear(x, by_end).view(-1, 2 * self.dim)
+        at_centre, at_neighbour = of_atoms.index_select(0, rows.flatten()).view(-1, 2, 2 * self.dim).unbind(1)
+        gate, core = (at_centre + at_neighbour + of_edges).split(self.dim, dim=1)
+        return x.index_add(0, centre, torch.sigmoid(gate) * F.softplus(core) * edge_weight)
 
     def fast(self, x: Tensor, edges: Neighbours, rows: Tensor, place: Tensor, edge_weight: Tensor) -> Tensor:
         """:meth:`forward` as machine code, float32 on the CPU, see :func:`convolution`."""
         gate, core = ((layer.weight, layer.bias) for layer in (self.lin_f, self.lin_s))
         return convolution(x, gate, core, rows, place, edge_weight, edges)
+
+
+def edge_parts(layers: Sequence[CGConv], edge_features: Tensor) -> Sequence[Tensor]:
+    """Of the gates, what comes from the distances and the bias, shape (E, 2 dim), for each of some layers."""
+    gates = [gate for layer in layers for gate in (layer.lin_f, layer.lin_s)]
+    weight = torch.cat([gate.weight[:, 2 * layers[0].dim :] for gate in gates])
+    product = F.linear(edge_features, weight, torch.cat([gate.bias for gate in gates]))
+    return product.split(2 * layers[0].dim, dim=1)
+
+
+def atom_rows(edge_index: Tensor) -> Tensor:
+    """Rows of centre and neighbour of the edges (2, E) in a table with two rows for every atom, shape (E, 2)."""
+    return torch.stack([2 * edge_index[0], 2 * edge_index[1] + 1], dim=1)
 
 
 @register_model("cgcnn")
@@ -214,6 +229,7 @@ class CGCNN(EnergyModel):
         self.post_lin_list = _stack(node_dim, dim2, post_fc_count)
         self.lin_out = nn.Linear(dim2 if post_fc_count else node_dim, 1)
         self._known: IndexCache[bool] = IndexCache()
+        self._rows: IndexCache[Tensor] = IndexCache()
         self._cached_layers: WeightCache[list[cgcnn_forces.FrozenLayer]] = WeightCache()
         self.train()  # a fixed normalisation is fixed from the start
 
@@ -290,8 +306,11 @@ class CGCNN(EnergyModel):
         return cgcnn_forces.energy_and_gradient(self, layers, batch, vectors)
 
     def _plain_layers(self, batch: AtomicBatch, r: Tensor) -> Callable[[Any, Tensor], Tensor]:
-        features, weight = self.distance_expansion(r), self.edge_weight(batch, r)[0].unsqueeze(1)
-        return lambda conv, x: conv(x, batch.edge_index, features, weight)
+        weight, index = self.edge_weight(batch, r)[0].unsqueeze(1), batch.edge_index
+        layers: Any = list(self.conv_list)
+        of_edges = dict(zip(layers, edge_parts(layers, self.distance_expansion(r)), strict=True))
+        rows = self._rows.get(index, lambda: atom_rows(index))
+        return lambda conv, x: conv.add_messages(x, index[0], rows, of_edges[conv], weight)
 
     def _fast_layers(self, batch: AtomicBatch, r: Tensor) -> Callable[[Any, Tensor], Tensor]:
         weight, _ = self.edge_weight(batch, r)
@@ -303,10 +322,19 @@ class CGCNN(EnergyModel):
         rows, place = self.distance_expansion.table(), self.distance_expansion.place(r)
         return lambda conv, x: conv.fast(x, edges, rows, place, weight)
 
-    def node_features(self, numbers: Tensor) -> Tensor:
-        """What the convolutions start from, shape (N, dim)."""
+    def list_values(self, batch: AtomicBatch, vectors: Tensor) -> dict[str, Any] | None:
+        self._check_elements(batch.numbers)
+        index = batch.edge_index
+        rows = self._rows.get(index, lambda: atom_rows(index))
+        return {"_known": True, "_rows": rows} if self.fades_at_cutoff else None
+
+    def _check_elements(self, numbers: Tensor) -> None:
         if not self._known.get(numbers, lambda: bool(((numbers >= 1) & (numbers <= N_ELEMENTS)).all())):
             raise StructureError(f"CGCNN knows the elements 1 to {N_ELEMENTS}", field="numbers")
+
+    def node_features(self, numbers: Tensor) -> Tensor:
+        """What the convolutions start from, shape (N, dim)."""
+        self._check_elements(numbers)
         if not len(self.pre_lin_list):
             return F.one_hot(numbers - 1, N_ELEMENTS).to(self.dtype)
         first: Any = self.pre_lin_list[0]
@@ -328,7 +356,7 @@ class CGCNN(EnergyModel):
         """Energies (B,) in eV of the last features (N, dim)."""
         early = self.pool_order == "early"
         if early:
-            x = x.new_zeros(len(batch), x.shape[1]).index_add(0, batch.structure, x)
+            x = x.new_zeros(batch.cells.shape[0], x.shape[1]).index_add(0, batch.structure, x)
         for layer in self.post_lin_list:
             x = self.act(layer(x))
         energy = self.lin_out(x).squeeze(-1)

@@ -14,7 +14,7 @@ Equivariant Transformers for Neural Network based Molecular Potentials", ICLR
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "ACTIVATIONS", "BASES", "Attention", "ExpNormalBasis", "GaussianBasis", "Half", "NeighbourEmbedding", "Pairs",
+    "radial_parts",
 ]  # fmt: skip
 
 SMALLEST = 1e-6  # Å; atoms closer than this have no direction
@@ -132,18 +133,17 @@ class Pairs:
             cutoff=value.unsqueeze(1),
         )
 
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def sum_images(self, value: Tensor) -> Tensor:
-        """Sum values (M, ...) of images to those of pairs (P, ...)."""
+    def sum_images(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Sum values (M, channels) of images to those of pairs (P, channels)."""
         if self.image is None:
-            return value
-        return value.new_zeros(len(self), *value.shape[1:]).index_add(0, self.image, value)
+            return values
+        joint = values[0] if len(values) == 1 else torch.cat(values, dim=1)
+        total = joint.new_zeros(self.first.shape[0], joint.shape[1]).index_add(0, self.image, joint)
+        return total.split([value.shape[1] for value in values], dim=1)
 
-    def spread(self, value: Tensor) -> Tensor:
-        """Give each image the value (P, ...) of its pair: (M, ...)."""
-        return value if self.image is None else value.index_select(0, self.image)
+    def spread(self, value: Tensor, dim: int = 0) -> Tensor:
+        """Give each image the value (P in dimension ``dim``) of its pair."""
+        return value if self.image is None else value.index_select(dim, self.image)
 
 
 class ExpNormalBasis(nn.Module):
@@ -208,7 +208,7 @@ class NeighbourEmbedding(nn.Module):
     def forward(self, numbers: Tensor, x: Tensor, pairs: Pairs, basis: Tensor) -> Tensor:
         """Features (N, channels) from those of the elements, ``x`` of the same shape."""
         # a linear layer of sums over images, the bias being the weight of their cutoffs
-        summed = pairs.sum_images(torch.cat([basis * pairs.cutoff, pairs.cutoff], dim=1))
+        (summed,) = pairs.sum_images(torch.cat([basis * pairs.cutoff, pairs.cutoff], dim=1))
         projection = self.distance_proj
         weight = F.linear(summed, torch.cat([projection.weight, projection.bias.unsqueeze(1)], dim=1))
         if not self.own_images:
@@ -263,77 +263,105 @@ class Attention(nn.Module):
         return simple and both and self.channels == 16 * self.heads
 
     def forward(
-        self, x: Tensor, vec: Tensor | None, pairs: Pairs, basis: Tensor, *, last: bool
+        self, x: Tensor, vec: Tensor | None, pairs: Pairs, radial: Radial, *, last: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Updates of scalar (N, channels) and vector features (3, N, channels; ``None`` while they are zero).
 
-        ``basis`` (M, n_basis) is the expansion of distances. ``last``: leave out what only a next layer would read
-        (``dvec``).
+        ``last``: leave out what only a next layer would read (``dvec``).
         """
-        x = self.layernorm(x)
-        by_part = (len(x), 3, self.channels)
-        v = self.v_proj(x).view(len(x), self.heads, 3, -1).transpose(1, 2).reshape(by_part).unbind(1)
-        update = self._scalar_messages(x, v[0], pairs, basis)
-        o1, o2, o3 = self._blocks(self.o_proj)
-        dx = F.linear(update, *o3)
-        vec3 = None
-        if vec is not None:
-            w1, w2, w3 = self.vec_proj.weight.split(self.channels)
-            dx = dx + (F.linear(vec, w1) * F.linear(vec, w2)).sum(0) * F.linear(update, *o2)
-            vec3 = None if last else F.linear(vec, w3)
-        if last:
-            return dx, None
-        dvec = self._vector_messages(v[1], v[2], vec, pairs, basis)
-        if vec3 is not None:
-            dvec = dvec + vec3 * F.linear(update, *o1)
-        return dx, dvec
+        c, n, p = self.channels, x.shape[0], pairs.first.shape[0]
+        used = _used_values(first=vec is None, last=last)
+        q, k, *values = F.linear(self.layernorm(x), *self._projections(used)).split(c, dim=1)
+        carried = [] if vec is None or last else (vec * values[1]).unbind(0)
+        sources = [k, values[0], *([] if last else values[-1:]), *carried]
+        at_neighbour = torch.cat(sources, dim=1).index_select(0, pairs.neighbour).unflatten(0, (2, p))
+        of_key, of_value, *of_vectors = at_neighbour.split(c, dim=2)
+        at_centre = q.index_select(0, pairs.centre).unflatten(0, (2, p))
+        weights, units, factor = self._of_pairs(at_centre * of_key, pairs, radial, used)
+        messages = [weights * of_value]
+        if not last:
+            strength, *images = of_vectors
+            signed = torch.cat([strength[:1], -strength[1:]])  # the backward direction is the opposite one
+            messages += [signed * unit for unit in units]
+            if factor is not None:
+                messages[1:] = [m + image * factor for m, image in zip(messages[1:], images, strict=True)]
+        joint = torch.cat(messages, dim=2).flatten(0, 1)
+        total = joint.new_zeros(n, joint.shape[1]).index_add(0, pairs.centre, joint)
+        update, dvec = total[:, :c], None if last else total[:, c:].unflatten(1, (3, c)).transpose(0, 1)
+        if vec is None:
+            return F.linear(update, self.o_proj.weight[2 * c :], self.o_proj.bias[2 * c :]), dvec
+        skipped = c if last else 0
+        *o1, o2, o3 = F.linear(update, self.o_proj.weight[skipped:], self.o_proj.bias[skipped:]).split(c, dim=1)
+        vec1, vec2, *vec3 = F.linear(vec, self.vec_proj.weight[: 3 * c - skipped]).split(c, dim=2)
+        dx = o3 + (vec1 * vec2).sum(0) * o2
+        return dx, None if dvec is None else dvec + vec3[0] * o1[0]
 
-    def _scalar_messages(self, x: Tensor, v: Tensor, pairs: Pairs, basis: Tensor) -> Tensor:
-        m, by_head = len(pairs.r), (self.heads, self.channels // self.heads)
-        q, k = self.q_proj(x), self.k_proj(x)
-        distance = None if self.dk_proj is None else self.act(self.dk_proj(basis))
-        value = self._radial(basis, 0)
-        value = (basis.new_ones(1, self.channels) if value is None else value).unflatten(1, by_head)
-        total = torch.zeros_like(x)
-        # one direction at a time: tensors twice as large fall out of the caches
-        for here, there in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
-            score = pairs.spread(q.index_select(0, here) * k.index_select(0, there))
-            score = score if distance is None else score * distance
-            attention = self.attention_act(score.view(m, *by_head).sum(-1)) * pairs.cutoff
-            weighted = pairs.sum_images((attention.unsqueeze(-1) * value).view(m, self.channels))
-            total = total.index_add(0, here, weighted * v.index_select(0, there))
-        return total
+    def _of_pairs(
+        self, products: Tensor, pairs: Pairs, radial: Radial, used: slice
+    ) -> tuple[Tensor, Sequence[Tensor], Tensor | None]:
+        """Of each pair, summed over its images: weights of values (2, P, channels), three components, and a factor.
 
-    def _vector_messages(
-        self, gate: Tensor, strength: Tensor, vec: Tensor | None, pairs: Pairs, basis: Tensor
-    ) -> Tensor:
-        p = len(pairs)
-        direction = pairs.direction * pairs.cutoff if self.smooth_cutoff else pairs.direction
-        radial = self._radial(basis, 2)
-        zero = torch.zeros_like(strength)
-        strength = torch.cat([strength.index_select(0, pairs.second), -strength.index_select(0, pairs.first)])
-        strength = strength.view(2, p, self.channels)  # signed: the backward direction is the opposite one
-        factor, carried = None, None
-        if vec is not None:
-            along = self._radial(basis, 1)
-            factor = torch.ones_like(pairs.cutoff) if along is None else along
-            factor = pairs.sum_images(factor * pairs.cutoff if self.smooth_cutoff else factor)
-            carried = (vec * gate).unbind(0)
-        components = []  # one at a time, for the same reason
-        for axis, unit in enumerate(direction.unsqueeze(2).unbind(1)):
-            message = strength * pairs.sum_images(unit if radial is None else unit * radial)
-            if carried is not None and factor is not None:
-                message = message + carried[axis].index_select(0, pairs.neighbour).view_as(message) * factor
-            components.append(zero.index_add(0, pairs.centre, message.flatten(0, 1)))
-        return torch.stack(components)
+        ``products`` (2, P, channels) are those of queries and keys.
+        """
+        m, by_head = pairs.r.shape[0], (self.heads, self.channels // self.heads)
+        score = pairs.spread(products, dim=1)
+        score = score if radial.keys is None else score * radial.keys
+        attention = (self.attention_act(score.unflatten(2, by_head).sum(-1)) * pairs.cutoff).unsqueeze(-1)
+        value, *others = radial.values or [pairs.cutoff.new_ones(1, self.channels).expand(m, -1)] * 3
+        of_images = list((attention * value.view(m, *by_head)).flatten(2).unbind(0))
+        if used != ONLY_SCALAR:
+            direction = pairs.direction * pairs.cutoff if self.smooth_cutoff else pairs.direction
+            of_images += [unit * others[-1] for unit in direction.split(1, dim=1)]
+        if used == ALL_VALUES:
+            of_images.append(others[0] * pairs.cutoff if self.smooth_cutoff else others[0])
+        forward, backward, *vectors = pairs.sum_images(*of_images)
+        return torch.stack([forward, backward]), vectors[:3], vectors[3] if len(vectors) > 3 else None
 
-    def _radial(self, basis: Tensor, part: int) -> Tensor | None:
-        """One of the three parts that each head's rows of ``dv_proj`` consist of, shape (M, channels)."""
-        if self.dv_proj is None:
-            return None
+    def _projections(self, used: slice) -> tuple[Tensor, Tensor]:
+        """Weight and bias of queries, keys and some of the values as one layer."""
         by_head = (self.heads, 3, self.channels // self.heads)
-        weight = self.dv_proj.weight.view(*by_head, -1)[:, part].flatten(0, 1)
-        return self.act(F.linear(basis, weight, self.dv_proj.bias.view(by_head)[:, part].flatten()))
+        value = [x.view(*by_head, *x.shape[1:]).transpose(0, 1)[used].flatten(0, 2)
+                 for x in (self.v_proj.weight, self.v_proj.bias)]  # fmt: skip
+        weight = torch.cat([self.q_proj.weight, self.k_proj.weight, value[0]])
+        return weight, torch.cat([self.q_proj.bias, self.k_proj.bias, value[1]])
 
-    def _blocks(self, layer: nn.Linear) -> list[tuple[Tensor, Tensor]]:
-        return list(zip(layer.weight.split(self.channels), layer.bias.split(self.channels), strict=True))
+    def radial_projections(self, used: slice) -> list[tuple[Tensor, Tensor]]:
+        """Weights and biases of what distances do to keys and to some of the three values of each head."""
+        found = [] if self.dk_proj is None else [(self.dk_proj.weight, self.dk_proj.bias)]
+        if self.dv_proj is not None:
+            by_head = (self.heads, 3, self.channels // self.heads)
+            weight = self.dv_proj.weight.view(*by_head, -1).transpose(0, 1)[used].flatten(0, 2)
+            found.append((weight, self.dv_proj.bias.view(by_head).transpose(0, 1)[used].flatten()))
+        return found
+
+
+@dataclass
+class Radial:
+    """What distances do to the keys and values of a layer, shapes (M, channels); ``None`` where they do nothing."""
+
+    keys: Tensor | None
+    values: Sequence[Tensor] | None  # of scalars, of vectors that are carried over, of directions; those that are used
+
+
+ONLY_SCALAR, NO_VECTORS, ALL_VALUES = slice(0, 1), slice(0, 3, 2), slice(0, 3)
+
+
+def _used_values(*, first: bool, last: bool) -> slice:
+    """Which of the three values of a head a layer uses."""
+    return ONLY_SCALAR if last else NO_VECTORS if first else ALL_VALUES
+
+
+def radial_parts(layers: Sequence[Attention], basis: Tensor) -> list[Radial]:
+    """What distances, expanded in ``basis`` (M, n_basis), do in each of some layers: one product for all."""
+    used = [_used_values(first=k == 0, last=k == len(layers) - 1) for k in range(len(layers))]
+    projections = [p for layer, which in zip(layers, used, strict=True) for p in layer.radial_projections(which)]
+    parts: list[Tensor] = []
+    if projections:
+        weight, bias = (torch.cat(x) for x in zip(*projections, strict=True))
+        parts = list(layers[0].act(F.linear(basis, weight, bias)).split(layers[0].channels, dim=1))
+    found = []
+    for layer, which in zip(layers, used, strict=True):
+        keys = None if layer.dk_proj is None else parts.pop(0)
+        count = 0 if layer.dv_proj is None else len(range(3)[which])
+        found.append(Radial(keys, [parts.pop(0) for _ in range(count)] or None))
+    return found

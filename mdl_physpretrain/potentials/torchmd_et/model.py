@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from mdl_physpretrain.potentials.torchmd_et.layers import (
     Half,
     NeighbourEmbedding,
     Pairs,
+    radial_parts,
 )
 
 __all__ = ["TorchMDET"]
@@ -137,15 +138,13 @@ class TorchMDET(EnergyModel):
 
     def energies(self, batch: AtomicBatch, vectors: Tensor) -> Tensor:
         self._check_elements(batch)
-        n_atoms, index = len(batch.numbers), batch.edge_index
-        half = self._halves.get(index, lambda: Half.of_edges(index, vectors, n_atoms))
-        pairs = Pairs.of_half(half, vectors, self.cutoff)
+        pairs = Pairs.of_half(self._half(batch, vectors), vectors, self.cutoff)
         basis = self.distance_expansion(pairs.r, pairs.cutoff)
         x = self.embedding(batch.numbers)
         if self.neighbor_embedding is not None:
             x = self.neighbor_embedding(batch.numbers, x, pairs, basis)
         vec: Tensor | None = None
-        apply = self._fast_layers(pairs) or (lambda layer, *state, last: layer(*state, pairs, basis, last=last))
+        apply = self._fast_layers(pairs) or self._plain_layers(pairs, basis)
         for k, layer in enumerate(self.attention_layers):
             dx, dvec = apply(layer, x, vec, last=k == len(self.attention_layers) - 1)
             x = x + dx
@@ -161,6 +160,14 @@ class TorchMDET(EnergyModel):
             if tables is not None:
                 return torchmd_forces.energy_and_gradient(self, tables, batch, vectors)
         return super().energy_and_gradient(batch, vectors, create_graph=create_graph)
+
+    def list_values(self, batch: AtomicBatch, vectors: Tensor) -> dict[str, Any] | None:
+        self._check_elements(batch)
+        return None if self.pool == "mean" else {"_known": True, "_halves": self._half(batch, vectors)}
+
+    def _half(self, batch: AtomicBatch, vectors: Tensor) -> Half:
+        index = batch.edge_index
+        return self._halves.get(index, lambda: Half.of_edges(index, vectors, len(batch.numbers)))
 
     def read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
         """Energies (B,) in eV from the features (N, hidden_channels) after the last layer."""
@@ -186,6 +193,11 @@ class TorchMDET(EnergyModel):
             return None
         return torchmd_fast.Grid(self.cutoff, basis.alpha, intervals, first.smooth_cutoff)
 
+    def _plain_layers(self, pairs: Pairs, basis: Tensor) -> Callable[..., tuple[Tensor, Tensor | None]]:
+        layers = [cast(Attention, layer) for layer in self.attention_layers]
+        radial = dict(zip(layers, radial_parts(layers, basis), strict=True))
+        return lambda layer, x, vec, *, last: layer(x, vec, pairs, radial[layer], last=last)
+
     def _fast_layers(self, pairs: Pairs) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
         """How layers are applied in machine code, or ``None`` where there is none for this model and these tensors."""
         grid = self.grid() if self._has_machine_code(pairs.direction) else None
@@ -206,7 +218,7 @@ class TorchMDET(EnergyModel):
         return (x if self.pool_order == "early" else self._pooled(x, batch)).squeeze(1)
 
     def _pooled(self, x: Tensor, batch: AtomicBatch) -> Tensor:
-        total = x.new_zeros(len(batch), x.shape[1]).index_add(0, batch.structure, x)
+        total = x.new_zeros(batch.cells.shape[0], x.shape[1]).index_add(0, batch.structure, x)
         return total / batch.n_atoms.unsqueeze(1) if self.pool == "mean" else total
 
 
