@@ -255,7 +255,7 @@ def _pair(
         "i": int(i[k]),
         "j": int(j[k]),
         "vector": np.round(vectors[k], 3).tolist(),
-        "distance": round(float(lengths[k]), 3),
+        "distance": round(float(lengths[k]), 6),
     }
 
 

@@ -288,6 +288,8 @@ class Verdict:
 def apart_words(distance: float, threshold: float) -> str:
     """``"1.66 Å apart, overlap below 1.70 Å"``; with more decimals where they would look the same."""
     digits = 3 if abs(distance - threshold) < 0.01 else 2
+    while digits < 6 and f"{distance:.{digits}f}" == f"{threshold:.{digits}f}":
+        digits += 1
     return f"{distance:.{digits}f} Å apart" + (f", overlap below {threshold:.{digits}f} Å" if threshold else "")
 
 
