@@ -59,14 +59,8 @@ def recommended_network(run: RunData) -> Recommendation | None:
         return None
     val = efs[(efs["split"] == "val") & efs["arm"].isin(run.judged)]
     val = val.assign(total=pd.to_numeric(val["total"], errors="coerce")).dropna(subset="total")
-<<<<<<< HEAD
     trained = zip(val["arm"].astype(str), val["seed"].astype(int), strict=True)
     val = val[[(run.path / _file(run, arm, seed)).is_file() for arm, seed in trained]]
-=======
-    val = val[
-        [(run.path / _file(run, arm, int(seed))).is_file() for arm, seed in zip(val["arm"], val["seed"], strict=True)]
-    ]
->>>>>>> 12e71c95d5d2ff1e225d65082227e1a193997620
     if not len(val):
         return None
     shares = _unphysical(run)
