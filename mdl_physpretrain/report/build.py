@@ -31,7 +31,6 @@ from mdl_physpretrain.report.sections import section_values
 __all__ = ["write_report"]
 
 SECTIONS = {  # of the page, in its order
-    "use": "Use it",
     "verdict": "Verdict",
     "physicality": "Physicality",
     "accuracy": "Accuracy",
@@ -49,7 +48,7 @@ SECTIONS = {  # of the page, in its order
     "configuration": "Configuration",
 }
 WRITTEN = ".written"  # names of the figures and tables that a report wrote
-OPTIONAL = {"use", "worst", "loop", *probe_sections()}  # nothing is said where a run has no such file
+OPTIONAL = {"worst", "loop", *probe_sections()}  # nothing is said where a run has no such file
 
 
 def write_report(run_dir: Path) -> Path:
@@ -152,7 +151,8 @@ def _page(run: RunData, out: Path) -> tuple[str, set[str]]:
         max_rows=MAX_ROWS,
         notes=run.notes,
         version=_version(),
-        sections={name: title for name, title in SECTIONS.items() if name in _shown(run, values, parts)},
+        sections=({"use": "Use it"} if values["recommended"] else {})
+        | {name: title for name, title in SECTIONS.items() if name in _shown(run, values, parts)},
         downloads=script_json(downloads.embedded) if downloads.embedded else "",
         scene=script_json(scene) if frames else "",
         elements={s: element_colour(s) for s in elements},
@@ -165,7 +165,6 @@ def _shown(run: RunData, values: dict[str, Any], parts: dict[str, PagePart]) -> 
     """Sections with something in them; of a run also those whose files a run should have."""
     figures, notes = values["figures"], run.notes
     content = {
-        "use": values["recommended"],
         "verdict": True,
         "physicality": values["physicality"] or "physicality" in notes,
         "accuracy": values["efs"] or "parity" in figures or not notes.keys().isdisjoint({"efs", "predictions"}),
