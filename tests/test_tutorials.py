@@ -50,4 +50,4 @@ def test_notebook_is_plain(path):
 def test_every_notebook_is_in_the_list():
     listed = (FOLDER / "index.md").read_text(encoding="utf-8")
     assert NOTEBOOKS
-    assert not [path.stem for path in NOTEBOOKS if f"]({path.stem}.md)" not in listed]
+    assert not [path.stem for path in NOTEBOOKS if f"]({path.name})" not in listed]
