@@ -73,6 +73,18 @@ def test_one_graph_has_the_formulas_numbers_for_batches_of_any_size(case: str, t
         assert not any("param" in str(node.target) for node in graph.graph.nodes if node.op == "get_attr")
 
 
+@pytest.mark.parametrize("name", ["cgcnn", "torchmd_et"])
+def test_graphs_are_of_single_precision_too(name: str, traced) -> None:
+    model = small(name, torch.float32, **({"gc_count": 1} if name == "cgcnn" else {"num_layers": 1}))
+    model.fast = False
+    batches = [batch_of(model, n).to(dtype=torch.float32) for n in (2, 3)]
+    with compiled(model, True):
+        for batch in batches:
+            one, other = predict(model, batch), _formula(model, batch)
+            torch.testing.assert_close(one.forces, other.forces, rtol=1e-4, atol=1e-5)
+    assert len(traced) == 1
+
+
 def test_weights_are_read_when_it_begins_and_the_graph_stays(traced) -> None:
     model = network()
     batch = batch_of(model, 2)

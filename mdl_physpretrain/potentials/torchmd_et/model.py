@@ -180,10 +180,12 @@ class TorchMDET(EnergyModel):
 
     def _has_machine_code(self, vectors: Tensor) -> bool:
         """Whether there is machine code for this model and these vectors, shape (E, 3)."""
+        if not self.fast:  # first: the length of vectors in a traced graph is no number
+            return False
         simple = vectors.device.type == "cpu" and vectors.dtype == self.dtype == torch.float32 and len(vectors) > 0
         first = cast(Attention, self.attention_layers[0])
         simple = simple and not torch.is_autocast_enabled("cpu")
-        return self.fast and simple and isinstance(self.distance_expansion, ExpNormalBasis) and first.has_machine_code()
+        return simple and isinstance(self.distance_expansion, ExpNormalBasis) and first.has_machine_code()
 
     def grid(self) -> torchmd_fast.Grid | None:
         """Where machine code tabulates the radial functions; ``None`` where no grid resolves the Gaussians."""
