@@ -38,8 +38,9 @@ def plan_parts(forecast: Forecast, config: RunConfig) -> list[Table | str]:
         f"{forecast.rates.md * 1e6:.3g} µs per atom and MD step. Lost trajectories end sooner."
     )
     parts: list[Table | str] = [table, words]
-    times = ((forecast.total, config.budget), (forecast.first_verdict, config.first_verdict))
-    if any(limit is not None and seconds > seconds_of(limit) for seconds, limit in times):  # fitted by an earlier call
+    if config.first_verdict is not None and forecast.first_verdict > seconds_of(config.first_verdict):
+        config = config.model_copy(update={"first_verdict": None})  # it gave way, which a warning has said
+    if config.budget is not None and forecast.total > seconds_of(config.budget):  # fitted by an earlier call
         parts.append(
             f"This is longer than {limit_words(config)}: an earlier call made the fit, when steps took less time. "
             "Without plan.json in the run folder it is made again."

@@ -26,6 +26,7 @@ from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_see
 from mdl_physpretrain.workflow.forecast import Forecast
 from mdl_physpretrain.workflow.heartbeat import beating, heartbeat
 from mdl_physpretrain.workflow.plan import plan
+from mdl_physpretrain.workflow.plan_table import plan_parts
 from mdl_physpretrain.workflow.task import Task
 from mdl_physpretrain.workflow.time_words import about
 from mdl_physpretrain.workflow.watch import Watch
@@ -132,6 +133,11 @@ def test_a_first_verdict_that_cannot_be_kept_gives_way(budget):
     with pytest.warns(UserWarning, match="a first verdict within 1s cannot be kept: after about"):
         fit = fitted(config, _estimate)
     assert fit == fitted(config.model_copy(update={"first_verdict": None}), _estimate)
+    tasks = plan(fit.config)
+    forecast = Forecast(fit.config, fit, SIZES, RATES, 1, tasks, {t.name: 10.0 for t in tasks})
+    sentences = " ".join(part for part in plan_parts(forecast, config) if isinstance(part, str))
+    assert "longer than" not in sentences
+    assert "verdict within" not in sentences
 
 
 def test_a_budget_that_cannot_be_kept_is_refused():
