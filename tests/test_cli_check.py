@@ -112,8 +112,8 @@ def test_check_says_how_far_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch,
     lines: list[str] = []
     skipped = tuple(name for name in probe_names() if name != "errors")
     checked(
-        {"EMT": EMT()}, folder / "cu.extxyz", output=folder / "out", report=False, skip=skipped, say=lines.append,
-        listener=tell,
+        {"EMT": EMT()}, folder / "cu.extxyz", output=folder / "out", steps=1, report=False, skip=skipped,
+        say=lines.append, listener=tell,
     )  # fmt: skip
     assert any(re.match(r"errors of EMT: (since|.*\d+%)", line) for line in lines), lines
     assert re.search(r"\d\d:\d\d  errors of EMT: done in [\d.]+ s", capsys.readouterr().err)

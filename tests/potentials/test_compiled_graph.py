@@ -160,6 +160,7 @@ def test_dynamics_are_those_of_the_formula(traced, tmp_path) -> None:
         simulate(model, starts, compiled="yes")  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="needs a C++ compiler")
 def test_inductor_compiles_it_once_for_two_sizes() -> None:
     model = network("cgcnn", gc_count=1, post_fc_count=0, batch_norm=False, pre_fc_count=0)
