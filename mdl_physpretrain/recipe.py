@@ -115,7 +115,12 @@ class Augmentation(Perturbation):
     )
     thermal_method: Literal["springs", "md"] = Field(
         default="springs",
-        description="Of 'thermal': every atom by itself, as its spring allows; or frames of the teacher's own MD.",
+        description="Of 'thermal': every atom by itself, as its spring allows; or frames of short MD.",
+    )
+    thermal_driver: Literal["auto", "teacher", "fitted"] = Field(
+        default="auto",
+        description="Whose MD the method 'md' runs: the teacher's; that of a potential fitted to the data, which is "
+        "cheap; auto: fitted where an ASE calculator teaches.",
     )
     thermal_factor: Positive = Field(
         default=1.5,
@@ -125,9 +130,9 @@ class Augmentation(Perturbation):
     thermal_rounds: int = Field(
         default=5, ge=1, le=100_000, description="Thermally disordered structures per structure."
     )
-    thermal_time: Positive = Field(default=600.0, description="Length of the teacher's MD, fs.")
+    thermal_time: Positive = Field(default=600.0, description="Length of this MD, fs.")
     thermal_structures: Count | None = Field(
-        default=None, description="At most so many structures move in the teacher's MD (random choice)."
+        default=None, description="At most so many structures move in this MD (random choice)."
     )
     compression: float = Field(default=0.06, ge=0, lt=0.5, description="Of their cells, at most, either way.")
     shear: float = Field(default=0.03, ge=0, lt=0.5, description="Of their cells, at most.")

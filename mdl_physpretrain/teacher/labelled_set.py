@@ -19,6 +19,7 @@ from mdl_physpretrain.recipe import MD, Augment, Augmentation, Perturbation
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.teacher.amplitudes import amplitudes_at
 from mdl_physpretrain.teacher.changes import change_skill
+from mdl_physpretrain.teacher.driver import thermal_driver
 from mdl_physpretrain.teacher.label import Labelled, label
 from mdl_physpretrain.teacher.motion import thermal_motion
 
@@ -110,9 +111,10 @@ def further_structures(
         # where no MD is described, it is the default one
         temperature = MD.temperature if options.thermal == "md" else options.thermal
         if options.thermal_method == "md":
+            driver = thermal_driver(parents, teacher, options, directory=directory, progress=progress)
             return structures + thermal_motion(
                 parents,
-                teacher,
+                driver,
                 temperature,
                 frames=options.thermal_rounds,
                 duration=options.thermal_time,

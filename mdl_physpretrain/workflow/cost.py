@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mdl_physpretrain.teacher.driver import drives_by_fit
+
 if TYPE_CHECKING:
     from mdl_physpretrain.recipe import Training
     from mdl_physpretrain.workflow.config import RunConfig
@@ -184,5 +186,7 @@ def _teacher_motion(config: RunConfig, sizes: Sizes, rates: Rates) -> float:
     options: Any = config.augmentation
     if options.thermal is None or options.thermal_method != "md":
         return 0.0
-    step = TEACHER_STEP if config.teacher.calculator is None else rates.label
+    calculator = config.teacher.calculator is not None
+    fitted = drives_by_fit(options, calculator=calculator)
+    step = rates.label if calculator and not fitted else TEACHER_STEP
     return _moving(config, sizes) * _mean(sizes.train) * options.thermal_time / 2 * step

@@ -9,9 +9,19 @@ from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.structures.datasets import SHIPPED, shipped_file
+from mdl_physpretrain.teacher.driver import FITTED, drives_by_fit
+from mdl_physpretrain.teacher.registry import kind_modules, kind_potentials
 from mdl_physpretrain.workflow.config import RunConfig
 
-__all__ = ["external_inputs", "input_files", "model_modules", "network_modules", "probe_modules"]
+__all__ = [
+    "driver_modules",
+    "external_inputs",
+    "input_files",
+    "model_modules",
+    "network_modules",
+    "probe_modules",
+    "teacher_modules",
+]
 
 
 def external_inputs(sources: Sequence[str] | None) -> tuple[list[str], list[tuple[str, str]]]:
@@ -60,3 +70,16 @@ def network_modules(config: RunConfig, core: str, hybrid: str) -> tuple[str, ...
     parts += ["zbl"] if core == "zbl" else []
     parts += ["eam"] if hybrid != "none" else []
     return model_modules(*parts, *(["sum"] if len(parts) > 1 else []))
+
+
+def teacher_modules(config: RunConfig) -> tuple[str, ...]:
+    """Modules of the potential that labels."""
+    if config.teacher.calculator is not None:
+        return (config.teacher.calculator.partition(":")[0],)
+    return model_modules(*kind_potentials(config.teacher.kind))
+
+
+def driver_modules(config: RunConfig) -> tuple[str, ...]:
+    """Modules of the potential that is fitted to move atoms of thermal structures, where one is."""
+    fitted = drives_by_fit(config.augmentation, calculator=config.teacher.calculator is not None)
+    return kind_modules(FITTED.kind) if fitted else ()

@@ -16,10 +16,16 @@ from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
-from mdl_physpretrain.teacher.registry import kind_modules, kind_options, kind_potentials
+from mdl_physpretrain.teacher.registry import kind_modules, kind_options
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.dependencies import external_inputs, model_modules, network_modules, probe_modules
+from mdl_physpretrain.workflow.dependencies import (
+    driver_modules,
+    external_inputs,
+    network_modules,
+    probe_modules,
+    teacher_modules,
+)
 from mdl_physpretrain.workflow.layout import (
     JOURNAL,
     LABELLED,
@@ -114,10 +120,7 @@ def _teacher_tasks(config: RunConfig) -> list[Task]:
         section = [section, *_calculator(config)]
     if config.uses_labels:
         needs = ("prepare", *(t.name for t in tasks))
-        if teacher.calculator is None:
-            modules = model_modules(*kind_potentials(teacher.kind))
-        else:
-            modules = (teacher.calculator.partition(":")[0],)
+        modules = (*teacher_modules(config), *driver_modules(config))
         tasks.append(
             Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL, MOTION), (LABELLED,),
                  fixed=tuple(named_files(teacher.calculator_args)), modules=modules)
@@ -192,10 +195,7 @@ def _loops(config: RunConfig, seed: int) -> list[Task]:
         if not rounds:
             continue
         taught = ("teacher",) if config.uses_native_teacher else ()
-        if config.teacher.calculator is None:
-            modules = model_modules(*kind_potentials(config.teacher.kind))
-        else:
-            modules = (config.teacher.calculator.partition(":")[0],)
+        modules = teacher_modules(config)
         options = config.finetune.model_dump(exclude={"replay_fraction"}) | arm.changes()
         simulated = set(MolecularDynamics.model_fields) - {"source", "n_structures", "max_atoms", "compiled"}
         md = conditions(config.loop, config.md).model_dump(include=simulated)
@@ -247,7 +247,7 @@ def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
         trained = f"{'loop' if config.rounds_of(name) else 'finetune'} seed {seed} {name}"
         taught = ("teacher",) if config.uses_native_teacher else ()
         models = network_modules(config, config.core_of(name), arm.hybrid)
-        teacher_modules = model_modules(*kind_potentials(config.teacher.kind)) if config.uses_native_teacher else ()
+        of_teacher = teacher_modules(config) if config.uses_native_teacher else ()
         common: dict[str, Any] = {"needs": ("prepare", trained, *taught), "parallel": True}
         arguments |= {"arm": name, "seed": seed}
         probes = suite.probes("potential", "labels", *(("teacher",) if config.uses_native_teacher else ()))
@@ -258,7 +258,7 @@ def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
                 work=partial(evaluate_potential, **arguments, probes=tuple(probe.name for probe in probes)),
                 section=[seed, name, config.data.seed, _probe_options(probes)],
                 inputs=(*_DATA, best, *((TEACHER,) if config.uses_native_teacher else ())),
-                modules=(*models, *probe_modules(probes), *teacher_modules),
+                modules=(*models, *probe_modules(probes), *of_teacher),
                 **common,
             )
         )
