@@ -12,6 +12,8 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from ase import Atoms
@@ -23,7 +25,7 @@ from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_distances, with_images
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.zbl import ZBL
-from mdl_physpretrain.stability.energy_curves import standing_out, unexplained_jump
+from mdl_physpretrain.stability.energy_curves import stands_out, unexplained_jump
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.engines import Teacher, refuse_examined
 from mdl_physpretrain.teacher.examine import (
@@ -44,9 +46,11 @@ REACH = 5.0  # Å, within which pairs of the data meet
 POINTS = 60  # of a curve
 OUTERMOST = 1.1  # of the typical distance, where curves end
 OUT_OF_REACH = 15.0  # eV above the typical distance: what lies behind, no trajectory and no label sees
-ENERGY_JUMP, FORCE_JUMP = 0.05, 2.0  # eV, eV/Å: on a grid this wide a steep wall changes by much
+ENERGY_JUMP, FORCE_JUMP = 0.05, 2.0  # eV, eV/Å
+MOST_STEPS, FINER, REFINEMENTS = 3, 22, 2  # steps of the force that are looked at again; points, how often
 WELL_FROM, INSIDE_WELL = 0.55, 0.9  # of the radii's sum: no bond is shorter; of the distance of a pair's own well
 BOX = 20.0  # Å between a pair alone and its images
+Curve: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # energies and forces at distances
 MOST = 30  # structures whose closest pair is pulled together
 
 
@@ -135,7 +139,8 @@ def examine_calculator(teacher: Teacher, structures: Sequence[Atoms]) -> Examina
     teacher
         An ASE calculator, a function that makes one, or a model.
     structures
-        The data. For every pair of elements 120 energies and forces are calculated.
+        The data. For every pair of elements 120 energies and forces are calculated, and some
+        more where a force seems to jump.
 
     Returns
     -------
@@ -149,12 +154,11 @@ def examine_calculator(teacher: Teacher, structures: Sequence[Atoms]) -> Examina
         found = _typical_pair(structures, pair, measured)
         if found is not None:
             atoms, i, j, vector = found
-            moved = [at_distance(atoms, i, j, vector, d) for d in r]
-            examined.append(_judged(name, r, *_curve(teacher, moved, i, j, vector), measured))
-        size = float(r[-1] + BOX)
-        alone = [Atoms(pair, [[0, 0, 0], [d, 0, 0]], cell=[size] * 3, pbc=True) for d in r]
-        curve = _curve(teacher, alone, 0, 1, np.array([1.0, 0.0, 0.0]))
-        examined.append(_judged(f"{name} alone", r, *curve, measured, alone=True))
+            bring = partial(at_distance, atoms, i, j, vector)
+            examined.append(_judged(name, r, partial(_curve, teacher, bring, i, j, vector), measured))
+        bring = partial(_two_atoms, pair, float(r[-1] + BOX))
+        curve = partial(_curve, teacher, bring, 0, 1, np.array([1.0, 0.0, 0.0]))
+        examined.append(_judged(f"{name} alone", r, curve, measured, alone=True))
     pushed = share_pushed_back(structures, lambda pulled: [f for _, f in _values(teacher, pulled)], MOST)
     failures = [f"{v.pair}: {v.notes}" for v in examined if not v.passed]
     if pushed < PUSHED_BACK:
@@ -202,20 +206,44 @@ def _values(teacher: Teacher, structures: Sequence[Atoms]) -> list[tuple[float, 
     return result
 
 
+def _two_atoms(pair: tuple[str, str], size: float, distance: float) -> Atoms:
+    return Atoms(pair, [[0, 0, 0], [distance, 0, 0]], cell=[size] * 3, pbc=True)
+
+
 def _curve(
-    teacher: Teacher, structures: Sequence[Atoms], i: int, j: int, vector: np.ndarray
+    teacher: Teacher, bring: Callable[[float], Atoms], i: int, j: int, vector: np.ndarray, distances: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Energy and force along the distance of two atoms, positive means repulsion."""
+    """Energy and force along the distance of two atoms, positive means repulsion; ``bring`` puts them there."""
     direction = vector / np.linalg.norm(vector)
-    values = _values(teacher, structures)
+    values = _values(teacher, [bring(float(d)) for d in distances])
     force = np.array([0.5 * (f[j] - f[i]) @ direction for _, f in values])
     return np.array([e for e, _ in values]), force
 
 
-def _judged(
-    name: str, r: np.ndarray, energy: np.ndarray, force: np.ndarray, measured: PairDistances, *, alone: bool = False
-) -> PairExamination:
+def _force_jumps(curve: Curve, r: np.ndarray, force: np.ndarray) -> bool:
+    """Whether the force jumps; one that only changes fast between two points of the grid does not.
+
+    A step that stands out is looked at with ever nearer points, at last 1e-4 Å apart: that of a jump stays.
+    """
+    steps = np.diff(force)
+    size = np.where(stands_out(steps), np.abs(steps), 0.0)
+    for k in np.argsort(-size)[:MOST_STEPS]:
+        if size[k] <= FORCE_JUMP:
+            break
+        low, high, jump = r[k], r[k + 1], float(size[k])
+        for _ in range(REFINEMENTS):
+            near = np.linspace(low, high, FINER)
+            largest = np.abs(np.diff(curve(near)[1]))
+            place = int(np.argmax(largest))  # of NaN where there is one
+            low, high, jump = near[place], near[place + 1], float(largest[place])
+        if not jump <= FORCE_JUMP:
+            return True
+    return False
+
+
+def _judged(name: str, r: np.ndarray, curve: Curve, measured: PairDistances, *, alone: bool = False) -> PairExamination:
     """The three questions to one curve, as of native teachers; two atoms alone may bind nearer than in the data."""
+    energy, force = curve(r)
     finite = np.isfinite(energy) & np.isfinite(force)
     notes, wall, core, smooth = [], float("nan"), False, bool(finite.all())
     if not smooth:
@@ -238,7 +266,7 @@ def _judged(
             notes.append(f"attractive between {attractive.min():.2f} and {attractive.max():.2f} Å")
         if not wall > WALL_ENERGY:
             notes.append(f"wall of {wall:.2f} eV at {wall_at:.2f} Å (needs {WALL_ENERGY:g})")
-        if unexplained_jump(r, energy, force) > ENERGY_JUMP or standing_out(np.diff(force)) > FORCE_JUMP:
+        if unexplained_jump(r, energy, force) > ENERGY_JUMP or _force_jumps(curve, r, force):
             smooth = False
             notes.append("not smooth")
     return PairExamination(

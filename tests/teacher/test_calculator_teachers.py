@@ -10,6 +10,7 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.lj import LennardJones
 from ase.calculators.mixing import LinearCombinationCalculator
+from scipy.special import expit
 
 from mdl_physpretrain.errors import ConfigError, TeacherRefused
 from mdl_physpretrain.potentials import ZBL, ASECalculator
@@ -99,6 +100,34 @@ def test_a_primitive_cell_is_examined_with_images_as_atoms_of_their_own():
     assert [pair.pair for pair in passed.pairs] == ["Cu-Cu", "Cu-Cu alone"]
     assert examine_calculator(hollow, [primitive]).pushed_back == 0
     assert _pushed_back(ZBL(ends={"Cu-Cu": 1.0}).double(), [primitive]) == 0, "nothing repels where the core has ended"
+
+
+class Step(LennardJones):
+    """A sound pair potential with more repulsion below 2.43 Å, which sets in within a width (Å)."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__(sigma=2.3, epsilon=0.4, rc=6.0, smooth=True)
+        self.width = width
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        vectors = self.atoms.get_all_distances(mic=True, vector=True)
+        r = np.linalg.norm(vectors, axis=2)
+        np.fill_diagonal(r, 1e3)
+        depth = (2.43 - r) / self.width  # energy and force of a force that rises from 0 to 6 eV/Å
+        energy = 6 * self.width * np.logaddexp(0, depth)
+        force = 6 * expit(depth)
+        self.results["energy"] += energy.sum() / 2
+        self.results["forces"] = self.results["forces"] - ((force / r)[..., None] * vectors).sum(1)
+
+
+@pytest.mark.parametrize(("width", "smooth"), [(0.002, True), (1e-6, False)])
+def test_a_steep_force_is_no_jump(copper, width: float, smooth: bool):
+    """Both look alike on the grid of the curve; only nearer points tell them apart."""
+    examined = {pair.pair: pair for pair in examine_calculator(Step(width), copper[:1]).pairs}
+    assert examined["Cu-Cu alone"].smooth is smooth
+    assert examined["Cu-Cu alone"].core
+    assert examined["Cu-Cu"].smooth is smooth
 
 
 def test_the_fingerprint_of_a_composed_teacher_is_that_of_its_parts():
