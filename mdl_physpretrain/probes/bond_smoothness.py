@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from mdl_physpretrain.probes.page import (
     seed_lines,
 )
 from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
-from mdl_physpretrain.stability.energy_curves import deepest_fall, standing_out, unexplained_jump
+from mdl_physpretrain.stability.energy_curves import deepest_fall, lasting_jump, standing_out, unexplained_jump
 from mdl_physpretrain.structures.labels import structure_id
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ def shortest_bonds(atoms: Atoms) -> dict[str, tuple[int, int, np.ndarray]]:
     return bonds
 
 
-def bond_curve(potential: Potential, atoms: Atoms, bond: tuple[int, int, np.ndarray]) -> pd.DataFrame:
+def bond_curve(
+    potential: Potential, atoms: Atoms, bond: tuple[int, int, np.ndarray], lengths: np.ndarray = LENGTHS
+) -> pd.DataFrame:
     """Energy and force along one bond, all other atoms where they are.
 
     Parameters
@@ -73,11 +75,13 @@ def bond_curve(potential: Potential, atoms: Atoms, bond: tuple[int, int, np.ndar
         The crystal.
     bond
         Two atoms, and the vector (Å) from the first to the second.
+    lengths
+        In lengths of the bond, shape (n,).
 
     Returns
     -------
     DataFrame
-        ``length`` (0.6 to 1.3 times the bond's), ``r`` (Å), ``energy`` (eV, zero at length 1) and ``force`` (eV/Å,
+        ``length``, ``r`` (Å), ``energy`` (eV, zero at the length nearest to 1) and ``force`` (eV/Å,
         minus the energy's slope along ``r``, positive means repulsion); NaN where the potential fails.
 
     Raises
@@ -88,7 +92,7 @@ def bond_curve(potential: Potential, atoms: Atoms, bond: tuple[int, int, np.ndar
     first, second, vector = bond
     size = float(np.linalg.norm(vector))
     stretched = []
-    for length in LENGTHS:
+    for length in lengths:
         copy = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         copy.positions[first] -= 0.5 * (length - 1) * vector
         copy.positions[second] += 0.5 * (length - 1) * vector
@@ -96,12 +100,24 @@ def bond_curve(potential: Potential, atoms: Atoms, bond: tuple[int, int, np.ndar
         stretched.append(copy)
     energy, forces = energies_and_forces(potential, stretched)
     along = np.array([0.5 * (f[second] - f[first]) @ vector / size for f in forces])
-    zero = energy[int(np.argmin(np.abs(LENGTHS - 1)))]
-    return pd.DataFrame({"length": LENGTHS, "r": LENGTHS * size, "energy": energy - zero, "force": along})
+    zero = energy[int(np.argmin(np.abs(lengths - 1)))]
+    return pd.DataFrame({"length": lengths, "r": lengths * size, "energy": energy - zero, "force": along})
 
 
-def bond_flags(curve: pd.DataFrame) -> dict[str, Any]:
+def _forces(potential: Potential, atoms: Atoms, bond: tuple[int, int, np.ndarray], r: np.ndarray) -> np.ndarray:
+    return bond_curve(potential, atoms, bond, r / np.linalg.norm(bond[2]))["force"].to_numpy(float)
+
+
+def bond_flags(curve: pd.DataFrame, forces_at: Callable[[np.ndarray], np.ndarray] | None = None) -> dict[str, Any]:
     """Judge a curve of :func:`bond_curve`.
+
+    Parameters
+    ----------
+    curve
+        Of a bond.
+    forces_at
+        Forces (eV/Å) at other distances (Å), with which a step of the force is told from a jump
+        (:func:`mdl_physpretrain.stability.energy_curves.lasting_jump`).
 
     Returns
     -------
@@ -131,7 +147,10 @@ def bond_flags(curve: pd.DataFrame) -> dict[str, Any]:
         raise ConfigError(f"a bond's curve needs points at {WELL_FROM:g} of its length and more")
     well = int(near[np.argmin(energy[near])])
     depth, _ = deepest_fall(energy[well::-1], -1.0)
-    energy_jump, force_jump = unexplained_jump(r, energy, force), standing_out(np.diff(force))
+    energy_jump = unexplained_jump(r, energy, force)
+    force_jump = standing_out(np.diff(force))
+    if forces_at is not None:
+        force_jump = lasting_jump(force, r, FORCE_JUMP, forces_at)
     deviation = float(np.abs(force + np.gradient(energy, r))[1:-1].mean())
     flags = {
         "hole": depth > HOLE_DEPTH,
@@ -182,7 +201,7 @@ class BondSmoothness(Probe):
                 curve = pd.DataFrame({"length": LENGTHS, "r": np.nan, "energy": np.nan, "force": np.nan})
                 try:
                     curve = bond_curve(subject.potential, atoms, bond)
-                    row |= bond_flags(curve)
+                    row |= bond_flags(curve, partial(_forces, subject.potential, atoms, bond))
                 except (ConfigError, StructureError) as error:
                     if not subject.flag_failures:
                         raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.signal import find_peaks
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.probes.pairs import symbols_of
-from mdl_physpretrain.stability.energy_curves import deepest_fall, standing_out, unexplained_jump
+from mdl_physpretrain.stability.energy_curves import deepest_fall, lasting_jump, standing_out, unexplained_jump
 
 __all__ = ["diatomic_flags"]
 
@@ -33,6 +33,7 @@ def diatomic_flags(
     r: Sequence[float] | np.ndarray,
     energy: Sequence[float] | np.ndarray,
     force: Sequence[float] | np.ndarray,
+    forces_at: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Judge the curve of a pair of atoms.
 
@@ -44,6 +45,9 @@ def diatomic_flags(
         Distances (Å, any order), energies (eV) and forces (eV/Å, positive
         means repulsion) of :func:`diatomic_curve`, shape (n,). NaN, where the
         potential failed, is left out and makes the curve not ``ok``.
+    forces_at
+        Forces (eV/Å) at other distances (Å), with which a force that changes fast between two points is told from one
+        that jumps (:func:`mdl_physpretrain.stability.energy_curves.lasting_jump`).
 
     Returns
     -------
@@ -102,7 +106,10 @@ def diatomic_flags(
     r, energy, force, well = r[first:], energy[first:], force[first:], well - first
     inwards = energy[well::-1]
     depth, at = deepest_fall(inwards, HOLE_DEPTH)
-    energy_jump, force_jump = unexplained_jump(r, energy, force), standing_out(np.diff(force))
+    energy_jump = unexplained_jump(r, energy, force)
+    force_jump = standing_out(np.diff(force))
+    if forces_at is not None:
+        force_jump = lasting_jump(force, r, FORCE_JUMP, forces_at)
     never_rises = well > 0 and float(inwards.max() - inwards[0]) <= HOLE_DEPTH
     flags: dict[str, Any] = {
         "hole": depth > HOLE_DEPTH,

@@ -107,6 +107,10 @@ def diatomic_curve(
     return energy - zero, np.array([f[1, 0] for f in forces])
 
 
+def _forces(potential: Potential, pair: tuple[str, str], r: np.ndarray) -> np.ndarray:
+    return diatomic_curve(potential, pair, r)[1]
+
+
 def _molecule(symbols: tuple[str, str], distance: float) -> Atoms:
     atoms = Atoms(list(symbols), [[0.0, 0.0, 0.0], [distance, 0.0, 0.0]])
     atoms.info["structure_id"] = f"{'-'.join(symbols)} at {distance:g} Å"
@@ -132,7 +136,8 @@ class Diatomics(Probe):
             energy = force = np.full(len(DISTANCES), np.nan)
             try:
                 energy, force = diatomic_curve(subject.potential, pair, DISTANCES)
-                flags.append({"pair": name, **diatomic_flags(pair, DISTANCES, energy, force)})
+                forces_at = partial(_forces, subject.potential, pair)
+                flags.append({"pair": name, **diatomic_flags(pair, DISTANCES, energy, force, forces_at)})
             except (ConfigError, StructureError) as error:
                 if not subject.flag_failures:
                     raise

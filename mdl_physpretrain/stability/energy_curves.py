@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-__all__ = ["deepest_fall", "standing_out", "stands_out", "unexplained_jump"]
+from mdl_physpretrain.errors import StructureError
+
+__all__ = ["deepest_fall", "lasting_jump", "standing_out", "stands_out", "unexplained_jump"]
 
 STANDS_OUT = 2.0  # times both neighbouring differences; those of a smooth curve on a sensible grid are alike
+
+MOST_STEPS, FINER, REFINEMENTS = 3, 21, 2  # that are looked at again; points; how often
 
 
 def deepest_fall(energy: np.ndarray, least_rise: float) -> tuple[float, int]:
@@ -28,6 +34,45 @@ def stands_out(differences: np.ndarray) -> np.ndarray:
     mask = np.zeros(len(size), dtype=bool)
     mask[1:-1] = size[1:-1] > STANDS_OUT * np.maximum(size[:-2], size[2:])
     return mask
+
+
+def lasting_jump(
+    force: np.ndarray, r: np.ndarray, limit: float, forces_at: Callable[[np.ndarray], np.ndarray]
+) -> float:
+    """Largest step of the force along a curve that stands out, eV/Å; 0 without.
+
+    A force that changes fast between two points looks like a jump. Steps above ``limit`` (at most three) are looked at
+    with ever nearer points, at last a 400th of the grid apart, and count as the largest step there: that of a jump
+    stays.
+
+    Parameters
+    ----------
+    force, r
+        Of the curve, eV/Å and Å, shape (n,).
+    limit
+        eV/Å; smaller steps are no jumps anyway.
+    forces_at
+        Forces at other distances, NaN or a StructureError where there is none: such a step stays what it is.
+    """
+    steps = np.diff(force)
+    size = np.where(stands_out(steps), np.abs(steps), 0.0)
+    for k in np.argsort(-size)[:MOST_STEPS]:
+        if size[k] <= limit:
+            break
+        low, high = r[k], r[k + 1]
+        for _ in range(REFINEMENTS):
+            near = np.linspace(low, high, FINER)
+            try:
+                finer = np.abs(np.diff(forces_at(near)))
+            except StructureError:
+                break
+            if not np.isfinite(finer).all():
+                break
+            place = int(np.argmax(finer))
+            low, high = near[place], near[place + 1]
+        else:
+            size[k] = finer[place]
+    return float(size.max(initial=0.0))
 
 
 def unexplained_jump(r: np.ndarray, energy: np.ndarray, force: np.ndarray) -> float:

@@ -25,7 +25,7 @@ from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_distances, with_images
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.zbl import ZBL
-from mdl_physpretrain.stability.energy_curves import stands_out, unexplained_jump
+from mdl_physpretrain.stability.energy_curves import lasting_jump, unexplained_jump
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.engines import Teacher, refuse_examined
 from mdl_physpretrain.teacher.examine import (
@@ -47,7 +47,6 @@ POINTS = 60  # of a curve
 OUTERMOST = 1.1  # of the typical distance, where curves end
 OUT_OF_REACH = 15.0  # eV above the typical distance: what lies behind, no trajectory and no label sees
 ENERGY_JUMP, FORCE_JUMP = 0.05, 2.0  # eV, eV/Å
-MOST_STEPS, FINER, REFINEMENTS = 3, 22, 2  # steps of the force that are looked at again; points, how often
 WELL_FROM, INSIDE_WELL = 0.55, 0.9  # of the radii's sum: no bond is shorter; of the distance of a pair's own well
 BOX = 20.0  # Å between a pair alone and its images
 Curve: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # energies and forces at distances
@@ -220,27 +219,6 @@ def _curve(
     return np.array([e for e, _ in values]), force
 
 
-def _force_jumps(curve: Curve, r: np.ndarray, force: np.ndarray) -> bool:
-    """Whether the force jumps; one that only changes fast between two points of the grid does not.
-
-    A step that stands out is looked at with ever nearer points, at last 1e-4 Å apart: that of a jump stays.
-    """
-    steps = np.diff(force)
-    size = np.where(stands_out(steps), np.abs(steps), 0.0)
-    for k in np.argsort(-size)[:MOST_STEPS]:
-        if size[k] <= FORCE_JUMP:
-            break
-        low, high, jump = r[k], r[k + 1], float(size[k])
-        for _ in range(REFINEMENTS):
-            near = np.linspace(low, high, FINER)
-            largest = np.abs(np.diff(curve(near)[1]))
-            place = int(np.argmax(largest))  # of NaN where there is one
-            low, high, jump = near[place], near[place + 1], float(largest[place])
-        if not jump <= FORCE_JUMP:
-            return True
-    return False
-
-
 def _judged(name: str, r: np.ndarray, curve: Curve, measured: PairDistances, *, alone: bool = False) -> PairExamination:
     """The three questions to one curve, as of native teachers; two atoms alone may bind nearer than in the data."""
     energy, force = curve(r)
@@ -266,7 +244,10 @@ def _judged(name: str, r: np.ndarray, curve: Curve, measured: PairDistances, *, 
             notes.append(f"attractive between {attractive.min():.2f} and {attractive.max():.2f} Å")
         if not wall > WALL_ENERGY:
             notes.append(f"wall of {wall:.2f} eV at {wall_at:.2f} Å (needs {WALL_ENERGY:g})")
-        if unexplained_jump(r, energy, force) > ENERGY_JUMP or _force_jumps(curve, r, force):
+        if (
+            unexplained_jump(r, energy, force) > ENERGY_JUMP
+            or lasting_jump(force, r, FORCE_JUMP, lambda near: curve(near)[1]) > FORCE_JUMP
+        ):
             smooth = False
             notes.append("not smooth")
     return PairExamination(
