@@ -44,6 +44,7 @@ def test_help_imports_nothing_heavy():
 
 def test_version():
     assert __version__ in fine("version")
+    assert fine("--version") == fine("version")
 
 
 def test_init_config_and_its_errors(tmp_path, rocksalt, monkeypatch):
