@@ -44,6 +44,7 @@ def test_help_imports_nothing_heavy():
 
 def test_version():
     assert __version__ in fine("version")
+    assert fine("--version") == fine("version")
 
 
 def test_init_config_and_its_errors(tmp_path, rocksalt, monkeypatch):
@@ -72,6 +73,19 @@ def test_init_config_and_its_errors(tmp_path, rocksalt, monkeypatch):
     fine("init", path, "--force")
     assert "steps: 7" in fine("config", path, "md.steps=7")
     assert "md.temperature" in fine("config")
+
+
+def test_init_proposes_tags_to_split_by(tmp_path, rocksalt, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for k, atoms in enumerate(rocksalt):
+        atoms.info |= {"material": f"m-{k % 3}", "row": f"r-{k}", "method": "PBE", "number": k % 3}
+    write_structures("tagged.extxyz", rocksalt)
+    said = fine("init", "my.yaml", "--data", "tagged.extxyz")
+    assert "tags: material (3 values); if all" in said
+    assert "row" not in said
+    lines = (tmp_path / "my.yaml").read_text().replace("# split_by", "split_by").splitlines()
+    (tmp_path / "my.yaml").write_text("\n".join(lines))
+    assert "split_by: material" in fine("config", "my.yaml")
 
 
 def test_errors_are_one_message_with_exit_code_2(tmp_path):

@@ -61,3 +61,35 @@ def test_no_labels(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["evaluate", "ase.calculators.emt:EMT", str(tmp_path / "bare.extxyz")])
     assert result.exit_code == 2
     assert "none of the 6 structures has an energy, forces or a stress" in " ".join(result.stderr.split())
+
+
+FLAT = "flat (zero volume)"
+
+
+@pytest.mark.parametrize("name", ["bare.extxyz", "labelled.extxyz"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluate ase.calculators.emt:EMT FILE",
+        "train FILE -o OUT",
+        "train GOOD --val FILE -o OUT",
+        "finetune FILE -o OUT",
+        "fit-eam FILE -o OUT.pt",
+        "fit-teacher FILE --kind classical -o OUT.pt",
+        "mdl-data FILE -o OUT",
+        "run RUN -o OUT",
+    ],
+    ids=lambda words: words.split(" -o")[0],
+)
+def test_a_bad_cell_is_named_before_missing_labels(tmp_path: Path, words: str, name: str) -> None:
+    structures = cells(**({} if name == "bare.extxyz" else {"energy": True, "forces": True}))
+    write_structures(tmp_path / "good.extxyz", cells(energy=True, forces=True))
+    structures[2].cell[2] = structures[2].cell[1]
+    write_structures(tmp_path / name, structures)
+    (tmp_path / "run.yaml").write_text(f"data: {{source: {tmp_path / name}}}")
+    places = {"FILE": name, "OUT": "out", "OUT.pt": "out.pt", "GOOD": "good.extxyz", "RUN": "run.yaml"}
+    command = [str(tmp_path / places[word]) if word in places else word for word in words.split()]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2, result.output
+    assert FLAT in " ".join(result.stderr.split())
+    assert not (tmp_path / "out" / "train.json").exists()

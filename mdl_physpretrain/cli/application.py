@@ -77,8 +77,19 @@ app = _Application(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
-def _options(debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error.")) -> None:
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error."),
+    show_version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
     import warnings
 
     warnings.formatwarning = _format_warning  # type: ignore[assignment]

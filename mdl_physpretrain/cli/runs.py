@@ -204,7 +204,8 @@ def init(
         path.write_text(MINIMAL.format(source=data if plain else json.dumps(data), split=split), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-    typer.echo(f"Wrote {path}. Now: physpretrain run {path}")
+    typer.echo(f"Wrote {path}: set md.temperature there to that of the MD you mean to run.")
+    typer.echo(f"Then: physpretrain run {path} --plan (stages and times), and without --plan the run")
 
 
 @app.command()
@@ -239,7 +240,7 @@ def _describe_data(source: str) -> str:
     from collections import Counter
 
     from mdl_physpretrain.structures import read_structures
-    from mdl_physpretrain.structures.groups import composition
+    from mdl_physpretrain.structures.groups import composition, grouping_tags
     from mdl_physpretrain.structures.label_keys import available_keys
     from mdl_physpretrain.structures.labels import LABEL_NAMES, has_label
     from mdl_physpretrain.structures.reading import LABEL_OPTIONS, LabelOptions
@@ -261,12 +262,25 @@ def _describe_data(source: str) -> str:
             typer.echo(f"    data.{label}_key says how it is called; the first structure has: {keys}")
     compositions = len({composition(atoms) for atoms in structures})
     if not MANY_COMPOSITIONS <= compositions < len(structures):
-        return ""
+        return _tags_to_split_by(grouping_tags(structures))
     typer.echo(
         f"  {compositions} compositions: with split_by: composition the test set has those that training has not; "
         "it is in the file, behind a #"
     )
     return f"  # split_by: composition  # of {compositions}; without it structures are split at random\n"
+
+
+def _tags_to_split_by(tags: dict[str, int]) -> str:
+    """Print which tags may tell frames of one material; a line of the configuration for the first, or nothing."""
+    if not tags:
+        return ""
+    words = ", ".join(f"{tag} ({count} values)" for tag, count in tags.items())
+    tag, count = next(iter(tags.items()))
+    typer.echo(
+        f"  tags: {words}; if all frames of a material share a value, split_by: {tag} tests on materials that training "
+        "has not seen; it is in the file, behind a #"
+    )
+    return f"  # split_by: {tag}  # of {count} values; without it structures are split at random\n"
 
 
 def _split(console: Console, folder: Path) -> None:

@@ -129,7 +129,7 @@ def physicality(table: pd.DataFrame, heading: str, *, seeds: bool, still: pd.Dat
     def failing(row: Row, criterion: str) -> Cell:
         note = percent_range(row[f"{criterion}_low"], row[f"{criterion}_high"])
         if row["seeds"] > 1 and seeds:
-            note += f"\nper seed {spread(row[f'{criterion}_seed_mean'], row[f'{criterion}_seed_std'], 1)}"
+            note += f"\nper seed\n{spread(row[f'{criterion}_seed_mean'], row[f'{criterion}_seed_std'], 1)}"
         css = "" if criterion == "physical" else "bad" if row[criterion] else "zero"
         return Cell(str(row[criterion]), note, css=css)
 
@@ -141,13 +141,13 @@ def physicality(table: pd.DataFrame, heading: str, *, seeds: bool, still: pd.Dat
         def watched(row: Row, time: float) -> Cell:
             at = by_arm.get((row["condition"], row["arm"], time))
             if at is None or not at["total"]:
-                return Cell(DASH if at is None else NOT_RUN)
+                return Cell(DASH if at is None else NOT_RUN, css="brief")
             return Cell(
                 f"{100 * at['share']:.0f}%",
                 f"{at['physical']} of {at['total']}\n{percent_range(at['low'], at['high'])}",
             )
 
-        times = sorted(still["time"].unique())
+        times = sorted(still.loc[still["total"] > 0, "time"].unique())  # that something was run for
         columns += [column("Physical at", f"{time:g} ps", cell=partial(watched, time=time)) for time in times]
     return html_table(table, columns, "physicality")
 
@@ -223,7 +223,10 @@ def trajectories(table: pd.DataFrame, heading: str) -> HtmlTable:
         at = f"at step {row['reference_step']:.0f}" if verdict and verdict != "kept" else ""
         return Cell(verdict or DASH, at, css="flag" if str(row["held_against"]) == "True" else "")
 
-    columns = [name("Structure", "structure_id"), name("Formula", "formula", missing=DASH)]
+    def structure(row: Row) -> Cell:
+        return Cell(_words(row["structure_id"]), _words(row.get("formula")))
+
+    columns = [column("Structure", numeric=False, cell=structure)]
     columns += [name("Condition", "condition")] if _condition(table) else []
     columns += [
         _arm(heading),

@@ -86,7 +86,7 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
         "conditions": list(counts["condition"].unique()) if len(counts) else [],
         "physicality": html_tables.physicality(counts, heading, seeds=training, still=still) if len(counts) else None,
         "overlap_rule": OVERLAP_RULES[run.variant == "literature"],
-        "still_physical": len(still) > 0,
+        "still_physical": len(still) > 0 and bool((still["total"] > 0).any()),
         "per_seed": html_tables.per_seed(seeds, heading) if len(seeds) and (len(run.seeds) > 1 or training) else None,
         "beside_reference": reference_table(beside, heading, seeds=training),
         "tests": tests,

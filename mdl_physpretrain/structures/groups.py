@@ -11,7 +11,7 @@ from ase import Atoms
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.structures.labels import structure_id
 
-__all__ = ["COMPOSITION", "EACH", "composition", "deal_groups", "group_names", "share_of_repeated"]
+__all__ = ["COMPOSITION", "EACH", "composition", "deal_groups", "group_names", "grouping_tags", "share_of_repeated"]
 
 EACH, COMPOSITION = "structure", "composition"
 PARTS = ("train", "val", "test")
@@ -60,6 +60,14 @@ def group_names(structures: Sequence[Atoms], group_by: str, field: str = "split_
             raise StructureError(f"lacks the tag {group_by!r}, which others have", structure=name, field=field)
         names.append(str(atoms.info[group_by] if group_by in atoms.info else structure_id(atoms)))
     return names
+
+
+def grouping_tags(structures: Sequence[Atoms]) -> dict[str, int]:
+    """Tags in words that every structure has and several share, with the number of their values: enough to split by."""
+    shared = set.intersection(*(set(atoms.info) for atoms in structures)) if structures else set()
+    values = {tag: [atoms.info[tag] for atoms in structures] for tag in sorted(shared)}
+    counts = {tag: len(set(words)) for tag, words in values.items() if all(isinstance(w, str) for w in words)}
+    return {tag: count for tag, count in counts.items() if len(PARTS) <= count <= len(structures) // 2}
 
 
 def share_of_repeated(structures: Sequence[Atoms], others: Sequence[Atoms], group_by: str = COMPOSITION) -> float:

@@ -23,6 +23,7 @@ from mdl_physpretrain.structures.label_keys import available_keys, label_names, 
 from mdl_physpretrain.structures.labels import LABEL_NAMES, has_label, missing_labels, stored_results
 from mdl_physpretrain.structures.selection import parse_index, selected_positions
 from mdl_physpretrain.structures.units import LabelUnits
+from mdl_physpretrain.structures.validation import refuse_damaged
 
 __all__ = ["LABEL_OPTIONS", "LabelOptions", "Source", "read_structures"]
 
@@ -85,7 +86,7 @@ def read_structures(
         Names of the labels where they are unusual, see
         :func:`~mdl_physpretrain.structures.label_keys.normalise_labels`.
     require
-        Labels ("energy", "forces", "stress") that every structure must have.
+        Labels ("energy", "forces", "stress") that every structure must have, once all are seen to be sound.
         Otherwise missing labels are simply missing (masked in batches).
     duplicates
         "error" (default), or "rename" the later structure of the same identifier.
@@ -111,7 +112,8 @@ def read_structures(
     StructureError
         When nothing matches, a file cannot be read or is damaged, a label is
         malformed or required and missing, or two structures share an
-        identifier.
+        identifier; where labels are required, also for a structure that cannot be
+        used, see :func:`~mdl_physpretrain.structures.validate_structures`.
     """
     structures: list[Atoms] = []
     origins: list[tuple[str, int]] = []
@@ -218,6 +220,8 @@ def _described(source: Source) -> str:
 
 
 def _check_required(structures: list[Atoms], origins: list[tuple[str, int]], require: Sequence[str]) -> None:
+    if require:
+        refuse_damaged(structures)
     for name in require:
         if name not in LABEL_NAMES:
             raise StructureError(f"{name!r} is not a label ({', '.join(LABEL_NAMES)})", field="require")

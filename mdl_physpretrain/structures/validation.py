@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 import numpy as np
@@ -17,9 +19,10 @@ from mdl_physpretrain.structures.identifiers import unique_ids
 from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, label_counts, missing_labels, structure_id
 from mdl_physpretrain.structures.unit_checks import unit_warnings
 
-__all__ = ["validate_structures"]
+__all__ = ["doubts_known", "refuse_damaged", "validate_structures"]
 
 FORCE_NAME = re.compile(r"force|grad|(^|[\W_])f($|[\W_])", re.IGNORECASE)
+_KNOWN: ContextVar[bool] = ContextVar("_KNOWN", default=False)
 
 
 def validate_structures(
@@ -61,20 +64,51 @@ def validate_structures(
         if not isinstance(item, Atoms):
             raise StructureError(f"expected ase.Atoms, found {type(item).__name__}", structure=k)
     unique_ids(structures)
-    problems = [problem for atoms in structures if (problem := _problem(atoms, min_distance)) is not None]
-    if problems:
-        first = problems[0]
-        if problems[1:]:
-            names = ", ".join(str(p.structure) for p in problems[1:6]) + (", ..." if len(problems) > 6 else "")
-            counted = f"{len(problems) - 1} more of {len(structures)} structures have problems"
-            message = f"{first.message} (and {counted}: {names})"
-            first = StructureError(message, structure=first.structure, field=first.field)
-        raise first
+    refuse_damaged(structures, min_distance=min_distance)
+    if _KNOWN.get() and partial == "warn":
+        partial = "allow"
     _check_labels(structures, require, partial)
     if partial != "allow":
         for sentence in unit_warnings(structures):
             warnings.warn(f"units of labels: {sentence}", stacklevel=2)
     return structures
+
+
+@contextmanager
+def doubts_known() -> Iterator[None]:
+    """Inside, missing labels and doubtful units are not warned of: that was done when the data were read."""
+    token = _KNOWN.set(True)
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
+
+
+def refuse_damaged(structures: Sequence[Atoms], *, min_distance: float = 0.01) -> None:
+    """Refuse structures that no potential can be asked about: whoever needs labels, too, asks for these afterwards.
+
+    Parameters
+    ----------
+    structures
+        Labelled or not.
+    min_distance
+        See :func:`validate_structures`.
+
+    Raises
+    ------
+    StructureError
+        With the first problem and how many structures have one.
+    """
+    problems = [problem for atoms in structures if (problem := _problem(atoms, min_distance)) is not None]
+    if not problems:
+        return
+    first = problems[0]
+    if problems[1:]:
+        names = ", ".join(str(p.structure) for p in problems[1:6]) + (", ..." if len(problems) > 6 else "")
+        counted = f"{len(problems) - 1} more of {len(structures)} structures have problems"
+        message = f"{first.message} (and {counted}: {names})"
+        first = StructureError(message, structure=first.structure, field=first.field)
+    raise first
 
 
 def _check_labels(structures: list[Atoms], require: Sequence[str], partial: str) -> None:

@@ -17,6 +17,7 @@ from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.neighbour_lists import complete_cell
 from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.labels import Labels, get_labels
+from mdl_physpretrain.structures.validation import refuse_damaged
 
 __all__ = ["anchored_labels", "parents_of"]
 
@@ -40,6 +41,7 @@ def parents_of(structures: Sequence[Atoms], parents: Sequence[Atoms] | None) -> 
             raise StructureError(f"its parent {parent_id} is not among the parents", structure=name, field="parent_id")
         parent = parent_of_id[parent_id]
         if parent_id not in needed:
+            refuse_damaged([parent])
             labels = get_labels(parent)
             for field, value in (("energy", labels.energy), ("forces", labels.forces)):
                 if value is None:

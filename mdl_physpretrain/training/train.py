@@ -25,6 +25,7 @@ from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.error_metrics import error_sums
 from mdl_physpretrain.recipe import FINETUNE, Training
 from mdl_physpretrain.structures import label_counts, validate_structures
+from mdl_physpretrain.structures.validation import refuse_damaged
 from mdl_physpretrain.training.data import EpochSampler, loader
 from mdl_physpretrain.training.force_scales import force_scale_of
 from mdl_physpretrain.training.hardware import check_hardware
@@ -152,6 +153,7 @@ def train(
     structures = validate_structures(list(structures), require=())
     if val is not None and len(val) == 0:
         raise StructureError("the validation set is empty; pass val=None to select on the training set")
+    refuse_damaged(val or ())
     for name, part in (("training", structures), ("validation", val)):
         if part is not None and not any(label_counts(part)[kind] for kind in ("energy", "forces", "stress")):
             raise StructureError(f"no {name} structure has an energy, forces or a stress")

@@ -38,10 +38,13 @@ class Fit:
         With what was changed, and without the budget.
     changes
         Option, its value before and now.
+    limits
+        In words, those that are kept: a first verdict that gave way is none.
     """
 
     config: RunConfig
     changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    limits: str = ""
 
     def words(self) -> str:
         """``"seeds 5 → 3, finetune.epochs 200 → 84"``."""
@@ -83,7 +86,7 @@ def fitted(config: RunConfig, estimate: Estimate) -> Fit:
             # seeds that went before what the first verdict took away may find room again
             wider = (_with(chosen, seeds=start.seeds[:n]) for n in range(len(start.seeds), len(chosen.seeds), -1))
             chosen = next((candidate for candidate in wider if all(in_time(candidate))), chosen)
-            return Fit(chosen, _changes(start, chosen))
+            return Fit(chosen, _changes(start, chosen), limit_words(config))
     total, first = estimate(chosen)
     if config.first_verdict is not None:
         fit = fitted(config.model_copy(update={"first_verdict": None}), estimate)

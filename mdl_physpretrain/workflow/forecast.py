@@ -14,6 +14,7 @@ from mdl_physpretrain.workflow.budget import Fit, fitted
 from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, task_seconds
 from mdl_physpretrain.workflow.heartbeat import heartbeat
 from mdl_physpretrain.workflow.measure import data_sizes, measured_rates
+from mdl_physpretrain.workflow.pace import Pace, expected_pace
 from mdl_physpretrain.workflow.plan import plan
 from mdl_physpretrain.workflow.records import fingerprint
 
@@ -55,7 +56,7 @@ class Forecast:
     jobs: int
     tasks: list[Task]
     seconds: dict[str, float]
-    _factors: dict[str, list[float]] = field(default_factory=dict)
+    _done: list[Pace] = field(default_factory=list)
 
     @property
     def total(self) -> float:
@@ -81,9 +82,9 @@ class Forecast:
         return rows
 
     def finished(self, task: Task, seconds: float, *, resumed: bool = False) -> None:
-        """A task took so long: those of its stage are judged by it from now on, unless it was done in part before."""
+        """A task took so long: its like are judged by it from now on, unless it was done in part before."""
         if (estimate := self.seconds.get(task.name)) and not resumed:
-            self._factors.setdefault(task.stage, []).append(seconds / estimate)
+            self._done.append(Pace(task, estimate, seconds))
         self.seconds.pop(task.name, None)
 
     def remaining(
@@ -100,41 +101,42 @@ class Forecast:
         resumed
             Names of those that an earlier call began: their seconds are not those of the whole task.
         """
-        stages = {t.name: t.stage for t in self.tasks}
-        factors = {stage: list(values) for stage, values in self._factors.items()}
+        tasks = {t.name: t for t in self.tasks if t.name in self.seconds}
+        paces = list(self._done)
         left: dict[str, float] = {}
         for name, gone in elapsed.items():
-            if name not in self.seconds:
+            if name not in tasks:
                 continue
-            beat, estimate = heartbeat(folder, name), self.seconds[name] * _mean(factors.get(stages[name]))
-            rest = None if beat is None else beat.remaining
-            if name in resumed and beat is not None and stages[name] in ONE_LOOP:
+            task, beat = tasks[name], heartbeat(folder, name)
+            estimate, rest = self.seconds[name] * expected_pace(task, paces), None if beat is None else beat.remaining
+            if name in resumed and beat is not None and task.stage in ONE_LOOP:
                 estimate *= 1 - beat.first / max(beat.total, 1)  # the loop began where the earlier call ended
-            if rest is not None and (stages[name] in ONE_LOOP or (name in resumed and stages[name] in MOTION)):
+            if rest is not None and (task.stage in ONE_LOOP or (name in resumed and task.stage in MOTION)):
                 left[name] = rest
                 if name not in resumed:
-                    factors.setdefault(stages[name], []).append((gone + rest) / self.seconds[name])
+                    paces.append(Pace(task, self.seconds[name], gone + rest))
             else:
                 left[name] = max(estimate - gone, rest or 0.0)
-        rest_of = {n: s * _mean(factors.get(stages[n])) for n, s in self.seconds.items()} | left
+        rest_of = {name: self.seconds[name] * expected_pace(task, paces) for name, task in tasks.items()} | left
         times = finish_times(self.tasks, rest_of, self.jobs, running=list(elapsed))
         return max(times.values(), default=0.0), left
 
-    def write(self, folder: Path, limits: str, basis: str) -> None:
+    def write(self, folder: Path, basis: str, *, limited: bool) -> None:
         """Write ``plan.json``: the estimate, what the budget changed, and for which configuration.
 
-        Without a budget, one that an earlier call wrote of the same configuration and data stays: it has the whole run.
+        Where nothing is ``limited``, that of an earlier call with the same configuration and data stays: it has the
+        whole run.
         """
         stored, data = _stored(folder), _data_hash(folder)
-        if not limits and (stored.get("basis"), stored.get("data")) == (basis, data):
+        if not limited and (stored.get("basis"), stored.get("data")) == (basis, data):
             return
         changes = {key: list(values) for key, values in self.fit.changes.items()}
         content = {
-            "limits": limits,
+            "limits": self.fit.limits,
             "changes": changes,
             "basis": basis,
             "data": data,
-            "config": self.config.model_dump(mode="json") if limits else None,
+            "config": self.config.model_dump(mode="json") if limited else None,
             "jobs": self.jobs,
             "seconds": {"total": round(self.total), "first_verdict": round(self.first_verdict)},
             "tasks": {name: round(seconds, 1) for name, seconds in self.seconds.items()},
@@ -249,7 +251,3 @@ def _stored(folder: Path) -> dict[str, Any]:
 
 def _first(tasks: Sequence[Task], config: RunConfig, times: Mapping[str, float]) -> float:
     return max((times.get(name, 0.0) for name in first_seed(tasks, config)), default=0.0)
-
-
-def _mean(values: Sequence[float] | None) -> float:
-    return sum(values) / len(values) if values else 1.0

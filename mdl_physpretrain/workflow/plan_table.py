@@ -8,7 +8,6 @@ from rich import box
 from rich.table import Table
 
 from mdl_physpretrain.option_types import seconds_of
-from mdl_physpretrain.workflow.budget import limit_words
 from mdl_physpretrain.workflow.time_words import about
 
 if TYPE_CHECKING:
@@ -38,15 +37,13 @@ def plan_parts(forecast: Forecast, config: RunConfig) -> list[Table | str]:
         f"{forecast.rates.md * 1e6:.3g} µs per atom and MD step. Lost trajectories end sooner."
     )
     parts: list[Table | str] = [table, words]
-    if config.first_verdict is not None and forecast.first_verdict > seconds_of(config.first_verdict):
-        config = config.model_copy(update={"first_verdict": None})  # it gave way, which a warning has said
     if config.budget is not None and forecast.total > seconds_of(config.budget):  # fitted by an earlier call
         parts.append(
-            f"This is longer than {limit_words(config)}: an earlier call made the fit, when steps took less time. "
-            "Without plan.json in the run folder it is made again."
+            f"This is longer than a budget of {config.budget}: an earlier call made the fit, when steps took less "
+            "time. Without plan.json in the run folder it is made again."
         )
     if forecast.fit.changes:
-        parts.append(f"Fitted to {limit_words(config)}: {forecast.fit.words()}.")
+        parts.append(f"Fitted to {forecast.fit.limits}: {forecast.fit.words()}.")
         if seeds < 3:
             parts.append("With fewer than three seeds nothing is known of the spread between trainings.")
     elif forecast.total > LONG and config.budget is None:

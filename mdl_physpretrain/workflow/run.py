@@ -166,7 +166,7 @@ def run_pipeline(
             if expected is not None:
                 watch.forecast, config, tasks = expected, expected.config, expected.tasks
                 if before is None:
-                    expected.write(folder, limits, basis)
+                    expected.write(folder, basis, limited=bool(limits))
                 if planned is not None:
                     planned(expected)
         if only_plan:

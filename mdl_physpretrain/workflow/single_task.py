@@ -13,6 +13,7 @@ from pathlib import Path
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.locking import is_first_rank
+from mdl_physpretrain.structures.validation import doubts_known
 from mdl_physpretrain.workflow.config_files import load_config
 from mdl_physpretrain.workflow.device_process import RESULT
 from mdl_physpretrain.workflow.heartbeat import beating
@@ -24,7 +25,7 @@ def _main(folder: Path, name: str) -> None:
     config = load_config(folder / "config.yaml")
     task = next(t for t in plan(config) if t.name == name)
     try:
-        with beating(folder, name) if is_first_rank() else nullcontext():
+        with beating(folder, name) if is_first_rank() else nullcontext(), doubts_known():
             outputs = task.work(config, folder, sys.stderr.isatty() and is_first_rank())
     except PhysPretrainError as error:
         sys.exit(f"error: {error}")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.executors.processes import begin_worker, single_threaded
+from mdl_physpretrain.structures.validation import doubts_known
 from mdl_physpretrain.workflow.device_process import run_in_own_process
 from mdl_physpretrain.workflow.heartbeat import beating
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Inline", "Outcome", "Workers", "default_jobs"]
 
+READING = "prepare"  # the task that reads the data, and tells what is doubtful about them
 ENDED = (
     "a worker process was ended from outside (out of memory?); the same command goes on from here, "
     "fewer --jobs need less memory"
@@ -179,7 +182,7 @@ class Workers:
 def _timed(name: str, work: Work, config: Any, folder: Path, progress: bool) -> tuple[list[str], float]:
     """Do a task where it is done, without the start of a worker in its time."""
     began = time.perf_counter()
-    with beating(folder, name):
+    with beating(folder, name), nullcontext() if name == READING else doubts_known():
         outputs = work(config, folder, progress)
     return outputs, time.perf_counter() - began
 

@@ -17,14 +17,16 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import seconds_of
 from mdl_physpretrain.progress import announce, track
 from mdl_physpretrain.report import build
+from mdl_physpretrain.report.sentences import budget_sentence
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.workflow import forecast as forecast_module
 from mdl_physpretrain.workflow import heartbeat as heartbeat_module
 from mdl_physpretrain.workflow.budget import RESERVE, Fit, fitted
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, task_seconds
-from mdl_physpretrain.workflow.forecast import Forecast
+from mdl_physpretrain.workflow.forecast import Forecast, basis_of, fitted_before
 from mdl_physpretrain.workflow.heartbeat import beating, heartbeat
+from mdl_physpretrain.workflow.pace import Pace, expected_pace
 from mdl_physpretrain.workflow.plan import plan
 from mdl_physpretrain.workflow.plan_table import plan_parts
 from mdl_physpretrain.workflow.task import Task
@@ -138,6 +140,20 @@ def test_a_first_verdict_that_cannot_be_kept_gives_way(budget):
     sentences = " ".join(part for part in plan_parts(forecast, config) if isinstance(part, str))
     assert "longer than" not in sentences
     assert "verdict within" not in sentences
+    assert fit.limits == ("" if budget is None else "a budget of 1h")
+
+
+def test_what_gave_way_is_not_among_the_limits_of_plan_and_report(tmp_path):
+    config = RunConfig(data={"source": "demo"}, md={"n_structures": 50}, budget="900s", first_verdict="1s")
+    with pytest.warns(UserWarning, match="a first verdict within 1s cannot be kept"):
+        fit = fitted(config, _estimate)
+    tasks = plan(fit.config)
+    forecast = Forecast(fit.config, fit, SIZES, RATES, 1, tasks, {t.name: 10.0 for t in tasks})
+    forecast.write(tmp_path, basis_of(config), limited=True)
+    stored = json.loads((tmp_path / "plan.json").read_text())
+    assert stored["limits"] == "a budget of 900s"
+    assert str(budget_sentence(stored).text).startswith("Fitted to a budget of 900s: ")
+    assert fitted_before(config, tmp_path, same_data=True).seeds == fit.config.seeds  # of both limits still
 
 
 def test_a_budget_that_cannot_be_kept_is_refused():
@@ -193,6 +209,40 @@ def test_a_resumed_task_says_nothing_of_the_others(tmp_path):
     watch.note("resume", motion, 0.0)
     _beat(tmp_path, motion, 97, 20.0)
     assert watch._remaining()[0] == pytest.approx(30, abs=1)
+
+
+def test_arms_that_are_lost_early_say_nothing_of_the_others(tmp_path):
+    arms = {"plain": {"pretrain": False}, "pretrained": {}}
+    config = RunConfig(data={"source": "demo"}, seeds=[0, 1, 2], arms=arms)
+    tasks = plan(config)
+    moving = [t for t in tasks if t.stage == "md" and getattr(t.work, "keywords", {}).get("label") == ""]
+    plain, pretrained = ([t for t in moving if t.name.endswith(f" {arm}")] for arm in arms)
+    tables = next(t for t in tasks if t.name == "md")
+    forecast = Forecast(
+        config, Fit(config), SIZES, RATES, 1, tasks, {t.name: 1000.0 for t in moving} | {tables.name: 1.0}
+    )
+    watch = Watch(tmp_path, print)
+    watch.forecast = forecast
+    assert watch._remaining()[0] == 6001
+    for event in ("start", "done"):
+        watch.note(event, plain[0], 50.0)
+    assert watch._remaining()[0] == 2 * 50 + 3 * 1000 + 1
+    for event in ("start", "done"):
+        watch.note(event, tables, 9.0)  # a table that takes long is no sign of slow MD
+    assert watch._remaining()[0] == 2 * 50 + 3 * 1000
+    watch.note("start", pretrained[0], 0.0)
+    assert watch._remaining()[1][pretrained[0].name] == pytest.approx(1000, abs=1)
+    watch.note("done", pretrained[0], 1200.0)
+    assert watch._remaining()[0] == 2 * 50 + 2 * 1200
+
+
+def test_a_slow_machine_shows_before_an_arm_is_known():
+    config = RunConfig(data={"source": "demo"}, arms={"plain": {"pretrain": False}, "pretrained": {}})
+    tasks = {t.name: t for t in plan(config)}
+    slow = [Pace(tasks["md seed 0 plain"], 100.0, 300.0), Pace(tasks["finetune seed 0 plain"], 100.0, 50.0)]
+    assert expected_pace(tasks["md seed 1 pretrained"], slow) == 3
+    assert expected_pace(tasks["finetune seed 1 pretrained"], slow) == 0.5
+    assert expected_pace(tasks["pretrain seed 1"], slow) == 1
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from mdl_physpretrain.structures import get_labels, read_structures, set_labels,
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.identifiers import stable_id, unique_ids
 from mdl_physpretrain.structures.labels import Labels, structure_id
+from mdl_physpretrain.structures.validation import refuse_damaged
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.registry import kind_modules
 from mdl_physpretrain.teacher.source import obtain_teacher
@@ -94,6 +95,7 @@ def with_stress(structures: Sequence[Atoms], missing: str) -> list[Atoms]:
     bare = [structure_id(a) for a in structures if get_labels(a).stress is None]
     if not bare or missing == "allow":
         return list(structures)
+    refuse_damaged(structures)
     if missing == "error" or len(bare) == len(structures):
         raise StructureError(
             f"{len(bare)} of {len(structures)} structures have no stress label. Leave them out with "
@@ -111,6 +113,7 @@ def require_labels(atoms: Atoms, *, forces: bool, stress: bool) -> Labels:
     labels = get_labels(atoms)
     for name, needed in (("energy", True), ("forces", forces), ("stress", stress)):
         if needed and getattr(labels, name) is None:
+            refuse_damaged([atoms])
             raise StructureError(
                 f"no label, but model.properties asks for {name}; remove it there, or leave the structure out",
                 structure=structure_id(atoms),

@@ -55,7 +55,7 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
         limit = getattr(data, f"n_{name}")
         if limit is not None:
             parts[name] = random_subset(parts[name], limit, data.seed)
-    validate_structures(parts["train"], require=("energy",))
+    validate_structures(parts["train"], require=("energy",), partial="allow")  # what is missing was said of all
     _warn_of_strange_elements(parts)
     _warn_of_shared_ids(parts)
     _warn_of_shared_groups(parts, data.split_by)
