@@ -31,6 +31,8 @@ backbone:
 md:
   temperature: 1000       # K
   steps: 5000             # of 1 fs; fewer, or less than 5 ps, say little
+# Where a foundation model knows these elements, it may teach better than a fitted potential (docs/recipe.md):
+# teacher: {{calculator: "chgnet.model.dynamics:CHGNetCalculator", core: zbl}}
 """
 
 
