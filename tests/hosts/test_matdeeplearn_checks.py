@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 from ase import Atoms
-from mdl_jobs import CGCNN, TORCHMD, job
+from mdl_jobs import CGCNN, TORCHMD, job, write_job
 from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.hosts.matdeeplearn.job_checks import TRAINER, check_job
+from mdl_physpretrain.hosts.matdeeplearn.job_checks import TRAINER, check_job, check_training_state
 from mdl_physpretrain.hosts.matdeeplearn.settings import read_settings
 from mdl_physpretrain.structures import write_structures
 
@@ -66,6 +66,24 @@ def test_late_pooling_that_the_public_class_ignores() -> None:
     with pytest.raises(ConfigError, match="Write 'name: torchmd_et'"):
         check_job(job(late))
     check_job(job({**late, "name": "torchmd_et"}))
+
+
+@pytest.mark.hosts
+def test_an_optimizer_that_the_public_host_cannot_load(tmp_path: Path, demo_cells, monkeypatch) -> None:
+    """All finetuning files of the paper's authors ask for it; by any trainer, before any work."""
+    base_trainer = pytest.importorskip("matdeeplearn.trainers.base_trainer", reason="MatDeepLearn is not installed")
+    from mdl_physpretrain.hosts.matdeeplearn.runner import run_host
+
+    theirs = job(CGCNN, task__run_mode="finetune", task__checkpoint_path="net.pt", task__load_training_state=True)
+    for trainer in ("property", TRAINER):
+        file = write_job(tmp_path / trainer, {**theirs, "trainer": trainer}, demo_cells(6, 10))
+        monkeypatch.chdir(tmp_path / trainer)
+        with pytest.raises(ConfigError, match=r"undefined name 'checkpoint'.* write 'load_training_state: False'"):
+            run_host(file)
+        assert {p.suffix for p in Path().iterdir()} == {".json", ".yml"}
+    check_training_state(theirs, "train")
+    monkeypatch.setattr(base_trainer.BaseTrainer, "load_pre_trained_weights", lambda self, state: None)
+    check_training_state(theirs, "finetune")  # a host that can
 
 
 @pytest.mark.hosts

@@ -11,7 +11,7 @@ from typing import Any
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.networks import EARLY_BY_NAME
 
-__all__ = ["PACKAGE", "check_job", "is_our_trainer", "sam_radius"]
+__all__ = ["PACKAGE", "check_job", "check_training_state", "is_our_trainer", "sam_radius"]
 
 SECTION = "physpretrain"
 HOST_SECTIONS = ("trainer", "task", "model", "optim", "dataset")
@@ -75,6 +75,38 @@ def check_job(config: Mapping[str, Any]) -> None:
         )
     if (config.get("task") or {}).get("run_mode") != "predict":
         _check_labels(config)
+
+
+def check_training_state(config: Mapping[str, Any], run_mode: str) -> None:
+    """Refuse to go on with an optimizer where MatDeepLearn stops on it.
+
+    The public task ``finetune`` with ``load_training_state: True``, as in all such files of the paper's authors, reads
+    a variable that it never sets: a NameError after the data were processed.
+
+    Parameters
+    ----------
+    config
+        The whole configuration.
+    run_mode
+        Of the job, whatever the file says.
+
+    Raises
+    ------
+    ConfigError
+        With the line that works.
+    """
+    if run_mode != "finetune" or not (config.get("task") or {}).get("load_training_state"):
+        return
+    if find_spec("matdeeplearn") is None:
+        return
+    from matdeeplearn.trainers.base_trainer import BaseTrainer
+
+    names = BaseTrainer.load_pre_trained_weights.__code__.co_names  # globals and attributes
+    if "checkpoint" in names:
+        raise ConfigError(
+            "task.load_training_state: this MatDeepLearn cannot finetune with the optimizer of a checkpoint (it stops "
+            "on an undefined name 'checkpoint'): write 'load_training_state: False'; the weights are loaded either way"
+        )
 
 
 def _check_pooling(model: Mapping[str, Any]) -> None:

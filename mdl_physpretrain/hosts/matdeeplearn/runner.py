@@ -23,7 +23,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.hosts.matdeeplearn import register
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import symbols_of
 from mdl_physpretrain.hosts.matdeeplearn.host import main_script
-from mdl_physpretrain.hosts.matdeeplearn.job_checks import check_job
+from mdl_physpretrain.hosts.matdeeplearn.job_checks import check_job, check_training_state
 from mdl_physpretrain.hosts.matdeeplearn.paper_jobs import as_yaml, read_job
 
 __all__ = ["check_config", "run_host"]
@@ -73,6 +73,7 @@ def run_host(
         raise ConfigError(f"run_mode must be one of {', '.join(RUN_MODES)}, not {run_mode!r}")
     if run_mode != "train" and not config["task"].get("checkpoint_path"):
         raise ConfigError(f"{config_path}: {run_mode} needs task.checkpoint_path, the checkpoint to start from")
+    check_training_state(config, run_mode)
     with _complete_file(Path(config_path), config) as file:
         if gpus > 1:
             _launch(file, run_mode, seed, script, gpus, bool(config["task"].get("parallel")))

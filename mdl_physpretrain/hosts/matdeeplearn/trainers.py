@@ -22,7 +22,7 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
 from mdl_physpretrain.hosts.matdeeplearn.data import Replay, host_data, label_index, structures_of
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import HYBRID_PREFIX, PREFIX
-from mdl_physpretrain.hosts.matdeeplearn.job_checks import PACKAGE, check_job
+from mdl_physpretrain.hosts.matdeeplearn.job_checks import PACKAGE, check_job, check_training_state
 from mdl_physpretrain.hosts.matdeeplearn.labelling import labelled_structures
 from mdl_physpretrain.hosts.matdeeplearn.losses import EFSLoss
 from mdl_physpretrain.hosts.matdeeplearn.lower_bounds import bounded_parameters, lift
@@ -66,6 +66,7 @@ class _StagedTrainer(SAMStep, PropertyTrainer):
     def from_config(cls, config: dict[str, Any]) -> _StagedTrainer:
         """As MatDeepLearn's; checks the configuration before anything is loaded."""
         check_job({**config, "trainer": PACKAGE + cls.__name__})  # one of ours, or this would not run
+        check_training_state(config, str(config["task"].get("run_mode")))
         settings = cls._settings(config)
         forces = "forces" in (config["dataset"].get("additional_attributes") or [])
         # asked for by MatDeepLearn's predict task without a default
