@@ -178,7 +178,9 @@ class Graph:
         self.take_weights(state)
         with torch.no_grad():
             folded = [mode.from_tensor(x, static_shapes=True) for x in self._weights]
-            self._run = compiler(main, [*folded, *examples.values()])
+            with warnings.catch_warnings():  # products in TensorFloat32 would have three digits, too few for forces
+                warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+                self._run = compiler(main, [*folded, *examples.values()])
         if any(self._shapes.replacements.get(s, s).is_number for s in self._expressions.values()):
             raise RuntimeError("the formula is traced for one size only")
         self._served: dict[tuple[int, ...], bool] = {}
