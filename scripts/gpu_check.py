@@ -96,16 +96,21 @@ def network(name: str, dtype: torch.dtype = torch.float32) -> EnergyModel:
     return bench_md.make_model(name, ["Mg", "O"]).to(dtype)
 
 
+def with_machine_code(model: EnergyModel, use: bool) -> EnergyModel:
+    """The model, with or without machine code, which CPUs have."""
+    for part in model.leaves():
+        part.fast = use
+    return model
+
+
 def numbers(check: Check) -> Iterator[Row]:
-    """Largest differences between the CPU's formulas and the device."""
+    """Largest differences between the CPU's formulas and the device (without a GPU: the CPU's machine code)."""
     for name in ("eam", *NETWORKS):
         for dtype in (torch.float64, torch.float32):
             model = network(name, dtype)
             batch = collate([build_batch(a, model.cutoff, dtype) for a in crystals(4)])
-            for part in model.modules():
-                if isinstance(part, EnergyModel):
-                    part.fast = False
-            one, other = predict(model, batch), predict(model.to(check.device), batch.to(check.device))
+            one = predict(with_machine_code(model, False), batch)
+            other = predict(with_machine_code(model, True).to(check.device), batch.to(check.device))
             differences = {}
             for kind in ("energy", "forces", "stress"):
                 known = getattr(one, kind)
@@ -200,10 +205,7 @@ def compiled_dynamics(check: Check) -> Iterator[Row]:
     """The same with networks as one graph of PyTorch's compiler, which takes its time before the first step."""
     structures = crystals(100 if check.large else 2)
     for name in ("cgcnn", "torchmd_et") if check.large else ("cgcnn",):
-        model = network(name).to(check.device).eval()
-        for part in model.modules():
-            if isinstance(part, EnergyModel):
-                part.fast = False  # machine code of a CPU would go before
+        model = with_machine_code(network(name), False).to(check.device).eval()  # it would go before
         yield attempt(f"{name}, batched, compiled", partial(compiled_md, check, name, model, structures))
 
 

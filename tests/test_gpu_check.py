@@ -52,15 +52,14 @@ def test_a_full_memory_halves_the_batch() -> None:
 
 
 def test_the_script_runs_on_a_cpu(tmp_path: Path) -> None:
-    """Two of its sections; the others are of minutes."""
+    """One of its sections; the others are of minutes."""
     env = {**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     command = ["bash", str(SCRIPTS / "gpu_check.sh"), "--device", "cpu", "--seconds", "36000"]
-    done = subprocess.run([*command, "--only", "labels", "batch_size"], env=env, capture_output=True, text=True)
+    done = subprocess.run([*command, "--only", "batch_size"], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["torch"] == torch.__version__
-    labels, sizes = results["sections"].values()
-    assert all(row["labels/s"] > 0 for row in labels)
+    (sizes,) = results["sections"].values()
     assert [row["largest batch tried that fits"] for row in sizes] == [2]
     assert "| cgcnn, 64 atoms each | 2 |" in (tmp_path / "table.md").read_text()
 
