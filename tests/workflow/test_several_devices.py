@@ -54,7 +54,7 @@ def weights(path: Path) -> Tensor:
     return torch.cat([p.detach().flatten().double() for p in load_model(path).parameters()])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="more processes than cores are refused")
 def test_a_run_on_two_processes_is_that_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
