@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._inductor import compile as inductor
+from torch._inductor import compile as compile_with_inductor
+from torch._inductor import config as inductor_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -36,6 +37,9 @@ FIELDS: dict[str, tuple[str | int, ...]] = {
     "numbers": ("N",), "positions": ("N", 3), "cells": ("B", 3, 3), "pbc": ("B", 3), "structure": ("N",),
     "edge_index": (2, "E"), "edge_shifts": ("E", 3),
 }  # fmt: skip
+
+#: For GPUs: parts of a tensor that are put beside each other are written by one kernel, not by one each.
+GPU_OPTIONS = {name: True for name in ("force_pointwise_cat",) if hasattr(inductor_config, name)}
 
 Compiler = Callable[[GraphModule, list[Any]], Any]
 Inputs = dict[str, Tensor]
@@ -126,6 +130,12 @@ class CompiledGradient:
         self.failed, self.graphs = True, {}
         name = model.registry_name or type(model).__name__
         warnings.warn(f"{name} is not compiled but evaluated by its formula, more slowly: {why}", stacklevel=4)
+
+
+def inductor(graph: GraphModule, examples: list[Any]) -> Any:
+    """PyTorch's compiler."""
+    on_gpu = any(isinstance(x, Tensor) and x.device.type == "cuda" for x in examples)
+    return compile_with_inductor(graph, examples, options=GPU_OPTIONS if on_gpu else None)
 
 
 def trace(model: EnergyModel, batch: AtomicBatch, vectors: Tensor, compiler: Compiler) -> Graph | None:
