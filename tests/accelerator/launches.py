@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-from bench_launches import Row, measure
+from bench_launches import ARGUMENTS, Row, crystals, measure
+from fused_kernels import fused_kernels
+
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.potentials import CGCNN
 
 #: Launches of an MD step (NVT) and of a training step, two structures, as counted with PyTorch 2.13.
 COUNTED = {"eam": (232.2, 414), "cgcnn": (273.2, 1071), "torchmd_et": (1397.2, 5921)}
@@ -32,3 +36,10 @@ def test_launches_and_waits_do_not_grow(name: str) -> None:
     assert_not_more(dynamics[0].launches, in_dynamics, dynamics[0])
     assert_not_more(training.launches, in_training, training)
     assert training.waits == training.copies == 0
+
+
+def test_kernels_of_a_compiled_network_do_not_grow() -> None:
+    """Of CGCNN with one layer."""
+    model = CGCNN(**ARGUMENTS["cgcnn"], gc_count=1).eval()
+    batch = collate([build_batch(atoms, model.cutoff, model.dtype) for atoms in crystals(2)])
+    assert 10 < fused_kernels(model, batch) <= 26
