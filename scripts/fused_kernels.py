@@ -17,7 +17,7 @@ from torch._inductor.graph import GraphLowering
 
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.compiled_graph import trace
+from mdl_physpretrain.potentials.compiled_graph import GPU_OPTIONS, trace
 
 __all__ = ["fused_kernels"]
 
@@ -37,6 +37,7 @@ def fused_kernels(model: EnergyModel, batch: AtomicBatch) -> int:
 
     def compiler(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> Any:
         options: dict[str, Any] = {"fx_graph_cache": False, "cpu_backend": "triton" if _imitate_gpu() else "cpp"}
+        options |= GPU_OPTIONS
         with mock.patch.object(GraphLowering, "compile_to_module", stop), contextlib.suppress(Exception):
             torch._inductor.compile(graph, examples, options)
         return None

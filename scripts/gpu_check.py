@@ -1,7 +1,8 @@
 """Numbers, speed and memory on a GPU, beside the CPU and other programs; part of scripts/gpu_check.sh.
 
-Every section is a few rows of ``results.json`` and ``table.md``, written as soon as they are there; a section that
-fails, or for which no time is left, says so in its row and costs no other. Without a GPU sizes are small.
+Every section is a few rows of ``results.json`` and ``table.md``. It is done in a process of its own, with a limit of
+time: one that fails, that a GPU's error ends or that takes too long says so in a row and costs no other. Without a GPU
+sizes are small.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import argparse
 import gc
 import importlib.util
 import json
+import platform
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,69 +96,82 @@ def network(name: str, dtype: torch.dtype = torch.float32) -> EnergyModel:
     return bench_md.make_model(name, ["Mg", "O"]).to(dtype)
 
 
+def with_machine_code(model: EnergyModel, use: bool) -> EnergyModel:
+    """The model, with or without machine code, which CPUs have."""
+    for part in model.leaves():
+        part.fast = use
+    return model
+
+
 def numbers(check: Check) -> Iterator[Row]:
-    """Largest differences between the CPU's formulas and the device."""
+    """Largest differences between the CPU's formulas and the device (without a GPU: the CPU's machine code)."""
     for name in ("eam", *NETWORKS):
         for dtype in (torch.float64, torch.float32):
             model = network(name, dtype)
             batch = collate([build_batch(a, model.cutoff, dtype) for a in crystals(4)])
-            for part in model.modules():
-                if isinstance(part, EnergyModel):
-                    part.fast = False
-            one, other = predict(model, batch), predict(model.to(check.device), batch.to(check.device))
-            differences = {
-                f"{kind} off by": f"{float((getattr(other, kind).cpu() - getattr(one, kind)).abs().max()):.1e}"
-                for kind in ("energy", "forces", "stress")
-            }
+            one = predict(with_machine_code(model, False), batch)
+            other = predict(with_machine_code(model, True).to(check.device), batch.to(check.device))
+            differences = {}
+            for kind in ("energy", "forces", "stress"):
+                known = getattr(one, kind)
+                worst = float((getattr(other, kind).cpu() - known).abs().max())
+                differences[f"{kind} off by"] = f"{worst:.1e} of {float(known.abs().max()):.1e}"
             yield {"what": name, "precision": str(dtype).removeprefix("torch."), **differences}
 
 
 def labels(check: Check) -> Iterator[Row]:
     """Labels of an EAM per second: the CPU's machine code, and the device."""
     cells = crystals(2000 if check.large else 20)
-    for place in ("cpu", check.device.type):
+    for place in dict.fromkeys(("cpu", check.device.type)):
         model = network("eam", torch.float64).to(place)
         rate = check.rate(lambda model=model: label(cells, model, force=True), warm_up=1)
         yield {"what": f"EAM, {place}", "labels/s": round(rate * len(cells))}
 
 
 def training(check: Check) -> Iterator[Row]:
-    """Training steps per second: ours, compiled, and MatDeepLearn's."""
-    structures = crystals(32 if check.large else 2)
+    """Training steps per second: ours and MatDeepLearn's."""
     for name in NETWORKS:
-        model = network(name).to(check.device).train()
-        batch = collate([build_batch(a, model.cutoff) for a in structures]).to(check.device)
-        optimizer = make_adamw([p for p in model.parameters() if p.requires_grad], lr=1e-9)
-
-        def step(model: Any = model, batch: Any = batch, optimizer: Any = optimizer, run: Any = predict) -> None:
-            optimizer.zero_grad()
-            out = run(model, batch, create_graph=True)
-            (out.energy.abs().mean() + out.forces.abs().mean() + out.stress.abs().mean()).backward()
-            optimizer.step()
-
+        model, structures = network(name).to(check.device).train(), training_set(check)
+        step = training_step(check, model, structures)
         check.memory()
         yield {"what": f"{name}, eager", "steps/s": round(check.rate(step), 2), **check.memory()}
-        if not check.large:
-            continue
-        if name in bench_backbones.SIZES and importlib.util.find_spec("matdeeplearn"):
-            peer = bench_backbones.networks(name)[1].to(check.device).train()
-            theirs = bench_backbones.peer_step(peer, structures, True, check.device)
-            yield {
-                "what": f"{name}, MatDeepLearn",
-                "steps/s": round(check.rate(theirs), 2),
-                **check.memory(),
-            }
-        yield attempt(f"{name}, compiled", partial(compiled_row, check, name, model, step))
+        if check.large and name in bench_backbones.SIZES and importlib.util.find_spec("matdeeplearn"):
+            yield attempt(f"{name}, MatDeepLearn", partial(peer_row, check, name, structures))
 
 
-def compiled_row(check: Check, name: str, model: EnergyModel, step: Callable[..., None]) -> Row:
-    """Energies and their gradient by torch.compile; a training differentiates twice, which it may refuse."""
-    original = model.energies
-    model.energies = torch.compile(original, dynamic=True)  # type: ignore[method-assign]
-    try:
-        return {"what": f"{name}, compiled", "steps/s": round(check.rate(step), 2), **check.memory()}
-    finally:
-        del model.energies
+def training_set(check: Check) -> list[Atoms]:
+    return crystals(32 if check.large else 2)
+
+
+def training_step(check: Check, model: EnergyModel, structures: Sequence[Atoms]) -> Callable[[], None]:
+    """Prediction with forces and stress, loss, backward pass, AdamW."""
+    batch = collate([build_batch(a, model.cutoff) for a in structures]).to(check.device)
+    optimizer = make_adamw([p for p in model.parameters() if p.requires_grad], lr=1e-9)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        out = predict(model, batch, create_graph=True)
+        (out.energy.abs().mean() + out.forces.abs().mean() + out.stress.abs().mean()).backward()
+        optimizer.step()
+
+    return step
+
+
+def peer_row(check: Check, name: str, structures: list[Atoms]) -> Row:
+    peer = bench_backbones.networks(name)[1].to(check.device).train()
+    theirs = bench_backbones.peer_step(peer, structures, True, check.device)
+    return {"what": f"{name}, MatDeepLearn", "steps/s": round(check.rate(theirs), 2), **check.memory()}
+
+
+def compiled_training(check: Check) -> Iterator[Row]:
+    """Training steps per second with torch.compile, which may refuse what is differentiated twice."""
+    for name in NETWORKS if check.large else ():
+        model = network(name).to(check.device).train()
+        model.energies = torch.compile(model.energies, dynamic=True)  # type: ignore[method-assign]
+        step = training_step(check, model, training_set(check))
+        yield attempt(f"{name}, compiled", lambda name=name, step=step: {
+            "what": f"{name}, compiled", "steps/s": round(check.rate(step), 2), **check.memory(),
+        })  # fmt: skip
 
 
 def dynamics(check: Check) -> Iterator[Row]:
@@ -165,8 +182,6 @@ def dynamics(check: Check) -> Iterator[Row]:
         check.memory()
         ours = contender_rate(check, bench_md.batched(model, structures, 10**6, 1.0, watch=True), 20)
         yield {"what": f"{name}, batched", "structure-steps/s": round(ours, 1), **check.memory()}
-        if check.large and name != "eam":
-            yield attempt(f"{name}, compiled", partial(compiled_md, check, name, model, structures, ours))
         rivals: dict[str, Callable[[], Any]] = {
             "ASE loop, our calculator": lambda model=model: bench_md.ase_loop(ASECalculator(model), structures[:4])
         }
@@ -186,12 +201,25 @@ def dynamics(check: Check) -> Iterator[Row]:
             })  # fmt: skip
 
 
-def compiled_md(check: Check, name: str, model: EnergyModel, structures: list[Atoms], eager: float) -> Row:
-    """With the network as one graph of PyTorch's compiler, which says in a warning where that fails."""
+def compiled_dynamics(check: Check) -> Iterator[Row]:
+    """The same with networks as one graph of PyTorch's compiler, which takes its time before the first step."""
+    structures = crystals(100 if check.large else 2)
+    for name in ("cgcnn", "torchmd_et") if check.large else ("cgcnn",):
+        model = with_machine_code(network(name), False).to(check.device).eval()  # it would go before
+        yield attempt(f"{name}, batched, compiled", partial(compiled_md, check, name, model, structures))
+
+
+def compiled_md(check: Check, name: str, model: EnergyModel, structures: list[Atoms]) -> Row:
+    """With a network as one graph; a warning says where that fails."""
+    eager = contender_rate(check, bench_md.batched(model, structures, 10**6, 1.0, watch=True), 20)
     with warnings.catch_warnings(), compiled(model, True):
-        warnings.simplefilter("error", UserWarning)
-        rate = contender_rate(check, bench_md.batched(model, structures, 10**6, 1.0, watch=True), 20)
-    row = {"what": f"{name}, batched, compiled", "structure-steps/s": round(rate, 1)}
+        warnings.filterwarnings("error", message=".* is not compiled")
+        begin = time.perf_counter()
+        contender = bench_md.batched(model, structures, 10**6, 1.0, watch=True)
+        contender(1)
+        seconds = time.perf_counter() - begin
+        rate = contender_rate(check, contender, 20)
+    row = {"what": f"{name}, batched, compiled", "structure-steps/s": round(rate, 1), "first step, s": round(seconds)}
     return {**row, "faster than eager by": round(rate / eager, 2), **check.memory()}
 
 
@@ -207,28 +235,31 @@ def batch_size(check: Check) -> Iterator[Row]:
     for name in ("cgcnn", "torchmd_et") if check.large else ("cgcnn",):
         model = network(name).to(check.device).train()
         single = build_batch(crystals(1, 2)[0], model.cutoff)
-        size, fits = 1, 0
+        size, fits, why = 1, 0, f"no larger one than {most} is tried"
         while size <= most and time.monotonic() < check.end:
-            if not holds(check, model, [single] * size):
+            if (failure := fails(check, model, [single] * size)) is not None:
+                why = failure
                 break
             fits, size = size, 2 * size
-        yield {"what": f"{name}, 64 atoms each", "largest batch tried that fits": fits, **check.memory()}
+        yield {
+            "what": f"{name}, 64 atoms each", "largest batch tried that fits": fits, "the next": why, **check.memory(),
+        }  # fmt: skip
 
 
-def holds(check: Check, model: EnergyModel, batches: Sequence[Any]) -> bool:
-    """Whether a training step of these fits into the memory."""
+def fails(check: Check, model: EnergyModel, batches: Sequence[Any]) -> str | None:
+    """Why a training step of these fails, a full memory first of all."""
     try:
         out = predict(model, collate(batches).to(check.device), create_graph=True)
         (out.energy.sum() + out.forces.abs().sum()).backward()
         check.wait()
-    except torch.cuda.OutOfMemoryError:
-        return False
+    except RuntimeError as error:  # also of sizes that a kernel does not know
+        return first_words(error)
     finally:
         model.zero_grad(set_to_none=True)
         gc.collect()
         if check.large:
             torch.cuda.empty_cache()
-    return True
+    return None
 
 
 def attempt(what: str, row: Callable[[], Row]) -> Row:
@@ -236,55 +267,113 @@ def attempt(what: str, row: Callable[[], Row]) -> Row:
     try:
         return row()
     except Exception as error:  # other programs fail in any way
-        return {
-            "what": what,
-            "failed": f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}",
-        }
+        return {"what": what, "failed": first_words(error)}
 
 
-SECTIONS = (numbers, labels, training, dynamics, batch_size)
+def first_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error).strip() else ''}"
+
+
+#: The most seconds of each; what takes long before it gives a row comes last.
+SECTIONS: dict[Callable[[Check], Iterator[Row]], float] = {
+    numbers: 60, labels: 45, training: 45, dynamics: 75, batch_size: 45, compiled_dynamics: 150, compiled_training: 90,
+}  # fmt: skip
+
+
+def title_of(section: Callable[[Check], Iterator[Row]]) -> str:
+    return (section.__doc__ or "").rstrip(".")
+
+
+def do(section: Callable[[Check], Iterator[Row]], check: Check, path: Path) -> None:
+    """Append the rows of a section to a file of JSON lines, one by one."""
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(row: Row) -> None:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+        try:
+            for row in section(check):
+                write(row)
+        except Exception as error:  # one section must not cost the others
+            traceback.print_exc()
+            write({"what": section.__name__, "failed": first_words(error)})
+
+
+def rows_of(name: str, command: Sequence[str], path: Path, log: Path, seconds: float) -> list[Row]:
+    """What a process wrote to ``path`` in its time, and how it ended if not well."""
+    path.unlink(missing_ok=True)
+    failed = ""
+    with log.open("a", encoding="utf-8") as file:
+        print(f"\n=== {name}", file=file, flush=True)
+        try:
+            code = subprocess.run(command, stdout=file, stderr=file, timeout=seconds, check=False).returncode
+            failed = f"its process ended with exit code {code}, see {log.name}" if code else ""
+        except subprocess.TimeoutExpired:
+            failed = f"it was ended after {seconds:.0f} s"
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    path.unlink(missing_ok=True)
+    return [*rows, *([{"what": name, "failed": failed}] if failed else [])]
+
+
+def surroundings(check: Check, tests: str) -> Row:
+    """Where the numbers come from."""
+    gpu = check.device.type == "cuda"
+    found = {"device": torch.cuda.get_device_name(check.device) if gpu else f"{check.device.type}, no GPU: small sizes"}
+    found |= {"torch": torch.__version__, "CUDA": str(torch.version.cuda), "python": platform.python_version()}
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    found |= {"commit": commit.stdout.strip(), "date": time.strftime("%Y-%m-%d"), "tests": tests}
+    return {key: value for key, value in found.items() if value not in ("", "None")}
 
 
 def table(results: dict[str, Any]) -> str:
     """Markdown."""
-    lines = [f"# GPU check\n\n{results['device']}, torch {results['torch']}, {results['date']}\n"]
+    lines = ["# GPU check\n", ", ".join(f"{k} {v}" for k, v in results.items() if k != "sections") + "\n"]
     for title, rows in results["sections"].items():
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        lines += [f"## {title}\n", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-        lines += [f"| {' | '.join(str(row.get(key, '')) for key in columns)} |" for row in rows]
-        lines.append("")
+        if columns:
+            lines += [f"## {title}\n", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+            lines += [f"| {' | '.join(str(row.get(key, '')) for key in columns)} |" for row in rows]
+            lines.append("")
     return "\n".join(lines)
+
+
+def write(results: Mapping[str, Any], out: Path) -> None:
+    (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    (out / "table.md").write_text(table(dict(results)), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu-check"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=300.0, help="no section begins after so many")
+    parser.add_argument("--seconds", type=float, help="of all sections together: 320 on a GPU, 1500 on a CPU")
     parser.add_argument("--only", nargs="*", choices=[s.__name__ for s in SECTIONS])
+    parser.add_argument("--tests", default="", help="what became of the tests, for the table")
+    parser.add_argument("--section", help=argparse.SUPPRESS)  # do it here, in the process of its own
     options = parser.parse_args()
+    is_cpu = torch.device(options.device).type == "cpu"
+    check = Check(options.device, options.seconds or (1500.0 if is_cpu else 320.0))
+    if options.section is not None:
+        section = next(s for s in SECTIONS if s.__name__ == options.section)
+        do(section, check, options.out / f"{options.section}.jsonl")
+        return
     options.out.mkdir(parents=True, exist_ok=True)
-    check = Check(options.device, options.seconds)
-    name = torch.cuda.get_device_name() if check.device.type == "cuda" else f"{check.device.type}, no GPU: small sizes"
-    results: dict[str, Any] = {"device": name, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
-    results["sections"] = sections = {}
-    for section in SECTIONS:
-        if options.only is not None and section.__name__ not in options.only:
+    (options.out / "log.txt").unlink(missing_ok=True)
+    results: dict[str, Any] = {**surroundings(check, options.tests), "sections": {}}
+    for section, most in SECTIONS.items():
+        name, seconds = section.__name__, min(most * (10 if is_cpu else 1), check.end - time.monotonic())
+        if options.only is not None and name not in options.only:
             continue
-        title = (section.__doc__ or "").rstrip(".")
-        rows: list[Row] = sections.setdefault(title, [])
-        try:
-            if time.monotonic() > check.end:
-                rows.append({"what": section.__name__, "failed": "no time was left"})
-            else:
-                for row in section(check):
-                    rows.append(row)
-                    print(section.__name__, json.dumps(row), flush=True)
-        except Exception as error:  # one section must not cost the others
-            traceback.print_exc()
-            rows.append({"what": section.__name__, "failed": f"{type(error).__name__}: {error}"[:300]})
-        (options.out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-        (options.out / "table.md").write_text(table(results), encoding="utf-8")
+        rows: list[Row] = [{"what": name, "failed": "no time was left"}]
+        if seconds > 0:
+            given = ("--section", name, "--device", options.device, "--seconds", f"{seconds - 5}", "--out", options.out)
+            command = [sys.executable, __file__, *map(str, given)]
+            rows = rows_of(name, command, options.out / f"{name}.jsonl", options.out / "log.txt", seconds)
+        for row in rows:
+            print(name, json.dumps(row), flush=True)
+        results["sections"][title_of(section)] = rows
+        write(results, options.out)
     print(options.out / "table.md")
 
 

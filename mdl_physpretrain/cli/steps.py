@@ -316,7 +316,7 @@ def _train(
     **further_options: Any,
 ) -> None:
     """One training with the network that model, arguments, core and preset describe."""
-    from mdl_physpretrain.locking import locked
+    from mdl_physpretrain.locking import is_first_rank, locked
     from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.training.network import is_name
 
@@ -334,8 +334,10 @@ def _train(
             model, read_all(structures), model_args=args or None, core=core, directory=output, progress=_bars(),
             devices=int(devices) if devices.isdecimal() else devices, **options.model_dump(), **further_options,
         )  # fmt: skip
-        result.save(str(output / "best.pt"))
-    typer.echo(f"Wrote {output / 'best.pt'} (validation total {result.metadata['best_val_loss']:.4g})")
+        if is_first_rank():
+            result.save(str(output / "best.pt"))
+    if is_first_rank():
+        typer.echo(f"Wrote {output / 'best.pt'} (validation total {result.metadata['best_val_loss']:.4g})")
 
 
 def _bars() -> bool:

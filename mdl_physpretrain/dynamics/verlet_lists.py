@@ -22,6 +22,7 @@ from mdl_physpretrain.dynamics.state import MDState
 from mdl_physpretrain.dynamics.step_kernel import displacements, square_edges, take_edges
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch
+from mdl_physpretrain.graphs.device_lists import DeviceLists
 from mdl_physpretrain.graphs.edge_kernel import add_forces, edge_vectors
 from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.potentials.base import EnergyModel, Prediction, predict
@@ -48,7 +49,7 @@ class EdgeBatch(AtomicBatch):
 class PairList:
     """Neighbour list of one structure."""
 
-    edge_index: Tensor  # (2, E), all on the CPU
+    edge_index: Tensor  # (2, E); all on the CPU, or those of all structures on the GPU
     shifts: Tensor  # of cells, in the model's dtype, (E, 3)
     shift_vectors: Tensor  # ``shifts @ cell`` when the list was built, (E, 3), Å
     near: Tensor  # edges among which overlaps are looked for
@@ -87,6 +88,7 @@ class VerletListForces:
         self.first_det = torch.linalg.det(torch.as_tensor(np.stack([a.cell.array for a in structures])))
         self.first_det = self.first_det.to(self.device)
         self.lists: list[PairList] = [PairList(*[torch.zeros(0)] * 4)] * len(structures)
+        self.device_lists = DeviceLists.of(structures, self.device)
         self.rebuilds = 0
         self.reference = torch.zeros(0)  # positions and cells at which each list was built
         self.reference_cells = torch.zeros(0)
@@ -184,6 +186,8 @@ class VerletListForces:
         return self._buffers[name][:size].view(shape)
 
     def _joined(self, name: str, parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+        if parts[0].device.type != "cpu":
+            return torch.cat(list(parts), dim)
         shape = list(parts[0].shape)
         shape[dim] = sum(x.shape[dim] for x in parts)
         return torch.cat(list(parts), dim, out=self._buffer(name, tuple(shape), parts[0].dtype))
@@ -305,11 +309,14 @@ class VerletListForces:
         starts = np.cumsum(self.counts) - self.counts
         for k in outdated:
             points = positions[starts[k] : starts[k] + self.counts[k]]
+            # atoms approach each other by the skin at most; in a cell that grows, more
+            far = near[k] + self.skin if self.fixed_cell else np.inf
+            if self.device_lists is not None:
+                self.lists[k] = self._list_on_device(self.device_lists, points, cells[k], reach[k] + self.skin, far)
+                continue
             edge_index, shifts = neighbour_list(points, cells[k], pbc[k], reach[k] + self.skin)
             shift_vectors = shifts @ cells[k]
             squared = ((points[edge_index[1]] - points[edge_index[0]] + shift_vectors) ** 2).sum(1)
-            # atoms approach each other by the skin at most; in a cell that grows, more
-            far = near[k] + self.skin if self.fixed_cell else np.inf
             self.lists[k] = PairList(
                 torch.as_tensor(edge_index),
                 torch.as_tensor(shifts, dtype=self.model.dtype),
@@ -318,6 +325,21 @@ class VerletListForces:
             )
         self.rebuilds += len(outdated)
         self._collate()
+
+    def _list_on_device(
+        self, lists: DeviceLists, points: np.ndarray, cell: np.ndarray, reach: float, far: float
+    ) -> PairList:
+        """Neighbour list of a large cell, with all its tensors on the device, whoever makes it."""
+        positions = torch.as_tensor(points, dtype=torch.float64, device=self.device)
+        found = lists(positions, points, cell, reach)
+        if found is None:
+            made = neighbour_list(points, cell, np.ones(3, dtype=bool), reach)
+            found = torch.as_tensor(made[0], device=self.device), torch.as_tensor(made[1], device=self.device)
+        (i, j), shifts = found
+        shift_vectors = shifts.double() @ torch.as_tensor(cell, dtype=torch.float64, device=self.device)
+        squared = (positions[j] - positions[i] + shift_vectors).square().sum(1)
+        near = torch.nonzero(squared <= far**2).squeeze(1)
+        return PairList(found[0], shifts.to(self.model.dtype), shift_vectors, near)
 
     def _collate(self) -> None:
         starts = np.cumsum(self.counts) - self.counts

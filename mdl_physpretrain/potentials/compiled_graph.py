@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._inductor import compile as inductor
+from torch._inductor import compile as compile_with_inductor
+from torch._inductor import config as inductor_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -36,6 +37,9 @@ FIELDS: dict[str, tuple[str | int, ...]] = {
     "numbers": ("N",), "positions": ("N", 3), "cells": ("B", 3, 3), "pbc": ("B", 3), "structure": ("N",),
     "edge_index": (2, "E"), "edge_shifts": ("E", 3),
 }  # fmt: skip
+
+#: For GPUs: parts of a tensor that are put beside each other are written by one kernel, not by one each.
+GPU_OPTIONS = {name: True for name in ("force_pointwise_cat",) if hasattr(inductor_config, name)}
 
 Compiler = Callable[[GraphModule, list[Any]], Any]
 Inputs = dict[str, Tensor]
@@ -128,6 +132,12 @@ class CompiledGradient:
         warnings.warn(f"{name} is not compiled but evaluated by its formula, more slowly: {why}", stacklevel=4)
 
 
+def inductor(graph: GraphModule, examples: list[Any]) -> Any:
+    """PyTorch's compiler."""
+    on_gpu = any(isinstance(x, Tensor) and x.device.type == "cuda" for x in examples)
+    return compile_with_inductor(graph, examples, options=GPU_OPTIONS if on_gpu else None)
+
+
 def trace(model: EnergyModel, batch: AtomicBatch, vectors: Tensor, compiler: Compiler) -> Graph | None:
     """The graph of a model for batches like this one, by any compiler; ``None`` for a model that cannot be traced."""
     values = model.list_values(batch, vectors)
@@ -178,7 +188,9 @@ class Graph:
         self.take_weights(state)
         with torch.no_grad():
             folded = [mode.from_tensor(x, static_shapes=True) for x in self._weights]
-            self._run = compiler(main, [*folded, *examples.values()])
+            with warnings.catch_warnings():  # products in TensorFloat32 would have three digits, too few for forces
+                warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+                self._run = compiler(main, [*folded, *examples.values()])
         if any(self._shapes.replacements.get(s, s).is_number for s in self._expressions.values()):
             raise RuntimeError("the formula is traced for one size only")
         self._served: dict[tuple[int, ...], bool] = {}

@@ -1,10 +1,12 @@
 """Everything that computes does so on an accelerator, too, with the numbers of the CPU's formulas.
 
-The accelerator is a simulated one and, where there is one (``-m gpu``), a GPU.
+The accelerator is a simulated one, or the device that ``PHYSPRETRAIN_TEST_DEVICE`` names: a GPU. Never both in one
+process, where PyTorch would take the simulated one for its accelerator.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,12 +16,12 @@ import pytest
 import torch
 from ase import Atoms
 from labelled_cells import rocksalt_cells
-from simulated_accelerator import DEVICE, counted, simulated
 from small_potentials import CGCNN as CGCNN_ARGUMENTS
 from small_potentials import EAM as EAM_ARGUMENTS
 from small_potentials import small
 
 from mdl_physpretrain.dynamics import assess, simulate
+from mdl_physpretrain.graphs import device_lists
 from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import ZBL, EnergyModel, predict, registered_models
 from mdl_physpretrain.potentials.compiled_graph import compiled
@@ -29,14 +31,14 @@ from mdl_physpretrain.probes.registry import make_probe
 from mdl_physpretrain.teacher import fit_eam, label
 from mdl_physpretrain.training import train
 
-PLACES = [DEVICE, *(["cuda"] if torch.cuda.is_available() else [])]
-everywhere = pytest.mark.parametrize(
-    "place", [pytest.param(p, marks=[] if p == DEVICE else pytest.mark.gpu) for p in PLACES]
-)
+PLACE = os.environ.get("PHYSPRETRAIN_TEST_DEVICE", "sim")
+if PLACE == "sim":
+    from simulated_accelerator import counted, simulated
+everywhere = pytest.mark.parametrize("place", [PLACE])
 
 
 def usable(place: str) -> AbstractContextManager[Any]:
-    return simulated() if place == DEVICE else nullcontext()
+    return simulated() if place == "sim" else nullcontext()
 
 
 HYBRID = {"parts": [{"model": n, "hparams": h} for n, h in (("cgcnn", CGCNN_ARGUMENTS), ("zbl", {}))]}
@@ -99,8 +101,7 @@ def test_every_potential_predicts_and_learns(case: str, place: str) -> None:
         torch.testing.assert_close(on_device[key], gradient, rtol=1e-7, atol=1e-8, msg=key)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch's compiler knows no simulated device")
+@pytest.mark.skipif(PLACE == "sim", reason="PyTorch's compiler knows no simulated device")
 @pytest.mark.parametrize("name", ["cgcnn", "torchmd_et"])
 def test_compiled_networks_have_the_formulas_numbers(name: str) -> None:
     model = formula(small(name))
@@ -108,11 +109,11 @@ def test_compiled_networks_have_the_formulas_numbers(name: str) -> None:
         collate([build_batch(atoms, model.cutoff, torch.float64) for atoms in rocksalt_cells()[:n]]) for n in (2, 5)
     ]
     expected = [predict(model, batch) for batch in batches]
-    model.to("cuda")
+    model.to(PLACE)
     with warnings.catch_warnings(), compiled(model, True):
         warnings.simplefilter("error", UserWarning)  # of a graph that cannot be compiled
         for batch, one in zip(batches, expected, strict=True):
-            other = predict(model, batch.to("cuda"))
+            other = predict(model, batch.to(PLACE))
             for field in ("energy", "forces", "stress"):
                 torch.testing.assert_close(getattr(other, field).cpu(), getattr(one, field), rtol=1e-9, atol=1e-9)
 
@@ -135,7 +136,7 @@ def test_training_with_replay_is_the_cpus_and_resumes_on_the_other_device(optimi
         "force_scale": 1.0, "val": cells[2:4],
     }  # fmt: skip
     places: dict[str, dict[str, Any]] = {"cpu": {"accelerator": "cpu"}}
-    places[place] = {"accelerator": place, "strategy": DEVICE if place == DEVICE else "auto"}
+    places[place] = {"accelerator": place, "strategy": "sim" if place == "sim" else "auto"}
 
     def trained(where: str, epochs: int, folder: str) -> EnergyModel:
         return train(start, cells[:4], directory=tmp_path / folder, epochs=epochs, **places[where], **options)
@@ -247,9 +248,38 @@ def test_dynamics_and_verdicts_are_the_cpus(case: str, place: str, tmp_path) -> 
         assert lines[0] == lines[1] > 2, path.name
 
 
+@everywhere
+@pytest.mark.parametrize("ensemble", ["nvt", "npt"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_dynamics_with_lists_made_on_the_device(fails: bool, ensemble: str, place: str, monkeypatch) -> None:
+    options: dict[str, Any] = {"steps": 30, "temperature": 300.0, "skin": 0.1, "ensemble": ensemble, "seed": 1}
+    model, made = ZBL().double(), []
+    expected = simulate(model, rocksalt_cells()[:2], engine="batched", **options)
+
+    def vesin(positions: Any, cell: Any, cutoff: float, original: Any = device_lists._vesin) -> Any:
+        if fails and len(made) == 3:
+            raise RuntimeError("libcudart")
+        assert positions.device.type == place
+        inside = place != "sim"  # vesin knows no simulated device
+        found = original(*((positions, cell) if inside else (positions.cpu(), cell.cpu())), cutoff)
+        made.append(len(found[1]))
+        return tuple(x.to(place) for x in found)
+
+    monkeypatch.setattr(device_lists, "_vesin", vesin)
+    monkeypatch.setattr(device_lists, "DEVICES", (place,))
+    monkeypatch.setattr(device_lists, "LEAST_ATOMS", 1)
+    failure = pytest.warns(UserWarning, match="made on the CPU, not on the GPU: libcudart") if fails else nullcontext()
+    with usable(place), failure:
+        runs = simulate(model.to(place), rocksalt_cells()[:2], engine="batched", **options)
+    assert len(made) == 3 if fails else len(made) > 4
+    for one, other in zip(expected, runs, strict=True):
+        np.testing.assert_allclose(other.positions, one.positions, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.skipif(PLACE != "sim", reason="of the simulated device")
 def test_it_refuses_what_a_gpu_refuses() -> None:
     with simulated(), counted() as counts:
-        x = torch.ones(3, device=DEVICE)
+        x = torch.ones(3, device=PLACE)
         with pytest.raises(RuntimeError, match="same device"):
             x + torch.ones(3)
         with pytest.raises(TypeError, match="numpy"):

@@ -112,6 +112,23 @@ def test_parts_of_sums_are_compiled_and_teachers_and_cores_are_not(traced) -> No
     assert len(traced) == 1
 
 
+def test_advice_to_take_fewer_digits_is_no_failure(monkeypatch) -> None:
+    """The compiler gives it on GPUs that have TensorFloat32."""
+
+    def advising(graph: Any, examples: Any) -> Any:
+        warnings.warn("TensorFloat32 tensor cores for float32 matrix multiplication available", stacklevel=1)
+        return graph
+
+    monkeypatch.setattr(module, "inductor", advising)
+    model = network()
+    batch = batch_of(model, 2)
+    with warnings.catch_warnings(), compiled(model, True):
+        warnings.simplefilter("error")
+        assert_equal(predict(model, batch), _formula(model, batch))
+        assert model.compiled_gradient is not None
+        assert not model.compiled_gradient.failed
+
+
 def _wrong(graph: Any, examples: Any) -> Any:
     return lambda *inputs: [x * 1.01 for x in graph(*inputs)]
 

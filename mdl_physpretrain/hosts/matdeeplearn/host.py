@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
+from mdl_physpretrain.hosts.product_precision import precision_kept
 
 __all__ = ["errors_in_one_line", "main_script", "quiet_loggers", "require_host", "root_logger_kept"]
 
@@ -44,13 +45,14 @@ NEEDED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def require_host() -> None:
-    """Check that MatDeepLearn can be imported and has what the plugin uses.
+    """Check that MatDeepLearn can be imported and has what the plugin uses; products stay as precise as they are.
 
     Raises
     ------
     ConfigError
         If it is missing, does not import, or lacks an attribute, which is named.
     """
+    imported = precision_kept("matdeeplearn")
     try:
         import_module("matdeeplearn")
     except ImportError as error:
@@ -58,7 +60,7 @@ def require_host() -> None:
             "MatDeepLearn is not installed in this environment (it is not on PyPI): "
             "git clone https://github.com/Fung-Lab/MatDeepLearn_dev and pip install -e it"
         ) from error
-    with root_logger_kept():
+    with root_logger_kept(), imported:
         _check()
 
 

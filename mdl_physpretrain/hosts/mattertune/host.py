@@ -6,6 +6,7 @@ import ase.constraints
 import ase.stress
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.hosts.product_precision import precision_kept
 
 __all__ = ["bridge_ase", "require_host"]
 
@@ -22,7 +23,7 @@ def bridge_ase() -> None:
 
 
 def require_host() -> None:
-    """Import MatterTune, bridged.
+    """Import MatterTune, bridged, and leave products of single precision as precise as they are.
 
     Raises
     ------
@@ -31,9 +32,10 @@ def require_host() -> None:
     """
     bridge_ase()
     try:
-        import mattertune
-        import mattertune.main
-        import mattertune.recipes
+        with precision_kept("mattertune"):
+            import mattertune
+            import mattertune.main
+            import mattertune.recipes
     except ImportError as error:
         raise ConfigError(
             f"MatterTune cannot be imported ({error}); docs/mattertune.md says how to install it"
