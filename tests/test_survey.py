@@ -172,6 +172,16 @@ def test_missing_numbers_leave_their_cells_empty():
     assert answer_table(run).rows[0][1].text == "yes"
 
 
+def test_the_page_says_for_how_long_a_potential_was_to_run():
+    short = {"potential": "A", "condition": "300K", "verdict": "physical", "reason": "", "ps": 0.5, "planned_ps": 0.5}
+    lost = {**short, "potential": "B", "verdict": "unphysical", "reason": "overlap", "ps": 0.1, "planned_ps": 2.0}
+    checks = pd.DataFrame({"potential": ["A", "B"], "condition": "300K", "seconds": 60.0})
+    rows = page_module._survival(pd.DataFrame([short, lost]), checks)
+    texts = [[cell["text"] for cell in row] for row in rows]
+    assert texts[0] == ["A", "300K", "1", "0", "0.5", *[NOT_RUN] * 4, "1"]
+    assert texts[1] == ["B", "300K", "1", "1", "2", "0 of 1", "0 of 1", NOT_RUN, NOT_RUN, "1"]
+
+
 @pytest.mark.long
 def test_a_survey_is_resumed_and_tells_what_a_potential_cannot_do(tmp_path, monkeypatch, in_this_process):
     monkeypatch.chdir(tmp_path)

@@ -104,6 +104,7 @@ def _survival(trajectories: pd.DataFrame, checks: pd.DataFrame) -> list[list[dic
         row = [_cell(str(potential)), _cell(str(condition), link=link), _cell(str(len(judged)))]
         row.append(_cell(str(len(failed)), ", ".join(f"{reason} {n}" for reason, n in reasons),
                          css="bad" if len(failed) else "good"))  # fmt: skip
+        row.append(_number(group["planned_ps"].max()))
         row += [_cell(words, css="short", key=_share(words)) for words in still_physical(group).values()]
         rows.append([*row, _number(seconds.get((potential, condition), math.nan) / 60)])
     return rows
