@@ -140,7 +140,7 @@ def test_sigterm_ends_the_check_at_work():
 def test_shares_sort_by_their_value():
     words = ["9 of 12", "10 of 12", "1 of 1", NOT_RUN, "0 of 2"]
     assert sorted(words[:3], key=page_module._share) == words[:3]
-    assert (page_module._share(NOT_RUN), page_module._share("0 of 2")) == ("", 0)
+    assert [page_module._share(word) for word in (NOT_RUN, "0 of 2", "0 of 0")] == ["", 0, ""]
 
 
 def test_checks_and_potentials_of_earlier_calls_stay(tmp_path):
@@ -170,6 +170,20 @@ def test_missing_numbers_leave_their_cells_empty():
     answers = pd.DataFrame({"arm": "A", "question": ["q"], "verdict": ["yes"], "finding": [np.nan], "n": [np.nan]})
     run = SimpleNamespace(answers=answers, judged=["A"])
     assert answer_table(run).rows[0][1].text == "yes"
+
+
+def test_the_page_says_for_how_long_a_potential_was_to_run():
+    short = {"potential": "A", "condition": "300K", "verdict": "physical", "reason": "", "ps": 0.5, "planned_ps": 0.5}
+    lost = {**short, "potential": "B", "verdict": "unphysical", "reason": "overlap", "ps": 0.1, "planned_ps": 2.0}
+    checks = pd.DataFrame({"potential": ["A", "B"], "condition": "300K", "seconds": 60.0})
+    rows = page_module._survival(pd.DataFrame([short, lost]), checks)
+    texts = [[cell["text"] for cell in row] for row in rows]
+    assert texts[0] == ["A", "300K", "1", "0", "0.5", *[NOT_RUN] * 4, "1"]
+    assert texts[1] == ["B", "300K", "1", "1", "2", "0 of 1", "0 of 1", NOT_RUN, NOT_RUN, "1"]
+    runs = [pd.DataFrame([{**short, "ps": ps, "planned_ps": ps}]) for ps in (1.0, 5.0)]
+    colours = [page_module._survival(run, checks)[0][3]["css"] for run in runs]
+    assert colours == ["", "good"], "nothing lost in a short run is no claim"
+    assert rows[1][3]["css"] == "bad"
 
 
 @pytest.mark.long

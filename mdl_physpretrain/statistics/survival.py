@@ -13,7 +13,7 @@ from scipy.stats import CensoredData, chi2, ecdf
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.statistics.proportions import wilson_interval
 
-__all__ = ["NOT_RUN", "TIMES", "kaplan_meier", "length_caution", "logrank", "share_at", "shares_in_words"]
+__all__ = ["CLAIM_TIME", "NOT_RUN", "TIMES", "kaplan_meier", "length_caution", "logrank", "share_at", "shares_in_words"]
 
 CLAIM_STEPS, CLAIM_TIME = 5000, 5.0  # ps
 TIMES = (1.0, 2.0, 5.0, 10.0)  # ps at which the share still physical is told

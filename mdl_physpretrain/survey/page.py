@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mdl_physpretrain import __version__
 from mdl_physpretrain.probes.page import DASH
 from mdl_physpretrain.probes.registry import probe_classes
-from mdl_physpretrain.statistics.survival import TIMES, shares_in_words
+from mdl_physpretrain.statistics.survival import CLAIM_TIME, TIMES, shares_in_words
 
 __all__ = ["still_physical", "survey_page"]
 
@@ -54,6 +54,7 @@ def survey_page(
         lengths=_lengths(checks),
         sources=_sources(checks, refused, versions),
         times=[f"{time:g} ps" for time in TIMES],
+        claim=f"{CLAIM_TIME:g}",
         trajectories=_trajectories(trajectories),
         failures=[(name, condition, reason) for (name, condition), reason in failures.items()],
         generated=datetime.now().astimezone(),
@@ -102,8 +103,11 @@ def _survival(trajectories: pd.DataFrame, checks: pd.DataFrame) -> list[list[dic
         reasons = failed["reason"].str.split(",").str[0].value_counts().items()
         link = _page_of(str(potential), str(condition), "failures")
         row = [_cell(str(potential)), _cell(str(condition), link=link), _cell(str(len(judged)))]
+        planned = group["planned_ps"].max()
+        none_lost = "good" if planned >= CLAIM_TIME else ""  # too short for a claim: no colour
         row.append(_cell(str(len(failed)), ", ".join(f"{reason} {n}" for reason, n in reasons),
-                         css="bad" if len(failed) else "good"))  # fmt: skip
+                         css="bad" if len(failed) else none_lost))  # fmt: skip
+        row.append(_number(planned))
         row += [_cell(words, css="short", key=_share(words)) for words in still_physical(group).values()]
         rows.append([*row, _number(seconds.get((potential, condition), math.nan) / 60)])
     return rows
@@ -112,7 +116,7 @@ def _survival(trajectories: pd.DataFrame, checks: pd.DataFrame) -> list[list[dic
 def _share(words: str) -> Any:
     """What ``"3 of 12"`` sorts by; nothing where trajectories were not run that long."""
     part, of, total = words.partition(" of ")
-    return int(part) / int(total) if of else ""
+    return int(part) / int(total) if of and int(total) else ""
 
 
 def _lengths(checks: pd.DataFrame) -> str:
