@@ -134,9 +134,9 @@ def test_trajectories_list_the_failing_ones_first(finished, page):
     source = pd.read_csv(finished / "physicality.csv")
     assert len(rows) == len(source)
     failing = int((~source["physical"]).sum())
-    assert all(row[4] != "physical" for row in rows[:failing])
-    assert all(row[4] == "physical" for row in rows[failing:])
-    steps = [int(row[5]) for row in rows[:failing]]
+    assert all(row[3] != "physical" for row in rows[:failing])
+    assert all(row[3] == "physical" for row in rows[failing:])
+    steps = [int(row[4]) for row in rows[:failing]]
     assert steps == sorted(steps)
     assert sum(a == ("tr", "class", "failing") for a in page.attributes) == failing
 
