@@ -15,17 +15,16 @@ _seen: set[str] = set()
 
 @contextmanager
 def precision_kept(host: str) -> Iterator[None]:
-    """While a package is imported for the first time: single precision stays what it was.
+    """While modules of a package are imported: single precision stays what it was.
 
     MatterTune and MatDeepLearn have ``torch.set_float32_matmul_precision`` among their imports. On GPUs products then
     have three digits, on CPUs with units for bfloat16 two, and forces are wrong by several per cent. Where the host was
-    imported before, the precision is PyTorch's default again. What is set after that is left alone.
+    imported before this was asked for the first time, the precision is PyTorch's default again. What is set outside is
+    left alone.
     """
-    if host in _seen:
-        yield
-        return
+    changed = host not in _seen and host in sys.modules
     _seen.add(host)
-    kept = "highest" if host in sys.modules else torch.get_float32_matmul_precision()
+    kept = "highest" if changed else torch.get_float32_matmul_precision()
     try:
         yield
     finally:

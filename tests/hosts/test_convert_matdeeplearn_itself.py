@@ -15,6 +15,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, write_matdeeplearn
+from mdl_physpretrain.hosts.product_precision import precision_kept
 from mdl_physpretrain.potentials import CGCNN, EAM, EnergyModel, Sum, predict
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.structures import read_structures
@@ -36,9 +37,10 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Any:
     """MatDeepLearn's package; skipped where it is not installed."""
     package = pytest.importorskip("matdeeplearn", reason="MatDeepLearn is not installed")
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # it reads its own processed data
-    import matdeeplearn.models.cgcnn
-    import matdeeplearn.models.torchmd_et
-    import matdeeplearn.models.torchmd_etEarly  # noqa: F401 - they register themselves
+    with precision_kept("matdeeplearn"):
+        import matdeeplearn.models.cgcnn
+        import matdeeplearn.models.torchmd_et
+        import matdeeplearn.models.torchmd_etEarly  # noqa: F401 - they register themselves
 
     return package
 

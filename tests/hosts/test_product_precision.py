@@ -46,6 +46,15 @@ def test_of_a_host_that_was_imported_before(tmp_path: Path, monkeypatch: pytest.
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+def test_modules_that_are_imported_later_change_nothing_either(tmp_path: Path, monkeypatch) -> None:
+    for name in ("lazy_host", "lazy_part"):
+        a_host(name, tmp_path, monkeypatch)
+    for name in ("lazy_host", "lazy_part"):
+        with precision_kept("lazy_host"):
+            import_module(name)
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
 @pytest.mark.hosts
 @pytest.mark.parametrize("host", ["matdeeplearn", "mattertune"])
 def test_of_the_hosts(host: str) -> None:

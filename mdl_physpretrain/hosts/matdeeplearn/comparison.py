@@ -18,6 +18,7 @@ from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
 from mdl_physpretrain.hosts.matdeeplearn.config import HostConfig, read_host_config
 from mdl_physpretrain.hosts.matdeeplearn.host import root_logger_kept
 from mdl_physpretrain.hosts.matdeeplearn.networks import ALIASES, EARLY_BY_NAME
+from mdl_physpretrain.hosts.product_precision import precision_kept
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.safe_load import load_foreign
 from mdl_physpretrain.workflow.yaml_files import read_yaml
@@ -69,7 +70,8 @@ def host_differences(
     module, remark = _host_module(
         described, content, state_of(load_foreign(checkpoint), str(checkpoint), member=member)
     )
-    from mdl_physpretrain.hosts.matdeeplearn.potential import HostCalculator
+    with precision_kept("matdeeplearn"):
+        from mdl_physpretrain.hosts.matdeeplearn.potential import HostCalculator
 
     calculator = HostCalculator([module], content, "cpu")
     largest = {"energy": 0.0, "forces": 0.0, "stress": 0.0}
@@ -109,7 +111,7 @@ def _host_class(name: str) -> Any:
     from matdeeplearn.common.registry import registry
     from matdeeplearn.common.trainer_context import setup_imports
 
-    with root_logger_kept():
+    with root_logger_kept(), precision_kept("matdeeplearn"):
         setup_imports()
     network = registry.mapping["model_name_mapping"].get(ALIASES.get(name, name))
     if network is None or not network.__module__.startswith("matdeeplearn."):
