@@ -171,7 +171,7 @@ def _svg(figure: Figure, panel: Panel) -> Markup:
 
 
 def _save(canvas: Canvas, target: Path | io.StringIO, **options: Any) -> None:
-    """Lay a figure out once, and save it; left alone, matplotlib lays it out twice, which is half of the time."""
+    """Lay a figure out once, and save it; left alone, matplotlib does it twice."""
     engine = canvas.get_layout_engine()
     if engine is not None:
         engine.execute(canvas)
