@@ -199,9 +199,13 @@ class Training(Section):
         description="Divide force errors by 1 + |F|/scale, eV/Å; null: do not; auto: by the forces of the data.",
     )
     clip_grad: Positive | None = Field(default=10.0, description="Largest norm of the gradient.")
+    scheduler: Literal["plateau", "cosine"] = Field(
+        default="plateau",
+        description="Of the learning rate: ReduceLROnPlateau on the validation total, or half a cosine over epochs.",
+    )
     scheduler_factor: float = Field(default=0.8, gt=0, lt=1, description="Of ReduceLROnPlateau.")
     scheduler_patience: int = Field(default=10, ge=0, description="Of ReduceLROnPlateau, epochs.")
-    min_learning_rate: NotNegative = Field(default=1e-5, description="Of ReduceLROnPlateau.")
+    min_learning_rate: NotNegative = Field(default=1e-5, description="Where the learning rate ends.")
     early_stopping: Count | None = Field(default=None, description="Stop after so many epochs without improvement.")
     ema: float | None = Field(default=0.99, gt=0, lt=1, description="Decay of an average of the weights; null: none.")
     checkpoint_every: Count = Field(default=1, description="Epochs between two last.ckpt.")

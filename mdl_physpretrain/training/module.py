@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,11 +21,12 @@ from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.checkpoint import has_finite_weights, save_model
 from mdl_physpretrain.potentials.error_metrics import ErrorSums
 from mdl_physpretrain.progress import announce
+from mdl_physpretrain.recipe import Training
 from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.resume import refuse_other_training
 from mdl_physpretrain.training.sam import ClosureSAM
 
-__all__ = ["KeepBest", "TrainingModule", "make_adamw"]
+__all__ = ["KeepBest", "TrainingModule", "make_adamw", "scheduler_arguments"]
 
 
 class TrainingModule(LightningModule):
@@ -39,7 +41,7 @@ class TrainingModule(LightningModule):
     learning_rate, weight_decay
         Of AdamW.
     scheduler
-        ``{"factor": ..., "patience": ..., "min_lr": ...}`` of ReduceLROnPlateau.
+        Arguments of ReduceLROnPlateau, or of CosineAnnealingLR (those with ``T_max``, in epochs).
     optimizer
         ``"adamw"``, or ``"sam"``: AdamW with the gradients of sharpness-aware
         minimisation.
@@ -140,6 +142,10 @@ class TrainingModule(LightningModule):
             optimizer = ClosureSAM(parameters, perturbed=self.perturbed_pass, **options)
         else:
             optimizer = make_adamw(parameters, **options)
+        schedule: torch.optim.lr_scheduler.LRScheduler
+        if "T_max" in self.scheduler:
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, **self.scheduler)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule}}
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **self.scheduler)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val_total"}}
 
@@ -149,6 +155,18 @@ class TrainingModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.identity is not None:
             refuse_other_training(checkpoint.get("training_identity"), self.identity, str(self.trainer.ckpt_path))
+
+
+def scheduler_arguments(options: Training) -> dict[str, Any]:
+    """Of the schedule that :class:`TrainingModule` follows for these options."""
+    if options.scheduler == "cosine":
+        lowest = min(options.min_learning_rate, options.learning_rate)
+        return {"T_max": options.epochs, "eta_min": lowest}
+    return {
+        "factor": options.scheduler_factor,
+        "patience": options.scheduler_patience,
+        "min_lr": options.min_learning_rate,
+    }
 
 
 def make_adamw(parameters: Iterable[Parameter], **options: Any) -> torch.optim.AdamW:
@@ -179,9 +197,11 @@ class KeepBest(Callback):
         self.best_weights: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self._elapsed = 0.0
+        self._learning_rate = math.nan
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.perf_counter()
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._announce(trainer, 0)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
@@ -207,7 +227,7 @@ class KeepBest(Callback):
             "val_energy_per_atom_mae": errors["energy_per_atom_mae"],
             "val_forces_mae": errors["forces_mae"],
             "val_stress_mae": errors["stress_mae"],
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self._learning_rate,
             "seconds": round(self._elapsed, 3),
         }
         self.history = [*[h for h in self.history if h["epoch"] < row["epoch"]], row]

@@ -20,6 +20,9 @@ __all__ = ["refuse_other_training", "training_identity"]
 #: A longer training goes on; how often its state is written changes nothing.
 MAY_CHANGE = {"epochs", "checkpoint_every"}
 
+#: Options that a cosine schedule does not have.
+ON_PLATEAU = {"scheduler_factor", "scheduler_patience"}
+
 
 def training_identity(
     options: Training,
@@ -31,7 +34,10 @@ def training_identity(
     unused = {"rho"} if options.optimizer != "sam" else set()
     if not (options.optimizer == "sam" and options.sam_adaptive):  # nor has it a checkpoint of before
         unused.add("sam_adaptive")
-    values = options.model_dump(exclude=MAY_CHANGE | unused) | further
+    if options.scheduler == "cosine":  # every step depends on how many epochs there will be
+        values = options.model_dump(exclude=(MAY_CHANGE - {"epochs"}) | unused | ON_PLATEAU) | further
+    else:  # checkpoints of before know no other schedule
+        values = options.model_dump(exclude=MAY_CHANGE | unused | {"scheduler"}) | further
     for name, value in start.items():
         values[name] = f"#{potential_fingerprint(value)}" if isinstance(value, EnergyModel) else value
     values |= {name: _hash(data) for name, data in structures.items()}

@@ -30,7 +30,7 @@ from mdl_physpretrain.training.data import EpochSampler, loader
 from mdl_physpretrain.training.force_scales import force_scale_of
 from mdl_physpretrain.training.hardware import check_hardware
 from mdl_physpretrain.training.loss import EFSLoss
-from mdl_physpretrain.training.module import KeepBest, TrainingModule
+from mdl_physpretrain.training.module import KeepBest, TrainingModule, scheduler_arguments
 from mdl_physpretrain.training.network import copied_network, is_name, new_network
 from mdl_physpretrain.training.references import refit_reference_energies, shift_reference_energies
 from mdl_physpretrain.training.resume import training_identity
@@ -120,8 +120,9 @@ def train(
         ``sam_adaptive`` over their relative changes; ``clip_grad`` holds for
         the second), ``weights`` of energy, forces and
         stress in the ``loss`` (:class:`EFSLoss`, with ``force_scale``; ``"auto"``: by the forces of ``structures``),
-        ``clip_grad``, ``scheduler_factor``, ``scheduler_patience`` and
-        ``min_learning_rate`` of ReduceLROnPlateau on the validation total,
+        ``clip_grad``, ``scheduler`` of the learning rate (``"plateau"``: with ``scheduler_factor`` and
+        ``scheduler_patience``, on the validation total; ``"cosine"``: half a cosine over ``epochs``, which
+        may then not grow on resume) down to ``min_learning_rate``,
         ``early_stopping``, ``ema``, ``checkpoint_every``.
 
     Returns
@@ -210,11 +211,7 @@ def train(
         EFSLoss(energy, forces, stress, kind=chosen.loss, force_scale=force_scale, tolerance=replay_tolerance),
         learning_rate=chosen.learning_rate,
         weight_decay=chosen.weight_decay,
-        scheduler={
-            "factor": chosen.scheduler_factor,
-            "patience": chosen.scheduler_patience,
-            "min_lr": chosen.min_learning_rate,
-        },
+        scheduler=scheduler_arguments(chosen),
         optimizer=chosen.optimizer,
         rho=chosen.rho,
         sam_adaptive=chosen.sam_adaptive,

@@ -120,6 +120,7 @@ class Arm(Section):
     replay: float | None = Field(default=None, ge=0, lt=1, description="Instead of finetune.replay_fraction.")
     epochs: Count | None = Field(default=None, description="Instead of finetune.epochs.")
     learning_rate: Positive | None = Field(default=None, description="Instead of finetune.learning_rate.")
+    scheduler: Literal["plateau", "cosine"] | None = Field(default=None, description="Instead of finetune.scheduler.")
     loop: int | None = Field(default=None, ge=0, description="Instead of loop.rounds.")
 
     @model_validator(mode="after")
@@ -130,7 +131,7 @@ class Arm(Section):
 
     def changes(self) -> dict[str, Any]:
         """What the arm does otherwise than ``finetune`` says."""
-        options = {k: getattr(self, k) for k in ("optimizer", "epochs", "learning_rate")}
+        options = {k: getattr(self, k) for k in ("optimizer", "epochs", "learning_rate", "scheduler")}
         return {k: v for k, v in options.items() if v is not None}
 
 
