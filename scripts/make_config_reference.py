@@ -25,7 +25,7 @@ def main() -> None:
                 lines.append(("\n" if depth == 0 else "") + "  " * depth + f"{section}:")
         open_sections = tuple(sections)
         value = "[demo]" if key == "data.source" else default
-        lines.append(("  " * len(sections) + f"{name}: {value}").ljust(COLUMN) + f"# {kind}. {description}")
+        lines.append(("  " * len(sections) + f"{name}: {value}").ljust(COLUMN - 1) + f" # {kind}. {description}")
     path = Path(__file__).parents[1] / "configs" / "kitchen-sink.yaml"
     path.write_text("\n".join(lines) + "\n")
     print(path)

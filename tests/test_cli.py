@@ -102,7 +102,7 @@ def test_errors_are_one_message_with_exit_code_2(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("backbone.args={cutof: 5.0}", "backbone.args.cutof: cgcnn has no such argument; did you mean 'cutoff'?"),
+        ("backbone.args={cutof: 5.0}", "backbone.args.cutof: torchmd_et has no such argument; did you mean 'cutoff'?"),
         ("backbone.args={cutoff: -5.0}", "backbone.args: cutoff must lie in (0, 100]"),
         ("backbone.name=cgnn", "backbone.name: unknown model"),
         ("teacher.calculator=no.such:thing", "teacher.calculator: cannot import"),

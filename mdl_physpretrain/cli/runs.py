@@ -27,6 +27,7 @@ data:
   source: {source}        # any file ASE reads, a pattern, 'demo', or load-atoms:<name>; energy and forces
 {split}seeds: [0, 1, 2, 3, 4]    # results vary between seeds: several, always
 backbone:
+  name: torchmd_et        # or cgcnn, m3gnet
   args: {{cutoff: 5.0}}     # Å
 md:
   temperature: 1000       # K

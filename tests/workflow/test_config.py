@@ -112,7 +112,9 @@ def test_another_network_does_not_inherit_the_arguments(tmp_path):
     backbone = load_config(child).backbone
     assert (backbone.name, backbone.args, backbone.core) == ("cgcnn", {"cutoff": 4.5}, "zbl")
     same = _write(tmp_path, "inherits: base.yaml\nbackbone: {name: torchmd_et, args: {cutoff: 4.5}}\n", "same.yaml")
-    assert load_config(same).backbone.args == {"num_layers": 2, "cutoff": 4.5}
+    default = load_config(_write(tmp_path, "data: {source: demo}\n", "default.yaml")).backbone
+    assert default.name == "torchmd_et"
+    assert load_config(same).backbone.args == {**default.args, "num_layers": 2, "cutoff": 4.5}
 
 
 def test_inherits_merges_key_by_key_but_replaces_arms(tmp_path):
@@ -135,7 +137,7 @@ def test_errors_in_inherited_files_name_that_file(tmp_path):
 def test_overrides_change_values_and_errors_name_them(tmp_path):
     path = _write(tmp_path, "data: {source: demo}\nmd: {steps: 7}\n")
     config = load_config(path, ["md.steps=9", "seeds=[3]", "backbone.args.cutoff=5", "finetune.learning_rate=1e-3"])
-    assert (config.md.steps, config.seeds, config.backbone.args) == (9, [3], {"cutoff": 5})
+    assert (config.md.steps, config.seeds, config.backbone.args["cutoff"]) == (9, [3], 5)
     assert config.finetune.learning_rate == 1e-3
     for word, expected in (
         ("md.stpes=1", "option 'md.stpes=1': unknown key"),

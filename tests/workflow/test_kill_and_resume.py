@@ -18,7 +18,7 @@ data: {source: mgo.extxyz, fractions: [0.5, 0.25, 0.25]}
 seeds: [0]
 teacher: {epochs: 2, cutoff: 4.5, force: true}
 augment: {n_aug: 2, pull: 0.3, perturb: 0.3, max_force: null, batch_size: 3}
-backbone: {args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
+backbone: {name: cgcnn, args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
 pretrain: {epochs: 3}
 finetune: {epochs: 3, replay_fraction: 0.3}
 loop: {rounds: 1, n_structures: 2, steps: 15, epochs: 2, per_bin: 1, tolerance: 1.0}

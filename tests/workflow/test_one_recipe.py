@@ -36,7 +36,7 @@ device: cpu
 teacher: {epochs: 2, cutoff: 4.5, weights: [0.02, 40.0, 40.0], force: true}
 augment: {n_aug: 1, perturb: 0.5, coverage: 1, thermal_rounds: 2, thermal_time: 40, thermal_structures: 3,
           max_force: 60.0, max_stress: 5.0}
-backbone: {args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
+backbone: {name: cgcnn, args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
 pretrain: {epochs: 2, batch_size: 4}
 finetune: {epochs: 2, ema: null, weights: [0.02, 40.0, 40.0]}
 arms: {pretrained: {replay: 0.3}}

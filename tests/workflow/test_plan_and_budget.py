@@ -256,7 +256,7 @@ def test_estimates_in_words(seconds, words):
 CONFIG = """\
 data: {source: mgo.extxyz, fractions: [0.5, 0.25, 0.25]}
 seeds: [0, 1, 2, 3]
-backbone: {args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
+backbone: {name: cgcnn, args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}
 finetune: {epochs: 4}
 arms: {baseline: {pretrain: false}}
 md: {n_structures: 1, steps: 20}
