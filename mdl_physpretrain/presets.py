@@ -39,13 +39,15 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "post_hidden_channels": 64,
             },
         },
-        "pretrain": {"batch_size": 16, "learning_rate": 2e-3, "scheduler_patience": 1, "scheduler_factor": 0.6},
+        # small batches: with some hundred structures the number of steps decides
+        "pretrain": {"batch_size": 4, "learning_rate": 2e-3, "scheduler": "cosine"},
         "finetune": {
+            "batch_size": 4,
+            "learning_rate": 2e-3,
+            "scheduler": "cosine",
             "replay_fraction": 0.3,
             "replay_tolerance": 3.0,
             "force_scale": "auto",
-            "scheduler_patience": 4,
-            "scheduler_factor": 0.7,
             "refit_energies": True,
         },
         "arms": {"baseline": {"pretrain": False}, "pretrained": {"replay": 0.3}},
