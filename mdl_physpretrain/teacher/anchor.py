@@ -77,19 +77,26 @@ def _fits(atoms: Atoms, parent: Atoms) -> bool:
 
 
 def anchored_labels(
-    atoms: Atoms, labels: Labels, parent: Atoms, at_parent: Labels | str, reach: float | None = None
+    atoms: Atoms,
+    labels: Labels,
+    parent: Atoms,
+    at_parent: Labels | str,
+    reach: float | None = None,
+    *,
+    with_forces: bool = True,
 ) -> Labels | str:
     """First-order corrected labels, see :func:`mdl_physpretrain.teacher.label`, or the reason why the teacher failed.
 
     ``atoms`` has ``arrays["aug_displacement"]`` (n, 3), Å; a strain of the cell in ``info["aug_strain"]`` adds
     ``V (S_ref - S_T)(x0) : strain`` to the energy where both stresses are known. With a ``reach`` (Å) the correction
-    fades with every atom's displacement, and forces remain the slope of the energy.
+    fades with every atom's displacement, and forces remain the slope of the energy. Without the parent's forces
+    energy and stress alone are corrected, by their errors at the parent.
     """
     if isinstance(at_parent, str):
         return f"the teacher failed on its parent {stable_id(parent)}: {at_parent}"
     reference = get_labels(parent)
     energies, forces = zip(*(_required(source, atoms) for source in (labels, at_parent, reference)), strict=True)
-    correction = forces[2] - forces[1]
+    correction = forces[2] - forces[1] if with_forces else np.zeros_like(forces[0])
     u, strain = atoms.arrays["aug_displacement"], _strain(atoms)
     near = np.ones(len(u)) if reach is None else np.exp(-(u**2).sum(axis=1) / (2 * reach**2))
     slope = np.zeros_like(u) if reach is None else -near[:, None] * u / reach**2  # of ``near``

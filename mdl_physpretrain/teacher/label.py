@@ -12,15 +12,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.recipe import AUGMENT, TEACHER
 from mdl_physpretrain.structures.identifiers import stable_id
-from mdl_physpretrain.structures.labels import Labels, set_labels
+from mdl_physpretrain.structures.labels import set_labels
 from mdl_physpretrain.teacher.anchor import anchored_labels, parents_of
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
+from mdl_physpretrain.teacher.label_errors import LabelErrors
 from mdl_physpretrain.teacher.outcomes import label_outcomes
 
 if TYPE_CHECKING:
@@ -105,7 +105,10 @@ def label(
     change_error
         Relative error of the teacher's changes of force. An anchored label then carries what it may be wrong by:
         ``arrays["forces_tolerance"]``, this times the root mean square component of the atom's change (eV/Å), and
-        ``info["stress_tolerance"]``, this times the mean component of the change of stress (eV/Å³).
+        ``info["stress_tolerance"]``, this times the mean component of the change of stress (eV/Å³). A structure
+        whose forces have changed so much from its parent's that the teacher's own are expected to be nearer
+        (:class:`mdl_physpretrain.teacher.label_errors.LabelErrors`) keeps these; its energy and stress are anchored as
+        if the forces at ``x0`` were right.
     parents
         To anchor to: the labelled parents, matched by ``info["parent_id"]``;
         ``u`` is ``arrays["aug_displacement"]``.
@@ -140,7 +143,8 @@ def label(
         A ``list[Atoms]`` in the order given; energy in eV, forces in eV/Å,
         stress in eV/Å³ (ASE sign) as float64 on a ``SinglePointCalculator``;
         ``info["label_source"]`` is the teacher's name (``"eam"``, ``"emt"``,
-        with ``"-anchored"`` behind it where it is).
+        with ``"-anchored"`` behind it where it is, ``"-anchored-energy"``
+        where its forces are the teacher's own).
 
     Raises
     ------
@@ -182,21 +186,29 @@ def label(
         progress=progress,
     )
     of_parent = dict(zip(needed, outcomes, strict=False))
+    errors = None
+    if anchor and change_error is not None:
+        errors = LabelErrors.measured(change_error, needed, of_parent)
 
     result = Labelled()
     for atoms, outcome in zip(structures, outcomes[len(needed) :], strict=True):
         if anchor and not isinstance(outcome, str):
             parent, raw = str(atoms.info["parent_id"]), outcome
-            outcome = anchored_labels(atoms, outcome, needed[parent], of_parent[parent], anchor_reach)
+            with_forces = errors is None or errors.forces_help(raw, of_parent[parent])
+            outcome = anchored_labels(
+                atoms, outcome, needed[parent], of_parent[parent], anchor_reach, with_forces=with_forces
+            )
         if isinstance(outcome, str):
             result.failures.append(LabelFailure(stable_id(atoms), outcome))
             continue
         copy = set_labels(atoms.copy(), outcome)
-        copy.info["label_source"] = f"{engine.name}-anchored" if anchor else engine.name
+        copy.info["label_source"] = engine.name
+        if anchor:
+            copy.info["label_source"] += "-anchored" if with_forces else "-anchored-energy"
         copy.arrays.pop("forces_tolerance", None)  # of an earlier label
         copy.info.pop("stress_tolerance", None)
-        if anchor and change_error is not None:
-            _note_tolerance(copy, change_error, raw, of_parent[parent])
+        if errors is not None:
+            errors.note(copy, raw, of_parent[parent], with_forces=with_forces)
         result.append(copy)
     if result.failures:
         first = result.failures[0]
@@ -205,13 +217,3 @@ def label(
             raise StructureError(f"{counted}; the first: {first.reason}", structure=first.structure_id)
         warnings.warn(f"{counted}; the first, {first.structure_id}: {first.reason}", stacklevel=2)
     return result
-
-
-def _note_tolerance(atoms: Atoms, change_error: float, labels: Labels, at_parent: Labels | str) -> None:
-    """Write what a label may be wrong by into the structure; ``labels`` are the teacher's own."""
-    if isinstance(at_parent, str) or labels.forces is None or at_parent.forces is None:
-        return
-    change = np.sqrt(((labels.forces - at_parent.forces) ** 2).mean(axis=1))
-    atoms.set_array("forces_tolerance", change_error * change)
-    if labels.stress is not None and at_parent.stress is not None:
-        atoms.info["stress_tolerance"] = change_error * float(np.abs(labels.stress - at_parent.stress).mean())

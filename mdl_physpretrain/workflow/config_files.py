@@ -103,7 +103,9 @@ def schema_rows() -> Iterator[tuple[str, str, str, str]]:
     for key, field in option_fields(RunConfig):
         section, _, name = key.partition(".")
         default = preset.get(section, {}).get(name, field.get_default(call_default_factory=True))
-        text = yaml.safe_dump(list(default) if isinstance(default, tuple) else default, default_flow_style=True, width=10**6)
+        text = yaml.safe_dump(
+            list(default) if isinstance(default, tuple) else default, default_flow_style=True, width=10**6
+        )
         yield key, _kind(field.annotation), text.split("\n")[0], field.description or ""
 
 

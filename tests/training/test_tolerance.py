@@ -113,3 +113,43 @@ def test_training_with_tolerance_differs_and_a_wide_one_learns_nothing_of_the_re
         for t in (0.0, 1.0, 1e6)
     ]
     assert losses[0] > losses[1] > losses[2]
+
+
+def _sheared(parents: list[Atoms]) -> tuple[Atoms, list[Atoms], pp.ZBL]:
+    """A parent with large forces, frames on the way back from it, and a teacher that is half as strong."""
+    true, teacher = pp.ZBL(inner=0.9, outer=2.0).double(), pp.ZBL(inner=0.8, outer=1.9).double()
+    rest = parents[0]
+    moved = rest.copy()
+    moved.calc = None
+    moved.positions[::2] += [0.45, 0.0, 0.0]
+    (parent,) = pp.label([moved], true)
+    frames = []
+    for share in (0.05, 1.0):
+        frame = rest.copy()
+        frame.info = {"structure_id": f"frame-{share}", "parent_id": parent.info["structure_id"]}
+        frame.arrays["aug_displacement"] = share * (rest.positions - moved.positions)
+        frame.positions = moved.positions + frame.arrays["aug_displacement"]
+        frames.append(frame)
+    return parent, frames, teacher
+
+
+def test_far_from_a_parent_with_large_forces_the_teachers_own_count(parents: list[Atoms]) -> None:
+    parent, frames, teacher = _sheared(parents)
+    near, far = pp.label(frames, teacher, anchor=True, parents=[parent, *parents[1:]], change_error=0.5)
+    own = [get_labels(atoms) for atoms in pp.label([*frames, parent], teacher)]
+    assert np.abs(get_labels(parent).forces).max() > 1
+    assert near.info["label_source"] == "zbl-anchored"
+    assert far.info["label_source"] == "zbl-anchored-energy"
+    reference = get_labels(parent)
+    np.testing.assert_allclose(get_labels(near).forces, own[0].forces - own[2].forces + reference.forces, atol=1e-12)
+    np.testing.assert_allclose(get_labels(far).forces, own[1].forces, atol=1e-12)
+    assert get_labels(far).energy == pytest.approx(own[1].energy - own[2].energy + reference.energy, abs=1e-10)
+    error = np.sqrt(((own[2].forces - reference.forces) ** 2).mean())
+    expected = 0.5 * np.sqrt((own[1].forces ** 2).mean(axis=1)) + error
+    np.testing.assert_allclose(far.arrays["forces_tolerance"], expected, atol=1e-10)
+
+
+def test_without_a_measured_error_every_label_has_its_parents_forces(parents: list[Atoms]) -> None:
+    parent, frames, teacher = _sheared(parents)
+    labels = pp.label(frames, teacher, anchor=True, parents=[parent])
+    assert {atoms.info["label_source"] for atoms in labels} == {"zbl-anchored"}

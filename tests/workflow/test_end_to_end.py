@@ -263,8 +263,8 @@ def test_any_ase_calculator_can_teach(tmp_path):
     (tmp_path / "c.yaml").write_text(
         "preset: algorithm1\ndata: {source: cu.extxyz, fractions: [0.6, 0.2, 0.2]}\nseeds: [0]\n"
         "teacher: {calculator: 'ase.calculators.emt:EMT'}\naugment: {n_aug: 2, pull: 0.2, perturb: 0.2}\n"
-        "backbone: {name: cgcnn, args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}\npretrain: {epochs: 1}\nfinetune: {epochs: 1}\n"
-        "arms: {pretrained: {}}\nmd: {steps: 3}\n"
+        "backbone: {name: cgcnn, args: {dim1: 8, dim2: 8, gc_count: 1, cutoff: 4.0}}\n"
+        "pretrain: {epochs: 1}\nfinetune: {epochs: 1}\narms: {pretrained: {}}\nmd: {steps: 3}\n"
     )
     result = _call("run", tmp_path / "c.yaml", "-o", tmp_path / "run", "-j", "1")
     assert result.exit_code == 0, result.output
