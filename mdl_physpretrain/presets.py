@@ -46,7 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "learning_rate": 2e-3,
             "scheduler": "cosine",
             "replay_fraction": 0.3,
-            "replay_tolerance": 3.0,
+            "replay_tolerance": 2.0,
             "force_scale": "auto",
             "refit_energies": True,
         },
