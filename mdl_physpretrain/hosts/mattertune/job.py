@@ -167,8 +167,8 @@ def _check_orb(model: Any, name: str) -> None:
 
     if "stress" in ORBBackboneModule.model_forward.__code__.co_consts:
         raise ConfigError(
-            f"{name}: model.properties: the backbone orb of this MatterTune cannot predict stress (it ends with KeyError "
-            "'stress' on the first batch): remove 'stresses'"
+            f"{name}: model.properties: the backbone orb of this MatterTune cannot predict stress (it ends with a "
+            "KeyError 'stress' on the first batch): remove 'stresses'"
         )
 
 
