@@ -32,6 +32,10 @@ SECTION = {"epochs": 1}
         ({"trainer": TRAINER, "md": {}}, "the sections are trainer, task, model"),
         ({"physpretrain": SECTION}, f"property ignores the section 'physpretrain': write 'trainer: {TRAINER}'"),
         ({"dataset": {**job(CGCNN)["dataset"], "additional_attributes": ["forces"]}}, "ForceStressLoss needs stress"),
+        (
+            {"optim": {**job(CGCNN)["optim"], "rho": 0.005}},
+            "optim.rho: trainer property ignores it: write 'trainer: sam'",
+        ),
     ],
 )
 def test_refused(changes: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from ase import Atoms
 from ase.io import read, write
 from mattertune_jobs import (
     MODELS,
     PROPERTIES,
+    folder_fixture,  # noqa: F401 - pytest finds them by name
     model_config,
     plugin_fixture,  # noqa: F401 - pytest finds them by name
     student,
@@ -307,6 +310,31 @@ def test_shipped_configurations_are_valid(plugin) -> None:
     for name in ("pretrain", "finetune", "evaluate"):  # plain: the host reads them itself
         assert MatterTunerConfig.from_yaml(folder / f"{name}.yaml").model.name == "mattersim_m3gnet"
     assert [stage.waits for stage in load_stages(folder / "job.yaml")] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        (PROPERTIES, "the backbone orb of this MatterTune cannot predict stress"),
+        (PROPERTIES[:2], "stage: The orb_models module is not installed"),
+    ],
+)
+def test_what_a_foreign_backbone_cannot_is_said_before_training(
+    plugin, folder: Path, monkeypatch, properties: list, message: str
+) -> None:
+    from mdl_physpretrain.hosts.mattertune.job import load_stages
+
+    monkeypatch.setitem(sys.modules, "orb_models", None)  # as where it is not installed
+    model = {
+        "name": "orb",
+        "pretrained_model": "orb-v2",
+        "properties": properties,
+        "optimizer": {"name": "Adam", "lr": 1},
+    }
+    data = {"train": {"type": "xyz", "src": "a.extxyz"}, "batch_size": 1, "num_workers": 0}
+    (folder / "stage.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": {"max_epochs": 1}}))
+    with pytest.raises(ConfigError, match=message):
+        load_stages(folder / "stage.yaml")
 
 
 def test_restart_of_a_checkpoint_keeps_its_weights(plugin, rocksalt: list[Atoms], tmp_path: Path) -> None:

@@ -73,6 +73,11 @@ def check_job(config: Mapping[str, Any]) -> None:
             f"model.clamped_params: trainer {config.get('trainer', 'property')} ignores it: write 'trainer: hybrid', "
             "or remove it"
         )
+    if (config.get("optim") or {}).get("rho") is not None and not is_our_trainer(config):
+        raise ConfigError(
+            f"optim.rho: trainer {config.get('trainer', 'property')} ignores it: write 'trainer: sam', whose radius it "
+            "is, or remove it"
+        )
     if (config.get("task") or {}).get("run_mode") != "predict":
         _check_labels(config)
 

@@ -147,12 +147,29 @@ def _stage(
             where = (*place, *(part for part in keys if part not in SPLITS))
             lines.append(f"{source.of(where) or name}: {'.'.join(where)}: {detail['msg']}")
         raise ConfigError("\n".join(dict.fromkeys(lines)) or f"{name}: {error}") from None
-    config.model.ensure_dependencies()
+    _check_orb(config.model, name)
+    try:
+        for part in (config.model, *config.recipes):
+            part.ensure_dependencies()
+    except ImportError as error:
+        raise ConfigError(f"{name}: {error}") from error
     for recipe in config.recipes:
-        recipe.ensure_dependencies()
         if recipe.name == WEIGHTS and recipe.checkpoint is None and not waits:
             raise ConfigError(f"{name}: recipes.{WEIGHTS}.checkpoint: give the weights to begin with")
     return Stage(name, config, waits)
+
+
+def _check_orb(model: Any, name: str) -> None:
+    """The host's Orb looks for its own stress under another name than it gave it, and stops on the first batch."""
+    if model.name != "orb" or not any(p.type == "stresses" for p in model.properties):
+        return
+    from mattertune.backbones.orb.model import ORBBackboneModule
+
+    if "stress" in ORBBackboneModule.model_forward.__code__.co_consts:
+        raise ConfigError(
+            f"{name}: model.properties: the backbone orb of this MatterTune cannot predict stress (it ends with a "
+            "KeyError 'stress' on the first batch): remove 'stresses'"
+        )
 
 
 def _run(stage: Stage, before: str | None) -> Outcome:

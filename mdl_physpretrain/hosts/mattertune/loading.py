@@ -64,6 +64,8 @@ def load_module(path: str | Path) -> FinetuneModuleBase:
         config: Any = backbone_registry.construct(settings)
         module = config.create_model()
         module.load_state_dict(content["state_dict"])
+    except ImportError as error:  # of the package that a foreign backbone comes from
+        raise CheckpointError(f"{path} holds MatterTune's backbone {settings['name']!r}: {error}") from error
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} does not fit MatterTune's backbone {settings['name']!r}: {error}") from error
     if isinstance(module, NativeBackbone):
