@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "change_error": "auto",
             "max_force": 500.0,
         },
-        # a third of the time of the CGCNN of Table A.1 and two thirds of its errors: docs/backbones.md
+        # a training step takes a third of the time of the CGCNN of Appendix C: docs/backbones.md
         "backbone": {
             "name": "torchmd_et",
             "args": {
