@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -45,6 +46,25 @@ def test_help_imports_nothing_heavy():
 def test_version():
     assert __version__ in fine("version")
     assert fine("--version") == fine("version")
+
+
+@pytest.mark.parametrize("words", [("reproduce", "--help"), ("datasets",), ("--debug", "datasets"), ("config",)])
+def test_a_reader_that_went_away_ends_a_command_quietly(words):
+    reader, writer = os.pipe()
+    os.close(reader)  # as `physpretrain datasets | true`
+    command = [sys.executable, "-m", "mdl_physpretrain", *words]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_pipe_that_breaks_inside_is_an_error(tmp_path, monkeypatch):
+    def broken(*words, **options):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("mdl_physpretrain.structures.read_structures", broken)
+    result = call("init", tmp_path / "new.yaml")
+    assert (result.exit_code, "BrokenPipeError" in result.stderr) == (2, True)
 
 
 def test_init_config_and_its_errors(tmp_path, rocksalt, monkeypatch):
