@@ -38,7 +38,7 @@ md:
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="YAML file.")],
+    config: Annotated[Path, typer.Argument(help="YAML file, or 'demo': the job that comes with the package.")],
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder.")] = None,
     only: Annotated[str | None, typer.Option("--only", help="Do this stage only.")] = None,
