@@ -30,10 +30,10 @@ def test_the_demo_has_a_name_where_no_file_has_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
     config = load_config("demo", ["md.steps=7"])
-    assert (config.data.source, config.output, config.md.steps) == ("demo-silica", "runs/demo", 7)
+    assert (config.data.source, config.output, config.md.steps) == (["demo-silica"], "runs/demo", 7)
     (tmp_path / "demo").rmdir()
     _write(tmp_path, "data: {source: own.extxyz}\n", name="demo")
-    assert load_config("demo").data.source == "own.extxyz"
+    assert load_config("demo").data.source == ["own.extxyz"]
 
 
 def test_misspelt_key_names_place_line_and_nearest(tmp_path):
