@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -81,7 +82,7 @@ def test_init_config_and_its_errors(tmp_path, rocksalt, monkeypatch):
         atoms.symbols[0] = ("Ca", "Sr", "Ba", "Zn", "Be")[k % 5]
     ase.io.write(tmp_path / "a file[1].extxyz", rocksalt)
     said = fine("init", path, "--data", "a file[1].extxyz")
-    assert "energy: 8 of 8, as 'REF_energy'" in said
+    assert re.search(r"energy: 8 of 8, -?[\d.]+ to -?[\d.]+ eV/atom, as .REF_energy.", said)
     assert "forces: 0 of 8" in said
     assert "F_pbe" in said
     assert "5 compositions" in said
