@@ -32,6 +32,7 @@ def main() -> None:
         panel.axhline(1, color="black", linewidth=1)
         panel.set(xscale="log", yscale="log", xlabel="edges of the graph", title=title)
         panel.set_yticks([1, 2, 4, 10, 20, 40], labels=["1", "2", "4", "10", "20", "40"], minor=False)
+        panel.set_xticks([2000, 5000, 10000, 20000, 50000], labels=["2,000", "5,000", "10,000", "20,000", "50,000"])
         panel.minorticks_off()
     panels[0].set_ylabel("times faster than MatDeepLearn")
     panels[1].legend(fontsize=8)
