@@ -48,7 +48,7 @@ def plan_parts(forecast: Forecast, config: RunConfig) -> list[Table | str]:
         if seeds < 3:
             parts.append(
                 "With fewer than three seeds nothing is known of the spread between trainings: a longer --budget has "
-                "room for more. The fit is kept; without plan.json in the run folder it is made again."
+                "room for more. Each call makes the fit anew until the first training begins."
             )
     elif forecast.total > LONG and config.budget is None:
         parts.append("Too long? --budget 1h fits trajectories, seeds and epochs to an hour.")
