@@ -115,11 +115,9 @@ def notebook_page(path: Path) -> str:
             parts += _output(output)
     file = f"docs/{path.relative_to(ROOT / 'docs').as_posix()}"
     own = notebook["metadata"].get("physpretrain", {})
-    cores = own.get("cores")
     note = f"This page is the notebook `{file}`; the tests run it."
-    if "seconds" in own:
-        on = "on one CPU core" if cores == 1 else f"on {cores} CPU cores"
-        note += f" The outputs are those of one run, which took {own['seconds']} s {on}."
+    if "cpu_seconds" in own:
+        note += f" The outputs are those of one run, which took {own['cpu_seconds']} s of CPU time."
     return "\n\n".join([parts[0], f"*{note}*", *parts[1:]]) + "\n"
 
 

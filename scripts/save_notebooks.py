@@ -17,7 +17,6 @@ import os
 import pprint
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ def executed(notebook: dict[str, Any], name: str) -> dict[str, Any]:
     """The notebook with the outputs of its cells, run one after the other in an empty folder."""
     mpl.use("Agg")
     names: dict[str, Any] = {"__name__": "notebook"}
-    begin = time.perf_counter()
+    begin = sum(os.times()[:4])
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for number, cell in enumerate(notebook["cells"]):
             if cell["cell_type"] == "code":
@@ -50,8 +49,7 @@ def executed(notebook: dict[str, Any], name: str) -> dict[str, Any]:
         raise SystemExit(f"{name}: an output names a folder of this machine: {', '.join(private)}")
     own = notebook["metadata"].setdefault("physpretrain", {})
     own["code"] = code_hash(notebook)
-    own["seconds"] = round(time.perf_counter() - begin)
-    own["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    own["cpu_seconds"] = round(sum(os.times()[:4]) - begin)  # with those of child processes
     return notebook
 
 
@@ -93,5 +91,5 @@ if __name__ == "__main__":
     for path in map(Path, sys.argv[1:]):
         result = executed(json.loads(path.read_text(encoding="utf-8")), path.name)
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        seconds = result["metadata"]["physpretrain"]["seconds"]
-        print(f"{path.name}: {seconds} s, {path.stat().st_size / 1024:.0f} kB")
+        seconds = result["metadata"]["physpretrain"]["cpu_seconds"]
+        print(f"{path.name}: {seconds} s of CPU time, {path.stat().st_size / 1024:.0f} kB")
