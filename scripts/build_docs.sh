@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python="${PYTHON:-.venv/bin/python}"
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export NO_MKDOCS_2_WARNING=1 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 "$python" -m mkdocs build --strict --quiet "$@"
 "$python" scripts/check_site.py build/site
 echo "The site: $PWD/build/site/index.html"

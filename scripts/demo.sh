@@ -4,6 +4,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup_env.sh
-.venv/bin/physpretrain run configs/demo.yaml --output runs/demo "$@"
+.venv/bin/physpretrain run demo --output runs/demo "$@"
 echo
 echo "The report: $PWD/runs/demo/report/index.html"

@@ -113,19 +113,25 @@ def notebook_page(path: Path) -> str:
         parts.append(f"```python\n{text}\n```")
         for output in cell.get("outputs", []):
             parts += _output(output)
-    note = f"This page is the notebook `docs/{path.relative_to(ROOT / 'docs').as_posix()}`; the tests run it."
+    file = f"docs/{path.relative_to(ROOT / 'docs').as_posix()}"
+    own = notebook["metadata"].get("physpretrain", {})
+    note = f"This page is the notebook `{file}`; the tests run it."
+    if "cpu_seconds" in own:
+        note += f" The outputs are those of one run, which took {own['cpu_seconds']} s of CPU time."
     return "\n\n".join([parts[0], f"*{note}*", *parts[1:]]) + "\n"
 
 
 def _output(output: dict[str, Any]) -> Iterator[str]:
-    data = output.get("data", {})
+    data = {kind: "".join(content) for kind, content in output.get("data", {}).items()}
     if "image/png" in data:
-        image = data["image/png"] if isinstance(data["image/png"], str) else "".join(data["image/png"])
-        yield f'<img class="figure" alt="figure" src="data:image/png;base64,{image.strip()}">'
+        source = f"data:image/png;base64,{data['image/png'].strip()}"
+        yield f'<img class="figure" alt="What the code above draws" src="{source}">'
+    elif "text/html" in data:
+        yield f'<div class="output">{data["text/html"]}</div>'
     else:
-        text = "".join(output.get("text", data.get("text/plain", [])))
+        text = "".join(output.get("text", data.get("text/plain", "")))
         if text:
-            yield f"```text\n{text.rstrip()}\n```"
+            yield f"``` {{ .text .output }}\n{text.rstrip()}\n```"
 
 
 def _plain(text: str | None) -> str:

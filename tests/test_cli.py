@@ -1,3 +1,5 @@
+import os
+import re
 import subprocess
 import sys
 
@@ -47,6 +49,25 @@ def test_version():
     assert fine("--version") == fine("version")
 
 
+@pytest.mark.parametrize("words", [("reproduce", "--help"), ("datasets",), ("--debug", "datasets"), ("config",)])
+def test_a_reader_that_went_away_ends_a_command_quietly(words):
+    reader, writer = os.pipe()
+    os.close(reader)  # as `physpretrain datasets | true`
+    command = [sys.executable, "-m", "mdl_physpretrain", *words]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_pipe_that_breaks_inside_is_an_error(tmp_path, monkeypatch):
+    def broken(*words, **options):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("mdl_physpretrain.structures.read_structures", broken)
+    result = call("init", tmp_path / "new.yaml")
+    assert (result.exit_code, "BrokenPipeError" in result.stderr) == (2, True)
+
+
 def test_init_config_and_its_errors(tmp_path, rocksalt, monkeypatch):
     path = tmp_path / "new.yaml"
     monkeypatch.chdir(tmp_path)
@@ -61,7 +82,7 @@ def test_init_config_and_its_errors(tmp_path, rocksalt, monkeypatch):
         atoms.symbols[0] = ("Ca", "Sr", "Ba", "Zn", "Be")[k % 5]
     ase.io.write(tmp_path / "a file[1].extxyz", rocksalt)
     said = fine("init", path, "--data", "a file[1].extxyz")
-    assert "energy: 8 of 8, as 'REF_energy'" in said
+    assert re.search(r"energy: 8 of 8, -?[\d.]+ to -?[\d.]+ eV/atom, as .REF_energy.", said)
     assert "forces: 0 of 8" in said
     assert "F_pbe" in said
     assert "5 compositions" in said

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs.
 from __future__ import annotations
 
 import inspect
+import select
 from typing import Any
 
 import typer
@@ -34,8 +35,8 @@ class _Group(TyperGroup):
             _complain(f"error: {error}")
             raise typer.Exit(2) from None
         except (OSError, MemoryError) as error:
-            if ctx.params.get("debug"):
-                raise
+            if ctx.params.get("debug") or (isinstance(error, BrokenPipeError) and _nobody_reads()):
+                raise  # Typer ends quietly where the reader of a pipe has gone, as in `physpretrain datasets | head -1`
             kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
             _complain(f"error: {kind}: {' '.join(str(error).split())}; finished work is kept")
             raise typer.Exit(2) from None
@@ -101,6 +102,16 @@ def version() -> None:
     from mdl_physpretrain import __version__
 
     typer.echo(f"mdl-physpretrain {__version__}")
+
+
+def _nobody_reads() -> bool:
+    """Whether it was the output of the command that broke, and no pipe between its processes."""
+    poller = select.poll() if hasattr(select, "poll") else None  # Windows has none
+    if poller is None:
+        return False
+    for descriptor in (1, 2):
+        poller.register(descriptor, 0)
+    return any(state & select.POLLERR for _, state in poller.poll(0))
 
 
 def _complain(text: str) -> None:

@@ -11,6 +11,7 @@ from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from rich.console import Console
 
     from mdl_physpretrain.workflow.forecast import Forecast
@@ -39,7 +40,7 @@ md:
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="YAML file.")],
+    config: Annotated[Path, typer.Argument(help="YAML file, or 'demo': the job that comes with the package.")],
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder.")] = None,
     only: Annotated[str | None, typer.Option("--only", help="Do this stage only.")] = None,
@@ -83,7 +84,7 @@ def run(
     selected_stages(only, start)
     workers = jobs or default_jobs(len(resolved.seeds) * len(resolved.arms))
     console.print(
-        f"[bold]{escape(str(resolved.name))}[/] in {escape(str(folder))}"
+        f"[bold]{escape(str(resolved.name))}[/], run folder {escape(str(folder))}"
         + (f", {workers} at a time" if workers > 1 else "")
     )
 
@@ -259,10 +260,13 @@ def _describe_data(source: str) -> str:
     for label in LABEL_NAMES:
         count = sum(has_label(atoms, label) for atoms in structures)
         words = ", ".join(f"{name!r}" for name in names.get(label, ()))
-        typer.echo(f"  {label}: {count} of {len(structures)}" + (f", as {words}" if count and words else ""))
+        size = _size(structures, label) if count else ""
+        typer.echo(f"  {label}: {count} of {len(structures)}{size}" + (f", as {words}" if count and words else ""))
         if not count and label != "stress":
             keys = ", ".join(available_keys(structures[0]))
             typer.echo(f"    data.{label}_key says how it is called; the first structure has: {keys}")
+    if any(has_label(atoms, label) for atoms in structures for label in LABEL_NAMES):
+        typer.echo("  do these look right? data.units states other units than eV, eV/Å and eV/Å³")
     compositions = len({composition(atoms) for atoms in structures})
     if not MANY_COMPOSITIONS <= compositions < len(structures):
         return _tags_to_split_by(grouping_tags(structures))
@@ -271,6 +275,20 @@ def _describe_data(source: str) -> str:
         "it is in the file, behind a #"
     )
     return f"  # split_by: composition  # of {compositions}; without it structures are split at random\n"
+
+
+def _size(structures: list[Atoms], label: str) -> str:
+    """How large a label is, in words: a wrong unit shows in it."""
+    import numpy as np
+
+    from mdl_physpretrain.structures.labels import get_labels, has_label
+
+    labelled = [(atoms, getattr(get_labels(atoms), label)) for atoms in structures if has_label(atoms, label)]
+    if label == "energy":
+        each = [float(value) / len(atoms) for atoms, value in labelled]
+        return f", {np.nanmin(each):.4g} to {np.nanmax(each):.4g} eV/atom"
+    each = np.concatenate([np.ravel(value) for _, value in labelled])
+    return f", {np.sqrt(np.nanmean(each**2)):.3g} eV/Å{'³' if label == 'stress' else ''} (root mean square)"
 
 
 def _tags_to_split_by(tags: dict[str, int]) -> str:

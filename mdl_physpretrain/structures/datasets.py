@@ -14,7 +14,7 @@ from mdl_physpretrain.files import nameable
 from mdl_physpretrain.structures.formats import read_file
 from mdl_physpretrain.structures.label_keys import normalise_labels
 
-__all__ = ["PUBLIC_DATASETS", "SHIPPED", "demo_structures", "load_public", "shipped_file"]
+__all__ = ["PUBLIC_DATASETS", "SHIPPED", "demo_structures", "load_public", "shipped_configuration", "shipped_file"]
 
 #: Names and files of the data that come with the package.
 SHIPPED = {"demo": "demo.extxyz", "demo-silica": "silica.extxyz"}
@@ -39,6 +39,11 @@ _MIRROR_SUFFIXES = (".extxyz", ".xyz", ".extxyz.gz", ".xyz.gz", ".json", ".db", 
 def shipped_file(name: str) -> Path:
     """Where a shipped data set is; raises KeyError for another name than those of :data:`SHIPPED`."""
     return Path(str(files("mdl_physpretrain") / "data" / SHIPPED[name]))
+
+
+def shipped_configuration() -> Path:
+    """Where the configuration of the demo is: ``physpretrain run demo``."""
+    return Path(str(files("mdl_physpretrain") / "data" / "demo.yaml"))
 
 
 def demo_structures(name: str = "demo") -> list[Atoms]:

@@ -18,7 +18,7 @@ from mdl_physpretrain.files import nameable
 from mdl_physpretrain.option_types import option_fields, problems
 from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.presets import PRESETS, merge, over_preset
-from mdl_physpretrain.structures.datasets import SHIPPED
+from mdl_physpretrain.structures.datasets import SHIPPED, shipped_configuration
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.yaml_files import KeyLines, read_yaml, set_value
 
@@ -32,7 +32,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     ----------
     path
         YAML file. ``inherits: other.yaml`` (or a list) in it names files,
-        relative to it, that it extends key by key.
+        relative to it, that it extends key by key. ``demo`` is the shipped
+        one, where no file has this name.
     overrides
         ``key.sub=value`` words; the value is YAML.
 
@@ -42,14 +43,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         If a file cannot be read, a key is unknown, or a value is out of range.
     """
     source = KeyLines()
-    content = read_yaml(Path(path), source)
+    path = Path(path)
+    if path == Path("demo") and not path.is_file():
+        path = shipped_configuration()
+    content = read_yaml(path, source)
     for word in overrides:
         set_value(content, word, source)
-    config = build_config(content, source=source, base=Path(path).resolve().parent)
+    config = build_config(content, source=source, base=path.resolve().parent)
     if config.name is None:
-        config.name = Path(path).stem
+        config.name = path.stem
     if config.output is None:
-        config.output = f"runs/{Path(path).stem}"
+        config.output = f"runs/{path.stem}"
     return config
 
 

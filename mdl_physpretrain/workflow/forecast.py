@@ -221,8 +221,11 @@ def basis_of(config: RunConfig) -> str:
 def fitted_before(config: RunConfig, folder: Path, *, same_data: bool) -> RunConfig | None:
     """The configuration that this one was fitted to in an earlier call, so that it goes on as it began.
 
-    With ``same_data`` only if the data are those of then.
+    ``None`` before the first training: a later call may find a faster machine. With ``same_data`` only if the data are
+    those of then.
     """
+    if not any(folder.glob("seed-*")):
+        return None
     stored = _stored(folder)
     if stored.get("basis") != basis_of(config) or not stored.get("config"):
         return None

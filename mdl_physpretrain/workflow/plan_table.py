@@ -34,7 +34,8 @@ def plan_parts(forecast: Forecast, config: RunConfig) -> list[Table | str]:
         )
     words += (
         f". Measured here: {forecast.rates.train * 1e3:.3g} ms per atom of a training step, "
-        f"{forecast.rates.md * 1e6:.3g} µs per atom and MD step. Lost trajectories end sooner."
+        f"{forecast.rates.md * 1e6:,.0f} µs per atom and MD step. Lost trajectories end sooner; "
+        "other work on this machine makes all of it longer."
     )
     parts: list[Table | str] = [table, words]
     if config.budget is not None and forecast.total > seconds_of(config.budget):  # fitted by an earlier call
@@ -45,7 +46,10 @@ def plan_parts(forecast: Forecast, config: RunConfig) -> list[Table | str]:
     if forecast.fit.changes:
         parts.append(f"Fitted to {forecast.fit.limits}: {forecast.fit.words()}.")
         if seeds < 3:
-            parts.append("With fewer than three seeds nothing is known of the spread between trainings.")
+            parts.append(
+                "With fewer than three seeds nothing is known of the spread between trainings: a longer --budget has "
+                "room for more. Each call makes the fit anew until the first training begins."
+            )
     elif forecast.total > LONG and config.budget is None:
         parts.append("Too long? --budget 1h fits trajectories, seeds and epochs to an hour.")
     return parts

@@ -4,13 +4,14 @@ import pytest
 import yaml
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.structures.datasets import shipped_configuration
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import build_config, dump_config, load_config, schema_rows
 from mdl_physpretrain.workflow.layout import best_file
 from mdl_physpretrain.workflow.plan import plan
 
 FOLDER = Path(__file__).parents[2] / "configs"
-CONFIGS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("lmo-backbones/*.yaml")])
+CONFIGS = sorted([shipped_configuration(), *FOLDER.glob("*.yaml"), *FOLDER.glob("lmo-backbones/*.yaml")])
 
 
 def _write(folder, text, name="c.yaml"):
@@ -23,6 +24,16 @@ def _message(folder, text, overrides=()):
     with pytest.raises(ConfigError) as caught:
         load_config(_write(folder, text), overrides)
     return str(caught.value)
+
+
+def test_the_demo_has_a_name_where_no_file_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    config = load_config("demo", ["md.steps=7"])
+    assert (config.data.source, config.output, config.md.steps) == (["demo-silica"], "runs/demo", 7)
+    (tmp_path / "demo").rmdir()
+    _write(tmp_path, "data: {source: own.extxyz}\n", name="demo")
+    assert load_config("demo").data.source == ["own.extxyz"]
 
 
 def test_misspelt_key_names_place_line_and_nearest(tmp_path):

@@ -150,6 +150,8 @@ def test_what_gave_way_is_not_among_the_limits_of_plan_and_report(tmp_path):
     tasks = plan(fit.config)
     forecast = Forecast(fit.config, fit, SIZES, RATES, 1, tasks, {t.name: 10.0 for t in tasks})
     forecast.write(tmp_path, basis_of(config), limited=True)
+    assert fitted_before(config, tmp_path, same_data=True) is None
+    (tmp_path / "seed-0").mkdir()
     stored = json.loads((tmp_path / "plan.json").read_text())
     assert stored["limits"] == "a budget of 900s"
     assert str(budget_sentence(stored).text).startswith("Fitted to a budget of 900s: ")
@@ -335,8 +337,13 @@ def test_other_data_are_fitted_anew(prepared, monkeypatch):
     rates = Rates(train=1.0, md=1e-9)
     monkeypatch.setattr(forecast_module, "measured_rates", lambda *given: rates)
     assert "Fitted to a budget of 13min: seeds 4 → 3" in _planned(words)
-    assert "Fitted" not in _planned(words)  # goes on with the first fit
     slow = Rates(train=4.0, md=1e-9)
+    with monkeypatch.context() as slower:
+        slower.setattr(forecast_module, "measured_rates", lambda *given: Rates(train=2.0, md=1e-9))
+        assert "Fitted to a budget of 13min: seeds 4 → 2" in _planned(words)  # nothing is trained: once more
+    assert "Fitted to a budget of 13min: seeds 4 → 3" in _planned(words)
+    (folder / "seed-0").mkdir()  # as the first training leaves it
+    assert "Fitted" not in _planned(words)  # goes on with the first fit
     with monkeypatch.context() as slower:
         slower.setattr(forecast_module, "measured_rates", lambda *given: slow)
         assert "This is longer than a budget of 13min" in _planned(words)
