@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from ase import Atoms
+from pydantic import Field
 
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.probes.base import Answer, Probe, Subject, Tables
 from mdl_physpretrain.probes.curve_flags import flag_answer, flag_counts
@@ -31,7 +33,7 @@ from mdl_physpretrain.probes.page import (
     arm_legend,
     seed_lines,
 )
-from mdl_physpretrain.probes.pairs import element_pairs, symbols_of
+from mdl_physpretrain.probes.pairs import element_pairs, pairs_together, symbols_of
 from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
 
 if TYPE_CHECKING:
@@ -129,9 +131,21 @@ class Diatomics(Probe):
     title = "Diatomic curves"
     answer_place, page_place = 30, 20
 
+    class Options(Section):
+        """Which pairs."""
+
+        diatomic_pairs: Literal["all", "together"] = Field(
+            default="all",
+            description="Two atoms alone: all pairs of elements, or those that one structure has both of.",
+        )
+
     def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
         curves, flags = [], []
-        for pair in element_pairs(subject.elements):
+        pairs = element_pairs(subject.elements)
+        if self.options.diatomic_pairs == "together":
+            met = set(pairs_together([atoms for split in subject.splits.values() for atoms in split]))
+            pairs = [pair for pair in pairs if pair in met]
+        for pair in pairs:
             name = "-".join(pair)
             energy = force = np.full(len(DISTANCES), np.nan)
             try:
