@@ -95,18 +95,23 @@ def diatomic_curve(
     if distances.ndim != 1 or not len(distances) or not np.isfinite(distances).all() or distances.min() <= 0:
         raise ConfigError("distances of a diatomic curve must be positive and finite, in Å")
     molecules = [_molecule(symbols, d) for d in distances]
-    try:
-        energy, forces = energies_and_forces(potential, molecules)
-    except StructureError:
-        if isinstance(potential, EnergyModel):
-            raise
+    if not isinstance(potential, EnergyModel) and _needs_box(potential, molecules):
         for atoms in molecules:
             atoms.cell[:] = np.eye(3) * (distances.max() + BOX_MARGIN)
             atoms.pbc = True
-        energy, forces = energies_and_forces(potential, molecules)
+    energy, forces = energies_and_forces(potential, molecules)
     finite = np.flatnonzero(np.isfinite(energy))
     zero = energy[finite[np.argmax(distances[finite])]]
     return energy - zero, np.array([f[1, 0] for f in forces])
+
+
+def _needs_box(potential: Potential, molecules: Sequence[Atoms]) -> bool:
+    """Whether a calculator fails on molecules without a cell, by the nearest, the middle and the farthest."""
+    try:
+        energies_and_forces(potential, [molecules[k] for k in (0, len(molecules) // 2, -1)])
+    except StructureError:
+        return True
+    return False
 
 
 def _forces(potential: Potential, pair: tuple[str, str], r: np.ndarray) -> np.ndarray:
