@@ -144,3 +144,17 @@ def test_wrong_input_is_one_message(folder: Path, words: tuple[str, ...], expect
     assert result.exit_code == 2, result.output
     assert expected in result.stderr
     assert not list(folder.glob("out/seed-*"))
+
+
+def test_a_check_without_potential_or_structures_says_how_it_is_called(folder: Path) -> None:
+    form = "physpretrain check POTENTIAL... -s STRUCTURES -o FOLDER"
+    for words, told in (
+        (["cells.extxyz"], "cells.extxyz holds structures, no potential"),
+        (["cells.extxyz", "-s", "cells.extxyz", "-o", "out"], "cells.extxyz holds structures, no potential"),
+        (["free_atoms:Free", "-o", "out"], "-s (structures) is missing"),
+        (["free_atoms:Free", "-s", "cells.extxyz"], "-o (output folder) is missing"),
+    ):
+        result = call("check", *words)
+        output = " ".join(result.output.split())
+        assert (result.exit_code, told in output, form in output) == (2, True, True), output
+    assert not (folder / "out").exists()

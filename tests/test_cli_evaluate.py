@@ -93,3 +93,11 @@ def test_a_bad_cell_is_named_before_missing_labels(tmp_path: Path, words: str, n
     assert result.exit_code == 2, result.output
     assert FLAT in " ".join(result.stderr.split())
     assert not (tmp_path / "out" / "train.json").exists()
+
+
+def test_a_potential_may_be_named(tmp_path: Path) -> None:
+    write_structures(tmp_path / "both.extxyz", cells(energy=True, forces=True))
+    words = ["evaluate", "mine=ase.calculators.emt:EMT", str(tmp_path / "both.extxyz")]
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "mine" in result.output

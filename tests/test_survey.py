@@ -21,11 +21,12 @@ from typer.testing import CliRunner
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError, Terminated
 from mdl_physpretrain.ownership import claim_folder
+from mdl_physpretrain.potentials import CGCNN
 from mdl_physpretrain.report.check import answer_table
 from mdl_physpretrain.statistics.survival import NOT_RUN, shares_in_words
 from mdl_physpretrain.survey import material_names, materials
 from mdl_physpretrain.survey import page as page_module
-from mdl_physpretrain.survey.supported import write_refusals
+from mdl_physpretrain.survey.supported import refusals, write_refusals
 from mdl_physpretrain.survey.survey import Condition, SurveyPotential, conditions
 from mdl_physpretrain.survey.tables import answers_of, checks_of
 
@@ -115,6 +116,13 @@ def test_a_potential_that_was_repaired_is_asked_again(tmp_path, monkeypatch):
     refused = {}
     assert call(materials(["Cu", "Al"])) == {}
     assert survey_module._read_refusals(tmp_path) == {}
+
+
+def test_networks_are_not_asked_about_elements_that_they_were_not_trained_on():
+    network = CGCNN(cutoff=4.5, dim1=8, dim2=8, gc_count=1)
+    network.metadata["elements"] = ["O", "Si"]
+    refused = refusals(network, materials(["SiO2", "Si", "GaAs"]))
+    assert refused == {"GaAs": "field elements: the potential was not trained on Ga, As (it knows O, Si)"}
 
 
 def test_the_page_shows_the_mildest_condition_and_names_it(tmp_path):

@@ -16,6 +16,8 @@ from mdl_physpretrain.cli.options import SIMULATION, Device, shared_options
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.recipe import CHECK
 
+STRUCTURE_FILES = (".extxyz", ".xyz", ".cif", ".vasp", ".poscar", ".traj", ".db")  # suffixes that no potential has
+
 __all__ = ["potentials_of", "print_check", "seeds_of", "tell"]
 
 
@@ -42,9 +44,13 @@ def check(
         ),
     ],
     structures: Annotated[
-        list[str], typer.Option("--structures", "-s", help="Files ASE reads, patterns, 'demo', load-atoms:<name>.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables, trajectories and the report.")],
+        list[str] | None,
+        typer.Option("--structures", "-s", help="Files ASE reads, patterns, 'demo', load-atoms:<name>. Required."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for tables, trajectories and the report. Required."),
+    ] = None,
     n_structures: Annotated[
         int | None,
         typer.Option("--max-structures", min=1, help="At most so many structures, spread evenly over the files."),
@@ -100,6 +106,7 @@ def check(
     from mdl_physpretrain.workflow.check import check as checked
     from mdl_physpretrain.workflow.reference import described
 
+    structures, output = _given(potentials, structures, output)
     numbers, names = seeds_of(seeds), [text.partition("=")[2] for text in potentials]
     claim_folder(output, "check", inputs=[structures, potentials, names, reference, reference_potential])
     chosen = _spread(read_structures(structures), n_structures)
@@ -119,6 +126,20 @@ def check(
         jobs=jobs, **simulation,
     )  # fmt: skip
     print_check(result)
+
+
+def _given(potentials: Sequence[str], structures: list[str] | None, output: Path | None) -> tuple[list[str], Path]:
+    """Structures and folder; raises ConfigError where one is missing, or structures stand where potentials belong."""
+    form = "physpretrain check POTENTIAL... -s STRUCTURES -o FOLDER"
+    for text in potentials:
+        if Path(text).suffix.lower() in STRUCTURE_FILES:
+            raise ConfigError(
+                f"{text} holds structures, no potential: {form}, as in 'physpretrain check net.pt -s {text} -o check'"
+            )
+    for option, value in (("-s (structures)", structures), ("-o (output folder)", output)):
+        if not value:
+            raise ConfigError(f"{option} is missing: {form}")
+    return structures or [], output or Path()
 
 
 def _say(line: str) -> None:

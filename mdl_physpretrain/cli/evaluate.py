@@ -16,7 +16,9 @@ MOST_GROUPS = 100
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Checkpoint, or module:factory of an ASE calculator.")],
+    model: Annotated[
+        str, typer.Argument(metavar="[NAME=]POTENTIAL", help="Checkpoint, or module:factory of an ASE calculator.")
+    ],
     structures: Structures,
     by: Annotated[
         str | None, typer.Option(help="Also by group: 'composition', or a tag of the structures, e.g. config_type.")
@@ -24,7 +26,7 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Energy, force and stress errors, next to those of the trivial predictor."""
-    from mdl_physpretrain.hosts.loading import potential_name
+    from mdl_physpretrain.hosts.loading import named_potentials
     from mdl_physpretrain.potentials.error_metrics import ErrorSums, trivial_errors
     from mdl_physpretrain.probes.accuracy import labelled, potential_error_sums
     from mdl_physpretrain.structures.groups import group_names
@@ -39,7 +41,7 @@ def evaluate(
     groups = sorted(set(names))
     if len(groups) > MOST_GROUPS:
         raise ConfigError(f"--by {by}: {len(groups)} different values, at most {MOST_GROUPS} are shown")
-    potential, title = potential_of(model, device), potential_name(model)
+    potential, title = potential_of(model, device), next(iter(named_potentials([model])))
     members = {group: [a for a, name in zip(data, names, strict=True) if name == group] for group in groups}
     sums = {group: potential_error_sums(potential, members[group]) for group in groups}
     references = references_if_labelled(data)

@@ -68,10 +68,10 @@ def read_all(sources: list[str] | None) -> list[Any]:
 
 
 def potential_of(text: str, device: str) -> Any:
-    """Any potential by its checkpoint or factory."""
-    from mdl_physpretrain.hosts.loading import load_potential
+    """Any potential by its checkpoint or factory, with ``NAME=`` in front or without."""
+    from mdl_physpretrain.hosts.loading import load_potential, named_potentials
 
-    return load_potential(text, device)
+    return load_potential(next(iter(named_potentials([text]).values())), device)
 
 
 def shared_options(options: Mapping[str, tuple[Any, Any]]) -> Callable[..., Any]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from ase import Atoms
+from pydantic import Field
 
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.probes.base import Answer, Probe, Subject, Tables
 from mdl_physpretrain.probes.curve_flags import flag_answer, flag_counts
@@ -31,7 +33,7 @@ from mdl_physpretrain.probes.page import (
     arm_legend,
     seed_lines,
 )
-from mdl_physpretrain.probes.pairs import element_pairs, symbols_of
+from mdl_physpretrain.probes.pairs import element_pairs, pairs_together, symbols_of
 from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
 
 if TYPE_CHECKING:
@@ -93,18 +95,23 @@ def diatomic_curve(
     if distances.ndim != 1 or not len(distances) or not np.isfinite(distances).all() or distances.min() <= 0:
         raise ConfigError("distances of a diatomic curve must be positive and finite, in Å")
     molecules = [_molecule(symbols, d) for d in distances]
-    try:
-        energy, forces = energies_and_forces(potential, molecules)
-    except StructureError:
-        if isinstance(potential, EnergyModel):
-            raise
+    if not isinstance(potential, EnergyModel) and _needs_box(potential, molecules):
         for atoms in molecules:
             atoms.cell[:] = np.eye(3) * (distances.max() + BOX_MARGIN)
             atoms.pbc = True
-        energy, forces = energies_and_forces(potential, molecules)
+    energy, forces = energies_and_forces(potential, molecules)
     finite = np.flatnonzero(np.isfinite(energy))
     zero = energy[finite[np.argmax(distances[finite])]]
     return energy - zero, np.array([f[1, 0] for f in forces])
+
+
+def _needs_box(potential: Potential, molecules: Sequence[Atoms]) -> bool:
+    """Whether a calculator fails on molecules without a cell, by the nearest, the middle and the farthest."""
+    try:
+        energies_and_forces(potential, [molecules[k] for k in (0, len(molecules) // 2, -1)])
+    except StructureError:
+        return True
+    return False
 
 
 def _forces(potential: Potential, pair: tuple[str, str], r: np.ndarray) -> np.ndarray:
@@ -129,9 +136,21 @@ class Diatomics(Probe):
     title = "Diatomic curves"
     answer_place, page_place = 30, 20
 
+    class Options(Section):
+        """Which pairs."""
+
+        diatomic_pairs: Literal["all", "together"] = Field(
+            default="all",
+            description="Two atoms alone: all pairs of elements, or those that one structure has both of.",
+        )
+
     def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
         curves, flags = [], []
-        for pair in element_pairs(subject.elements):
+        pairs = element_pairs(subject.elements)
+        if self.options.diatomic_pairs == "together":
+            met = set(pairs_together([atoms for split in subject.splits.values() for atoms in split]))
+            pairs = [pair for pair in pairs if pair in met]
+        for pair in pairs:
             name = "-".join(pair)
             energy = force = np.full(len(DISTANCES), np.nan)
             try:

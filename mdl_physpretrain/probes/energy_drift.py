@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_DRIFT", "EnergyDrift", "nve_drift"]
 
 MAX_DRIFT = 1.0  # meV/atom/ps, which heats or cools a solid by 4 K a picosecond
+MIN_TIME = 1.0  # ps: in less a drift of MAX_DRIFT is not above what the energy fluctuates by
 MIN_POINTS = 10  # of a trace: with fewer the slope says nothing
 
 
@@ -109,7 +110,8 @@ class EnergyDrift(Probe):
 
     "No" when a trajectory drifts by more than :data:`MAX_DRIFT` and by more
     than twice its fluctuation over the run (less is no drift), or ended before
-    there were enough points.
+    there were enough points. "Not judged" when that is not so but one is
+    shorter than :data:`MIN_TIME`.
     """
 
     name = "nve"
@@ -139,6 +141,11 @@ class EnergyDrift(Probe):
         if over or lost:
             reasons = [f"{over} of {len(table)} drift"] * bool(over) + [f"{lost} ended too early"] * bool(lost)
             return "no", f"{words}; {', '.join(reasons)}"
+        if (table["ps"] < MIN_TIME - 1e-9).any():
+            return (
+                "not judged",
+                f"{words}: {table['ps'].min():.3g} ps are too short to tell, {MIN_TIME:g} ps are needed",
+            )
         return "yes", words
 
     def page(self, tables: Tables, arms: Sequence[str], heading: str) -> PagePart | None:

@@ -12,7 +12,9 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.files import write_atomic
+from mdl_physpretrain.hosts.engines import check_elements
 from mdl_physpretrain.hosts.loading import load_potential
+from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.identity import package_versions
 from mdl_physpretrain.probes.single_points import Potential, as_calculator, energies_and_forces
 from mdl_physpretrain.structures import read_structures
@@ -25,6 +27,8 @@ def refusals(potential: Potential, structures: Sequence[Atoms]) -> dict[str, str
     reasons = {}
     for atoms in structures:
         try:
+            if isinstance(potential, EnergyModel):
+                check_elements(potential, set(atoms.numbers.tolist()))
             energies_and_forces(potential, [atoms])
         except PhysPretrainError as error:
             reasons[str(atoms.info["structure_id"])] = str(error)[:300]

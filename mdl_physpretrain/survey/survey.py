@@ -209,8 +209,10 @@ def _words(
     """Of one check."""
     left_out = [name for name in probe_names() if name in skip or not (first or name in REPEATED)]
     place = folder / potential.name
+    # crystals of a survey have nothing to do with each other: elements that none has both of never meet
     words = ["check", f"{potential.name}={potential.text}", "-s", str(place / MATERIALS),
              "-o", str(place / condition.name), "-T", f"{condition.temperature:g}",
+             "--probe", "diatomic_pairs=together",
              *(word for name in left_out for word in ("--skip", name))]  # fmt: skip
     if condition.pressure:
         words += ["--ensemble", "npt", "--pressure", f"{condition.pressure * units.GPa:.10g}"]

@@ -10,7 +10,6 @@ and the curve finite and smooth. At last real close pairs are pulled together an
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
@@ -26,7 +25,6 @@ from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_dist
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.zbl import ZBL
 from mdl_physpretrain.stability.energy_curves import lasting_jump, unexplained_jump
-from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.engines import Teacher, refuse_examined
 from mdl_physpretrain.teacher.examine import (
     INNERMOST,
@@ -37,8 +35,8 @@ from mdl_physpretrain.teacher.examine import (
     Examination,
     PairExamination,
 )
-from mdl_physpretrain.teacher.label import label
 from mdl_physpretrain.teacher.pulled_pairs import PULL_TO, at_distance, pairs_within, share_pushed_back
+from mdl_physpretrain.teacher.values import energies_and_forces
 
 __all__ = ["WithCore", "calculator_teacher", "examine_calculator", "examined_calculator"]
 
@@ -183,26 +181,11 @@ def _typical_pair(
 
 def _values(teacher: Teacher, structures: Sequence[Atoms]) -> list[tuple[float, np.ndarray]]:
     """Energies (eV) and forces (eV/Å); NaN where the teacher fails."""
-    numbered = []
-    for k, atoms in enumerate(structures):
-        copy = atoms.copy()
-        copy.info = {"structure_id": str(k)}
-        numbered.append(copy)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".* failed on .* structures")
-            calculated = label(numbered, teacher, stress=False, force=True)
+        energies, forces = energies_and_forces(teacher, structures, bare=False)
     except StructureError:
-        calculated = []  # type: ignore[assignment]
-    values = {int(atoms.info["structure_id"]): get_labels(atoms) for atoms in calculated}
-    result = []
-    for k, atoms in enumerate(numbered):
-        labels = values.get(k)
-        if labels is None or labels.energy is None or labels.forces is None:
-            result.append((float("nan"), np.full((len(atoms), 3), np.nan)))
-        else:
-            result.append((labels.energy, labels.forces))
-    return result
+        return [(float("nan"), np.full((len(atoms), 3), np.nan)) for atoms in structures]
+    return list(zip(energies.tolist(), forces, strict=True))
 
 
 def _two_atoms(pair: tuple[str, str], size: float, distance: float) -> Atoms:

@@ -63,14 +63,17 @@ def refuse_examined(examination: Mapping[str, Any], force: bool, section: str | 
         raise TeacherRefused(f"the teacher failed its examination and may not label: {reasons}. {advice}")
 
 
-def make_engine(teacher: Teacher, batch_size: int, stress: bool, force: bool) -> Engine:
-    """What labels with a teacher in this process."""
+def make_engine(teacher: Teacher, batch_size: int, stress: bool, force: bool, *, bounded: bool = True) -> Engine:
+    """What labels with a teacher in this process.
+
+    ``bounded``: labels of forces that the examination of a model does not vouch for are refused.
+    """
     if isinstance(teacher, ASECalculator):
         teacher = teacher.model  # the same numbers, in batches
     if isinstance(teacher, EnergyModel):
         refuse_failed(teacher, force)
         kind = _ModelEngine if teacher.labeller() is None else _LabellerEngine
-        return kind(teacher, batch_size, stress)
+        return kind(teacher, batch_size, stress, bounded)
     if isinstance(teacher, type) or not hasattr(teacher, "get_potential_energy"):
         if not callable(teacher):
             raise ConfigError(
@@ -83,14 +86,14 @@ def make_engine(teacher: Teacher, batch_size: int, stress: bool, force: bool) ->
 class _ModelEngine:
     """An :class:`EnergyModel`, in batches limited by structures and edges."""
 
-    def __init__(self, model: EnergyModel, batch_size: int, stress: bool) -> None:
+    def __init__(self, model: EnergyModel, batch_size: int, stress: bool, bounded: bool) -> None:
         self.model, self.potential = model, cast("object", model)
         self.batch_size, self.stress = batch_size, stress
         self.name = model.registry_name or type(model).__name__.lower()
         self.cutoff: float | None = model.cutoff
         self.max_edges = MAX_EDGES_CPU if model.device.type == "cpu" else MAX_EDGES_GPU
         examination = model.metadata.get("examination")
-        self.max_force = examination.get("max_force") if isinstance(examination, dict) else None
+        self.max_force = examination.get("max_force") if bounded and isinstance(examination, dict) else None
 
     def check(self, jobs: Sequence[Atoms]) -> None:
         allowed = self.model.known_elements()

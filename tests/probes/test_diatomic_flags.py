@@ -6,12 +6,12 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.potentials import CGCNN, EAM, ZBL, Sum
 from mdl_physpretrain.potentials.zbl import zbl_pair
 from mdl_physpretrain.probes.diatomic_flags import diatomic_flags
 from mdl_physpretrain.probes.diatomics import diatomic_curve
-from mdl_physpretrain.probes.single_points import as_calculator
+from mdl_physpretrain.probes.single_points import as_calculator, energies_and_forces
 
 R = np.round(np.linspace(0.4, 6.0, 141), 4)
 FLAGS = ("hole", "spurious_minima", "discontinuity", "missing_repulsion")
@@ -185,6 +185,23 @@ def test_calculator_that_needs_a_cell_gets_one_and_failures_are_nan():
         energy, force = diatomic_curve(potential, "Mg-O", [0.4, 1.0, 2.0])
         np.testing.assert_allclose(energy, [np.nan, 0.5, 0])
         np.testing.assert_allclose(force, [np.nan, 1, 0.25])
+
+
+def test_a_network_is_loaded_once_and_again_after_it_failed():
+    made = []
+
+    def make():
+        made.append(EMT())
+        return made[-1]
+
+    for _ in range(3):
+        assert np.isfinite(diatomic_curve(make, "Cu-Cu", [1.0, 2.0])[0]).all()
+    assert len(made) == 1
+    with pytest.raises(StructureError):
+        energies_and_forces(make, [Atoms("Xe2", [[0, 0, 0], [0, 0, 2]])])
+    assert len(made) == 2
+    energies_and_forces(make, [Atoms("Cu2", [[0, 0, 0], [0, 0, 2]])])
+    assert len(made) == 2
 
 
 def test_calculators_and_models_agree():

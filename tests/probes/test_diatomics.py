@@ -1,15 +1,36 @@
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials import CGCNN, ZBL, Sum
 from mdl_physpretrain.potentials.zbl import COULOMB
-from mdl_physpretrain.probes.diatomics import diatomic_curve
-from mdl_physpretrain.probes.pairs import element_pairs
+from mdl_physpretrain.probes.base import Subject
+from mdl_physpretrain.probes.diatomics import DISTANCES, Diatomics, diatomic_curve
+from mdl_physpretrain.probes.pairs import element_pairs, pairs_together
 
 
 def test_pairs_are_ordered_by_atomic_number():
     assert element_pairs(["O", "Li", "O"]) == [("Li", "Li"), ("Li", "O"), ("O", "O")]
+
+
+def test_pairs_that_no_structure_has_both_of_can_be_left_out():
+    structures = [Atoms("AlCu"), Atoms("Ni2")]
+    pairs = [("Al", "Al"), ("Al", "Cu"), ("Ni", "Ni"), ("Cu", "Cu")]
+    assert pairs_together(structures) == pairs
+    subject = Subject(EMT, splits={"test": structures}, elements=["Al", "Ni", "Cu"])
+    for option, expected in (("together", pairs), ("all", element_pairs(subject.elements))):
+        table = Diatomics(diatomic_pairs=option).tables(subject)["diatomic_flags"]
+        assert sorted(table["pair"]) == sorted("-".join(pair) for pair in expected)
+
+
+def test_forces_that_are_too_large_for_labels_are_part_of_a_curve():
+    teacher = Sum([ZBL() for _ in range(4)]).double()  # more than nuclei repel with
+    teacher.metadata["examination"] = {"passed": False, "max_force": 0.5}
+    energy, force = diatomic_curve(teacher, "Si-O", DISTANCES)
+    assert np.isfinite(energy).all()
+    assert force[0] > 100, "eV/Å"
 
 
 def test_force_is_the_slope_of_the_energy_and_the_last_point_is_zero():

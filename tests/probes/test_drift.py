@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from ase import units
 from ase.build import bulk
@@ -10,7 +11,7 @@ from mdl_physpretrain.dynamics.records import Runs
 from mdl_physpretrain.dynamics.state import maxwell_velocities
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials import EAM
-from mdl_physpretrain.probes.energy_drift import nve_drift
+from mdl_physpretrain.probes.energy_drift import MIN_TIME, EnergyDrift, nve_drift
 from mdl_physpretrain.structures.randomness import trajectory_rng
 
 
@@ -86,3 +87,25 @@ def test_other_ensembles_and_short_traces_are_refused():
         nve_drift(run(ensemble="nvt", steps=6))
     with pytest.raises(ConfigError, match="5 points"):
         nve_drift(run(steps=12))
+
+
+def answer(**columns):
+    """Of trajectories with a small drift that the energy's fluctuation explains, but for some columns."""
+    row = {"structure_id": "cu", "n_atoms": 4, "drift": 0.1, "fluctuation": 0.2, "ps": MIN_TIME, "steps_done": 500}
+    return EnergyDrift().answer({"nve": pd.DataFrame({**{key: [value] * 2 for key, value in row.items()}, **columns})})
+
+
+def test_what_is_too_short_to_tell_is_not_judged():
+    assert answer()[0] == "yes"
+    verdict, words = answer(ps=[MIN_TIME, 0.1])
+    assert verdict == "not judged"
+    assert "0.1 ps are too short to tell, 1 ps are needed" in words
+    assert answer(drift=[40.0, 0.1], ps=[0.1, 0.1])[0] == "no", "4 meV/atom are ten times what the energy fluctuates by"
+    assert answer(drift=[np.nan, 0.1], ps=[0.01, MIN_TIME])[0] == "no", "it ended early"
+
+
+def test_a_picosecond_of_steps_is_one():
+    for steps, verdict in ((300, "yes"), (297, "not judged")):  # of 3.333 fs: 1 and 0.99 ps
+        drift = nve_drift(run(steps=steps, timestep=10 / 3, trace_interval=3))
+        assert drift["ps"].item() == pytest.approx(steps / 300)
+        assert EnergyDrift().answer({"nve": drift})[0] == verdict
