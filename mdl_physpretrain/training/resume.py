@@ -53,6 +53,8 @@ def refuse_other_training(before: Mapping[str, str] | None, now: Mapping[str, st
     else:
         changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         reason = f"was written with {', '.join(_difference(name, before, now) for name in changed)}"
+    if before is not None and "epochs" in changed:
+        reason += " (rates along a cosine depend on it; a training with scheduler 'plateau' may go on for longer)"
     raise CheckpointError(
         f"{checkpoint} {reason}: to train anew delete it, train into another directory, or with resume=False"
     )
