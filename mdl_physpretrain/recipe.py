@@ -234,6 +234,12 @@ class Finetune(Training):
         default=1.0,
         description="Replayed errors below this many times the teacher's own (augment.change_error) do not count.",
     )
+    replay_final_weight: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Of replayed errors in the last tenth of the epochs; after a fifth it begins to fall from 1.",
+    )
     shift_energies: bool = Field(
         default=True,
         description="Fit a pretrained network's reference energies to the reference labels before finetuning.",

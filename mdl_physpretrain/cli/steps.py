@@ -67,6 +67,7 @@ TRAINING: dict[str, tuple[Any, Any]] = {
     "strategy": (Annotated[str, typer.Option(help="Strategy of Lightning, e.g. ddp.")], "auto"),
 }
 #: Further ones of a training on reference labels.
+REPLAY = ("replay_fraction", "replay_tolerance", "replay_final_weight")
 ON_REFERENCE: dict[str, tuple[Any, Any]] = {
     "val": (Val, None),
     "eam": (Annotated[str | None, typer.Option(help="Fitted EAM (.pt) added to a new model.")], None),
@@ -272,7 +273,11 @@ def finetune(structures: Structures, output: Folder, options: Finetune, seed: Se
 
 
 @app.command()
-@recipe_options(Training, "finetune", also={"replay_fraction": "finetune", "replay_tolerance": "finetune"})
+@recipe_options(
+    Training,
+    "finetune",
+    also=dict.fromkeys(REPLAY, "finetune"),
+)
 @shared_options(TRAINING | ON_REFERENCE)
 def train(
     structures: Structures,
@@ -287,6 +292,10 @@ def train(
             "--replay-tolerance", min=0, help="Smaller replayed errors, in those of the teacher, do not count."
         ),
     ] = FINETUNE.replay_tolerance,
+    replay_final_weight: Annotated[
+        float,
+        typer.Option("--replay-final-weight", min=0, max=1, help="Of replayed errors at the end; it falls from 1."),
+    ] = FINETUNE.replay_final_weight,
     shift_energies: ShiftEnergies = False,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of the initial weights and of the order of structures.")
@@ -296,10 +305,9 @@ def train(
     """Train a potential; the same command goes on after an interruption."""
     from mdl_physpretrain import training
 
-    _train(
-        training.train, structures, output, options, replay_fraction=replay_fraction,
-        replay_tolerance=replay_tolerance, shift_energies=shift_energies, seed=seed, **shared,
-    )  # fmt: skip
+    shared |= {"replay_fraction": replay_fraction, "replay_tolerance": replay_tolerance}
+    shared |= {"replay_final_weight": replay_final_weight, "shift_energies": shift_energies}
+    _train(training.train, structures, output, options, seed=seed, **shared)
 
 
 def _train(

@@ -57,6 +57,8 @@ class AtomicBatch:
     forces_tolerance, stress_tolerance
         What a teacher's labels are known to be wrong by (``arrays["forces_tolerance"]``,
         ``info["stress_tolerance"]``; zero without): shapes (N, 1), eV/Å, and (B, 1, 1), eV/Å³.
+    replayed
+        Whether a training on reference labels repeats a teacher's label here, shape (B,), bool.
     """
 
     numbers: Tensor
@@ -74,6 +76,7 @@ class AtomicBatch:
     has_stress: Tensor
     forces_tolerance: Tensor
     stress_tolerance: Tensor
+    replayed: Tensor
     list_cutoff: float
 
     @classmethod
@@ -92,6 +95,7 @@ class AtomicBatch:
             has_stress=nothing,
             forces_tolerance=positions.new_zeros(n, 1),
             stress_tolerance=cells.new_zeros(b, 1, 1),
+            replayed=nothing,
             **tensors,
         )
 
@@ -200,6 +204,7 @@ def build_batch(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32)
         has_stress=mask(labels.stress is not None),
         forces_tolerance=tensor(_tolerance(atoms, "forces_tolerance", (len(atoms),))[:, None]),
         stress_tolerance=tensor(_tolerance(atoms, "stress_tolerance", ()).reshape(1, 1, 1)),
+        replayed=mask(False),
         list_cutoff=float(cutoff),
     )
 

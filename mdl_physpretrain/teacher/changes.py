@@ -43,7 +43,7 @@ class Skill:
     """How well a teacher predicts changes of force between frames, against predicting none.
 
     ``trust`` is the factor in [0, 1] for the teacher's changes that the reference supports (least squares, force
-    changes scaled by ``1 + |dF|``); 0 for a teacher that is no better than predicting nothing.
+    changes scaled by ``1 + |dF|`` of the teacher); 0 for a teacher that is no better than predicting nothing.
     """
 
     error: float  # mean absolute error of the change of a force component, eV/Å
@@ -113,7 +113,7 @@ def change_skill(teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[
     reference_forces = {k: _forces(get_labels(structures[k]), structures[k]) for k in needed}
     predicted = np.concatenate([(taught[p.second] - taught[p.first]).ravel() for p in pairs])
     reference = np.concatenate([(reference_forces[p.second] - reference_forces[p.first]).ravel() for p in pairs])
-    weight = 1 / (1 + np.abs(reference)) ** 2
+    weight = 1 / (1 + np.abs(predicted)) ** 2  # one that falls with the reference's own noise would ask for too little
     square = float(weight @ predicted**2)
     trust = float(np.clip((weight * predicted) @ reference / square, 0.0, 1.0)) if square > 0 else 0.0
     error, trivial = float(np.abs(predicted - reference).mean()), float(np.abs(reference).mean())

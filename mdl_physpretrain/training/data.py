@@ -83,6 +83,7 @@ def loader(
     batch_size: int,
     dtype: torch.dtype,
     sampler: EpochSampler | None = None,
+    n_replay: int = 0,
 ) -> DataLoader[AtomicBatch]:
     """Batches of structures with their neighbour lists computed once.
 
@@ -98,6 +99,10 @@ def loader(
         Of the model.
     sampler
         Order; sequential without one.
+    n_replay
+        How many of the structures, the last ones, are replayed.
     """
     data = [build_batch(atoms, cutoff, dtype) for atoms in structures]
+    for batch in data[len(data) - n_replay :]:
+        batch.replayed = torch.ones_like(batch.replayed)
     return DataLoader(data, batch_size=batch_size, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]

@@ -34,6 +34,8 @@ class EFSLoss:
     tolerance
         Errors below this many times the tolerances of a batch do not count, what is above counts in full: a teacher's
         label asks for no more than the teacher knows.
+    replay_weight
+        Of the errors of replayed structures.
     """
 
     energy: float = 0.01
@@ -43,11 +45,12 @@ class EFSLoss:
     delta: float = 0.01
     force_scale: float | None = None
     tolerance: float = 0.0
+    replay_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in {"mae", "huber"}:
             raise ConfigError(f"loss kind must be 'mae' or 'huber', not {self.kind!r}")
-        if min(self.energy, self.forces, self.stress, self.tolerance) < 0:
+        if min(self.energy, self.forces, self.stress, self.tolerance, self.replay_weight) < 0:
             raise ConfigError("loss weights and tolerance must not be negative")
 
     def __call__(self, out: Prediction, batch: AtomicBatch) -> Tensor:
@@ -58,11 +61,16 @@ class EFSLoss:
         if self.force_scale is not None:
             size = torch.linalg.vector_norm(batch.forces, dim=1, keepdim=True)
             force_error = force_error / (1 + size / self.force_scale)
-        stress_error = self._beyond(out.stress - batch.stress, batch.stress_tolerance)
+        stress_error = self._penalty(self._beyond(out.stress - batch.stress, batch.stress_tolerance))
+        energy_error = self._penalty(energy_error)
+        if self.replay_weight != 1:
+            weight = torch.where(batch.replayed, self.replay_weight, 1.0).to(force_error.dtype)
+            energy_error, stress_error = energy_error * weight, stress_error * weight.view(-1, 1, 1)
+            force_error = force_error * weight[batch.structure].unsqueeze(1)
         return (
-            self.energy * _masked_mean(self._penalty(energy_error), batch.has_energy)
+            self.energy * _masked_mean(energy_error, batch.has_energy)
             + self.forces * _masked_mean(force_error, on_atoms)
-            + self.stress * _masked_mean(self._penalty(stress_error), batch.has_stress)
+            + self.stress * _masked_mean(stress_error, batch.has_stress)
         )
 
     def _beyond(self, error: Tensor, tolerance: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.resume import refuse_other_training
 from mdl_physpretrain.training.sam import ClosureSAM
 
-__all__ = ["KeepBest", "TrainingModule", "make_adamw", "scheduler_arguments"]
+__all__ = ["KeepBest", "TrainingModule", "make_adamw", "replay_weight", "scheduler_arguments"]
+
+#: Shares of a training between which the weight of replayed structures falls.
+REPLAY_FALLS = (0.2, 0.9)
 
 
 class TrainingModule(LightningModule):
@@ -48,6 +52,8 @@ class TrainingModule(LightningModule):
     rho, sam_adaptive
         Length of SAM's ascent; whether every weight moves in proportion to its
         square (Kwon et al., ICML 2021).
+    replay_final_weight
+        Of the errors of replayed structures, see :func:`replay_weight`.
     identity
         See :func:`mdl_physpretrain.training.resume.training_identity`; a
         checkpoint of another one is refused.
@@ -73,13 +79,14 @@ class TrainingModule(LightningModule):
         optimizer: str = "adamw",
         rho: float = 0.05,
         sam_adaptive: bool = False,
+        replay_final_weight: float = 1.0,
         identity: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss
         self.learning_rate, self.weight_decay, self.scheduler = learning_rate, weight_decay, scheduler
         self.sam, self.rho, self.sam_adaptive = optimizer == "sam", rho, sam_adaptive
-        self.identity = identity
+        self.identity, self.replay_final_weight = identity, replay_final_weight
         self.perturbed = False
         self.validation_sums = ErrorSums()
         self.train_loss: list[Any] = [0.0, 0]
@@ -114,6 +121,8 @@ class TrainingModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.train_loss = [0.0, 0]
+        done = self.trainer.current_epoch / (self.trainer.max_epochs or 1)
+        self.loss = replace(self.loss, replay_weight=replay_weight(done, self.replay_final_weight))
 
     def on_validation_epoch_start(self) -> None:
         self.validation_sums = ErrorSums()
@@ -155,6 +164,12 @@ class TrainingModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.identity is not None:
             refuse_other_training(checkpoint.get("training_identity"), self.identity, str(self.trainer.ckpt_path))
+
+
+def replay_weight(done: float, final: float) -> float:
+    """Weight of replayed structures' errors when a share of the epochs is done: 1, then a line down to ``final``."""
+    start, end = REPLAY_FALLS
+    return 1.0 + (final - 1.0) * min(max((done - start) / (end - start), 0.0), 1.0)
 
 
 def scheduler_arguments(options: Training) -> dict[str, Any]:

@@ -135,6 +135,7 @@ def finetune(
         replay=replay,
         replay_fraction=section.replay_fraction,
         replay_tolerance=section.replay_tolerance,
+        replay_final_weight=section.replay_final_weight,
         shift_energies=section.shift_energies,
         refit_energies=section.refit_energies,
         seed=derived_seed(seed, "student" if is_name(model) else "finetune"),

@@ -54,7 +54,10 @@ def refuse_other_training(before: Mapping[str, str] | None, now: Mapping[str, st
         changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         reason = f"was written with {', '.join(_difference(name, before, now) for name in changed)}"
     if before is not None and "epochs" in changed:
-        reason += " (rates along a cosine depend on it; a training with scheduler 'plateau' may go on for longer)"
+        reason += (
+            " (rates along a cosine and a falling weight of replay depend on it; a training with scheduler 'plateau' "
+            "and replay_final_weight 1 may go on for longer)"
+        )
     raise CheckpointError(
         f"{checkpoint} {reason}: to train anew delete it, train into another directory, or with resume=False"
     )

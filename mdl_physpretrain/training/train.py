@@ -48,6 +48,7 @@ def train(
     replay_fraction: float = FINETUNE.replay_fraction,
     replay_weights: Sequence[float] | None = None,
     replay_tolerance: float = 0.0,
+    replay_final_weight: float = FINETUNE.replay_final_weight,
     model_args: dict[str, Any] | None = None,
     core: str | None = None,
     eam: str | Path | EnergyModel | None = None,
@@ -88,6 +89,9 @@ def train(
     replay_tolerance
         Errors of labels that carry tolerances (``arrays["forces_tolerance"]``,
         :func:`mdl_physpretrain.teacher.label`) do not count below this many times these.
+    replay_final_weight
+        The errors of replayed structures weigh 1 in the first fifth of the epochs, then less and less, this in the
+        last tenth: the teacher shapes the network early, the data have the last word.
     model_args, core, eam, freeze_eam, references
         See :func:`new_network`; only for a model given by name.
     parents
@@ -146,6 +150,8 @@ def train(
     chosen = chosen.model_copy(update={"force_scale": force_scale})
     if not 0 <= replay_fraction < 1:
         raise ConfigError(f"replay_fraction must lie in [0, 1), not {replay_fraction}")
+    if not 0 <= replay_final_weight <= 1:
+        raise ConfigError(f"replay_final_weight must lie in [0, 1], not {replay_final_weight}")
     if replay_weights is not None and (len(replay_weights) != len(replay) or not min(replay_weights, default=1) > 0):
         raise ConfigError("replay_weights must be one positive number for each replay structure")
     if chosen.optimizer == "sam" and find_spec("pytorch_optimizer") is None:
@@ -184,6 +190,7 @@ def train(
         raise ConfigError("the model has no trainable parameters")
     folder = None if directory is None else claim_folder(directory, "training", inputs=inputs, inside=True)
     identity = None
+    falls = len(replay) > 0 and replay_fraction > 0 and replay_final_weight < 1
     if folder is not None:  # hashes of all structures
         prepare_folder(folder)
         identity = training_identity(
@@ -196,6 +203,7 @@ def train(
             shift_energies=shift_energies,
             **({} if not refit_energies else {"refit_energies": True}),
             **({} if replay_weights is None else {"replay_weights": list(replay_weights)}),
+            **({} if not falls else {"replay_final_weight": replay_final_weight, "epochs": chosen.epochs}),
             **({} if not replay_tolerance else {"replay_tolerance": [replay_tolerance, _tolerances(replay)]}),
         )
 
@@ -203,7 +211,7 @@ def train(
         len(structures), n_replay=len(replay), replay_fraction=replay_fraction, seed=seed, weights=replay_weights
     )
     batches: dict[str, Any] = {"cutoff": network.cutoff, "batch_size": chosen.batch_size, "dtype": network.dtype}
-    train_loader = loader([*structures, *replay], sampler=sampler, **batches)
+    train_loader = loader([*structures, *replay], sampler=sampler, n_replay=len(replay), **batches)
     val_loader = loader(list(val) if val is not None else list(structures), **batches)
     energy, forces, stress = chosen.weights
     module = TrainingModule(
@@ -215,6 +223,7 @@ def train(
         optimizer=chosen.optimizer,
         rho=chosen.rho,
         sam_adaptive=chosen.sam_adaptive,
+        replay_final_weight=replay_final_weight if falls else 1.0,
         identity=identity,
     )
     keep = KeepBest(folder)

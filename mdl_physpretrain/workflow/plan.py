@@ -159,6 +159,7 @@ def _trainings(config: RunConfig, seed: int) -> list[Task]:
     for name, arm in config.arms.items():
         core, replay = config.core_of(name), config.replay_of(name)
         unused = {"replay_fraction": True, "shift_energies": not arm.pretrain, "replay_tolerance": not replay}
+        unused["replay_final_weight"] = not replay
         options = config.finetune.model_dump(exclude={k for k, v in unused.items() if v}) | arm.changes()
         inputs, needs = list(_DATA[:2]), ["prepare"]
         if arm.pretrain:

@@ -92,3 +92,36 @@ def test_a_rare_element_is_fitted_too(ionic_data: list[Atoms], monkeypatch: pyte
     monkeypatch.setattr("mdl_physpretrain.teacher.kinds.classical.MOST_STRUCTURES", 3)
     ionic_data[4].symbols[0] = "Ca"
     assert fit_classical(ionic_data, cutoff=6.0).known_elements() == {"O", "Mg", "Ca"}
+
+
+def test_noise_of_the_labels_makes_no_soft_force_field(
+    truth: ClassicalForceField, ionic_data: list[Atoms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    frames = []
+    for k in range(12):
+        atoms = ionic_data[0].copy()
+        atoms.rattle(0.08, seed=k)
+        atoms.info["structure_id"] = f"frame-{k}"
+        out = predict(truth, build_batch(atoms, truth.cutoff, torch.float64))
+        forces = out.forces.detach().numpy()
+        set_labels(atoms, Labels(None, forces + rng.normal(0.0, 2 * forces.std(), forces.shape), None))
+        frames.append(atoms)
+
+    def stiffness(model: ClassicalForceField) -> float:
+        """Its changes of force along those of the truth, 1 for the truth itself."""
+        changes = []
+        for potential in (model, truth):
+            taught = [
+                predict(potential, build_batch(a, potential.cutoff, torch.float64)).forces.detach().numpy()
+                for a in frames
+            ]
+            changes.append(np.concatenate([(f - taught[0]).ravel() for f in taught[1:]]))
+        return float(changes[0] @ changes[1] / (changes[1] @ changes[1]))
+
+    options = {"cutoff": 6.0, "core": False, "angles": False}
+    after = stiffness(fit_classical(frames, **options))
+    monkeypatch.setattr(classical, "REWEIGHTINGS", 0)
+    before = stiffness(fit_classical(frames, **options))
+    assert before < 0.9
+    assert after == pytest.approx(1.0, abs=0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from mdl_physpretrain.structures.elements import elements_of, spread_sample
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.changes import FramePair, frame_pairs
-from mdl_physpretrain.teacher.engines import LABEL_BOUND
+from mdl_physpretrain.teacher.engines import LABEL_BOUND, make_engine
 from mdl_physpretrain.teacher.examine import (
     INNERMOST,
     REPULSIVE_BELOW,
@@ -42,6 +43,7 @@ from mdl_physpretrain.teacher.examine import (
 __all__ = ["ClassicalTeacher", "fit_classical"]
 
 FORCE_SCALE = 0.5  # eV/Å: rows of larger forces count less
+REWEIGHTINGS = 2  # fits with the weights of the one before
 STRESS_WEIGHT = 10.0  # of eV/Å³ against eV/Å
 ENERGY_WEIGHT = 0.3  # of eV per square root of the number of atoms against eV/Å
 ABSOLUTE_WEIGHT = 0.1  # of the data themselves against the changes between frames
@@ -107,7 +109,9 @@ def fit_classical(
 
     Rows are the changes of forces and stress between frames of the same atoms
     (:func:`mdl_physpretrain.teacher.changes.frame_pairs`), which an anchored teacher is used for, and, with a tenth of
-    the weight, energies, forces and stresses themselves. Every pair of the data repels below 0.75 of its typical
+    the weight, energies, forces and stresses themselves. Rows of large forces weigh less: of large labels in a first
+    fit, of large forces of the fit before in two more. (A weight that falls with the label itself takes out the rows
+    whose noise points outwards: too soft a force field.) Every pair of the data repels below 0.75 of its typical
     distance and has a wall of 3 eV at half of it: inequalities, each an equation with a non-negative slack. The charges
     are found by a simplex search around the linear problem, from several starts, and left out where they improve the
     fit by less than 1 %. At most 300 structures, spread evenly, are used. ``core``: add a ZBL core that ends
@@ -134,9 +138,12 @@ def fit_classical(
     model = ClassicalForceField(elements, cutoff=cutoff, core=ends, angles=angles).double()
     pairs = [p for p in frame_pairs(structures, seed=seed) if _has_forces(structures, p)]
     rows = [_rows(model, atoms) for atoms in structures]
-    triangle = _triangle(rows, pairs, len(rows[0].energy))
     distances = nearest_distances(structures, cutoff)
-    _solve(triangle, model, distances | extrapolated_pairs(elements, distances), seed)
+    distances |= extrapolated_pairs(elements, distances)
+    expected = [row.labels[1] for row in rows]  # forces whose size says what a row weighs
+    for _ in range(1 + REWEIGHTINGS):
+        _solve(_triangle(rows, pairs, len(rows[0].energy), expected), model, distances, seed)
+        expected = _forces(model, structures)
     fit = {"charges": dict(zip(elements, model.charges.tolist(), strict=True)), "frame_pairs": len(pairs)}
     model.metadata = {"elements": elements, "fit": fit}
     return model.eval()
@@ -209,8 +216,19 @@ def _angle_rows(
     return energy, forces, virial.reshape(-1, 6).T / volume
 
 
-def _triangle(rows: Sequence[_Rows], pairs: Sequence[FramePair], columns: int) -> np.ndarray:
-    """Upper triangle with the same least-squares problem as all rows, columns: terms, elements, right-hand side."""
+def _forces(model: ClassicalForceField, structures: Sequence[Atoms]) -> list[np.ndarray | None]:
+    """Forces of the force field, (3n,) each, eV/Å; ``None`` where it fails."""
+    outcomes = chain.from_iterable(make_engine(model, 64, False, True).outcomes(structures))
+    return [None if isinstance(o, str) or o.forces is None else o.forces.ravel() for o in outcomes]
+
+
+def _triangle(
+    rows: Sequence[_Rows], pairs: Sequence[FramePair], columns: int, expected: Sequence[np.ndarray | None]
+) -> np.ndarray:
+    """Upper triangle with the same least-squares problem as all rows, columns: terms, elements, right-hand side.
+
+    The sizes of the ``expected`` forces, (3n,) of each structure, weigh the rows of forces and their changes.
+    """
     n_elements = len(rows[0].composition)
     triangle = np.zeros((0, columns + n_elements + 1))
 
@@ -220,10 +238,12 @@ def _triangle(rows: Sequence[_Rows], pairs: Sequence[FramePair], columns: int) -
         block = np.concatenate([matrix, side, right[:, None]], axis=1) * np.broadcast_to(weight, len(matrix))[:, None]
         triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, block]), mode="r"))
 
-    for row in rows:
+    sizes = [row.labels[1] if known is None else known for row, known in zip(rows, expected, strict=True)]
+    for row, size in zip(rows, sizes, strict=True):
         energy, forces, stress = row.labels
         if forces is not None:
-            add(row.forces, forces, ABSOLUTE_WEIGHT / (1 + np.abs(forces) / FORCE_SCALE), None)
+            assert size is not None
+            add(row.forces, forces, ABSOLUTE_WEIGHT / (1 + np.abs(size) / FORCE_SCALE), None)
         if stress is not None:
             add(row.stress, stress, ABSOLUTE_WEIGHT * STRESS_WEIGHT, None)
         if energy is not None:
@@ -234,7 +254,10 @@ def _triangle(rows: Sequence[_Rows], pairs: Sequence[FramePair], columns: int) -
         assert before.labels[1] is not None
         assert after.labels[1] is not None
         change = after.labels[1] - before.labels[1]
-        add(after.forces - before.forces, change, 1 / (1 + np.abs(change) / FORCE_SCALE), None)
+        size_after, size_before = sizes[pair.second], sizes[pair.first]
+        assert size_after is not None
+        assert size_before is not None
+        add(after.forces - before.forces, change, 1 / (1 + np.abs(size_after - size_before) / FORCE_SCALE), None)
         if before.labels[2] is not None and after.labels[2] is not None:
             add(after.stress - before.stress, after.labels[2] - before.labels[2], STRESS_WEIGHT, None)
     return triangle
