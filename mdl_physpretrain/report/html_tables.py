@@ -318,6 +318,7 @@ def comparison(table: pd.DataFrame) -> HtmlTable:
         column("Examination", cell=lambda row: Cell("passed") if row["passed"] else Cell("failed", css="bad")),
         decimal("Error", "error", 3, "eV/Å"),
         decimal("Of predicting none", "trivial", 3, "eV/Å"),
+        *([decimal("Stiffness", "stiffness", 2)] if "stiffness" in table else []),
         name("Measured on", "of"),
         column("Labels", cell=lambda row: Cell("yes" if row["chosen"] else "")),
     ]

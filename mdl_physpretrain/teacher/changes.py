@@ -44,6 +44,8 @@ class Skill:
 
     ``trust`` is the factor in [0, 1] for the teacher's changes that the reference supports (least squares, force
     changes scaled by ``1 + |dF|`` of the teacher); 0 for a teacher that is no better than predicting nothing.
+    ``stiffness`` is the inverse of this factor without bounds: below 1 the teacher's changes are too small, and what
+    learns them is too soft; NaN where they have nothing to do with the reference's.
     """
 
     error: float  # mean absolute error of the change of a force component, eV/Å
@@ -51,6 +53,7 @@ class Skill:
     trust: float
     correlation: float  # of the two changes
     pairs: int  # number of pairs of frames
+    stiffness: float = float("nan")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -115,13 +118,14 @@ def change_skill(teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[
     reference = np.concatenate([(reference_forces[p.second] - reference_forces[p.first]).ravel() for p in pairs])
     weight = 1 / (1 + np.abs(predicted)) ** 2  # one that falls with the reference's own noise would ask for too little
     square = float(weight @ predicted**2)
-    trust = float(np.clip((weight * predicted) @ reference / square, 0.0, 1.0)) if square > 0 else 0.0
+    factor = float((weight * predicted) @ reference / square) if square > 0 else 0.0
+    trust, stiffness = float(np.clip(factor, 0.0, 1.0)), 1 / factor if factor > 0 else float("nan")
     error, trivial = float(np.abs(predicted - reference).mean()), float(np.abs(reference).mean())
     if np.abs(trust * predicted - reference).mean() >= trivial:
         trust = 0.0
     spread = float(predicted.std() * reference.std())
     correlation = float(np.mean((predicted - predicted.mean()) * (reference - reference.mean())))
-    return Skill(error, trivial, trust, correlation / spread if spread > 0 else 0.0, len(pairs))
+    return Skill(error, trivial, trust, correlation / spread if spread > 0 else 0.0, len(pairs), stiffness)
 
 
 def _forces(labels: Labels | str, atoms: Atoms) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_skill_of_right_weak_and_wrong_teachers():
     useless = change_skill(wrong, frames)
     assert useless.trust == 0
     assert useless.error > useless.trivial
-    assert set(right.to_dict()) == {"error", "trivial", "trust", "correlation", "pairs"}
+    assert set(right.to_dict()) == {"error", "trivial", "trust", "correlation", "pairs", "stiffness"}
 
 
 def test_no_two_frames_means_no_trust():
@@ -121,3 +121,19 @@ def test_fit_with_core_repels_inside_and_labels(tmp_path):
     assert float(forces[1, 0]) > 50
     with pytest.raises(StructureError):
         fit_classical(_frames(3))
+
+
+def test_stiffness_is_that_of_the_teacher_whatever_the_noise_of_the_labels():
+    truth = _truth()
+    soft = pp.Sum([truth], factors=[0.6])
+    frames = _labelled(truth, _frames(12))
+    assert change_skill(truth, frames).stiffness == pytest.approx(1.0)
+    assert change_skill(soft, frames).stiffness == pytest.approx(0.6, rel=1e-3)
+    rng = np.random.default_rng(2)
+    noisy = []
+    for atoms in frames:
+        forces = atoms.get_forces()
+        noise = rng.normal(0, forces.std(), forces.shape)
+        noisy.append(set_labels(atoms.copy(), Labels(atoms.get_potential_energy(), forces + noise, None)))
+    assert change_skill(soft, noisy).stiffness == pytest.approx(0.6, abs=0.06)
+    assert np.isnan(change_skill(pp.Sum([truth], factors=[-1.0]), frames).stiffness)

@@ -140,7 +140,8 @@ def _errors(model: EnergyModel, data: Sequence[Atoms], pairs: Sequence[Any]) -> 
     """Error of a teacher beside that of predicting none: of changes or forces, eV/Å, else of energies, eV/atom."""
     if len(pairs) >= FEWEST_PAIRS:
         skill = change_skill(model, data, pairs)
-        return {"error": skill.error, "trivial": skill.trivial, "of": f"force changes of {skill.pairs} pairs of frames"}
+        of = f"force changes of {skill.pairs} pairs of frames"
+        return {"error": skill.error, "trivial": skill.trivial, "stiffness": skill.stiffness, "of": of}
     has_forces = get_labels(data[0]).forces is not None
     column, words = ("forces_mae", "forces") if has_forces else ("energy_per_atom_mae", "energies")
     trivial = trivial_errors(data)[column]
