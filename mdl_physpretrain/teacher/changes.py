@@ -8,7 +8,7 @@ and to judge by, however wrong the teacher's absolute forces are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
@@ -22,7 +22,7 @@ from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import Labels, get_labels
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
 
-__all__ = ["FramePair", "Skill", "change_skill", "frame_pairs"]
+__all__ = ["FramePair", "Skill", "change_skill", "frame_pairs", "skill_of_forces"]
 
 MOST_PARTNERS = 6  # pairs per structure: frames of one long trajectory say the same again and again
 MOST_TRIES = 60  # of a structure's possible partners, so that large sets do not cost the square of their size
@@ -113,6 +113,15 @@ def change_skill(teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[
     engine = make_engine(teacher, 64, False, True)
     outcomes = list(chain.from_iterable(engine.outcomes([structures[k] for k in needed])))
     taught = {k: _forces(outcome, structures[k]) for k, outcome in zip(needed, outcomes, strict=True)}
+    return skill_of_forces(taught, structures, pairs)
+
+
+def skill_of_forces(taught: Mapping[int, np.ndarray], structures: Sequence[Atoms], pairs: Sequence[FramePair]) -> Skill:
+    """Skill of forces, (n, 3) each in eV/Å, that somebody gave to the structures (by index) of at least one pair.
+
+    Raises StructureError if a structure of a pair has no forces of its own.
+    """
+    needed = sorted({k for pair in pairs for k in (pair.first, pair.second)})
     reference_forces = {k: _forces(get_labels(structures[k]), structures[k]) for k in needed}
     predicted = np.concatenate([(taught[p.second] - taught[p.first]).ravel() for p in pairs])
     reference = np.concatenate([(reference_forces[p.second] - reference_forces[p.first]).ravel() for p in pairs])

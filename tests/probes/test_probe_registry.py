@@ -80,7 +80,7 @@ def test_the_folder_is_listed_and_fits_its_contract():
     classes = registry.probe_classes()
     assert list(classes) == [
         "md", "heating", "pressure_ramp", "nve", "ensemble", "diatomics", "diatomic_metrics", "bond_smoothness",
-        "invariance", "compression", "eos", "errors", "rdf", "alignment", "diffusion",
+        "invariance", "compression", "eos", "errors", "stiffness", "rdf", "alignment", "diffusion",
     ]  # fmt: skip
     for cls in classes.values():
         assert cls.applies_to in ("potential", "simulation", "frames")
