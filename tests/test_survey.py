@@ -26,6 +26,7 @@ from mdl_physpretrain.report.check import answer_table
 from mdl_physpretrain.statistics.survival import NOT_RUN, shares_in_words
 from mdl_physpretrain.survey import material_names, materials
 from mdl_physpretrain.survey import page as page_module
+from mdl_physpretrain.survey.known import KNOWN
 from mdl_physpretrain.survey.supported import refusals, write_refusals
 from mdl_physpretrain.survey.survey import Condition, SurveyPotential, conditions
 from mdl_physpretrain.survey.tables import answers_of, checks_of
@@ -216,9 +217,58 @@ def test_a_survey_is_resumed_and_tells_what_a_potential_cannot_do(tmp_path, monk
     assert "lost, 300K: cannot import" in again.output
     assert "lost, 300K: cannot import" in (tmp_path / "out/index.html").read_text()
     assert runs.stat().st_mtime_ns == written, "what is done is not done again"
+    whole = CliRunner().invoke(app, [*words, *QUICK])
+    assert whole.exit_code == 0, "lost is of an earlier call, and not asked for in this one"
+    assert "Not done in earlier calls, and not asked for now: lost, 300K: cannot import" in whole.output
     other = CliRunner().invoke(app, ["survey", "-o", "out", "-p", "EMT", "-m", "Al", *QUICK])
     assert other.exit_code == 2
     assert "other materials" in other.output
+
+
+def test_failures_of_earlier_calls_are_told_apart(tmp_path):
+    folder = claim_folder(tmp_path / "out", "survey")
+    lost, other = (SurveyPotential(name, f"{name}:make") for name in ("lost", "other"))
+    found = survey_module._collect(folder, [lost], {("lost", "300K"): "no such module"})
+    assert (found.failures, found.earlier) == ({("lost", "300K"): "no such module"}, {})
+    found = survey_module._collect(folder, [other], {("other", "300K"): "out of memory"})
+    assert found.failures == {("other", "300K"): "out of memory"}
+    assert found.earlier == {("lost", "300K"): "no such module"}
+
+
+def test_some_materials_are_examined_without_md(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(survey_module, "_prepare", lambda folder, potential, structures: refused[potential.name])
+    monkeypatch.setattr(survey_module, "_run", lambda words: calls.append(words) or "")
+    refused = {"all": {}, "some": {"Cu": "not known"}, "neither": {"Cu": "not known", "MgO": "not known"}}
+    potentials = [SurveyPotential(name, "m:make") for name in refused]
+    survey_module.survey(potentials, output=tmp_path / "out", names=["Al", "Cu", "MgO"], md_names=["Cu", "MgO"],
+                         simulated=[Condition(300.0)])  # fmt: skip
+    found = [[words[k + 1] for k, word in enumerate(words) if word == "--md-structures"] for words in calls]
+    assert found == [["Cu", "MgO"], ["MgO"], []]
+    with pytest.raises(ConfigError, match="Si cannot be simulated: the survey is of Al, Cu"):
+        survey_module.survey(potentials, output=tmp_path / "other", names=["Al", "Cu"], md_names=["Si"])
+
+
+def test_chgnet_computes_no_stress_that_nobody_asks_for(monkeypatch):
+    class Calculator:
+        def __init__(self, **options):
+            self.tasks = []
+
+        def calculate(self, atoms, properties, system_changes, task):
+            self.tasks.append(task)
+
+    for name, there in {
+        "dynamics": {"CHGNetCalculator": Calculator},
+        "model": {"CHGNet": SimpleNamespace(load=dict)},
+    }.items():
+        monkeypatch.setitem(sys.modules, f"chgnet.model.{name}", SimpleNamespace(**there))
+    monkeypatch.setitem(sys.modules, "chgnet", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "chgnet.model", SimpleNamespace())
+    calculator = KNOWN["CHGNet-0.3.0"][1]()
+    assert type(calculator).__module__ == Calculator.__module__
+    for properties in (["energy"], ["forces"], ["stress"], None):
+        calculator.calculate(None, properties, [])
+    assert calculator.tasks == ["ef", "ef", "efsm", "efsm"]
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,14 @@ def check(
     trajectories: Annotated[
         int, typer.Option("--trajectories", min=1, help="A frame every so many steps.")
     ] = CHECK.trajectory_interval,
+    md_structures: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--md-structures",
+            metavar="ID",
+            help="Id of a structure that is simulated; the others are examined without MD. Default: all.",
+        ),
+    ] = None,
     nve_structures: Annotated[
         int, typer.Option("--nve-structures", help="Number of structures simulated without thermostat.")
     ] = CHECK.nve_structures,
@@ -121,7 +129,8 @@ def check(
         loaded, chosen, output=output, references=reference or (), described=texts, command=sys.argv,
         reference_potential=beside, reference_structures=reference_structures,
         progress=bars, say=say, listener=None if quiet or (bars and jobs == 1) else tell, seeds=numbers,
-        trajectory_interval=trajectories, nve_structures=nve_structures, nve_steps=nve_steps, compressed=compressed,
+        trajectory_interval=trajectories, md_structures=tuple(md_structures) if md_structures else None,
+        nve_structures=nve_structures, nve_steps=nve_steps, compressed=compressed,
         r_max=r_max, skip=tuple(skip or ()), probe=_options(probe or ()),
         jobs=jobs, **simulation,
     )  # fmt: skip

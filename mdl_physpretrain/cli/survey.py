@@ -30,6 +30,10 @@ def survey(
     ] = None,
     python: Annotated[str, typer.Option("--python", help="Python of the potentials that name none.")] = sys.executable,
     material: Annotated[list[str] | None, typer.Option("--material", "-m", help="Default: all crystals.")] = None,
+    md_material: Annotated[
+        list[str] | None,
+        typer.Option("--md-material", help="Material that is simulated; the others are examined without MD."),
+    ] = None,
     temperatures: Annotated[str, typer.Option("--temperatures", help="K.")] = "300,1000",
     pressures: Annotated[str, typer.Option("--pressures", help="GPa, at the first temperature; 0: none.")] = "20",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Of MD.")] = MD.steps,
@@ -58,13 +62,17 @@ def survey(
         console.print(Text(f"{name}, {condition}: {state}"), soft_wrap=True)
 
     found = surveyed(
-        chosen, output=output, names=material, simulated=conditions(_numbers(temperatures), _numbers(pressures)),
+        chosen, output=output, names=material, md_names=md_material,
+        simulated=conditions(_numbers(temperatures), _numbers(pressures)),
         options=words, skip=tuple(skip or ()), listener=tell,
     )  # fmt: skip
     for (name, condition), group in found.trajectories.groupby(["potential", "condition"], sort=False):
         shares = ", ".join(f"{time:g} ps {text}" for time, text in still_physical(group).items())
         console.print(Text(f"{name}, {condition}: physical after {shares}"), soft_wrap=True)
     console.print(Text(f"Wrote {found.page}"), soft_wrap=True)
+    if found.earlier:
+        told = "; ".join(f"{name}, {condition}: {reason}" for (name, condition), reason in found.earlier.items())
+        console.print(Text(f"Not done in earlier calls, and not asked for now: {told}"), soft_wrap=True)
     if found.failures:
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ase.md.nptberendsen import NPTBerendsen
 from ase.md.verlet import VelocityVerlet
 
 from mdl_physpretrain.dynamics.records import RunRecord
+from mdl_physpretrain.dynamics.remembered import RememberingCalculator
 from mdl_physpretrain.dynamics.sampled_frames import FrameSampler
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.traces import Traces, TrajectoryWriter
@@ -63,6 +65,7 @@ def run_ase(
     finished: Callable[[RunRecord], None],
     step_done: Callable[[], object] = lambda: None,
     sampler: FrameSampler | None = None,
+    memory: Path | None = None,
 ) -> None:
     """Simulate one structure.
 
@@ -84,6 +87,9 @@ def run_ase(
         Called after every step.
     sampler
         Of the frames that the record keeps.
+    memory
+        File of what the calculator gave, with which an interrupted trajectory
+        goes on; who has stored the record removes it.
 
     Raises
     ------
@@ -92,11 +98,31 @@ def run_ase(
     ConfigError
         If NPT is asked of a calculator without stress.
     """
+    checked = CheckedCalculator(calculator)
+    if memory is not None:
+        checked = RememberingCalculator(calculator, memory, len(atoms))
+    try:
+        _run(checked, atoms, generator, settings, writer, finished, step_done, sampler)
+    finally:
+        if isinstance(checked, RememberingCalculator):
+            checked.close()
+
+
+def _run(
+    calculator: CheckedCalculator,
+    atoms: Atoms,
+    generator: np.random.Generator,
+    settings: MDSettings,
+    writer: TrajectoryWriter | None,
+    finished: Callable[[RunRecord], None],
+    step_done: Callable[[], object],
+    sampler: FrameSampler | None,
+) -> None:
     name = atoms.info["structure_id"]
     monitor = Monitor([atoms], limits=settings.limits, temperature=settings.temperature, stop_on=settings.stop_on)
     traces = Traces(1, settings)
     last = atoms.copy()  # the last frame that could be evaluated
-    atoms.calc = CheckedCalculator(calculator)
+    atoms.calc = calculator
     step = 0
     try:
         atoms.get_potential_energy()
@@ -104,7 +130,9 @@ def run_ase(
         if settings.ensemble == "npt":
             atoms.get_stress()
     except PropertyNotImplementedError as error:
-        raise ConfigError(f"the calculator {type(calculator).__name__} lacks what MD needs: {error}") from error
+        raise ConfigError(
+            f"the calculator {type(calculator.calculator).__name__} lacks what MD needs: {error}"
+        ) from error
     except Exception as error:
         raise StructureError(f"the calculator failed: {error}", structure=name) from error
     dynamics = _integrator(atoms, generator, settings)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from ase import Atoms
 
 from mdl_physpretrain.dynamics.records import RunRecord, Runs
+from mdl_physpretrain.dynamics.remembered import memory_file
 from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.stability.lindemann import ALL_PAIRS, PARTNERS
@@ -87,6 +89,21 @@ class MDCheckpoint:
         Runs(records, settings=self.settings, fingerprint=self.fingerprint).save(self.path)
         self.saved_at, self.dirty = time.monotonic(), False
         self.save_seconds = self.saved_at - began
+
+    def memory(self, atoms: Atoms) -> Path | None:
+        """File of what a calculator gave in the trajectory of a structure, while it is not finished."""
+        mark = self.fingerprint + self.hashes[atoms.info["structure_id"]]
+        return memory_file(self.path, atoms, self.settings["steps"], mark)
+
+    def forget(self, structures: Iterable[Atoms]) -> None:
+        """Remove those files of finished trajectories, once their records are stored."""
+        for atoms in structures:
+            file = self.memory(atoms)
+            if file is not None and file.is_file() and atoms.info["structure_id"] in self.done:
+                self.save()
+                file.unlink()
+                with suppress(OSError):  # those of others are there
+                    file.parent.rmdir()
 
     def runs(self) -> Runs:
         """The finished records in the order of the structures."""

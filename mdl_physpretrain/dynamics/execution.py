@@ -92,10 +92,11 @@ class Simulation:
         title: str = "MD",
         progress: bool = False,
         step_done: Callable[[], object] = lambda: None,
+        memory: Callable[[Atoms], Path | None] = lambda atoms: None,
     ) -> None:
         """Simulate structures, which are changed, together; ``finished`` takes their records.
 
-        ``step_done`` is called after every step of the ASE engine.
+        ``step_done`` is called after every step of the ASE engine; ``memory`` names its files of results.
         """
         sampler = FrameSampler(self.n_frames) if self.n_frames else None
         if self.engine == "batched":
@@ -104,11 +105,12 @@ class Simulation:
             with compiled(potential.eval(), self.compiled, self.settings.steps):
                 self._batches(potential, structures, writer, finished, sampler=sampler, **shown)
             return
+        memories = [memory(atoms) for atoms in structures]  # of the velocities that were given, too
         generators = [self._thermalise(atoms) for atoms in structures]
         if isinstance(potential, EnergyModel):
             potential = ASECalculator(potential)
         failures: list[StructureError] = []
-        for atoms, generator in zip(structures, generators, strict=True):
+        for atoms, generator, file in zip(structures, generators, memories, strict=True):
             calculator = potential if is_calculator(potential) else potential()
             if not is_calculator(calculator):
                 raise ConfigError(
@@ -117,7 +119,7 @@ class Simulation:
             try:
                 run_ase(
                     calculator, atoms, generator, self.settings, writer=writer, finished=finished, step_done=step_done,
-                    sampler=sampler,
+                    sampler=sampler, memory=file,
                 )  # fmt: skip
             except StructureError as error:  # one structure must not cost those behind it
                 failures.append(error)
@@ -211,7 +213,7 @@ def run_here(
             try:
                 simulation.run(
                     potential, copies, writer, checkpoint.add, title=title, progress=progress and not one_bar,
-                    step_done=lambda: advance(done + 1),
+                    step_done=lambda: advance(done + 1), memory=checkpoint.memory,
                 )  # fmt: skip
             except StructureError as error:
                 if simulation.engine != "ase":
@@ -219,6 +221,7 @@ def run_here(
                 failures.append(error)
             advance(number * length)  # one that was lost has no further steps
             checkpoint.save(often=True)
+            checkpoint.forget(structures[k] for k in batch)
     _tell(failures)
 
 

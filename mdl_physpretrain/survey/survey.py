@@ -61,13 +61,17 @@ class Condition:
 
 @dataclass
 class Surveyed:
-    """What a survey found: its folder and page, all answers, all trajectories, and why a check has none."""
+    """What a survey found: its folder and page, all answers, all trajectories, and why a check has none.
+
+    ``failures`` are those of this call, ``earlier`` those of earlier ones that were not asked for now.
+    """
 
     folder: Path
     page: Path
     answers: pd.DataFrame
     trajectories: pd.DataFrame
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
+    earlier: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def known_potentials(python: str = sys.executable) -> dict[str, SurveyPotential]:
@@ -98,6 +102,7 @@ def survey(
     *,
     output: str | Path,
     names: Sequence[str] | None = None,
+    md_names: Sequence[str] | None = None,
     simulated: Sequence[Condition] = (Condition(300.0), Condition(1000.0), Condition(300.0, 20.0)),
     options: Sequence[str] = (),
     skip: Sequence[str] = (),
@@ -114,6 +119,9 @@ def survey(
         ``trajectories.csv`` its tables. Another call goes on; with further potentials it adds them.
     names
         Of materials; ``None``: all.
+    md_names
+        Of the materials that are simulated, the others are examined without MD; ``None``: all. A potential that knows
+        none of them is simulated on all that it knows.
     simulated
         Temperatures and pressures. Questions without MD are asked with the first one.
     options
@@ -135,6 +143,10 @@ def survey(
         If a name or an option cannot be used, a Python does not exist, or the folder holds other materials.
     """
     structures = materials(names)
+    there = [str(atoms.info["structure_id"]) for atoms in structures]
+    for name in md_names or ():
+        if name not in there:
+            raise ConfigError(f"{name} cannot be simulated: the survey is of {', '.join(there)}")
     if not potentials or not simulated:
         raise ConfigError("a survey needs a potential and a temperature")
     check_names({potential.name: potential for potential in potentials})
@@ -154,6 +166,8 @@ def survey(
                 if listener is not None:
                     listener(*key, "start")
                 words = _words(folder, potential, condition, skip, first=condition == simulated[0])
+                known = [name for name in md_names or () if name not in reasons]
+                words += [word for name in known for word in ("--md-structures", name)]
                 reason = reasons.get("") or _run([potential.python, "-m", "mdl_physpretrain", *words, *options])
                 if reason:
                     failures[key] = reason
@@ -178,7 +192,9 @@ def _collect(folder: Path, potentials: Sequence[SurveyPotential], failures: Mapp
                 "trajectories.csv": trajectories.to_csv(index=False)}  # fmt: skip
     for name, text in contents.items():
         write_again(folder, name, text)
-    return Surveyed(folder, folder / "index.html", answers, trajectories, told)
+    now = {key: reason for key, reason in told.items() if key in failures}
+    earlier = {key: reason for key, reason in told.items() if key not in failures}
+    return Surveyed(folder, folder / "index.html", answers, trajectories, now, earlier)
 
 
 def _prepare(folder: Path, potential: SurveyPotential, structures: Sequence[Atoms]) -> dict[str, str]:

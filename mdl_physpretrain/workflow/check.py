@@ -34,7 +34,7 @@ from mdl_physpretrain.workflow.check_folder import describe_check, open_folder
 from mdl_physpretrain.workflow.check_suite import CheckInputs, CheckSettings, CheckSuite, check_names
 from mdl_physpretrain.workflow.dependencies import probe_modules
 from mdl_physpretrain.workflow.folder import write_timings
-from mdl_physpretrain.workflow.layout import md_file
+from mdl_physpretrain.workflow.layout import md_file, md_scratch
 from mdl_physpretrain.workflow.records import Records, note_written, refuse_shared_records, remove_written
 from mdl_physpretrain.workflow.reference import see_every_element
 from mdl_physpretrain.workflow.run import MAX_JOBS, RunResult, execute
@@ -170,6 +170,9 @@ def check(
     settings = CheckSettings(**options)
     check_names(potentials)
     starts = read_structures(structures)
+    missing = sorted(set(settings.md_structures or ()) - {str(atoms.info["structure_id"]) for atoms in starts})
+    if missing or settings.md_structures == ():
+        raise ConfigError(f"md_structures: no structure {', '.join(missing)} is given")
     reference_frames = read_references(references, starts) if references else {}
     if reference_frames and not settings.compares:
         raise ConfigError("reference trajectories are compared by RDFs of trajectories, which are not asked for")
@@ -245,7 +248,7 @@ class _Check:
             self._add(name, settings.simulated(label), Task(
                 of_md, "md", partial(simulate_potential, **arguments, seed=seed, label=label),
                 [identity, settings.simulation(label), seed, None if label else settings.trajectory_interval],
-                scratch=(f"{start}.runs.npz", f"{start}.trajectories"), growing=tuple(_hashes(suite.starts(label))),
+                scratch=md_scratch(start), growing=tuple(_hashes(suite.starts(label))),
                 modules=(*models, *probe_modules(probes)), parallel=True,
             ))  # fmt: skip
             for probe in suite.probes("frames") if not label else ():
@@ -272,7 +275,7 @@ class _Check:
             self._add(REFERENCE_POTENTIAL, ("md",), Task(
                 f"md of the reference potential seed {seed}", "md",
                 partial(simulate_reference, suite_class=CheckSuite, seed=seed), section,
-                scratch=(f"{start}.runs.npz", f"{start}.trajectories"),
+                scratch=md_scratch(start),
                 growing=tuple(_hashes(suite.reference_starts())), modules=models, parallel=True,
             ))  # fmt: skip
 

@@ -54,6 +54,9 @@ class CheckSettings:
     trajectory_interval
         Steps between two frames on disk; ``None``: no trajectories, and none
         of the probes of frames.
+    md_structures
+        Ids of the structures that are simulated, the others are examined
+        without MD; ``None``: all.
     nve_structures, nve_steps
         How many structures (the first ones) are simulated without thermostat,
         and for how long, to see whether energy is conserved.
@@ -86,6 +89,7 @@ class CheckSettings:
     engine: str = recipe.MD.engine
     compiled: bool | None = recipe.MD.compiled
     trajectory_interval: int | None = CHECK.trajectory_interval
+    md_structures: tuple[str, ...] | None = None
     nve_structures: int = CHECK.nve_structures
     nve_steps: int = CHECK.nve_steps
     compressed: int = CHECK.compressed
@@ -214,7 +218,10 @@ class CheckSuite(Suite):
         return self.starts(label)[: self.settings.reference_structures]
 
     def starts(self, label: str = "") -> list[Atoms]:
-        return list(self.config.structures[: self.settings.nve_structures] if label else self.config.structures)
+        structures, chosen = list(self.config.structures), self.settings.md_structures
+        if label:
+            return structures[: self.settings.nve_structures]
+        return [atoms for atoms in structures if chosen is None or atoms.info["structure_id"] in chosen]
 
     def simulation(self, arm: str, seed: int, label: str) -> dict[str, Any]:
         options = {"seed": seed, "compiled": self.settings.compiled, **self.settings.simulation(label)}

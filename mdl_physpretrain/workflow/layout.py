@@ -19,6 +19,7 @@ __all__ = [
     "best_file",
     "loop_folder",
     "md_file",
+    "md_scratch",
     "pretrain_folder",
 ]
 
@@ -57,3 +58,8 @@ def md_file(seed: int, arm: str, label: str = "") -> str:
     if arm == REFERENCE_POTENTIAL:
         return f"reference/md-seed-{seed}" + (f"@{label}" if label else "")
     return f"seed-{seed}/md/{arm}" + (f"@{label}" if label else "")
+
+
+def md_scratch(start: str) -> tuple[str, ...]:
+    """What a simulation leaves behind when it is interrupted: finished records, frames, results of what was at work."""
+    return f"{start}.runs.npz", f"{start}.trajectories", f"{start}.unfinished"

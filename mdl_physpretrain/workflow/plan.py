@@ -36,6 +36,7 @@ from mdl_physpretrain.workflow.layout import (
     best_file,
     loop_folder,
     md_file,
+    md_scratch,
     pretrain_folder,
 )
 from mdl_physpretrain.workflow.records import refuse_shared_records
@@ -274,7 +275,7 @@ def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
                     work=partial(simulate_potential, **arguments, label=label),
                     section=[config.velocity_seed(seed), config.data.seed, options, _probe_options(probes)],
                     inputs=(*files, best),
-                    scratch=(f"{start}.runs.npz", f"{start}.trajectories"),
+                    scratch=md_scratch(start),
                     fixed=tuple(named),
                     modules=(*models, *probe_modules(probes)),
                     **common,
@@ -329,7 +330,7 @@ def _references(config: RunConfig) -> list[Task]:
                 work=partial(simulate_reference, suite_class=RunSuite, seed=seed, label=label),
                 section=[identity, seed, config.data.seed, options],
                 needs=("prepare", "reference potential"),
-                scratch=(f"{start}.runs.npz", f"{start}.trajectories"),
+                scratch=md_scratch(start),
                 growing=(("structures", f"{md.reference_structures} of {condition.n_structures}"),),
                 parallel=True,
                 **common,

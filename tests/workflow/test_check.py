@@ -246,6 +246,7 @@ def test_wrong_input_is_told_before_any_work(metals, rocksalt, tmp_path) -> None
         ({"emt": EMT}, metals, {"ensemble": "nxt"}, "ensemble must be"),
         ({"emt": EMT}, metals, {"skip": ("all",)}, "skip must be among"),
         ({"emt": EMT}, metals, {"compressed": 0}, "compressed must be"),
+        ({"emt": EMT}, metals, {"md_structures": ("m/1", "m/9")}, "md_structures: no structure m/9 is given"),
     ]
     for potentials, structures, options, message in cases:
         with pytest.raises(ConfigError, match=message):
@@ -314,6 +315,18 @@ def test_more_structures_go_on_with_what_is_there(metals, tmp_path) -> None:
     assert events == ["resume", "done"]
     assert found.tables["physicality"]["structure_id"].tolist() == ["m/0", "m/1", "m/2"]
     assert not (tmp_path / ".replaced").exists()
+
+
+def test_some_structures_are_simulated_and_all_are_examined(metals, tmp_path) -> None:
+    skip = ("diatomics", "rdf", "diffusion")
+    found = run(metals, tmp_path, {"emt": EMT}, skip=skip, md_structures=("m/1",), compressed=3, report=False)
+    table = found.tables["physicality"]
+    assert table.loc[table["label"].isna(), "structure_id"].tolist() == ["m/1"]
+    assert table.loc[table["label"].notna(), "structure_id"].tolist() == ["m/0", "m/1"], "without thermostat"
+    assert found.tables["compression"]["structure_id"].nunique() == 3
+    more = run(metals, tmp_path, {"emt": EMT}, skip=skip, md_structures=("m/0", "m/1"), compressed=3, report=True)
+    table = more.tables["physicality"]
+    assert table.loc[table["label"].isna(), "structure_id"].tolist() == ["m/0", "m/1"]
 
 
 def test_several_jobs_find_the_same(metals, tmp_path) -> None:

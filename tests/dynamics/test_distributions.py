@@ -1,0 +1,91 @@
+"""Thermostats sample the distribution of their ensemble, not only its mean.
+
+In the canonical ensemble the kinetic energy of ``n_f`` degrees of freedom has a gamma distribution of shape ``n_f / 2``
+and scale ``k_B T`` (M. R. Shirts, J. Chem. Theory Comput. 9, 909 (2013); the strict test of the package
+``physical_validation``). Points 40 steps apart at a friction of 0.15/fs are independent of each other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+from scipy import stats
+
+from mdl_physpretrain.dynamics import simulate
+from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.probes.ensemble import Ensemble, ensemble_fluctuations
+
+KELVIN = 600.0
+
+
+class Springs(Calculator):
+    """Every atom on a spring of its own."""
+
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012 - ASE's name and type
+    places = None
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        if self.places is None:
+            self.places = self.atoms.positions.copy()
+        moved = self.atoms.positions - self.places
+        self.results = {"energy": 1.5 * np.square(moved).sum(), "forces": -3.0 * moved, "stress": np.zeros(6)}
+
+
+def cells(n: int) -> list[Atoms]:
+    found = []
+    for k in range(n):
+        atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+        atoms.info["structure_id"] = f"mgo-{k}"
+        found.append(atoms)
+    return found
+
+
+def kinetic(runs) -> tuple[np.ndarray, float]:
+    """Kinetic energies over k_B T, the first fifth left out, and degrees of freedom."""
+    freedom = runs[0].degrees_of_freedom or 3 * len(runs[0].numbers)
+    traces = [record.trace_temperature[len(record.trace_temperature) // 5 :] for record in runs]
+    return np.concatenate(traces) / KELVIN * freedom / 2, freedom
+
+
+def run(potential, n, **options):
+    options = {"ensemble": "nvt", "temperature": KELVIN, "timestep": 1.0, "seed": 5, "stop_on": (), **options}
+    return simulate(potential, cells(n), **options)
+
+
+@pytest.mark.parametrize("engine", ["batched", "ase"])
+def test_langevin_is_canonical_in_both_engines(eam, engine):
+    sizes = {"batched": (eam, 12, 1000), "ase": (Springs, 1, 4000)}
+    potential, n, steps = sizes[engine]
+    runs = run(potential, n, steps=steps, friction=0.15, trace_interval=40, engine=engine)
+    energies, freedom = kinetic(runs)
+    assert len(energies) > 75
+    assert stats.kstest(energies, stats.gamma(freedom / 2).cdf).pvalue > 1e-3
+    width, error = energies.std(ddof=1) / np.sqrt(freedom / 2), np.sqrt((2 + 12 / freedom) / len(energies)) / 2
+    assert abs(width - 1) < 4 * error
+    for factor in (0.5, 2.0):  # what a wrong temperature of the noise gives is seen with so many points
+        assert stats.kstest(energies, stats.gamma(freedom / 2, scale=factor).cdf).pvalue < 1e-6
+
+
+@pytest.mark.parametrize("engine", ["batched", "ase"])
+def test_a_friction_in_a_wrong_unit_is_refused_or_told_and_seen(eam, engine):
+    """3/fs is no thermostat; 0.000005/fs hardly is one: a crystal at rest takes half of the kinetic energy."""
+    potential = eam if engine == "batched" else Springs
+    with pytest.raises(ConfigError, match="friction 3/fs is too strong for steps of 1 fs"):
+        run(potential, 1, steps=100, friction=3.0)
+    with pytest.warns(UserWarning, match=r"friction 5e-06 1/fs is unusual .*: is the unit right\?"):
+        runs = run(potential, 1, steps=2000, friction=5e-6, trace_interval=5, engine=engine)
+    verdict, finding = Ensemble().answer({"ensemble": ensemble_fluctuations(runs)})
+    assert verdict == "no", finding
+    assert "is the unit of friction, or taut, right?" in finding
+
+
+def test_berendsen_has_the_mean_and_damps_fluctuations(eam):
+    """By design; only the mean is asked for."""
+    runs = run(eam, 8, ensemble="npt", steps=1500, taut=20.0, taup=500.0, trace_interval=5)
+    energies, freedom = kinetic(runs)
+    assert energies.mean() == pytest.approx(freedom / 2, rel=0.05)
+    assert energies.std() < 0.85 * np.sqrt(freedom / 2)
