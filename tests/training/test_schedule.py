@@ -63,7 +63,7 @@ def test_resumed_equals_uninterrupted(rocksalt: list[Atoms], tmp_path: Path, mon
 
 def test_its_length_is_part_of_it(rocksalt: list[Atoms], tmp_path: Path) -> None:
     train("cgcnn", rocksalt, directory=tmp_path / "cosine", **OPTIONS)
-    with pytest.raises(CheckpointError, match="epochs=6, not 8.*plateau"):
+    with pytest.raises(CheckpointError, match=r"epochs=6, not 8.*plateau"):
         train("cgcnn", rocksalt, directory=tmp_path / "cosine", **{**OPTIONS, "epochs": 8})
     with pytest.raises(CheckpointError, match="scheduler='cosine', not None"):
         train("cgcnn", rocksalt, directory=tmp_path / "cosine", **{**OPTIONS, "scheduler": "plateau"})

@@ -23,6 +23,7 @@ from mdl_physpretrain.workflow import forecast as forecast_module
 from mdl_physpretrain.workflow import heartbeat as heartbeat_module
 from mdl_physpretrain.workflow.budget import RESERVE, Fit, fitted
 from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.config_files import load_config
 from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, task_seconds
 from mdl_physpretrain.workflow.forecast import Forecast, basis_of, fitted_before
 from mdl_physpretrain.workflow.heartbeat import beating, heartbeat
@@ -49,6 +50,16 @@ def test_times_are_read(text, seconds):
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(ValueError, match="time"):
         RunConfig(data={"source": "demo"}, budget=text)
+
+
+@pytest.mark.parametrize("value", ["5", "0", "1h30"])
+def test_a_refused_time_says_how_it_is_written(value, tmp_path):
+    """On the command line ``--budget 5`` is a number by then."""
+    (tmp_path / "run.yaml").write_text("data: {source: demo}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "run.yaml", [f"budget={value}"])
+    shown = repr(value) if "h" in value else value
+    assert str(caught.value).endswith(f"budget: a time is written as 90s, 10min, 2h or 1h30m, not {shown}")
 
 
 def _tasks(*rows):
