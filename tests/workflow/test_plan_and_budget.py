@@ -372,3 +372,24 @@ def test_seeds_come_back_where_the_first_verdict_made_room():
     fit = fitted(config.model_copy(update={"seeds": list(range(10))}), _estimate)
     assert len(fit.config.seeds) == 10
     assert _estimate(fit.config)[0] <= RESERVE * 2000
+
+
+@pytest.mark.parametrize("budget", [150, 250, 350, 500, 700, 1000, 1500, 2500])
+def test_what_one_cut_leaves_over_is_used(budget):
+    """Seeds are whole numbers: where the last one that goes makes much room, trainings are longer again."""
+    config = RunConfig(data={"source": "demo"}, md={"n_structures": 5}, budget=f"{budget}s")
+    fit = fitted(config, _estimate).config
+    total = _estimate(fit)[0]
+    assert total <= RESERVE * budget
+    epochs = fit.pretrain.epochs + fit.finetune.epochs
+    assert epochs == 250 or total + len(fit.seeds) * 0.13 * epochs > RESERVE * budget
+    assert fit.pretrain.epochs == pytest.approx(fit.finetune.epochs / 4, abs=0.6)
+
+
+def test_trajectories_come_back_last():
+    config = RunConfig(data={"source": "demo"}, md={"n_structures": 50}, seeds=[0, 1], budget="1h")
+
+    def estimate(c):  # a second seed does not fit, all else of the first one does
+        return 1000.0 * len(c.seeds) ** 2 + 10 * c.md.n_structures + c.finetune.epochs, 1000.0
+
+    assert set(fitted(config, estimate).changes) == {"seeds"}
