@@ -39,8 +39,8 @@ def _heed_ctrl_c() -> None:
 )
 def test_the_command(rocksalt: list[Atoms], tmp_path: Path, number: int, code: int, word: str) -> None:
     write_structures(tmp_path / "d.extxyz", rocksalt)
-    words = [*WORDS, "--scheduler", "plateau", "--epochs"]
-    command = ["train", str(tmp_path / "d.extxyz"), "-o", str(tmp_path / "n"), *words]
+    command = ["train", str(tmp_path / "d.extxyz"), "-o", str(tmp_path / "n"), *WORDS, "--scheduler", "plateau"]
+    command += ["--epochs"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mdl_physpretrain", *command, "100000"],
         stderr=subprocess.PIPE,
