@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from mdl_physpretrain.errors import ConfigError
@@ -54,6 +54,7 @@ def none_as_text(value: Any) -> Any:
 
 
 CoreName = Annotated[Literal["none", "zbl"], BeforeValidator(none_as_text)]
+_TIMES = "a time is written as 90s, 10min, 2h or 1h30m"
 _SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -61,7 +62,7 @@ def seconds_of(text: str) -> float:
     """Seconds of ``90s``, ``10min``, ``1h30m`` or ``2 h``; raises ValueError for anything else."""
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhd])(?![a-z])\s*", text.strip())
     if not parts or "".join(re.split(r"\s+", text.strip())) != "".join(number + unit for number, unit in parts):
-        raise ValueError(f"{text!r} is no time: write 90s, 10min, 2h or 1h30m")
+        raise ValueError(_TIMES)
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     if seconds <= 0:
         raise ValueError("a time must be longer than nothing")
@@ -69,12 +70,14 @@ def seconds_of(text: str) -> float:
 
 
 def _duration(value: Any) -> Any:
+    if isinstance(value, (int, float)):  # of which unit?
+        raise ValueError(_TIMES)  # noqa: TRY004 - pydantic's error of a value
     if isinstance(value, str):
         seconds_of(value)
     return value
 
 
-Duration = Annotated[str, AfterValidator(_duration)]
+Duration = Annotated[str, BeforeValidator(_duration)]
 Share = Annotated[float, BeforeValidator(_share)]
 Sources = Annotated[list[str], BeforeValidator(_as_list)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import re
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pytest
+import yaml
 
 FOLDER = Path(__file__).parents[1] / "docs" / "tutorials"
 QUICK = {"own_data"}
@@ -69,3 +71,24 @@ def test_every_notebook_is_in_the_list():
     listed = (FOLDER / "index.md").read_text(encoding="utf-8")
     assert NOTEBOOKS
     assert not [path.stem for path in NOTEBOOKS if f"]({path.name})" not in listed]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_runs_in_a_public_workflow(path):
+    """In the job of the documentation where extras of ours bring its packages, else in that of the hosts."""
+    root = FOLDER.parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        name: {re.match(r"[\w-]+", line)[0] for line in lines}
+        for name, lines in project["optional-dependencies"].items()
+    }
+    needs = set(_notebook(path)["metadata"].get("physpretrain", {}).get("needs", []))
+    file = "tests.yml" if needs <= set().union(*extras.values()) else "hosts.yml"
+    jobs = yaml.safe_load((root / ".github" / "workflows" / file).read_text(encoding="utf-8"))["jobs"].values()
+    (steps,) = (steps for job in jobs if "scripts/run_tutorials.sh" in (steps := str(job["steps"])))
+    if file == "hosts.yml":
+        assert re.search(rf"run_tutorials\.sh[\w ]* {path.stem}\b", steps)
+    else:
+        named = re.search(r"\.\[([\w,-]+)\]", steps)[1].split(",")
+        assert needs <= set().union(*(extras[name] for name in named))
+        assert "run_tutorials.sh'" in steps  # all of them

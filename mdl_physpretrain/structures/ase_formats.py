@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,11 +45,11 @@ def read_with_ase(path: Path, index: int | slice, *, is_database: bool) -> tuple
     try:
         frames = _read_database(path) if is_database else read(path, index=index if forward else slice(None))
     except UnknownFileTypeError as error:
-        raise StructureError("ASE does not know this file format", file=path) from error
+        raise StructureError(f"ASE does not know this file format{_hint(path)}", file=path) from error
     except Exception as error:
-        cause = str(error).strip().split("\n")[0][:200]
+        cause = ": ".join(filter(None, (type(error).__name__, str(error).strip().split("\n")[0][:200])))
         raise StructureError(
-            f"cannot be read, damaged or of an unexpected format ({type(error).__name__}: {cause})", file=path
+            f"cannot be read, damaged or of an unexpected format ({cause}){_hint(path)}", file=path
         ) from error
     frames = [frames] if isinstance(frames, Atoms) else list(frames)
     if forward and isinstance(index, slice):
@@ -58,6 +59,18 @@ def read_with_ase(path: Path, index: int | slice, *, is_database: bool) -> tuple
         frames = [frames[k] for k in positions]
     examine_file(path, None if is_database else _kind(path), frames, positions)
     return positions, [unpack_arrays(atoms) for atoms in frames]
+
+
+def _hint(path: Path) -> str:
+    """What to do about a file whose name does not say that it is extxyz; else nothing."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            count, comment = (file.readline(2000).strip() for _ in range(2))
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if not (count.isdigit() and re.search(r"\b(Lattice|Properties)=", comment)):
+        return ""
+    return f"; its content looks like extxyz, so call it {path.with_suffix('.extxyz').name}"
 
 
 def _kind(path: Path) -> str | None:

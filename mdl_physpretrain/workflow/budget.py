@@ -83,9 +83,8 @@ def fitted(config: RunConfig, estimate: Estimate) -> Fit:
 
     for chosen in _smaller(start, estimate, limits["budget"]):
         if all(in_time(chosen)):
-            # seeds that went before what the first verdict took away may find room again
-            wider = (_with(chosen, seeds=start.seeds[:n]) for n in range(len(start.seeds), len(chosen.seeds), -1))
-            chosen = next((candidate for candidate in wider if all(in_time(candidate))), chosen)
+            for longer in (_more_seeds, _more_epochs, _more_trajectories):  # one cut may have made room for others
+                chosen = next((candidate for candidate in longer(chosen, start) if all(in_time(candidate))), chosen)
             return Fit(chosen, _changes(start, chosen), limit_words(config))
     total, first = estimate(chosen)
     if config.first_verdict is not None:
@@ -128,6 +127,27 @@ def _smaller(config: RunConfig, estimate: Estimate, budget: float) -> Iterator[R
                     continue
                 small, total = candidate, needed
                 yield small
+
+
+def _more_seeds(small: RunConfig, whole: RunConfig) -> Iterator[RunConfig]:
+    """With seeds that were cut, all of them first."""
+    return (_with(small, seeds=whole.seeds[:n]) for n in range(len(whole.seeds), len(small.seeds), -1))
+
+
+def _more_epochs(small: RunConfig, whole: RunConfig) -> Iterator[RunConfig]:
+    """With longer trainings, the longest first."""
+
+    def epochs(config: RunConfig) -> int:
+        return config.pretrain.epochs + config.finetune.epochs
+
+    cuts = (_cut(small, whole, "epochs", share) for share in (1.0, *_steps(1.0, FLOORS[-1]["epochs"])))
+    return (candidate for candidate in cuts if candidate is not None and epochs(candidate) > epochs(small))
+
+
+def _more_trajectories(small: RunConfig, whole: RunConfig) -> Iterator[RunConfig]:
+    """With trajectories that were cut, most of them first."""
+    cuts = (_cut(whole, whole, "trajectories", floor["trajectories"]) for floor in FLOORS[:-1])
+    return (_with(small, md=candidate.md) for candidate in (whole, *filter(None, cuts)))
 
 
 def _steps(high: float, low: float) -> list[float]:

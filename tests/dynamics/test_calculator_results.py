@@ -141,7 +141,7 @@ def test_friction_that_the_integrator_cannot_do(friction: float, timestep: float
 )  # fmt: skip
 def test_a_doubtful_unit_is_asked_about(options: dict) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         simulate(EMT(), cells()[:1], steps=0)  # nothing is doubtful
     if options.get("timestep") == 50.0:
         options["friction"] = 0.01

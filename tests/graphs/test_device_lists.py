@@ -81,7 +81,7 @@ def test_a_library_that_fails_is_told_once(monkeypatch) -> None:
     lists = DeviceLists()
     with pytest.warns(UserWarning, match="libnvrtc") as caught:
         assert [made(lists, atoms) for atoms in rocksalt_cells()[:2]] == [None, None]
-    assert len(caught) == 1
+    assert sum("libnvrtc" in str(warning.message) for warning in caught) == 1
 
 
 def test_an_edge_at_the_very_cutoff_is_in_either(monkeypatch) -> None:

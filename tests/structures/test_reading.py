@@ -283,6 +283,20 @@ def test_malformed_json(tmp_path, text, message):
     assert "bad.json" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["cells.txt", "cells.cif", "vasprun.xml"])
+def test_extxyz_under_another_name_is_recognised(tmp_path, rocksalt, name):
+    write_structures(tmp_path / "cells.extxyz", rocksalt)
+    (tmp_path / "cells.extxyz").rename(tmp_path / name)
+    stem = name.partition(".")[0]
+    with pytest.raises(StructureError, match=rf"{name}.*looks like extxyz, so call it {stem}\.extxyz$") as caught:
+        read_structures(tmp_path / name)
+    assert ": )" not in str(caught.value)
+    (tmp_path / name).write_text("12 words\nand some more\n")
+    with pytest.raises(StructureError) as caught:
+        read_structures(tmp_path / name)
+    assert "looks like" not in str(caught.value)
+
+
 def test_binary_noise(tmp_path):
     noise = np.random.default_rng(0).bytes(2000)
     for name in ("n.extxyz", "n.json", "n.traj", "n.db", "n.extxyz.gz", "n.cif", "n.what", "POSCAR"):

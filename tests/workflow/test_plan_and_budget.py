@@ -23,6 +23,7 @@ from mdl_physpretrain.workflow import forecast as forecast_module
 from mdl_physpretrain.workflow import heartbeat as heartbeat_module
 from mdl_physpretrain.workflow.budget import RESERVE, Fit, fitted
 from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.config_files import load_config
 from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, task_seconds
 from mdl_physpretrain.workflow.forecast import Forecast, basis_of, fitted_before
 from mdl_physpretrain.workflow.heartbeat import beating, heartbeat
@@ -49,6 +50,16 @@ def test_times_are_read(text, seconds):
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(ValueError, match="time"):
         RunConfig(data={"source": "demo"}, budget=text)
+
+
+@pytest.mark.parametrize("value", ["5", "0", "1h30"])
+def test_a_refused_time_says_how_it_is_written(value, tmp_path):
+    """On the command line ``--budget 5`` is a number by then."""
+    (tmp_path / "run.yaml").write_text("data: {source: demo}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "run.yaml", [f"budget={value}"])
+    shown = repr(value) if "h" in value else value
+    assert str(caught.value).endswith(f"budget: a time is written as 90s, 10min, 2h or 1h30m, not {shown}")
 
 
 def _tasks(*rows):
@@ -361,3 +372,24 @@ def test_seeds_come_back_where_the_first_verdict_made_room():
     fit = fitted(config.model_copy(update={"seeds": list(range(10))}), _estimate)
     assert len(fit.config.seeds) == 10
     assert _estimate(fit.config)[0] <= RESERVE * 2000
+
+
+@pytest.mark.parametrize("budget", [150, 250, 350, 500, 700, 1000, 1500, 2500])
+def test_what_one_cut_leaves_over_is_used(budget):
+    """Seeds are whole numbers: where the last one that goes makes much room, trainings are longer again."""
+    config = RunConfig(data={"source": "demo"}, md={"n_structures": 5}, budget=f"{budget}s")
+    fit = fitted(config, _estimate).config
+    total = _estimate(fit)[0]
+    assert total <= RESERVE * budget
+    epochs = fit.pretrain.epochs + fit.finetune.epochs
+    assert epochs == 250 or total + len(fit.seeds) * 0.13 * epochs > RESERVE * budget
+    assert fit.pretrain.epochs == pytest.approx(fit.finetune.epochs / 4, abs=0.6)
+
+
+def test_trajectories_come_back_last():
+    config = RunConfig(data={"source": "demo"}, md={"n_structures": 50}, seeds=[0, 1], budget="1h")
+
+    def estimate(c):  # a second seed does not fit, all else of the first one does
+        return 1000.0 * len(c.seeds) ** 2 + 10 * c.md.n_structures + c.finetune.epochs, 1000.0
+
+    assert set(fitted(config, estimate).changes) == {"seeds"}
