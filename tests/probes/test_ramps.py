@@ -52,7 +52,7 @@ def test_only_structures_on_which_the_potential_fails_are_flagged(probe, monkeyp
         probe.tables(Subject(KnowsArgon(), "some", splits))
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 def test_constraints_and_masses_last_and_a_molecule_has_no_volume(monkeypatch):
     monkeypatch.setattr(ramps, "STAIRS", 4)
     fixed = crystal("Ar")
