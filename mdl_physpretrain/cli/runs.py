@@ -23,7 +23,7 @@ MANY_COMPOSITIONS = 5  # from so many on a split by composition is proposed
 MINIMAL = """\
 # A run of physpretrain. All options: physpretrain config
 budget: 1h                # trajectories, seeds and epochs are fitted to this; without it: all of the recipe
-first_verdict: 20min      # the first seed is judged by then, the others follow; less of it shortens training
+first_verdict: 10min      # the first seed is judged by then, the others follow; less of it shortens training
 data:
   source: {source}        # any file ASE reads, a pattern, 'demo', or load-atoms:<name>; energy and forces
 {split}seeds: [0, 1, 2, 3, 4]    # results vary between seeds: several, always

@@ -150,7 +150,7 @@ class RunConfig(Section):
     )
     first_verdict: Duration | None = Field(
         default=None,
-        description="Time until the first seed is judged, e.g. 20min; epochs are fitted to it if possible; null: none.",
+        description="Time until the first seed is judged, e.g. 10min; epochs are fitted to it if possible; null: none.",
     )
     device: str = Field(
         default="auto",
