@@ -18,6 +18,7 @@ from mdl_physpretrain.teacher.changes import frame_pairs, skill_of_forces
 __all__ = ["Stiffness", "change_errors"]
 
 FEWEST_PAIRS = 10  # of frames, for an answer
+NOTHING = {"stiffness": np.nan, "error": np.nan, "trivial": np.nan, "pairs": 0}
 COLUMNS = {
     "stiffness": ("Stiffness", ""),
     "error": ("Error of changes", "eV/Å"),
@@ -81,19 +82,21 @@ class Stiffness(Probe):
 
     def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
         row = change_errors(subject.potential, subject.first_split("test", "val", "train"))
-        return {} if row is None else {"stiffness": pd.DataFrame([row])}
+        return {"stiffness": pd.DataFrame([row or NOTHING])}
 
     def answer(self, tables: Tables) -> Answer | None:
         table = tables.get("stiffness")
         if table is None or not len(table):
             return None
+        if not table["pairs"].max():
+            return "not judged", "no two structures are frames of the same atoms"
         pairs, error, trivial = int(table["pairs"].min()), table["error"].mean(), table["trivial"].mean()
         words = f"{table['stiffness'].mean():.2f} ({pairs} pairs of frames; error {error:.3g} of {trivial:.3g} eV/Å)"
         return ("value" if pairs >= FEWEST_PAIRS else "not judged"), words
 
     def page(self, tables: Tables, arms: Sequence[str], heading: str) -> PagePart | None:
         table = tables.get("stiffness")
-        if table is None or not len(table):
+        if table is None or not len(table) or not table["pairs"].max():
             return None
         rows = [{"arm": arm, **group[list(COLUMNS)].mean().to_dict()} for arm, group in by_arm(table, arms)]
         summary = pd.DataFrame(rows)

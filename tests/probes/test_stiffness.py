@@ -73,7 +73,10 @@ def test_the_probe_answers_and_has_a_table(frames: list[Atoms]) -> None:
 def test_nothing_is_said_without_frames_of_the_same_atoms(rocksalt: list[Atoms], frames: list[Atoms]) -> None:
     probe = Stiffness()
     alone = list(pp.label(rocksalt[:1], _potential(1.0)))
-    assert probe.tables(Subject(_potential(1.0), splits={"test": alone})) == {}
+    nothing = probe.tables(Subject(_potential(1.0), splits={"test": alone}))["stiffness"].assign(arm="one", seed=0)
+    assert nothing["pairs"].tolist() == [0]
+    assert (probe.answer({"stiffness": nothing}) or ("",))[0] == "not judged"
+    assert probe.page({"stiffness": nothing}, ["one"], "Arm") is None
     assert probe.answer({}) is None
     assert probe.page({}, ["one"], "Arm") is None
 

@@ -266,7 +266,7 @@ def test_unlabelled_structures_have_no_errors(metals, tmp_path) -> None:
 
 
 def test_md_of_other_code_is_put_aside_and_done_again(metals, tmp_path, monkeypatch) -> None:
-    skip = ("errors", "diatomics", "compression", "nve", "rdf", "diffusion")
+    skip = ("errors", "stiffness", "diatomics", "compression", "nve", "rdf", "diffusion")
     before = run(metals[:1], tmp_path, {"emt": EMT}, skip=skip, report=False)
     file = tmp_path / "seed-0/md/emt.runs.npz"
     old, digest = file.read_bytes(), source_graph._digest
@@ -284,7 +284,7 @@ def test_md_of_other_code_is_put_aside_and_done_again(metals, tmp_path, monkeypa
 
 def test_md_of_older_versions_is_put_aside_but_not_that_of_other_potentials(metals, tmp_path) -> None:
     """Their starts were hashed with SHA-256: they cannot be compared, and nothing of them may be lost."""
-    skip = ("errors", "diatomics", "compression", "nve", "rdf", "diffusion")
+    skip = ("errors", "stiffness", "diatomics", "compression", "nve", "rdf", "diffusion")
     before = run(metals[:1], tmp_path, {"emt": EMT}, skip=skip, report=False)
     file, record = tmp_path / "seed-0/md/emt.runs.npz", tmp_path / ".stages/md-emt-seed-0.json"
     runs = Runs.load(file)
@@ -305,7 +305,7 @@ def test_md_of_older_versions_is_put_aside_but_not_that_of_other_potentials(meta
 
 
 def test_more_structures_go_on_with_what_is_there(metals, tmp_path) -> None:
-    skip = ("errors", "diatomics", "compression", "nve", "rdf", "diffusion")
+    skip = ("errors", "stiffness", "diatomics", "compression", "nve", "rdf", "diffusion")
     run(metals[:1], tmp_path, {"emt": EMT}, skip=skip, report=False)
     events = []
     found = run(
