@@ -44,7 +44,7 @@ def change_errors(potential: Potential, structures: Sequence[Atoms]) -> dict[str
         ``stiffness``: size of the potential's changes relative to the labels' along them, by least squares, 1 for a
         perfect potential, below it for one that is too soft. ``error``, ``trivial``: mean absolute errors of a
         component of the change, and of predicting none, eV/Å. ``pairs``: their number. ``None`` where no two
-        structures are frames of the same atoms, or the potential fails on one of these.
+        structures are frames of the same atoms, or the potential fails on one of every two.
 
     Raises
     ------
@@ -62,9 +62,11 @@ def change_errors(potential: Potential, structures: Sequence[Atoms]) -> dict[str
         return None
     needed = sorted({k for pair in pairs for k in (pair.first, pair.second)})
     _, forces = energies_and_forces(potential, [usable[k] for k in needed])
-    if not all(np.isfinite(part).all() for part in forces):
+    taught = {k: part for k, part in zip(needed, forces, strict=True) if np.isfinite(part).all()}
+    pairs = [pair for pair in pairs if pair.first in taught and pair.second in taught]
+    if not pairs:
         return None
-    skill = skill_of_forces(dict(zip(needed, forces, strict=True)), usable, pairs)
+    skill = skill_of_forces(taught, usable, pairs)
     return {name: getattr(skill, name) for name in COLUMNS}
 
 
@@ -89,7 +91,7 @@ class Stiffness(Probe):
         if table is None or not len(table):
             return None
         if not table["pairs"].max():
-            return "not judged", "no two structures are frames of the same atoms"
+            return "not judged", "no two structures that it can compute are frames of the same atoms"
         pairs, error, trivial = int(table["pairs"].min()), table["error"].mean(), table["trivial"].mean()
         words = f"{table['stiffness'].mean():.2f} ({pairs} pairs of frames; error {error:.3g} of {trivial:.3g} eV/Å)"
         return ("value" if pairs >= FEWEST_PAIRS else "not judged"), words
