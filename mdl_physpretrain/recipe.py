@@ -253,7 +253,7 @@ class Finetune(Training):
 class MolecularDynamics(Section):
     """One molecular dynamics of finished potentials."""
 
-    ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin, Berendsen, velocity Verlet.")
+    ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin; barostat; velocity Verlet.")
     temperature: NotNegative = Field(default=300.0, description="K.")
     timestep: Positive = Field(default=1.0, description="fs.")
     steps: int = Field(
@@ -264,11 +264,15 @@ class MolecularDynamics(Section):
     max_atoms: Count | None = Field(default=None, description="Leave larger structures out.")
     friction: NotNegative = Field(default=0.01, description="Langevin, 1/fs.")
     pressure: float = Field(default=0.0, allow_inf_nan=False, description="eV/Å³ (1 GPa = 0.00624).")
+    barostat: Literal["berendsen", "cell_rescaling"] = Field(
+        default="berendsen",
+        description="'berendsen' damps fluctuations; 'cell_rescaling' (with Langevin) samples the NPT ensemble.",
+    )
     taut: Positive = Field(default=500.0, description="Berendsen thermostat, fs.")
-    taup: Positive = Field(default=1000.0, description="Berendsen barostat, fs.")
+    taup: Positive = Field(default=1000.0, description="Barostat, fs.")
     compressibility: Positive | None = Field(default=None, description="Å³/eV; null: that of water.")
     npt_evaluations: Literal[1, 2] = Field(
-        default=2, description="Per Berendsen step; 1: kicks with the forces of before the cell's scaling."
+        default=2, description="Per NPT step; 1: kicks with the forces of before the cell's scaling."
     )
     engine: Literal["auto", "ase", "batched"] = Field(default="auto", description="Who integrates.")
     stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(

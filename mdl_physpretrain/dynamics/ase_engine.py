@@ -14,6 +14,7 @@ from ase.md.langevin import Langevin
 from ase.md.nptberendsen import NPTBerendsen
 from ase.md.verlet import VelocityVerlet
 
+from mdl_physpretrain.dynamics.integrators import cell_scale
 from mdl_physpretrain.dynamics.records import RunRecord
 from mdl_physpretrain.dynamics.remembered import RememberingCalculator
 from mdl_physpretrain.dynamics.sampled_frames import FrameSampler
@@ -50,9 +51,51 @@ class BoundedNPTBerendsen(NPTBerendsen):
 
     def scale_positions_and_cell(self) -> None:
         super().scale_positions_and_cell()
-        ratio = float(np.linalg.det(self.atoms.cell.array)) / self.first_det
-        if not 1 / self.volume_change < ratio < self.volume_change:
-            raise Runaway
+        _check_volume(self.atoms, self.first_det, self.volume_change)
+
+
+class CellRescaling(Langevin):
+    """Stochastic cell rescaling before a step of ASE's Langevin, see ``integrators.CellRescalingStep``."""
+
+    def __init__(self, atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> None:
+        super().__init__(
+            atoms,
+            settings.dt,
+            temperature_K=settings.temperature,
+            friction=settings.friction / units.fs,
+            fixcm=False,
+            rng=rng,
+        )
+        self.settings = settings
+        self.first_det = float(np.linalg.det(atoms.cell.array))
+
+    def step(self, forces: np.ndarray | None = None) -> np.ndarray:
+        """One step of cell and atoms."""
+        atoms, settings = self.atoms, self.settings
+        stored = atoms.get_forces(md=True)
+        noise = float(self.rng.standard_normal())
+        volume, masses = float(atoms.get_volume()), atoms.get_masses()[:, None]
+        twice_kinetic = float((masses * atoms.get_velocities() ** 2).sum())
+        pressure = (twice_kinetic / volume - atoms.get_stress(voigt=True)[:3].sum()) / 3
+        scale = cell_scale(
+            volume,
+            pressure,
+            noise,
+            target=settings.pressure,
+            rate=settings.compressibility * settings.dt / (2 * settings.taup * units.fs),
+            kt=units.kB * settings.temperature,
+        )
+        velocities = atoms.get_velocities() / scale
+        atoms.set_cell(atoms.cell.array * scale, scale_atoms=True)
+        atoms.set_velocities(velocities)
+        _check_volume(atoms, self.first_det, settings.limits.volume_bound)
+        return super().step(stored if settings.npt_evaluations == 1 else None)
+
+
+def _check_volume(atoms: Atoms, first_det: float, most: float) -> None:
+    """Stop where the cell is out of bounds, or turned inside out."""
+    if not 1 / most < float(np.linalg.det(atoms.cell.array)) / first_det < most:
+        raise Runaway
 
 
 def run_ase(
@@ -180,6 +223,8 @@ def _integrator(atoms: Atoms, generator: np.random.Generator, settings: MDSettin
         )
     if settings.ensemble == "nve":
         return VelocityVerlet(atoms, settings.dt)
+    if settings.barostat == "cell_rescaling":
+        return CellRescaling(atoms, settings, generator)
     return BoundedNPTBerendsen(
         atoms,
         settings.dt,

@@ -80,7 +80,8 @@ class BatchedRun:
             fixed_cell=settings.ensemble != "npt",
             volume_change=settings.limits.volume_bound,
         )
-        self.noise = NoiseStream(generators, [len(a) for a in structures], device)
+        of_cells = settings.ensemble == "npt" and settings.barostat == "cell_rescaling"
+        self.noise = NoiseStream(generators, [len(a) for a in structures], device, of_cells=of_cells)
         self.integrator = make_integrator(settings, self.noise)
         self.traces = Traces(len(self.structures), settings)
         self.active = np.arange(len(self.structures))

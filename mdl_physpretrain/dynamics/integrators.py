@@ -1,16 +1,15 @@
-"""ASE's integrators for many structures at once.
+"""Integrators for many structures at once.
 
 The arithmetic is that of ASE's ``Langevin(fixcm=False)``, ``NPTBerendsen`` and
-``VelocityVerlet``, order included, so that with the same random numbers the
-trajectories agree to rounding. Units are ASE's: Å, eV, u, and the time unit
-they imply.
+``VelocityVerlet``, and of the ASE engine's cell rescaling, order included, so that with the same random numbers
+the trajectories agree to rounding. Units are ASE's: Å, eV, u, and the time unit they imply.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from ase import units
@@ -20,7 +19,14 @@ from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.dynamics.state import MDState, NoiseStream
 from mdl_physpretrain.potentials.base import Prediction
 
-__all__ = ["Integrator", "LangevinStep", "NPTBerendsenStep", "VelocityVerletStep", "make_integrator"]
+__all__ = [
+    "CellRescalingStep",
+    "Integrator",
+    "LangevinStep",
+    "NPTBerendsenStep",
+    "VelocityVerletStep",
+    "make_integrator",
+]
 
 Evaluate = Callable[[MDState], Prediction]
 
@@ -47,8 +53,12 @@ class LangevinStep:
         self._masses = self._c3 = self._c5 = torch.zeros(0)  # what is computed from the masses, until they change
 
     def step(self, state: MDState, now: Prediction, evaluate: Evaluate) -> Prediction:
+        xi, eta, _ = self.noise.draw()
+        return self.move_atoms(state, now, evaluate, xi, eta)
+
+    def move_atoms(self, state: MDState, now: Prediction, evaluate: Evaluate, xi: Tensor, eta: Tensor) -> Prediction:
+        """The step, with the random numbers of its atoms (N, 3)."""
         dt, friction = self.dt, self.friction
-        xi, eta = self.noise.draw()
         if state.masses is not self._masses:
             self._masses = state.masses
             sigma = torch.sqrt(2 * self.temperature * friction / state.masses)
@@ -62,6 +72,45 @@ class LangevinStep:
         now = evaluate(state)
         state.velocities = v + (self.c1 * now.forces / state.masses - self.c2 * v + random_velocity)
         return now
+
+
+class CellRescalingStep(LangevinStep):
+    """NPT: stochastic cell rescaling, isotropic, with Langevin's thermostat; K, eV/Å³, Å³/eV, times in ASE units.
+
+    M. Bernetti and G. Bussi, J. Chem. Phys. 153, 114107 (2020): one Euler step of the square
+    root of the volume, whose noise does not depend on the volume; lengths are scaled with it, velocities by the
+    inverse, and a Langevin step in the new cell follows. It samples the isothermal-isobaric ensemble, volume
+    included. ``evaluations`` as of :class:`NPTBerendsenStep`.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float,
+        friction: float,
+        pressure: float,
+        taup: float,
+        compressibility: float,
+        dt: float,
+        noise: NoiseStream,
+        evaluations: int = 2,
+    ) -> None:
+        super().__init__(temperature=temperature, friction=friction, dt=dt, noise=noise)
+        self.pressure, self.evaluations = pressure, evaluations
+        self.rate = compressibility * dt / (2 * taup)
+
+    def step(self, state: MDState, now: Prediction, evaluate: Evaluate) -> Prediction:
+        xi, eta, of_cells = self.noise.draw()
+        volumes = torch.linalg.det(state.cells).abs()
+        twice_kinetic = state.per_structure((state.masses * state.velocities.square()).sum(1))
+        pressure = (twice_kinetic / volumes - now.stress.diagonal(dim1=1, dim2=2).sum(1)) / 3
+        scale = cell_scale(volumes, pressure, of_cells, target=self.pressure, rate=self.rate, kt=self.temperature)
+        state.cells = state.cells * scale.view(-1, 1, 1)
+        each = state.per_atom(scale).unsqueeze(1)
+        state.positions, state.velocities = state.positions * each, state.velocities / each
+        if self.evaluations > 1:
+            now = evaluate(state)
+        return self.move_atoms(state, now, evaluate, xi, eta)
 
 
 class VelocityVerletStep:
@@ -85,7 +134,7 @@ class NPTBerendsenStep:
     velocity-Verlet step in the new cell: two ``evaluations``, as in ASE. With one, the first half of the kick takes the
     forces of before the scaling (ASE's ``step(forces)``), which changes lengths by 1e-4 at most as a rule. H. J. C.
     Berendsen et al., J. Chem. Phys. 81, 3684 (1984). It is for getting to a temperature and a pressure; its
-    fluctuations are not those of an ensemble.
+    fluctuations are not those of an ensemble (those of :class:`CellRescalingStep` are).
     """
 
     def __init__(
@@ -127,6 +176,25 @@ class NPTBerendsenStep:
         state.positions = state.positions * state.per_atom(scale).unsqueeze(1)
 
 
+def cell_scale(volumes: Any, pressure: Any, noise: Any, *, target: float, rate: float, kt: float) -> Any:
+    """Factor of all lengths in a step of stochastic cell rescaling, see :class:`CellRescalingStep`.
+
+    Parameters
+    ----------
+    volumes, pressure, noise
+        Å³, eV/Å³ and a normal random number of every structure: tensors (B,) or numbers.
+    target
+        Pressure that is asked for, eV/Å³.
+    rate
+        Compressibility times the time step over twice the time constant, Å³/eV.
+    kt
+        Temperature, eV.
+    """
+    root = volumes**0.5
+    change = -rate * root * (target - pressure - kt / (2 * volumes)) + math.sqrt(kt * rate) * noise
+    return abs(1 + change / root) ** (2 / 3)
+
+
 def make_integrator(settings: MDSettings, noise: NoiseStream) -> Integrator:
     """The integrator of an ensemble, options converted to ASE units."""
     if settings.ensemble == "nvt":
@@ -134,6 +202,17 @@ def make_integrator(settings: MDSettings, noise: NoiseStream) -> Integrator:
         return LangevinStep(temperature=settings.temperature, friction=friction, dt=settings.dt, noise=noise)
     if settings.ensemble == "nve":
         return VelocityVerletStep(dt=settings.dt)
+    if settings.barostat == "cell_rescaling":
+        return CellRescalingStep(
+            temperature=settings.temperature,
+            friction=settings.friction / units.fs,
+            pressure=settings.pressure,
+            taup=settings.taup * units.fs,
+            compressibility=settings.compressibility,
+            dt=settings.dt,
+            noise=noise,
+            evaluations=settings.npt_evaluations,
+        )
     return NPTBerendsenStep(
         temperature=settings.temperature,
         pressure=settings.pressure,

@@ -20,23 +20,24 @@ from mdl_physpretrain.stability.monitor import STOPS
 __all__ = ["WATER_COMPRESSIBILITY", "MDSettings", "simulation_options"]
 
 ENSEMBLES = ("nvt", "npt", "nve")
+BAROSTATS = ("berendsen", "cell_rescaling")
 VELOCITIES = ("maxwell", "keep")
 TRAJECTORY_FORMATS = ("extxyz", "traj")
 SIMULATED = (
-    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "npt_evaluations", "engine",
-    "interval", "trace_interval", "skin", "compiled",
+    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "barostat", "taut", "taup",
+    "npt_evaluations", "engine", "interval", "trace_interval", "skin", "compiled",
 )  # fmt: skip
 WATER_COMPRESSIBILITY = 4.57e-5 / (1e5 * units.Pascal)  # Å³/eV; 4.57e-5 per bar, customary in ASE and GROMACS
 
 MAX_STEPS, MAX_POINTS = 10**10, 10**7  # of a trajectory, and of its traces in memory
-#: Name, unit, and what is usual; of which ensembles.
+#: Name, unit, and what is usual.
 USUAL = (
-    ("temperature", "K", 1.0, 2e4, ENSEMBLES),
-    ("timestep", "fs", 0.01, 10.0, ENSEMBLES),
-    ("friction", "1/fs", 1e-5, 0.2, ("nvt",)),
-    ("pressure", "eV/Å³", 1e-8, 3.0, ("npt",)),
-    ("taut", "fs", 10.0, 1e5, ("npt",)),
-    ("taup", "fs", 50.0, 1e6, ("npt",)),
+    ("temperature", "K", 1.0, 2e4),
+    ("timestep", "fs", 0.01, 10.0),
+    ("friction", "1/fs", 1e-5, 0.2),
+    ("pressure", "eV/Å³", 1e-8, 3.0),
+    ("taut", "fs", 10.0, 1e5),
+    ("taup", "fs", 50.0, 1e6),
 )
 
 
@@ -66,10 +67,12 @@ class MDSettings:
     trace_interval: int = MD.trace_interval
     limits: Limits = field(default_factory=Limits)
     npt_evaluations: int = MD.npt_evaluations
+    barostat: str = MD.barostat
 
     def __post_init__(self) -> None:
         _one_of("ensemble", self.ensemble, ENSEMBLES)
         _one_of("initial_velocities", self.initial_velocities, VELOCITIES)
+        _one_of("barostat", self.barostat, BAROSTATS)
         for event in self.stop_on:
             _one_of("stop_on", event, STOPS)
         for name in ("temperature", "timestep", "friction", "pressure", "taut", "taup", "compressibility"):
@@ -82,15 +85,19 @@ class MDSettings:
         for name in ("temperature", "friction"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
-        if self.ensemble == "nvt" and self.friction * self.timestep > 1:
+        used = self.coupling
+        if "friction" in used and self.friction * self.timestep > 1:
             raise ConfigError(
                 f"friction {self.friction:g}/fs is too strong for steps of {self.timestep:g} fs: the Langevin "
                 "integrator reaches its temperature up to 1/step only; the unit is 1/fs (10/ps is 0.01)"
             )
-        if self.ensemble == "npt" and min(self.taut, self.taup) < self.timestep:
-            raise ConfigError(f"taut and taup must be at least one step of {self.timestep:g} fs, unit fs")
+        short = [name for name in ("taut", "taup") if name in used and getattr(self, name) < self.timestep]
+        if short:
+            raise ConfigError(f"{' and '.join(short)} must be at least one step of {self.timestep:g} fs, unit fs")
         if self.ensemble == "npt" and not self.temperature > 0:
             raise ConfigError("ensemble 'npt' needs a temperature above 0 K")
+        if self.ensemble == "npt" and "friction" in used and not self.friction > 0:
+            raise ConfigError("barostat 'cell_rescaling' needs a friction above 0, unit 1/fs: it is its thermostat")
         if self.npt_evaluations not in (1, 2) or isinstance(self.npt_evaluations, bool):
             raise ConfigError(f"npt_evaluations must be 1 or 2, not {self.npt_evaluations!r}")
         for name, least in (("steps", 0), ("seed", 0), ("interval", 1), ("trace_interval", 1)):
@@ -108,9 +115,18 @@ class MDSettings:
         seldom = f"interval {self.interval}: what happens between two looks is not seen, so a verdict can depend on it"
         return [seldom] * (self.interval > 1) + [
             f"{name} {getattr(self, name):g} {unit} is unusual ({low:g} to {high:g}): is the unit right?"
-            for name, unit, low, high, ensembles in USUAL
-            if self.ensemble in ensembles and getattr(self, name) and not low <= abs(getattr(self, name)) <= high
+            for name, unit, low, high in USUAL
+            if name in {"temperature", "timestep", *self.coupling}
+            and getattr(self, name)
+            and not low <= abs(getattr(self, name)) <= high
         ]
+
+    @property
+    def coupling(self) -> tuple[str, ...]:
+        """Options of the thermostat and barostat that the ensemble has."""
+        if self.ensemble == "npt":
+            return ("pressure", "friction" if self.barostat == "cell_rescaling" else "taut", "taup")
+        return ("friction",) if self.ensemble == "nvt" else ()
 
     @property
     def look_interval(self) -> int:
@@ -125,8 +141,9 @@ class MDSettings:
     def fingerprint(self, potential: str) -> str:
         """Hash of these settings and the fingerprint of the potential."""
         settings = asdict(self)
-        if settings["npt_evaluations"] == MD.npt_evaluations:  # results of versions without this option stay valid
-            del settings["npt_evaluations"]
+        for name in ("npt_evaluations", "barostat"):  # results of versions without these options stay valid
+            if settings[name] == getattr(MD, name):
+                del settings[name]
         text = json.dumps({"settings": settings, "potential": potential}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -44,6 +44,7 @@ def simulate(
     steps: int = MD.steps,
     friction: float = MD.friction,
     pressure: float = MD.pressure,
+    barostat: str = MD.barostat,
     taut: float = MD.taut,
     taup: float = MD.taup,
     compressibility: float = WATER_COMPRESSIBILITY,
@@ -80,8 +81,8 @@ def simulate(
         With unique ``info["structure_id"]``; where it is missing, formula and
         index are taken. They are not changed.
     ensemble
-        ``"nvt"`` (Langevin), ``"npt"`` (Berendsen, needs 3D-periodic cells) or
-        ``"nve"`` (velocity Verlet).
+        ``"nvt"`` (Langevin), ``"npt"`` (see ``barostat``; needs 3D-periodic
+        cells) or ``"nve"`` (velocity Verlet).
     temperature
         K; in NVE of the initial velocities only.
     timestep
@@ -92,13 +93,18 @@ def simulate(
         Langevin, 1/fs.
     pressure
         eV/Å³ (1 GPa = 0.00624).
+    barostat
+        ``"berendsen"``, with Berendsen's thermostat: averages are right,
+        fluctuations are damped. ``"cell_rescaling"``, with Langevin's
+        thermostat: samples the isothermal-isobaric ensemble, see
+        :class:`mdl_physpretrain.dynamics.integrators.CellRescalingStep`.
     taut, taup
-        Berendsen time constants, fs.
+        Time constants of Berendsen's thermostat and of the barostat, fs.
     compressibility
-        Berendsen, Å³/eV; default: that of water, 4.57e-5/bar, as is customary.
-        Stiffer materials follow the pressure faster than ``taup``.
+        Of the barostat, Å³/eV; default: that of water, 4.57e-5/bar, as is
+        customary. Stiffer materials follow the pressure faster than ``taup``.
     npt_evaluations
-        Of the potential per Berendsen step, see
+        Of the potential per NPT step, see
         :class:`mdl_physpretrain.dynamics.integrators.NPTBerendsenStep`.
     initial_velocities
         ``"maxwell"``: Maxwell-Boltzmann, centre of mass at rest; ``"keep"``:
@@ -173,6 +179,7 @@ def simulate(
         steps=steps,
         friction=friction,
         pressure=pressure,
+        barostat=barostat,
         taut=taut,
         taup=taup,
         compressibility=compressibility,

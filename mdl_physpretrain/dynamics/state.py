@@ -106,14 +106,21 @@ class NoiseStream:
     """Normal random numbers of all structures, each from its own generator.
 
     They are drawn for many steps at once: ``Generator.standard_normal`` fills an array in order, so the numbers are
-    those of drawing step by step.
+    those of drawing step by step. With ``of_cells`` every structure gets one number of its own before those of its
+    atoms.
     """
 
     def __init__(
-        self, generators: Sequence[np.random.Generator], n_atoms: Sequence[int], device: torch.device | str = "cpu"
+        self,
+        generators: Sequence[np.random.Generator],
+        n_atoms: Sequence[int],
+        device: torch.device | str = "cpu",
+        *,
+        of_cells: bool = False,
     ) -> None:
         self.generators, self.n_atoms, self.device = list(generators), list(n_atoms), device
-        self._chunk = torch.zeros(0)
+        self.of_cells = of_cells
+        self._chunk = self._cells = torch.zeros(0)
         self.place = 0  # of the next step's numbers in those drawn
 
     @property
@@ -121,16 +128,22 @@ class NoiseStream:
         """Whether all that was drawn has been used: after the next step there is no way back."""
         return 0 < len(self._chunk) <= self.place
 
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """``xi`` and ``eta`` of one step, shape (N, 3) each."""
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """``xi`` and ``eta`` of one step, shape (N, 3) each, and those of cells, (B,), or none of these."""
         if self.place >= len(self._chunk):
             length = int(np.clip(CHUNK_VALUES // (6 * max(sum(self.n_atoms), 1)), 1, 200))
-            parts = [g.standard_normal((length, 2, n, 3)) for g, n in zip(self.generators, self.n_atoms, strict=True)]
+            first = int(self.of_cells)
+            rows = [
+                g.standard_normal((length, first + 6 * n)) for g, n in zip(self.generators, self.n_atoms, strict=True)
+            ]
+            parts = [r[:, first:].reshape(length, 2, n, 3) for r, n in zip(rows, self.n_atoms, strict=True)]
             self._chunk = torch.as_tensor(np.concatenate(parts, axis=2), device=self.device)
+            self._cells = torch.as_tensor(np.stack([r[:, :first] for r in rows], axis=1), device=self.device)
             self.place = 0
         xi, eta = self._chunk[self.place]
+        cells = self._cells[self.place].flatten()
         self.place += 1
-        return xi, eta
+        return xi, eta, cells
 
     def keep(self, structures: Tensor, atoms: Tensor) -> None:
         """Drop structures; masks of shapes (B,) and (N,) of what stays."""
@@ -139,4 +152,5 @@ class NoiseStream:
         self.n_atoms = [n for n, s in zip(self.n_atoms, stay, strict=True) if s]
         if len(self._chunk):
             self._chunk = self._chunk[self.place :][:, :, atoms]
+            self._cells = self._cells[self.place :][:, structures]
             self.place = 0

@@ -174,7 +174,8 @@ class Ensemble(Probe):
             table_title="Fluctuations",
             text="Langevin’s thermostat must give the temperature and the fluctuation of the kinetic energy of the "
             "canonical ensemble; a friction in a wrong unit does not. Berendsen’s thermostat and barostat damp "
-            "fluctuations by design: their averages are right, their distributions are not.",
+            "fluctuations by design: their averages are right, their distributions are not (those of "
+            "barostat cell_rescaling are).",
             details="ensemble_each",
             details_caption="Every trajectory:",
             saved={"ensemble_each": table},

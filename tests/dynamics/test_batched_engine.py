@@ -199,9 +199,10 @@ def test_nan_and_explosion_end_a_trajectory(engine, mgo):
     assert assess([survivor]).iloc[0].exploded
 
 
+@pytest.mark.parametrize("barostat", ["berendsen", "cell_rescaling"])
 @pytest.mark.parametrize("engine", ["ase", "batched"])
-def test_a_wild_barostat_is_an_explosion(engine, eam, mgo):
-    options = {"ensemble": "npt", "steps": 20, "engine": engine}
+def test_a_wild_barostat_is_an_explosion(engine, barostat, eam, mgo):
+    options = {"ensemble": "npt", "steps": 20, "engine": engine, "barostat": barostat}
     table = assess(simulate(eam, mgo[:2], pressure=50.0, taup=10.0, **options))
     assert table.exploded.all()
     assert (table.first_unphysical_step == 1).all()
@@ -239,11 +240,30 @@ def test_noise_in_chunks_is_noise_step_by_step():
         if step == 210:
             stream.keep(torch.tensor([False, True]), torch.tensor([False] * 3 + [True] * 2))
             rngs = rngs[1:]
-        xi, eta = stream.draw()
+        xi, eta, of_cells = stream.draw()
+        assert not len(of_cells)
         sizes = [3, 2][-len(rngs) :]
         drawn = [(rng.standard_normal((n, 3)), rng.standard_normal((n, 3))) for rng, n in zip(rngs, sizes, strict=True)]
         np.testing.assert_array_equal(xi.numpy(), np.concatenate([x for x, _ in drawn]))
         np.testing.assert_array_equal(eta.numpy(), np.concatenate([e for _, e in drawn]))
+
+
+def test_cells_have_noise_of_their_own():
+    stream = NoiseStream([trajectory_rng(1, "a"), trajectory_rng(1, "b")], [3, 2], of_cells=True)
+    rngs = [trajectory_rng(1, "a"), trajectory_rng(1, "b")]
+    for step in range(450):
+        if step == 210:
+            stream.keep(torch.tensor([False, True]), torch.tensor([False] * 3 + [True] * 2))
+            rngs = rngs[1:]
+        xi, eta, of_cells = stream.draw()
+        sizes = [3, 2][-len(rngs) :]
+        drawn = [
+            (rng.standard_normal(), rng.standard_normal((n, 3)), rng.standard_normal((n, 3)))
+            for rng, n in zip(rngs, sizes, strict=True)
+        ]
+        np.testing.assert_array_equal(of_cells.numpy(), [c for c, _, _ in drawn])
+        np.testing.assert_array_equal(xi.numpy(), np.concatenate([x for _, x, _ in drawn]))
+        np.testing.assert_array_equal(eta.numpy(), np.concatenate([e for _, _, e in drawn]))
 
 
 def test_batches_hold_at_most_so_many_atoms(mgo):

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
-from scipy import stats
+from scipy import special, stats
 
 from mdl_physpretrain.dynamics import simulate
+from mdl_physpretrain.dynamics.settings import MDSettings
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.probes.ensemble import Ensemble, ensemble_fluctuations
 
@@ -49,6 +50,22 @@ def kinetic(runs) -> tuple[np.ndarray, float]:
     freedom = runs[0].degrees_of_freedom or 3 * len(runs[0].numbers)
     traces = [record.trace_temperature[len(record.trace_temperature) // 5 :] for record in runs]
     return np.concatenate(traces) / KELVIN * freedom / 2, freedom
+
+
+def log_ratio_slope(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Slope of the logarithm of the ratio of two densities, the second's over the first's, and its standard error.
+
+    By logistic regression, the maximum of the likelihood.
+    """
+    x = np.concatenate([first, second])
+    of_second = np.repeat([0.0, 1.0], [len(first), len(second)])
+    rows = np.stack([np.ones_like(x), (x - x.mean()) / x.std()], axis=1)
+    line = np.zeros(2)
+    for _ in range(30):  # Newton
+        p = special.expit(rows @ line)
+        hessian = rows.T @ (rows * (p * (1 - p))[:, None])
+        line += np.linalg.solve(hessian, rows.T @ (of_second - p))
+    return line[1] / x.std(), np.sqrt(np.linalg.inv(hessian)[1, 1]) / x.std()
 
 
 def run(potential, n, **options):
@@ -89,3 +106,33 @@ def test_berendsen_has_the_mean_and_damps_fluctuations(eam):
     energies, freedom = kinetic(runs)
     assert energies.mean() == pytest.approx(freedom / 2, rel=0.05)
     assert energies.std() < 0.85 * np.sqrt(freedom / 2)
+
+
+def test_cell_rescaling_samples_the_isothermal_isobaric_ensemble(eam):
+    """Volumes at two pressures differ as their Boltzmann factors do: no elastic constant is needed.
+
+    ``ln p(V; P_2) - ln p(V; P_1)`` is a line of slope ``-(P_2 - P_1) / k_B T`` (Shirts 2013). Volumes 40 steps apart
+    are nearly independent here. The ASE engine takes the same steps (``test_integrators_equal_ase.py``).
+    """
+    pressure, volumes = 0.03, []
+    options = {"ensemble": "npt", "barostat": "cell_rescaling", "friction": 0.05, "steps": 1500}
+    for each in (0.0, pressure):
+        runs = run(eam, 8, pressure=each, trace_interval=40, npt_evaluations=1, **options)
+        volumes.append(np.concatenate([r.trace_volume[len(r.trace_volume) // 5 :] for r in runs]))
+        energies, freedom = kinetic(runs)
+        assert energies.mean() == pytest.approx(freedom / 2, rel=0.1)
+    slope, error = log_ratio_slope(*volumes)
+    expected = -pressure / (units.kB * KELVIN)
+    assert error < 0.2 * abs(expected)  # Berendsen's volumes give 100 times the slope
+    assert abs(slope - expected) < 4 * error
+
+
+def test_cell_rescaling_needs_its_thermostat():
+    options = {"ensemble": "npt", "barostat": "cell_rescaling"}
+    with pytest.raises(ConfigError, match="'cell_rescaling' needs a friction above 0"):
+        MDSettings(friction=0.0, **options)
+    with pytest.raises(ConfigError, match="friction 3/fs is too strong"):
+        MDSettings(friction=3.0, **options)
+    with pytest.raises(ConfigError, match="barostat must be one of berendsen, cell_rescaling, not 'andersen'"):
+        MDSettings(barostat="andersen")
+    assert MDSettings(taut=0.01, **options).coupling == ("pressure", "friction", "taup")  # taut is not its own
