@@ -21,7 +21,7 @@ from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.presets import over_preset
-from mdl_physpretrain.recipe import BACKBONE, MD, Recipe
+from mdl_physpretrain.recipe import MD, Recipe
 from mdl_physpretrain.structures import Split, write_structures
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
@@ -66,7 +66,7 @@ def pretrain_and_finetune(
     structures: Split | Sequence[Atoms],
     *,
     val: Sequence[Atoms] | None = None,
-    model: str = BACKBONE.name,
+    model: str | None = None,
     model_args: Mapping[str, Any] | None = None,
     core: str | None = None,
     preset: str = "default",
@@ -95,7 +95,8 @@ def pretrain_and_finetune(
     val
         Labelled; choose the best state of the teacher and of the finetuning.
     model, model_args, core
-        The network, see :func:`mdl_physpretrain.training.new_network`.
+        The network, see :func:`mdl_physpretrain.training.new_network`;
+        ``None``: that of the preset, of which ``model_args`` change some.
     preset
         ``"paper"``: the paper's settings below those that are given.
     teacher, augment, pretrain, finetune, loop
@@ -138,7 +139,11 @@ def pretrain_and_finetune(
     sections = {
         "teacher": teacher if is_options else None,
         "augment": augment,
-        "backbone": {"name": model, "args": dict(model_args or {}), **({} if core is None else {"core": core})},
+        "backbone": {
+            key: value
+            for key, value in (("name", model), ("args", dict(model_args or {})), ("core", core))
+            if value is not None
+        },
         "pretrain": pretrain,
         "finetune": finetune,
         "loop": loop,

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -104,15 +105,23 @@ def validated(section: type[SectionType], values: Mapping[str, Any], prefix: str
         raise ConfigError(problems(error, section, prefix=prefix)) from None
 
 
-def shows_options(section: type[BaseModel]) -> Callable[[Function], Function]:
-    """Decorator: the ``**options`` of a function are the section's fields, and its signature lists them."""
+def shows_options(
+    section: type[BaseModel], usual: Mapping[str, Any] = MappingProxyType({})
+) -> Callable[[Function], Function]:
+    """Decorator: the ``**options`` of a function are the section's fields, and its signature lists them.
+
+    Their defaults are those of the fields, or the ``usual`` ones.
+    """
 
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
         named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         fields = [
             inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=field.get_default(), annotation=field.annotation
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=usual.get(name, field.get_default()),
+                annotation=field.annotation,
             )
             for name, field in section.model_fields.items()
             if name not in signature.parameters

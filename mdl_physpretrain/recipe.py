@@ -34,7 +34,7 @@ __all__ = [
 
 
 Preset = Literal["default", "algorithm1", "paper"]
-PRESET_WORDS = "'algorithm1': its structures and an EAM, cheaper; 'paper': exactly the paper's settings."
+PRESET_WORDS = "'algorithm1': its structures and an EAM, cheaper; 'paper': the paper's settings (docs/recipe.md)."
 
 
 class EAMFit(Section):
@@ -253,7 +253,9 @@ class Finetune(Training):
 class MolecularDynamics(Section):
     """One molecular dynamics of finished potentials."""
 
-    ensemble: Literal["nvt", "npt", "nve"] = Field(default="nvt", description="Langevin; barostat; velocity Verlet.")
+    ensemble: Literal["nvt", "npt", "nve"] = Field(
+        default="nvt", description="nvt: Langevin; npt: see barostat; nve: velocity Verlet."
+    )
     temperature: NotNegative = Field(default=300.0, description="K.")
     timestep: Positive = Field(default=1.0, description="fs.")
     steps: int = Field(

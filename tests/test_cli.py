@@ -263,7 +263,7 @@ def test_steps_one_by_one(data, tmp_path):
     assert "unknown key '--arg cutof'; did you mean '--arg cutoff'?" in " ".join(told.stderr.split())
     assert "did you mean 'classical'?" in " ".join(call("fit-teacher", data, "--kind", "classic").stderr.split())
 
-    small = [w for a in ("dim1=8", "dim2=8", "gc_count=1", "cutoff=4.0") for w in ("--arg", a)]
+    small = ["--model", "cgcnn", *(w for a in ("dim1=8", "dim2=8", "gc_count=1", "cutoff=4.0") for w in ("--arg", a))]
     fine("train", labelled, "-o", tmp_path / "pre", "--epochs", 1, *small)
     fine("train", data, "-o", tmp_path / "fine", "--model", tmp_path / "pre" / "best.pt", "--epochs", 1, "--val", data)
     hybrid = tmp_path / "hybrid"

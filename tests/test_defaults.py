@@ -27,10 +27,10 @@ FITTED = tuple(recipe.EAMFit.model_fields)
 AUGMENTED = tuple(recipe.Perturbation.model_fields)
 LIMITS = ("max_force", "max_energy_per_atom", "max_stress", "min_distance", "filter_distance_factor")
 SIMULATED = (
-    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "taut", "taup", "engine", "interval",
-    "trace_interval", "skin", "stop_on",
+    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "barostat", "taut", "taup",
+    "npt_evaluations", "engine", "interval", "trace_interval", "skin", "stop_on",
 )  # fmt: skip
-CHECKED = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine")
+CHECKED = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure", "barostat", "engine")
 JUDGED = tuple(recipe.Check.model_fields)
 RENAMED = {"filter_distance_factor": "min_distance_factor"}  # of `filter_labels`, which has but one
 FUNCTIONS: list[tuple[Callable[..., Any], type[Section], tuple[str, ...]]] = [
@@ -42,8 +42,6 @@ FUNCTIONS: list[tuple[Callable[..., Any], type[Section], tuple[str, ...]]] = [
     (filter_labels, recipe.Augment, LIMITS),
     (pp.train, recipe.Training, tuple(recipe.Training.model_fields)),
     (pp.train, recipe.Finetune, ("replay_fraction",)),
-    (pp.pretrain, recipe.Pretrain, tuple(recipe.Pretrain.model_fields)),
-    (pp.finetune, recipe.Finetune, tuple(recipe.Finetune.model_fields)),
     (pp.simulate, recipe.MolecularDynamics, SIMULATED),
     (CheckSettings, recipe.MolecularDynamics, CHECKED),
     (CheckSettings, recipe.Check, JUDGED),
@@ -57,13 +55,21 @@ COMMANDS: list[tuple[str, type[Section], tuple[str, ...]]] = [
     ("augment", recipe.Augment, tuple(recipe.Augmentation.model_fields)),
     ("label", recipe.Augment, tuple(LABELLED)),
     ("train", recipe.Training, tuple(recipe.Training.model_fields)),
-    ("train", recipe.Finetune, ("replay_fraction",)),
+    ("train", recipe.Finetune, ("replay_fraction", "replay_tolerance", "replay_final_weight")),
     ("pretrain", recipe.Pretrain, tuple(recipe.Pretrain.model_fields)),
     ("finetune", recipe.Finetune, tuple(recipe.Finetune.model_fields)),
     ("md", recipe.MolecularDynamics, CHECKED),
     ("check", recipe.MolecularDynamics, CHECKED),
     ("check", recipe.Check, JUDGED),
 ]
+#: Commands of steps follow the default preset, whose section this is; those of MD and checks have no preset.
+OF_PRESET = {
+    "augment": "augment",
+    "label": "augment",
+    "train": "finetune",
+    "pretrain": "pretrain",
+    "finetune": "finetune",
+}
 OTHER_WORDS = {
     # fit-teacher --kind and --arg, label --teacher and --arg
     recipe.Teacher: {"kind", "args", "checkpoint", "calculator", "calculator_args", "core"},
@@ -92,8 +98,17 @@ def test_commands(command: str, section: type[Section], names: tuple[str, ...]) 
         default, field = parameters[spelling].default, section.model_fields[name]
         if isinstance(default, str) and field.annotation is not str:
             default = _value(default)
-        values = {name: default}
-        assert getattr(validated(section, values), name) == getattr(section(), name), name
+        usual = presets.PRESETS["default"].get(OF_PRESET.get(command, ""), {})
+        expected = validated(section, {k: v for k, v in usual.items() if k in section.model_fields})
+        assert getattr(validated(section, {name: default}), name) == getattr(expected, name), name
+
+
+@pytest.mark.parametrize(("function", "section"), [(pp.pretrain, recipe.Pretrain), (pp.finetune, recipe.Finetune)])
+def test_steps_in_python_are_those_of_a_run(function: Callable[..., Any], section: type[Section]) -> None:
+    run = RunConfig.model_validate(presets.over_preset({"data": {"source": "demo"}}))
+    parameters = inspect.signature(function).parameters
+    for name in section.model_fields:
+        assert parameters[name].default == getattr(getattr(run, function.__name__), name), name
 
 
 @pytest.mark.parametrize("section", [s for _, s, _ in COMMANDS])
@@ -119,11 +134,11 @@ def test_probes() -> None:
 
 
 def test_networks() -> None:
-    name = recipe.Backbone().name
-    assert inspect.signature(pp.pretrain_and_finetune).parameters["model"].default == name
+    """Of the preset, in Python and on the command line."""
+    assert inspect.signature(pp.pretrain_and_finetune).parameters["model"].default is None
     for command in ("pretrain", "finetune", "train"):
         parameters = {p.name: p for p in typer.main.get_command(app).commands[command].params}  # type: ignore[attr-defined]
-        assert parameters["model"].default == name
+        assert parameters["model"].default is None
 
 
 def test_the_papers_preset_has_options_that_exist() -> None:

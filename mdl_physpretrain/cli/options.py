@@ -17,11 +17,15 @@ from mdl_physpretrain.presets import PRESETS
 from mdl_physpretrain.recipe import MD
 
 __all__ = [
+    "ON_REFERENCE",
+    "REPLAY",
     "SIMULATION",
+    "TRAINING",
     "Device",
     "Preset",
     "Seed",
     "Structures",
+    "Val",
     "Workers",
     "potential_of",
     "read_all",
@@ -30,9 +34,13 @@ __all__ = [
 ]
 
 Device = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:0, mps.")]
-Preset = Annotated[recipe.Preset, typer.Option("--preset", help=recipe.PRESET_WORDS)]
+Preset = Annotated[
+    recipe.Preset,
+    typer.Option("--preset", help=f"{recipe.PRESET_WORDS} Defaults shown here are those of 'default'."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of a run; all random choices are derived from it.")]
 Structures = Annotated[list[str], typer.Argument(help="Files ASE reads, patterns, 'demo' or load-atoms:<name>.")]
+Val = Annotated[list[str] | None, typer.Option("--val", help="Structures that choose the best state.")]
 Workers = Annotated[
     str,
     typer.Option(
@@ -49,11 +57,46 @@ SIMULATION: dict[str, tuple[Any, Any]] = {
     "steps": (int, MD.steps),
     "friction": (Annotated[float, typer.Option(help="Friction of the Langevin thermostat, 1/fs.")], MD.friction),
     "pressure": (Annotated[float, typer.Option(help="Pressure, eV/Å³.")], MD.pressure),
+    "barostat": (
+        Annotated[str, typer.Option(help="Of npt: berendsen, or cell_rescaling, which samples the ensemble.")],
+        MD.barostat,
+    ),
     "engine": (Annotated[str, typer.Option(help="Engine: auto, ase or batched.")], MD.engine),
     "compiled": (
         Annotated[bool | None, typer.Option(help="Networks by PyTorch's compiler; else on a GPU, for 1000 steps.")],
         MD.compiled,
     ),
+}
+
+#: Options of every training, with their defaults.
+TRAINING: dict[str, tuple[Any, Any]] = {
+    "model": (
+        Annotated[
+            str | None, typer.Option(help="Registered name, or checkpoint to go on from; default: the preset's.")
+        ],
+        None,
+    ),
+    "arg": (Annotated[list[str] | None, typer.Option(help="Argument of a new model, e.g. cutoff=5.0.")], None),
+    "core": (
+        Annotated[str | None, typer.Option(help="Repulsive core: none or zbl; default: that of the preset.")],
+        None,
+    ),
+    "preset": (Preset, "default"),
+    "accelerator": (Annotated[str, typer.Option(help="Accelerator of Lightning: auto, cpu or gpu.")], "auto"),
+    "devices": (Annotated[str, typer.Option(help="Devices of Lightning: a number, or auto.")], "1"),
+    "strategy": (Annotated[str, typer.Option(help="Strategy of Lightning, e.g. ddp.")], "auto"),
+}
+#: Options of replay, with the default preset's values.
+REPLAY = {
+    name: PRESETS["default"]["finetune"][name]
+    for name in ("replay_fraction", "replay_tolerance", "replay_final_weight")
+}
+#: Further options of a training on reference labels.
+ON_REFERENCE: dict[str, tuple[Any, Any]] = {
+    "val": (Val, None),
+    "eam": (Annotated[str | None, typer.Option(help="Fitted EAM (.pt) added to a new model.")], None),
+    "freeze_eam": (Annotated[bool, typer.Option("--freeze-eam", help="Do not train the added EAM.")], False),
+    "replay": (Annotated[list[str] | None, typer.Option(help="Teacher-labelled structures mixed in.")], None),
 }
 
 SHORT = {"learning_rate": ("--lr",)}
@@ -97,7 +140,8 @@ def recipe_options(
 
     The command's parameter ``options`` becomes one option for every field (``only`` some), and gets the checked
     section: the values on the command line, over those of ``--preset`` (under ``key``), over the defaults. ``also``
-    has parameters that are fields of other sections, which follow ``--preset``, too.
+    has parameters that are fields of other sections, which follow ``--preset``, too. The defaults that ``--help`` shows
+    are those of the default preset.
     """
     fields = {name: f for name, f in section.model_fields.items() if only is None or name in only}
 
@@ -105,7 +149,8 @@ def recipe_options(
         signature = inspect.signature(command, eval_str=True)
         common = [p for name, p in signature.parameters.items() if name != "options"]
         added = [Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-        added += [_parameter(name, field) for name, field in fields.items()]
+        usual = PRESETS["default"].get(key, {})
+        added += [_parameter(name, field, usual) for name, field in fields.items()]
         if "preset" not in {p.name for p in [*common, *added]}:
             added.append(Parameter("preset", Parameter.KEYWORD_ONLY, default="default", annotation=Preset))
 
@@ -116,7 +161,8 @@ def recipe_options(
             presets = PRESETS[values.get("preset") or arguments["preset"]]
             for name, other in (also or {}).items():
                 if not _is_given(context, name):
-                    arguments[name] = presets.get(other, {}).get(name, arguments[name])
+                    its_default = recipe.Recipe.model_fields[other].get_default(call_default_factory=True)
+                    arguments[name] = presets.get(other, {}).get(name, getattr(its_default, name))
             if "preset" not in signature.parameters:
                 arguments.pop("preset", None)
             below = {k: v for k, v in presets.get(key, {}).items() if k in section.model_fields}
@@ -134,9 +180,9 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return context.get_parameter_source(name).name != "DEFAULT"  # type: ignore[union-attr]
 
 
-def _parameter(name: str, field: Any) -> Parameter:
-    """The option of one field; what the command line has no type for is read as YAML."""
-    words, default = f"--{name.replace('_', '-')}", field.get_default(call_default_factory=True)
+def _parameter(name: str, field: Any, usual: Mapping[str, Any]) -> Parameter:
+    """The option of one field, ``usual`` over its default; what the command line has no type for is read as YAML."""
+    words, default = f"--{name.replace('_', '-')}", usual.get(name, field.get_default(call_default_factory=True))
     annotation: Any = field.annotation
     if annotation is bool:
         option = typer.Option(SWITCHES.get(name, f"{words}/--no-{words[2:]}"), help=field.description)

@@ -11,10 +11,13 @@ import typer
 
 from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import (
+    ON_REFERENCE,
+    REPLAY,
+    TRAINING,
     Device,
-    Preset,
     Seed,
     Structures,
+    Val,
     Workers,
     potential_of,
     read_all,
@@ -27,7 +30,6 @@ from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.presets import over_preset
 from mdl_physpretrain.recipe import (
     BACKBONE,
-    FINETUNE,
     TEACHER,
     Augment,
     Augmentation,
@@ -46,34 +48,10 @@ LABELLED = [name for name in Augment.model_fields if name not in Augmentation.mo
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")]
-Val = Annotated[list[str] | None, typer.Option("--val", help="Structures that choose the best state.")]
 Parents = Annotated[list[str] | None, typer.Option("--parents", help="Structures that were augmented.")]
 ShiftEnergies = Annotated[
     bool, typer.Option("--shift-energies/--no-shift-energies", help="Fit energies per element to the labels first.")
 ]
-
-
-#: Options of every training, with their defaults.
-TRAINING: dict[str, tuple[Any, Any]] = {
-    "model": (Annotated[str, typer.Option(help="Registered name, or checkpoint (.pt) to go on from.")], BACKBONE.name),
-    "arg": (Annotated[list[str] | None, typer.Option(help="Argument of a new model, e.g. cutoff=5.0.")], None),
-    "core": (
-        Annotated[str | None, typer.Option(help="Repulsive core: none or zbl; default: that of the preset.")],
-        None,
-    ),
-    "preset": (Preset, "default"),
-    "accelerator": (Annotated[str, typer.Option(help="Accelerator of Lightning: auto, cpu or gpu.")], "auto"),
-    "devices": (Annotated[str, typer.Option(help="Devices of Lightning: a number, or auto.")], "1"),
-    "strategy": (Annotated[str, typer.Option(help="Strategy of Lightning, e.g. ddp.")], "auto"),
-}
-#: Further ones of a training on reference labels.
-REPLAY = ("replay_fraction", "replay_tolerance", "replay_final_weight")
-ON_REFERENCE: dict[str, tuple[Any, Any]] = {
-    "val": (Val, None),
-    "eam": (Annotated[str | None, typer.Option(help="Fitted EAM (.pt) added to a new model.")], None),
-    "freeze_eam": (Annotated[bool, typer.Option("--freeze-eam", help="Do not train the added EAM.")], False),
-    "replay": (Annotated[list[str] | None, typer.Option(help="Teacher-labelled structures mixed in.")], None),
-}
 
 
 def _old_spelling(value: str | None) -> None:
@@ -285,17 +263,17 @@ def train(
     options: Training,
     replay_fraction: Annotated[
         float, typer.Option("--replay-fraction", help="Share of replayed structures in an epoch.")
-    ] = FINETUNE.replay_fraction,
+    ] = REPLAY["replay_fraction"],
     replay_tolerance: Annotated[
         float,
         typer.Option(
             "--replay-tolerance", min=0, help="Smaller replayed errors, in those of the teacher, do not count."
         ),
-    ] = FINETUNE.replay_tolerance,
+    ] = REPLAY["replay_tolerance"],
     replay_final_weight: Annotated[
         float,
         typer.Option("--replay-final-weight", min=0, max=1, help="Of replayed errors at the end; it falls from 1."),
-    ] = FINETUNE.replay_final_weight,
+    ] = REPLAY["replay_final_weight"],
     shift_energies: ShiftEnergies = False,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of the initial weights and of the order of structures.")
@@ -316,7 +294,7 @@ def _train(
     output: Path,
     options: Training,
     *,
-    model: str,
+    model: str | None,
     arg: list[str] | None,
     core: str | None,
     preset: str,
@@ -328,10 +306,11 @@ def _train(
     from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.training.network import is_name
 
-    args, chosen = _arguments(arg), {} if core is None else {"core": core}
-    if is_name(model):
-        backbone = over_preset({"preset": preset, "backbone": {"name": model, "args": args, **chosen}})["backbone"]
-        args, core = backbone["args"], backbone.get("core")
+    args = _arguments(arg)
+    if model is None or is_name(model):
+        chosen = {key: value for key, value in (("name", model), ("args", args), ("core", core)) if value is not None}
+        backbone = over_preset({"preset": preset, "backbone": chosen})["backbone"]
+        model, args, core = backbone.get("name", BACKBONE.name), backbone["args"], backbone.get("core")
     read = ("val", "replay", "eam", "parents")
     claim_folder(output, "training", inputs=[model, structures, [further_options.get(name) for name in read]])
     for name in ("parents", "val", "replay"):

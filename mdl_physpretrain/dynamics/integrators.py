@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 Evaluate = Callable[[MDState], Prediction]
+COLLAPSED = 1e-3  # least ratio of the roots of two volumes: a step that would turn a cell inside out ends there
 
 
 class Integrator(Protocol):
@@ -80,7 +81,10 @@ class CellRescalingStep(LangevinStep):
     M. Bernetti and G. Bussi, J. Chem. Phys. 153, 114107 (2020): one Euler step of the square
     root of the volume, whose noise does not depend on the volume; lengths are scaled with it, velocities by the
     inverse, and a Langevin step in the new cell follows. It samples the isothermal-isobaric ensemble, volume
-    included. ``evaluations`` as of :class:`NPTBerendsenStep`.
+    included; the cell keeps its shape. For a material of bulk modulus B the variance of the volume is too large by a
+    factor of ``1 / (1 - a / 2)``, ``a = B * compressibility * dt / taup``: take a longer ``taup``, or a compressibility
+    of about ``1 / B``. With one of ``evaluations`` the first half of the kick takes the forces of before the scaling,
+    an error of first order in ``dt`` like that of the Euler step.
     """
 
     def __init__(
@@ -192,7 +196,8 @@ def cell_scale(volumes: Any, pressure: Any, noise: Any, *, target: float, rate: 
     """
     root = volumes**0.5
     change = -rate * root * (target - pressure - kt / (2 * volumes)) + math.sqrt(kt * rate) * noise
-    return abs(1 + change / root) ** (2 / 3)
+    ratio = 1 + change / root
+    return (ratio.clamp(min=COLLAPSED) if isinstance(ratio, Tensor) else max(ratio, COLLAPSED)) ** (2 / 3)
 
 
 def make_integrator(settings: MDSettings, noise: NoiseStream) -> Integrator:

@@ -29,6 +29,7 @@ SIMULATED = (
 )  # fmt: skip
 WATER_COMPRESSIBILITY = 4.57e-5 / (1e5 * units.Pascal)  # Å³/eV; 4.57e-5 per bar, customary in ASE and GROMACS
 
+FAST = 0.15  # Å³/eV; the variance of the volume of a material of 1 eV/Å³ (160 GPa) is 8 % too large there
 MAX_STEPS, MAX_POINTS = 10**10, 10**7  # of a trajectory, and of its traces in memory
 #: Name, unit, and what is usual.
 USUAL = (
@@ -113,13 +114,23 @@ class MDSettings:
     def doubts(self) -> list[str]:
         """Values that are possible, but look like those of another unit."""
         seldom = f"interval {self.interval}: what happens between two looks is not seen, so a verdict can depend on it"
-        return [seldom] * (self.interval > 1) + [
-            f"{name} {getattr(self, name):g} {unit} is unusual ({low:g} to {high:g}): is the unit right?"
-            for name, unit, low, high in USUAL
-            if name in {"temperature", "timestep", *self.coupling}
-            and getattr(self, name)
-            and not low <= abs(getattr(self, name)) <= high
-        ]
+        speed = self.compressibility * self.timestep / self.taup
+        wide = (
+            f"compressibility * timestep / taup is {speed:.2g} Å³/eV: with barostat 'cell_rescaling' the volume of a "
+            f"stiff material will fluctuate too much; a longer taup brings it below {FAST:g}"
+        )
+        rescaled = self.ensemble == "npt" and self.barostat == "cell_rescaling"
+        return (
+            [seldom] * (self.interval > 1)
+            + [wide] * (rescaled and speed > FAST)
+            + [
+                f"{name} {getattr(self, name):g} {unit} is unusual ({low:g} to {high:g}): is the unit right?"
+                for name, unit, low, high in USUAL
+                if name in {"temperature", "timestep", *self.coupling}
+                and getattr(self, name)
+                and not low <= abs(getattr(self, name)) <= high
+            ]
+        )
 
     @property
     def coupling(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.potentials.error_metrics import evaluate
 from mdl_physpretrain.potentials.identity import potential_fingerprint
-from mdl_physpretrain.recipe import CHECK, Augment, Augmentation, Finetune, Loop, MolecularDynamics
+from mdl_physpretrain.recipe import CHECK, MD, Augment, Augmentation, Finetune, Loop, MolecularDynamics
 from mdl_physpretrain.structures import get_labels, read_structures, write_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.randomness import derived_seed
@@ -344,6 +344,8 @@ def _identity(data: LoopData, potential: EnergyModel, gathered: Sequence[Atoms],
     digest = hashlib.sha256()
     limits = data.augment.model_dump(include=set(Augment.model_fields) - set(Augmentation.model_fields))
     md = simulation_options(conditions(data.options, data.md), Path())
+    if md["barostat"] == MD.barostat:  # rounds of versions without this option stay valid
+        del md["barostat"]
     sections = [data.options.model_dump(exclude={"rounds"}), limits, data.finetune.model_dump(), md]
     digest.update(json.dumps([sections, data.seed, number, train], sort_keys=True, default=str).encode())
     for each in (potential, data.teacher):

@@ -24,6 +24,7 @@ __all__ = ["Ensemble", "ensemble_fluctuations"]
 SETTLING = 0.2  # share of a trace that is left out
 LEAST = 20  # independent points, below which nothing is said
 SIGMAS = 4.0  # one in 16,000 by chance
+VOLUME_SPREAD = (0.5, 2.0)  # likewise, of a bulk modulus at rest and few independent volumes
 SPREAD = (0.8, 1.25)  # of the ratio of standard deviations that is near enough whatever the number of points
 
 
@@ -43,7 +44,7 @@ def ensemble_fluctuations(runs: Runs) -> pd.DataFrame:
         energy over that of the canonical ensemble, ``sqrt(n_f / 2) k_B T`` with ``n_f`` degrees of freedom),
         ``independent`` (points of the trace that are independent of each other, by the autocorrelation of the kinetic
         energy), ``mean_sigmas, ratio_sigmas`` (deviations in standard errors; NaN with fewer than 20 independent
-        points), ``volume`` (Å³) and ``volume_std`` (Å³; NaN where the volume is fixed).
+        points), ``volume`` (Å³), ``volume_std`` (Å³; NaN where the volume is fixed) and ``barostat`` (empty there).
 
     Raises
     ------
@@ -60,10 +61,11 @@ def ensemble_fluctuations(runs: Runs) -> pd.DataFrame:
     ensemble = runs.settings.get("ensemble")
     if ensemble not in ("nvt", "npt"):
         raise ConfigError(f"fluctuations are compared with those of ensembles 'nvt' and 'npt', not {ensemble!r}")
-    return pd.DataFrame([_row(record, float(runs.settings["temperature"]), ensemble == "npt") for record in runs])
+    barostat = str(runs.settings.get("barostat", "berendsen")) if ensemble == "npt" else ""
+    return pd.DataFrame([_row(record, float(runs.settings["temperature"]), barostat) for record in runs])
 
 
-def _row(record: RunRecord, target: float, volumes: bool) -> dict[str, Any]:
+def _row(record: RunRecord, target: float, barostat: str) -> dict[str, Any]:
     start = int(SETTLING * len(record.trace_temperature))
     temperature, volume = record.trace_temperature[start:], record.trace_volume[start:]
     temperature = temperature[np.isfinite(temperature)]
@@ -84,7 +86,8 @@ def _row(record: RunRecord, target: float, volumes: bool) -> dict[str, Any]:
         "mean_sigmas": (mean - target) / (expected / np.sqrt(independent)) if enough else float("nan"),
         "ratio_sigmas": (ratio - 1) / ratio_error if enough else float("nan"),
         "volume": float(volume.mean()) if len(volume) else float("nan"),
-        "volume_std": float(volume.std(ddof=1)) if volumes and len(volume) > 1 else float("nan"),
+        "volume_std": float(volume.std(ddof=1)) if barostat and len(volume) > 1 else float("nan"),
+        "barostat": barostat,
     }
 
 
@@ -148,8 +151,12 @@ class Ensemble(Probe):
         words += f"; volume fluctuates {volume:.2g} times as much as it should" if np.isfinite(volume) else ""
         wide = not SPREAD[0] < spread < SPREAD[1] and abs(ratio) > SIGMAS
         off = abs(mean) > SIGMAS and abs(judged["temperature"].mean() / judged["target"].mean() - 1) > 0.05
+        rescaled = "barostat" in table and (table["barostat"] == "cell_rescaling").any()
+        if rescaled and not VOLUME_SPREAD[0] < volume < VOLUME_SPREAD[1] and np.isfinite(volume):
+            return "no", f"{words}: is taup long enough, and the trajectory longer than it?"
         if off or wide:
-            return "no", f"{words}: is the unit of friction, or taut, right?"
+            thermostat = "friction" if rescaled else "friction, or taut,"
+            return "no", f"{words}: is the unit of {thermostat} right?"
         return "yes", words
 
     def page(self, tables: Tables, arms: Sequence[str], heading: str) -> PagePart | None:

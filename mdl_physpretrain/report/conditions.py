@@ -77,6 +77,8 @@ def condition_words(row: Mapping[Any, Any]) -> str:
             words.append(f"{float(value):g}{unit}")
         except ValueError:
             words.append(f"{value}{unit}" if unit else str(value).upper())
+    if row.get("barostat") == "cell_rescaling" and str(row.get("ensemble")).lower() == "npt":
+        words.append("cell rescaling")
     label = row.get("label")
     return ", ".join(words) or (label if isinstance(label, str) and label else "MD")
 

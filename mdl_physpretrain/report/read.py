@@ -279,7 +279,7 @@ def _settings(table: Path) -> dict[str, Any]:
         settings = Runs.load(table.with_name(table.name.removesuffix(".csv") + ".runs.npz")).settings
     except CheckpointError:
         return {}
-    return {key: settings[key] for key in ("ensemble", "temperature", "timestep") if key in settings}
+    return {key: settings[key] for key in ("ensemble", "temperature", "timestep", "barostat") if key in settings}
 
 
 def _with_arm_and_seed(frame: pd.DataFrame) -> pd.DataFrame:

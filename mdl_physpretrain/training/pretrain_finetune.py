@@ -8,8 +8,10 @@ from typing import Any
 
 from ase import Atoms
 
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import shows_options, validated
 from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.presets import PRESETS
 from mdl_physpretrain.recipe import Finetune, Pretrain, Training
 from mdl_physpretrain.structures import split_by_parent
 from mdl_physpretrain.structures.randomness import derived_seed
@@ -25,7 +27,7 @@ OF_TRAIN = {
 }  # fmt: skip
 
 
-@shows_options(Pretrain)
+@shows_options(Pretrain, PRESETS["default"]["pretrain"])
 def pretrain(
     model: str | Path | EnergyModel,
     labelled: Sequence[Atoms],
@@ -35,6 +37,7 @@ def pretrain(
     core: str | None = None,
     split_seed: int = 0,
     seed: int = 0,
+    preset: str = "default",
     **options: Any,
 ) -> EnergyModel:
     """Train on the teacher's labels, as ``physpretrain run`` does.
@@ -56,6 +59,9 @@ def pretrain(
         Of the choice of the validation structures.
     seed
         Of a run; that of the weights and of the order is derived from it.
+    preset
+        Whose options stand below those that are given: ``"default"``,
+        ``"algorithm1"`` or ``"paper"``.
     **options
         Of :class:`mdl_physpretrain.recipe.Pretrain`, and further ones of
         :func:`mdl_physpretrain.training.train`.
@@ -72,7 +78,7 @@ def pretrain(
     StructureError
         If there is nothing to learn from.
     """
-    section, train_options = _divided(Pretrain, options)
+    section, train_options = _divided(Pretrain, "pretrain", preset, options)
     train_set, val_set = split_by_parent(labelled, section.val_fraction, split_seed)
     return train(
         model,
@@ -86,7 +92,7 @@ def pretrain(
     )
 
 
-@shows_options(Finetune)
+@shows_options(Finetune, PRESETS["default"]["finetune"])
 def finetune(
     model: str | Path | EnergyModel,
     structures: Sequence[Atoms],
@@ -94,6 +100,7 @@ def finetune(
     val: Sequence[Atoms] | None = None,
     replay: Sequence[Atoms] = (),
     seed: int = 0,
+    preset: str = "default",
     **options: Any,
 ) -> EnergyModel:
     """Train on the reference labels, from a pretrained network or afresh, as ``physpretrain run`` does.
@@ -111,6 +118,9 @@ def finetune(
         epoch are some of these.
     seed
         Of a run; that of the weights and of the order is derived from it.
+    preset
+        Whose options stand below those that are given: ``"default"``,
+        ``"algorithm1"`` or ``"paper"``.
     **options
         Of :class:`mdl_physpretrain.recipe.Finetune`, and further ones of
         :func:`mdl_physpretrain.training.train`.
@@ -127,7 +137,7 @@ def finetune(
     StructureError
         If there is nothing to learn from.
     """
-    section, train_options = _divided(Finetune, options)
+    section, train_options = _divided(Finetune, "finetune", preset, options)
     return train(
         model,
         structures,
@@ -143,8 +153,11 @@ def finetune(
     )
 
 
-def _divided(section: type[Any], options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The options of a section, and those that are for :func:`train`."""
+def _divided(section: type[Any], key: str, preset: str, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The options of a section, over those of the preset, and those that are for :func:`train`."""
+    if preset not in PRESETS:
+        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
     further = {k: v for k, v in options.items() if k in OF_TRAIN and k not in section.model_fields}
-    values = validated(section, {k: v for k, v in options.items() if k not in further})
+    given = {k: v for k, v in options.items() if k not in further}
+    values = validated(section, {**PRESETS[preset].get(key, {}), **given})
     return values, values.model_dump(include=set(Training.model_fields)) | further

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mdl_physpretrain import recipe
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 from mdl_physpretrain.locking import prepare_folder
 from mdl_physpretrain.ownership import claim_folder, write_again
@@ -32,6 +33,7 @@ def open_folder(folder: Path, settings: CheckSettings, inputs: Sequence[Any]) ->
     try:
         stored = json.loads((folder / "check.json").read_text())["settings"]
         options = json.loads(json.dumps(asdict(settings)))
+        stored.setdefault("barostat", recipe.MD.barostat)  # older checks know this one only
         changed = [key for key in (*MD, "nve_steps") if stored.get(key) != options[key]]
     except FileNotFoundError:
         return

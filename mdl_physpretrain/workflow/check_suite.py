@@ -24,8 +24,10 @@ __all__ = ["MD", "CheckInputs", "CheckSettings", "CheckSuite", "check_names", "p
 
 NAME = r"\w[\w.+-]{0,63}"
 
-MD = ("ensemble", "temperature", "timestep", "steps", "friction", "pressure", "engine", "trajectory_interval")
-CONDITIONS = ("ensemble", "temperature", "timestep", "steps")
+MD = (
+    "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "barostat", "engine", "trajectory_interval",
+)  # fmt: skip
+CONDITIONS = ("ensemble", "temperature", "timestep", "steps", "barostat")
 #: Options of probes that a check asks without being told; a run, of many networks, asks for them by ``probe:``.
 ASKED = {
     "wide_pairs": "all",
@@ -86,6 +88,7 @@ class CheckSettings:
     steps: int = recipe.MD.steps
     friction: float = recipe.MD.friction
     pressure: float = recipe.MD.pressure
+    barostat: str = recipe.MD.barostat
     engine: str = recipe.MD.engine
     compiled: bool | None = recipe.MD.compiled
     trajectory_interval: int | None = CHECK.trajectory_interval
@@ -104,7 +107,7 @@ class CheckSettings:
             raise ConfigError(f"seeds must be different numbers, at least one, not {list(self.seeds)}")
         for seed in self.seeds:
             MDSettings(self.ensemble, self.temperature, self.timestep, self.steps, self.friction, self.pressure,
-                       seed=seed)  # fmt: skip
+                       seed=seed, barostat=self.barostat)  # fmt: skip
         for name, least in (("nve_structures", 1), ("nve_steps", 20), ("compressed", 1), ("trajectory_interval", 1),
                             ("reference_structures", 1)):  # fmt: skip
             value = getattr(self, name)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunSuite"]
 
-CONDITIONS = ("ensemble", "temperature", "timestep", "steps")
+CONDITIONS = ("ensemble", "temperature", "timestep", "steps", "barostat")
 
 
 class RunSuite(Suite):

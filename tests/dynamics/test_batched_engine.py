@@ -203,10 +203,12 @@ def test_nan_and_explosion_end_a_trajectory(engine, mgo):
 @pytest.mark.parametrize("engine", ["ase", "batched"])
 def test_a_wild_barostat_is_an_explosion(engine, barostat, eam, mgo):
     options = {"ensemble": "npt", "steps": 20, "engine": engine, "barostat": barostat}
-    table = assess(simulate(eam, mgo[:2], pressure=50.0, taup=10.0, **options))
-    assert table.exploded.all()
-    assert (table.first_unphysical_step == 1).all()
-    assert (table.steps_done == 1).all()
+    for pressure, taup, evaluations in ((50.0, 10.0, 2), (50.0, 10.0, 1), (3.12, 50.0, 2), (3.12, 50.0, 1)):
+        runs = simulate(eam, mgo[:2], pressure=pressure, taup=taup, npt_evaluations=evaluations, **options)
+        table = assess(runs)
+        assert table.exploded.all()
+        assert (table.first_unphysical_step == 1).all()
+        assert (table.steps_done == 1).all()
 
 
 def test_all_kinds_of_structures(zoo):

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from scipy import special, stats
 
 from mdl_physpretrain.dynamics import simulate
+from mdl_physpretrain.dynamics.integrators import CellRescalingStep
 from mdl_physpretrain.dynamics.settings import MDSettings
+from mdl_physpretrain.dynamics.state import MDState, NoiseStream
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.potentials.base import Prediction
 from mdl_physpretrain.probes.ensemble import Ensemble, ensemble_fluctuations
 
 KELVIN = 600.0
@@ -125,6 +129,38 @@ def test_cell_rescaling_samples_the_isothermal_isobaric_ensemble(eam):
     expected = -pressure / (units.kB * KELVIN)
     assert error < 0.2 * abs(expected)  # Berendsen's volumes give 100 times the slope
     assert abs(slope - expected) < 4 * error
+
+
+def test_an_ideal_gas_has_the_volumes_of_the_isothermal_isobaric_ensemble():
+    """``P V / k_B T`` of N atoms without forces has a gamma distribution of shape N + 1, which is exact."""
+    n, systems, kt, pressure = 4, 600, units.kB * KELVIN, 0.002
+    generators = [np.random.default_rng(k) for k in range(systems)]
+    noise = NoiseStream(generators, [n] * systems, of_cells=True)
+    length = (5 * kt / pressure) ** (1 / 3)
+    gas = Atoms(f"Ar{n}", positions=np.zeros((n, 3)), cell=[length] * 3, pbc=True)
+    state = MDState.from_structures([gas] * systems)
+    zero = Prediction(torch.zeros(systems), torch.zeros(n * systems, 3), torch.zeros(systems, 3, 3))
+    step = CellRescalingStep(
+        temperature=KELVIN, friction=0.05 / units.fs, pressure=pressure, taup=200 * units.fs,
+        compressibility=1 / pressure, dt=units.fs, noise=noise,
+    )  # fmt: skip
+    reduced = []
+    for k in range(2400):
+        step.step(state, zero, lambda _: zero)
+        if k >= 800 and k % 400 == 0:
+            reduced.append((pressure * torch.linalg.det(state.cells) / kt).numpy())
+    values = np.concatenate(reduced)
+    assert abs(values.mean() - (n + 1)) < 4 * np.sqrt((n + 1) / len(values))
+    assert values.var() == pytest.approx(n + 1, rel=0.15)
+
+
+def test_a_barostat_in_haste_is_told():
+    options = {"ensemble": "npt", "barostat": "cell_rescaling"}
+    assert not MDSettings(**options).doubts()
+    (doubt,) = MDSettings(taup=100.0, **options).doubts()
+    assert "the volume of a stiff material will fluctuate too much" in doubt
+    assert "is 0.73 Å³/eV" in doubt
+    assert not MDSettings(ensemble="npt", taup=100.0).doubts()
 
 
 def test_cell_rescaling_needs_its_thermostat():

@@ -21,7 +21,7 @@ from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.training import train
 
 SMALL = {"cutoff": 4.0, "dim1": 8, "dim2": 8, "gc_count": 1, "post_fc_count": 1, "edge_dim": 8}
-WORDS = [f"--arg={name}={value}" for name, value in SMALL.items()]
+WORDS = ["--model=cgcnn", *(f"--arg={name}={value}" for name, value in SMALL.items())]
 
 
 def epochs_of(folder: Path) -> int:

@@ -84,7 +84,8 @@ def check(run: Path, teacher: Any, labelled: Path, pretrained: Any, finetuned: A
 def test_single_steps_make_what_a_run_makes(run: Path, tmp_path: Path) -> None:
     train, val = run / "data" / "train.extxyz", run / "data" / "val.extxyz"
     teacher, augmented, labelled = (tmp_path / n for n in ("teacher.pt", "augmented.extxyz", "labelled.extxyz"))
-    weights, network = ("--weights", "0.02,40,40"), [w for k, v in NETWORK.items() for w in ("--arg", f"{k}={v}")]
+    weights = ("--weights", "0.02,40,40")
+    network = ["--model", "cgcnn", *(w for k, v in NETWORK.items() for w in ("--arg", f"{k}={v}"))]
     fitted = call("fit-eam", train, "--val", val, "-o", teacher, "--epochs", 2, "--cutoff", 4.5, *weights)
     assert fitted.exit_code in (0, 1), fitted.output
     frames = ("--thermal-rounds", 2, "--thermal-time", 40, "--thermal-structures", 3)
@@ -125,6 +126,7 @@ def test_one_call_makes_what_a_run_makes(run: Path, tmp_path: Path, on_disk: boo
     data = data._replace(**{k: pp.read_structures(run / "data" / f"{k}.extxyz") for k in ("train", "val", "test")})
     result = pp.pretrain_and_finetune(
         data,
+        model="cgcnn",
         model_args=NETWORK,
         teacher={"epochs": 2, "cutoff": 4.5, "weights": (0.02, 40.0, 40.0), "force": True},
         augment={
@@ -171,7 +173,7 @@ def test_any_calculator_may_teach_and_wrong_options_are_named(run: Path) -> None
     from ase.calculators.lj import LennardJones
 
     train = pp.read_structures(run / "data" / "train.extxyz")[:3]
-    options: dict[str, Any] = {"model_args": NETWORK, "augment": {"n_aug": 1, "max_force": None}}
+    options: dict[str, Any] = {"model": "cgcnn", "model_args": NETWORK, "augment": {"n_aug": 1, "max_force": None}}
     tiny = {"epochs": 1}
     result = pp.pretrain_and_finetune(
         train, teacher=LennardJones(sigma=1.0, rc=4.0), pretrain=tiny, finetune=tiny, preset="paper", **options

@@ -30,7 +30,7 @@ __all__ = ["HostMD", "MDPhysicalityCallback", "MDPhysicalityRecipeConfig"]
 
 log = logging.getLogger(__name__)
 
-CONDITIONS = ("ensemble", "temperature", "timestep", "steps")
+CONDITIONS = ("ensemble", "temperature", "timestep", "steps", "barostat")
 PREFIX, FINAL = "physicality", "physicality_end"
 
 
