@@ -1,4 +1,4 @@
-"""Figure of docs/explanation/known.md from docs/tables/long_md.csv: what plain networks and the recipe lose, at what error.
+"""Figure of docs/explanation/known.md from docs/tables/long_md.csv: lost trajectories and errors.
 
 The table has the results of ``physpretrain run configs/long-md/....yaml``, every attempt of each row counted.
 """
@@ -35,13 +35,20 @@ def main() -> None:
             row = arms.loc[arm]
             shift = 0.19 if arm == "plain" else -0.19
             share = 100 * row["unphysical"] / row["trajectories"]
-            lost.barh(place + shift, max(share, 0.6), height=0.34, color=colour, label=arm if place == places[0] else None)
-            lost.text(share + 2, place + shift, f"{row['unphysical']} of {row['trajectories']}", va="center", fontsize=8)
+            lost.barh(
+                place + shift, max(share, 0.6), height=0.34, color=colour, label=arm if place == places[0] else None
+            )
+            lost.text(
+                share + 2, place + shift, f"{row['unphysical']} of {row['trajectories']}", va="center", fontsize=8
+            )
         mean, half = relative_difference(arms.loc["plain", "total_by_seed"], arms.loc["recipe", "total_by_seed"])
         cost.errorbar(mean, place, xerr=half, fmt="o", color=COLOURS["recipe"], capsize=3)
-        print(f"{rows.iloc[0][['material', 'network', 'teacher', 'recipe']].tolist()}: {mean:+.1f} % ({mean - half:+.1f} to {mean + half:+.1f})")
+        name = ", ".join(rows.iloc[0][["material", "network", "teacher", "recipe"]])
+        print(f"{name}: {mean:+.1f} % ({mean - half:+.1f} to {mean + half:+.1f})")
     labels = [
-        f"{material}, {network}" + (f"\n{teacher} teaches" if teacher != "fitted" else "") + ("*" if recipe == "before" else "")
+        f"{material}, {network}"
+        + (f"\n{teacher} teaches" if teacher != "fitted" else "")
+        + ("*" if recipe == "before" else "")
         for (material, network, teacher, recipe), _ in groups
     ]
     lost.set_yticks(places, labels=labels)
