@@ -48,7 +48,7 @@ def main() -> None:
     labels = [
         f"{material}, {network}"
         + (f"\n{teacher} teaches" if teacher != "fitted" else "")
-        + ("*" if recipe == "before" else "")
+        + ("*" if recipe == "earlier" else "")
         for (material, network, teacher, recipe), _ in groups
     ]
     lost.set_yticks(places, labels=labels)

@@ -58,14 +58,7 @@ class CellRescaling(Langevin):
     """Stochastic cell rescaling before a step of ASE's Langevin, see ``integrators.CellRescalingStep``."""
 
     def __init__(self, atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> None:
-        super().__init__(
-            atoms,
-            settings.dt,
-            temperature_K=settings.temperature,
-            friction=settings.friction / units.fs,
-            fixcm=False,
-            rng=rng,
-        )
+        super().__init__(atoms, **_langevin_options(settings, rng))
         self.settings = settings
         self.first_det = float(np.linalg.det(atoms.cell.array))
 
@@ -90,6 +83,16 @@ class CellRescaling(Langevin):
         atoms.set_velocities(velocities)
         _check_volume(atoms, self.first_det, settings.limits.volume_bound)
         return super().step(stored if settings.npt_evaluations == 1 else None)
+
+
+def _langevin_options(settings: MDSettings, rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        "timestep": settings.dt,
+        "temperature_K": settings.temperature,
+        "friction": settings.friction / units.fs,
+        "fixcm": False,
+        "rng": rng,
+    }
 
 
 def _check_volume(atoms: Atoms, first_det: float, most: float) -> None:
@@ -213,14 +216,7 @@ def _run(
 
 def _integrator(atoms: Atoms, generator: np.random.Generator, settings: MDSettings) -> Any:
     if settings.ensemble == "nvt":
-        return Langevin(
-            atoms,
-            settings.dt,
-            temperature_K=settings.temperature,
-            friction=settings.friction / units.fs,
-            fixcm=False,
-            rng=generator,
-        )
+        return Langevin(atoms, **_langevin_options(settings, generator))
     if settings.ensemble == "nve":
         return VelocityVerlet(atoms, settings.dt)
     if settings.barostat == "cell_rescaling":

@@ -25,6 +25,7 @@ __all__ = [
     "LangevinStep",
     "NPTBerendsenStep",
     "VelocityVerletStep",
+    "cell_scale",
     "make_integrator",
 ]
 

@@ -235,37 +235,22 @@ def test_an_isolated_atom_flies_and_nothing_happens():
         assert row.closest_pair == ""
 
 
-def test_noise_in_chunks_is_noise_step_by_step():
-    stream = NoiseStream([trajectory_rng(1, "a"), trajectory_rng(1, "b")], [3, 2])
+@pytest.mark.parametrize("of_cells", [False, True])
+def test_noise_in_chunks_is_noise_step_by_step(of_cells):
+    stream = NoiseStream([trajectory_rng(1, "a"), trajectory_rng(1, "b")], [3, 2], of_cells=of_cells)
     rngs = [trajectory_rng(1, "a"), trajectory_rng(1, "b")]
     for step in range(450):
         if step == 210:
             stream.keep(torch.tensor([False, True]), torch.tensor([False] * 3 + [True] * 2))
             rngs = rngs[1:]
-        xi, eta, of_cells = stream.draw()
-        assert not len(of_cells)
-        sizes = [3, 2][-len(rngs) :]
-        drawn = [(rng.standard_normal((n, 3)), rng.standard_normal((n, 3))) for rng, n in zip(rngs, sizes, strict=True)]
-        np.testing.assert_array_equal(xi.numpy(), np.concatenate([x for x, _ in drawn]))
-        np.testing.assert_array_equal(eta.numpy(), np.concatenate([e for _, e in drawn]))
-
-
-def test_cells_have_noise_of_their_own():
-    stream = NoiseStream([trajectory_rng(1, "a"), trajectory_rng(1, "b")], [3, 2], of_cells=True)
-    rngs = [trajectory_rng(1, "a"), trajectory_rng(1, "b")]
-    for step in range(450):
-        if step == 210:
-            stream.keep(torch.tensor([False, True]), torch.tensor([False] * 3 + [True] * 2))
-            rngs = rngs[1:]
-        xi, eta, of_cells = stream.draw()
+        xi, eta, cells = stream.draw()
         sizes = [3, 2][-len(rngs) :]
         drawn = [
-            (rng.standard_normal(), rng.standard_normal((n, 3)), rng.standard_normal((n, 3)))
+            (rng.standard_normal(int(of_cells)), rng.standard_normal((n, 3)), rng.standard_normal((n, 3)))
             for rng, n in zip(rngs, sizes, strict=True)
         ]
-        np.testing.assert_array_equal(of_cells.numpy(), [c for c, _, _ in drawn])
-        np.testing.assert_array_equal(xi.numpy(), np.concatenate([x for _, x, _ in drawn]))
-        np.testing.assert_array_equal(eta.numpy(), np.concatenate([e for _, _, e in drawn]))
+        for numbers, parts in zip((cells, xi, eta), zip(*drawn, strict=True), strict=True):
+            np.testing.assert_array_equal(numbers.numpy(), np.concatenate(parts))
 
 
 def test_batches_hold_at_most_so_many_atoms(mgo):

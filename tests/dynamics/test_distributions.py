@@ -8,6 +8,7 @@ and scale ``k_B T`` (M. R. Shirts, J. Chem. Theory Comput. 9, 909 (2013); the st
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ase import Atoms, units
@@ -22,6 +23,7 @@ from mdl_physpretrain.dynamics.state import MDState, NoiseStream
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials.base import Prediction
 from mdl_physpretrain.probes.ensemble import Ensemble, ensemble_fluctuations
+from mdl_physpretrain.report.conditions import condition_words
 
 KELVIN = 600.0
 
@@ -172,3 +174,27 @@ def test_cell_rescaling_needs_its_thermostat():
     with pytest.raises(ConfigError, match="barostat must be one of berendsen, cell_rescaling, not 'andersen'"):
         MDSettings(barostat="andersen")
     assert MDSettings(taut=0.01, **options).coupling == ("pressure", "friction", "taup")  # taut is not its own
+
+
+def test_the_probe_judges_the_volume_of_cell_rescaling(eam):
+    """By the bulk modulus: volumes that hardly move are no ensemble; of Berendsen's barostat that is not asked."""
+    options = {"ensemble": "npt", "friction": 0.05, "steps": 1500, "trace_interval": 10, "npt_evaluations": 1}
+    runs = run(eam, 2, barostat="cell_rescaling", **options)
+    table = ensemble_fluctuations(runs)
+    variance = float(np.square(table["volume_std"]).mean())
+    modulus = units.kB * KELVIN * table["volume"].mean() / variance / units.GPa  # that of these fluctuations
+
+    def verdict(table, factor):
+        moduli = {"structure_id": table["structure_id"], "bulk_modulus": factor * modulus, "ok": True}
+        return Ensemble().answer({"ensemble": table, "eos": pd.DataFrame(moduli)})
+
+    assert verdict(table, 1.0)[0] == "yes"
+    assert verdict(table, 0.1)[0] == "no"
+    assert "is taup long enough" in verdict(table, 0.1)[1]
+    assert verdict(table.assign(barostat="berendsen"), 0.1)[0] == "yes"
+
+
+def test_conditions_name_the_barostat_that_is_not_the_default():
+    row = {"ensemble": "npt", "temperature": 600.0, "timestep": 1.0}
+    assert condition_words({**row, "barostat": "berendsen"}) == condition_words(row) == "NPT, 600 K, 1 fs"
+    assert condition_words({**row, "barostat": "cell_rescaling"}) == "NPT, 600 K, 1 fs, cell rescaling"
