@@ -1,12 +1,14 @@
 """The EAM of many elements: fits by pair and by element, their errors, cost against the number of elements, curves.
 
     python scripts/bench_periodic.py limits silica.xyz mo_nb_ta_w.extxyz      # few elements: is anything lost?
-    python scripts/bench_periodic.py many data/train.extxyz data/val.extxyz data/test.extxyz --plot curves.png
+    python scripts/bench_periodic.py many mpf-TP.xyz mpf-alkali-TP.xyz random-TP.xyz --plot curves.png
+    python scripts/bench_periodic.py many data/train.extxyz data/val.extxyz data/test.extxyz --given
     python scripts/bench_periodic.py cost 2 4 8 16 32 64 85                   # made-up alloys, labels of an EAM
 
-``limits`` splits every file by composition or, with one composition, at random. ``many`` also labels augmented
-structures, and draws the in-situ energies of twelve pairs that the training data never show together. Every row of
-``cost`` is a process of its own, so that its memory is its own.
+``limits`` splits every file at random. ``many`` splits all files together by composition (``--given``: they are
+training, validation and test); it also asks the teacher as a run would use it, damped to what it knows, labels
+augmented structures, and draws the in-situ energies of twelve pairs that the training data never show together. Every
+row of ``cost`` is a process of its own, so that its memory is its own.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.graphs.bonds import nearest_distances
 from mdl_physpretrain.potentials import EAM
 from mdl_physpretrain.potentials.error_metrics import evaluate, trivial_errors
-from mdl_physpretrain.structures import read_structures, reference_energies, split_structures
+from mdl_physpretrain.structures import get_labels, read_structures, reference_energies, split_structures
 from mdl_physpretrain.structures.elements import elements_of
 from mdl_physpretrain.teacher import examine, fit_eam, label
 from mdl_physpretrain.teacher.examine import _in_situ_curve, extrapolated_pairs
+from mdl_physpretrain.teacher.trust import trusted_teacher
 
 COLUMNS = ["data", "pairs", "parameters", "fit_s", "passed", "forces", "stress", "total", "trivial"]
 
@@ -75,16 +78,26 @@ def limits(files: list[str], limit: int, epochs: int | None) -> None:
             print(pd.DataFrame(rows[-1:])[COLUMNS].to_string(index=False, header=len(rows) == 1), flush=True)
 
 
-def many(files: list[str], plot: str | None, epochs: int | None) -> None:
+def parts_of(files: list[str], given: bool, max_force: float) -> list[list[Atoms]]:
+    """Training, validation and test structures, without elements that training has not and larger forces (eV/Å)."""
+    if given:
+        parts = [read_structures(file) for file in files]
+    else:
+        data = [a for file in files for a in read_structures(file)]
+        data = [a for a in data if np.linalg.norm(get_labels(a).forces, axis=1).max() <= max_force]
+        parts = list(split_structures(data, fractions=(0.8, 0.08, 0.12), seed=0, group_by="composition"))
+    known = set(elements_of(parts[0]))
+    return [[a for a in part if set(a.symbols) <= known] for part in parts]
+
+
+def many(files: list[str], given: bool, max_force: float, plot: str | None, epochs: int | None) -> None:
     """A set of many elements in three parts."""
-    train, val, test = (read_structures(file) for file in files)
-    known = set(elements_of(train))
-    test = [a for a in test if set(a.symbols) <= known]
-    print(f"{len(train)}/{len(val)}/{len(test)} structures, {len(known)} elements")
+    train, val, test = parts_of(files, given, max_force)
+    print(f"{len(train)}/{len(val)}/{len(test)} structures, {len(elements_of(train))} elements")
     rows, models = [], {}
     for pairs in ("pairwise", "factorised", "corrected"):
         try:
-            models[pairs], result = row(Path(files[0]).parent.name, train, val, test, pairs=pairs, epochs=epochs)
+            models[pairs], result = row(Path(files[0]).stem, train, val, test, pairs=pairs, epochs=epochs)
         except PhysPretrainError as error:
             print(f"{pairs}: {error}")
             continue
@@ -92,6 +105,12 @@ def many(files: list[str], plot: str | None, epochs: int | None) -> None:
         print(pd.DataFrame(rows[-1:])[COLUMNS].to_string(index=False), flush=True)
         examination = models[pairs].metadata["examination"]
         print(f"  extrapolated pairs: {len(examination['extrapolated'])}; failures: {examination['failures'][:4]}")
+        print(f"  teaches: {examination['forces']['teaches']}")
+        damped, skill = trusted_teacher(models[pairs], val)
+        print(
+            f"  trust {skill.trust:.2f}; as it is used, forces {evaluate(damped, test)['forces_mae']:.3f} eV/Å",
+            flush=True,
+        )
         children = augment(train[:: max(1, len(train) // 150)], n_aug=5, seed=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -181,11 +200,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200, help="Structures per file of 'limits', or of 'cost'.")
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--plot", default=None)
+    parser.add_argument("--given", action="store_true", help="Files of 'many' are training, validation, test.")
+    parser.add_argument("--max-force", type=float, default=30.0, help="Of structures of 'many', eV/Å.")
     options = parser.parse_args()
     if options.what == "limits":
         limits(options.arguments, options.limit, options.epochs)
     elif options.what == "many":
-        many(options.arguments, options.plot, options.epochs)
+        many(options.arguments, options.given, options.max_force, options.plot, options.epochs)
     elif options.what == "cost":
         cost([int(n) for n in options.arguments], options.limit, options.epochs or 3)
     else:

@@ -6,9 +6,11 @@ diamond), and of random pairs and triples of elements B1, B2, zincblende, L1_2, 
 constant of each has the lowest energy of CHGNet; then come frames that are strained and rattled, and slabs of some
 crystals. Energies are per structure (eV), forces in eV/Å, stress in eV/Å³ (ASE sign).
 
-Usage (about 3 minutes on one core; no file is overwritten)::
+Usage (5 minutes on one core each; no file is overwritten)::
 
     python scripts/make_periodic_data.py ../periodic-data --pairs 150 --triples 25
+    python scripts/make_periodic_data.py ../24-elements --pairs 120 --triples 20 --elements Li Na K Mg Ca Al Si Ti V \
+        Cr Mn Fe Co Ni Cu Zn Zr Nb Mo Ag O F S Cl
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from ase import Atoms
 from ase.build import bulk, surface
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from ase.io import write
+from ase.neighborlist import neighbor_list
 
 LABEL_SOURCE = "CHGNet 0.3.0 (not DFT)"
 LEFT_OUT = {"He", "Ne", "Ar", "Kr", "Po", "At", "Rn", "Fr", "Ra"}
@@ -36,13 +39,14 @@ BINARIES = {  # positions of both elements in the cubic cell, in cell lengths
     "fluorite": ([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]],
                  list(itertools.product((0.25, 0.75), repeat=3))),
 }  # fmt: skip
+REACH = 5.8  # Å: CHGNet refuses atoms without a neighbour within 6
 LENGTHS = np.linspace(0.88, 1.18, 6)  # of the first guess, for the lattice constant of lowest energy
 SEED = 18
 
 
 def radius(symbol: str) -> float:
-    """Covalent radius, Å."""
-    return float(covalent_radii[atomic_numbers[symbol]])
+    """Covalent radius, Å; that of H would make crystals of so many neighbours that CHGNet needs tens of GB."""
+    return max(float(covalent_radii[atomic_numbers[symbol]]), 0.55)
 
 
 def cubic(symbols: list[str], positions: list) -> Atoms:
@@ -50,7 +54,7 @@ def cubic(symbols: list[str], positions: list) -> Atoms:
     atoms = Atoms(symbols, scaled_positions=positions, cell=np.eye(3), pbc=True)
     reach = atoms.repeat(2)
     distances = reach.get_all_distances(mic=True) + 10 * np.eye(len(reach))
-    radii = covalent_radii[reach.numbers]
+    radii = np.array([radius(s) for s in reach.symbols])
     atoms.set_cell(1.1 * np.eye(3) / (distances / (radii[:, None] + radii)).min(), scale_atoms=True)
     return atoms
 
@@ -67,25 +71,31 @@ def elemental(symbol: str) -> list[tuple[str, Atoms]]:
     ]
 
 
-def materials(pairs: int, triples: int, rng: np.random.Generator) -> list[tuple[str, Atoms]]:
+def materials(elements: list[str], pairs: int, triples: int, rng: np.random.Generator) -> list[tuple[str, Atoms]]:
     """Name and cell of every material, before its lattice constant is known."""
     result = []
-    for symbol in ELEMENTS:
+    for symbol in elements:
         cells = elemental(symbol)
         for k in rng.permutation(len(cells))[:1]:
             result.append((f"{symbol}-{cells[k][0]}", cells[k][1]))
-    all_pairs = list(itertools.permutations(ELEMENTS, 2))
+    all_pairs = list(itertools.permutations(elements, 2))
     for k in rng.permutation(len(all_pairs))[:pairs]:
         a, b = all_pairs[k]
         prototype = str(rng.choice(list(BINARIES)))
         first, second = BINARIES[prototype]
         result.append((f"{a}{b}-{prototype}", cubic([a] * len(first) + [b] * len(second), [*first, *second])))
     for _ in range(triples):
-        a, b = rng.choice([s for s in ELEMENTS if s not in ("H", "O", "F", "N", "Xe")], 2, replace=False)
-        x = str(rng.choice(["O", "F", "Cl", "H", "N"]))
+        a, b = rng.choice([s for s in elements if s not in ("H", "O", "F", "N", "Xe")], 2, replace=False)
+        x = str(rng.choice([s for s in ("O", "F", "Cl", "H", "N") if s in elements]))
         sites = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
         result.append((f"{a}{b}{x}3-perovskite", cubic([a, b, x, x, x], sites)))
     return result
+
+
+def nearest(atoms: Atoms) -> np.ndarray:
+    """Distance of every atom to its nearest neighbour within 8 Å (Å; infinite without one)."""
+    i, d = neighbor_list("id", atoms, 8.0)
+    return np.array([min(d[i == k], default=np.inf) for k in range(len(atoms))])
 
 
 class Reference:
@@ -132,22 +142,27 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=150)
     parser.add_argument("--triples", type=int, default=25)
     parser.add_argument("--frames", type=int, default=3)
+    parser.add_argument("--elements", nargs="+", default=ELEMENTS, choices=ELEMENTS, metavar="SYMBOL")
     options = parser.parse_args()
+    if options.triples and not {"O", "F", "Cl", "H", "N"} & set(options.elements):
+        parser.error("perovskites need one of O, F, Cl, H, N")
     files = {part: options.directory / f"{part}.extxyz" for part in ("train", "val", "test")}
     if any(file.exists() for file in files.values()):
         parser.error(f"{options.directory} holds such files already")
     options.directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(SEED)
     reference = Reference()
-    everything = materials(options.pairs, options.triples, rng)
+    everything = materials(options.elements, options.triples, rng)
     parts: dict[str, list[Atoms]] = {part: [] for part in files}
     for n, (name, guess) in enumerate(everything):
         scaled = []
         for length in LENGTHS:
             scaled.append(guess.copy())
             scaled[-1].set_cell(length * guess.cell.array, scale_atoms=True)
+        scaled = [a for a in scaled if max(nearest(a)) < REACH]
         energies = [energy for energy, _, _ in reference.labels(scaled)]
         chosen = frames(name, scaled[int(np.argmin(energies))], options.frames, rng)
+        chosen = [a for a in chosen if max(nearest(a)) < REACH]
         draw = rng.random()
         part = "train" if len(set(guess.numbers)) == 1 or draw < 0.7 else "val" if draw < 0.8 else "test"
         for atoms, (energy, forces, stress) in zip(chosen, reference.labels(chosen), strict=True):

@@ -5,7 +5,8 @@ data keep far apart is never seen close. Here the distances are given, from
 the core's end up to where the data have the pair, and the structures that
 need the smallest displacement are moved there. Pairs grow with the square of
 the elements: above 8 of these the bins become wider in proportion, so that
-their number, and that of the structures, grows with the elements only.
+their number grows with the elements only, and each gets fewer structures, so
+that theirs stays that of 8 elements down to one a bin.
 """
 
 from __future__ import annotations
@@ -26,11 +27,17 @@ from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
 from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.randomness import structure_rng
 
-__all__ = ["Covering", "cover", "coverage_table", "coverage_with", "uncovered"]
+__all__ = ["Covering", "cover", "coverage_table", "coverage_with", "per_bin_of", "uncovered"]
 
-PAIRS_PER_ELEMENT = 4.5  # all pairs of 8 elements: with more the bins of a pair are fewer
+MANY_ELEMENTS = 8
+PAIRS_PER_ELEMENT = 0.5 * (MANY_ELEMENTS + 1)  # all pairs of 8 elements: with more the bins of a pair are fewer
 DEPTH = 8  # of each structure the closest few pairs of a kind are candidates
 ROUNDS = 40  # of pushing other atoms out of the way
+
+
+def per_bin_of(per_bin: int, n_elements: int) -> int:
+    """Structures for each bin: with more than 8 elements fewer, but one at least."""
+    return max(1, round(per_bin * min(1.0, MANY_ELEMENTS / max(n_elements, 1))))
 
 
 class Covering(list[Atoms]):
@@ -67,7 +74,8 @@ def coverage_table(
     width
         Of a bin, Å; with more pairs than 4.5 per element wider in that proportion.
     wanted
-        Structures per bin that count as covered.
+        Structures per bin that count as covered; with more than 8 elements in proportion fewer (not for ``bins`` that
+        are given), one at least.
     reach
         Å: pairs farther apart than this are not looked at.
 
@@ -93,6 +101,7 @@ def coverage_table(
     distances = [_distances_by_kind(atoms, reach) for atoms in structures]
     if bins is None:
         bins = _bins(structures, distances, inner, width, reach)
+        wanted = per_bin_of(wanted, _n_elements(bins))
     table = bins[["pair", "low", "high"]].reset_index(drop=True)
     counts = np.zeros(len(table), dtype=int)
     rows_of = {pair: rows.to_numpy() for pair, rows in table.groupby("pair", sort=False).groups.items()}
@@ -107,17 +116,18 @@ def coverage_table(
 
 
 def coverage_with(structures: Sequence[Atoms], augmented: Sequence[Atoms], *, wanted: int = 5) -> pd.DataFrame:
-    """Coverage of data and augmented structures together, in the bins of the data.
-
-    ``data``: the count of these alone.
-    """
+    """Coverage of data and augmented structures together, in the bins of the data; ``data``: these alone."""
     table = coverage_table(structures, wanted=wanted)
     table.insert(3, "data", table["count"])
     if augmented and len(table):
         reach = float(table["high"].max())
-        table["count"] += coverage_table(augmented, table, wanted=wanted, reach=reach)["count"]
-        table["covered"] = table["count"] >= wanted
+        table["count"] += coverage_table(augmented, table, reach=reach)["count"]
+        table["covered"] = table["count"] >= table["wanted"]
     return table
+
+
+def _n_elements(bins: pd.DataFrame) -> int:
+    return len({symbol for pair in bins["pair"] for symbol in str(pair).split("-")})
 
 
 def uncovered(table: pd.DataFrame) -> list[str]:
@@ -172,7 +182,7 @@ def cover(
     bins
         Columns ``pair, low, high``: these distances only.
     per_bin
-        Targets per bin.
+        Targets per bin; with more than 8 elements in proportion fewer (not for ``bins`` that are given), one at least.
     inner, width, reach
         See :func:`coverage_table`.
     clearance
@@ -216,6 +226,7 @@ def cover(
     structures, names = [structures[k] for k in order], [names[k] for k in order]
     if bins is None:
         bins = coverage_table(structures, inner=inner, width=width, reach=reach)
+        per_bin = per_bin_of(per_bin, _n_elements(bins))
     kinds = _candidates(structures, reach)
     used = np.zeros(len(structures), dtype=int)
     result = Covering()

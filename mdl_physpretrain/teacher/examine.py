@@ -56,7 +56,6 @@ WELL_TOLERANCE = 0.25  # relative deviation of the well from the typical distanc
 MOST_PULLED = 60  # structures whose closest pair is pulled together
 PUSHED_BACK = 0.95  # share of pulled pairs that must feel repulsion
 SHORTEST = 0.6  # sums of covalent radii: pulls of Algorithm 1 stop there
-FEW_BONDS = 50  # atoms: with many elements a well need not stand where so few have a bond
 MANY_ELEMENTS = 8
 MOST_CURVES = 36  # pairs, all of 8 elements: with more only those that the data show most
 
@@ -259,16 +258,16 @@ def examine_curves(
     """Answer the four questions about any potential, for every pair of elements in the data it was fitted to.
 
     ``wells``: a bonded pair must have its well where the data have the bond; not so where bonds are made by the rest
-    of the crystal, as by charges. Above 8 elements pairs that less than 50 atoms have are
-    asked like extrapolated ones: what the data show of them need not be what is typical.
+    of the crystal, as by charges. Above 8 elements every pair is asked like an extrapolated one, at the sum of the
+    covalent radii if its atoms stand farther apart: most pairs are then no bonds but what bonds to others leave.
     """
     distances = nearest_distances(structures, model.cutoff)
     known = sorted(model.known_elements() or {s for pair in distances for s in pair}, key=atomic_numbers.__getitem__)
+    many = len(known) > MANY_ELEMENTS
     examined = []
     for pair, measured in distances.items():
-        rare = len(known) > MANY_ELEMENTS and measured.count < FEW_BONDS
-        expected = replace(measured, typical=min(measured.typical, measured.contact)) if rare else measured
-        examined.append(_examine_pair(model.cutoff, curve, pair, expected, wells and not rare))
+        expected = replace(measured, typical=min(measured.typical, measured.contact)) if many else measured
+        examined.append(_examine_pair(model.cutoff, curve, pair, expected, wells and not many))
     beyond = extrapolated_pairs(known, distances)
     for pair, expected in beyond.items():
         result = _examine_pair(model.cutoff, curve, pair, expected, False, extrapolated=True)

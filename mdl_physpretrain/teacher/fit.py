@@ -29,7 +29,7 @@ from mdl_physpretrain.progress import track
 from mdl_physpretrain.recipe import TEACHER
 from mdl_physpretrain.structures import reference_energies, validate_structures
 from mdl_physpretrain.structures.elements import elements_of, strange_elements
-from mdl_physpretrain.teacher.examine import examine, extrapolated_pairs
+from mdl_physpretrain.teacher.examine import PUSHED_BACK, Examination, examine, extrapolated_pairs
 from mdl_physpretrain.teacher.factorised import CorrectedEAM, FactorisedEAM
 from mdl_physpretrain.teacher.objective import EAMObjective
 from mdl_physpretrain.teacher.parametrisation import BoundedEAM, Bounds
@@ -162,15 +162,17 @@ def fit_eam(
     objective = EAMObjective(model, structures, weights)
     val_objective = EAMObjective(model, held_out, weights) if held_out else objective
     attempts = 0
+    tightened: Counter[tuple[str, str]] = Counter()
     while True:
         attempts += 1
-        search = model if paper else SEARCHES[pairs](model, distances, bounds, energies, generator).double()
+        search = model if paper else SEARCHES[pairs](model, distances, bounds, energies, generator, tightened).double()
         history, best = _minimise(search, objective, val_objective, options, generator, progress)
         model.load_state_dict(best)
         examination = examine(model, structures, held_out=held_out)
-        if examination.passed or paper or attempts == ATTEMPTS:
+        failed = _failed_pairs(model, examination) if many else list(model.pairs)
+        if examination.passed or paper or attempts == ATTEMPTS or not failed:
             break
-        bounds = bounds.tightened()
+        tightened.update(failed)
     model.metadata = {
         "fit": {
             "preset": preset,
@@ -178,7 +180,10 @@ def fit_eam(
             "parameters": sum(p.numel() for p in search.parameters()),
             "seed": seed,
             "attempts": attempts,
-            "bounds": None if paper else asdict(bounds),
+            "bounds": None
+            if paper
+            else asdict(bounds.tightened(min(tightened.values(), default=0) if not many else 0)),
+            "tightened": {"-".join(pair): times for pair, times in tightened.items()} if many else {},
             "history": history,
             "errors": objective.errors(best),
             "val_errors": val_objective.errors(best) if held_out else None,
@@ -189,6 +194,13 @@ def fit_eam(
     if directory:
         model.save(Path(directory) / "teacher.pt")
     return model
+
+
+def _failed_pairs(model: EAM, examination: Examination) -> list[tuple[str, str]]:
+    """Pairs of elements that an examination found wrong; all of them where only the test of real pairs did."""
+    names = {v.pair for v in examination.pairs if not v.passed}
+    failed = [pair for pair in model.pairs if {"-".join(pair), "-".join(pair[::-1])} & names]
+    return failed or (list(model.pairs) if examination.pushed_back < PUSHED_BACK else [])
 
 
 def _kept_out(structures: list[Atoms], seed: int) -> tuple[list[Atoms], list[Atoms] | None]:

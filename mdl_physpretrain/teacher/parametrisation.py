@@ -10,6 +10,7 @@ convex embedding (``B >= 0``), which makes crowding repulsive.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,11 +55,16 @@ class Bounds:
     decay: tuple[float, float] = (0.8, 5.0)
     balance: tuple[float, float] = (0.1, 3.0)
 
-    def tightened(self) -> Bounds:
+    def tightened(self, times: int = 1) -> Bounds:
         """Bounds that leave less room for losing the core: deeper wells, less embedding."""
+        if times == 0:
+            return self
         low, high = self.depth
         lowest, highest = self.balance
-        return replace(self, depth=(min(2 * low, 0.5 * high), high), balance=(lowest, max(0.5 * highest, 2 * lowest)))
+        tighter = replace(
+            self, depth=(min(2 * low, 0.5 * high), high), balance=(lowest, max(0.5 * highest, 2 * lowest))
+        )
+        return tighter.tightened(times - 1)
 
 
 def _inside(low: Tensor, high: Tensor, x: Tensor) -> Tensor:
@@ -74,11 +80,14 @@ class BoundedEAM(nn.Module):
     """Unbounded search variables and the EAM parameters they stand for.
 
     Pairs that are missing in ``distances`` have the sum of covalent radii as typical distance; ``energies`` are the
-    initial atomic ones in eV; the generator randomises the start a little, so that seeds explore.
+    initial atomic ones in eV; the generator randomises the start a little, so that seeds explore. ``tightened``: how
+    often the bounds of a pair, and of the embedding of its elements, are tightened.
     """
 
     typical: Tensor
     scale: Tensor
+    lowest_depth: Tensor  # log eV, by pair
+    highest_balance: Tensor  # by element
 
     def __init__(
         self,
@@ -87,18 +96,26 @@ class BoundedEAM(nn.Module):
         bounds: Bounds,
         energies: Tensor,
         generator: torch.Generator,
+        tightened: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
         super().__init__()
-        n_rows, n_basis, n = self.rows(eam), eam.hparams["n_basis"], len(eam.elements)
+        n_rows, n_basis, n = len(self.row_pairs(eam)), eam.hparams["n_basis"], len(eam.elements)
         dtype = energies.dtype
-        self.bounds = bounds
+        self.bounds, self.tightened = bounds, dict(tightened or {})
+        of_pairs = [bounds.tightened(self.tightened.get(pair, 0)) for pair in eam.pairs]
+        often = {e: max((n for pair, n in self.tightened.items() if e in pair), default=0) for e in eam.elements}
+        of_elements = [bounds.tightened(often[e]) for e in eam.elements]
+        self.register_buffer("lowest_depth", torch.tensor([math.log(b.depth[0]) for b in of_pairs], dtype=dtype))
+        self.register_buffer("highest_balance", torch.tensor([b.balance[1] for b in of_elements], dtype=dtype))
         self.register_buffer("typical", torch.tensor(self.typical_distances(eam, distances), dtype=dtype))
 
         def noise(*shape: int) -> Tensor:
             return 0.2 * torch.randn(*shape, generator=generator, dtype=dtype)
 
-        low_depth, high_depth = (math.log(b) for b in bounds.depth)
-        self.depth = nn.Parameter(_logit(low_depth, high_depth, math.log(0.6)) + noise(n_rows))
+        high = math.log(bounds.depth[1])
+        lows = (math.log(bounds.tightened(self.tightened.get(pair, 0)).depth[0]) for pair in self.row_pairs(eam))
+        starts = torch.tensor([_logit(low, high, math.log(0.6)) for low in lows], dtype=dtype)
+        self.depth = nn.Parameter(starts + noise(n_rows))
         self.steepness = nn.Parameter(_logit(*bounds.steepness, 1.6) + noise(n_rows))
         self.well = nn.Parameter(_logit(*bounds.well, 1.05) + noise(n_rows))
         spread = torch.linspace(-2.0, 2.0, n_basis, dtype=dtype) if n_basis > 1 else torch.zeros(1, dtype=dtype)
@@ -108,12 +125,13 @@ class BoundedEAM(nn.Module):
         self.register_buffer("scale", torch.exp(beta * self.typical.unsqueeze(1)) / (6.0 * n_basis))
         self.amplitude = nn.Parameter(noise(n_rows, n_basis))
         self.curvature = nn.Parameter(torch.full((n,), -2.0, dtype=dtype) + noise(n))
-        self.balance = nn.Parameter(_logit(*bounds.balance, 1.0) + noise(n))
+        starts = torch.tensor([_logit(*b.balance, 1.0) for b in of_elements], dtype=dtype)
+        self.balance = nn.Parameter(starts + noise(n))
         self.base_atomic_energy = nn.Parameter(energies.clone())
 
-    def rows(self, eam: EAM) -> int:
-        """For how many things there are variables of a pair: here pairs."""
-        return len(eam.pairs)
+    def row_pairs(self, eam: EAM) -> list[tuple[str, str]]:
+        """Pairs of elements that there are variables of: here all."""
+        return eam.pairs
 
     def typical_distances(self, eam: EAM, distances: dict[tuple[str, str], PairDistances]) -> list[float]:
         """Distance of every pair that its well and density are measured in, Å."""
@@ -139,15 +157,16 @@ class BoundedEAM(nn.Module):
 
     def parameters_of_eam(self) -> dict[str, Tensor]:
         """The EAM parameters as differentiable functions of the search variables."""
-        low, high = (torch.tensor(math.log(b), dtype=self.typical.dtype) for b in self.bounds.depth)
+        deepest = torch.tensor(math.log(self.bounds.depth[1]), dtype=self.typical.dtype)
+        smallest = torch.tensor(self.bounds.balance[0], dtype=self.typical.dtype)
         of_pair = self.pair_variables()
         return {
-            "D": torch.exp(_inside(low, high, of_pair["depth"])),
+            "D": torch.exp(_inside(self.lowest_depth, deepest, of_pair["depth"])),
             "alpha": self.slopes(of_pair["steepness"]),
             "rm": self.typical * self._bounded("well", of_pair["well"]),
             "A": self.scale * torch.exp(of_pair["amplitude"]),
             "beta": self.decays(of_pair["decay"]),
             "B": nn.functional.softplus(self.curvature),
-            "rho0": self._bounded("balance", self.balance),
+            "rho0": _inside(smallest, self.highest_balance, self.balance),
             "base_atomic_energy": self.base_atomic_energy,
         }

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mdl_physpretrain.augmentation.coverage import PAIRS_PER_ELEMENT, per_bin_of
 from mdl_physpretrain.teacher.driver import drives_by_fit
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ def n_labelled(config: RunConfig, sizes: Sizes) -> int:
         return sizes.labelled[0]
     options = config.augmentation
     number = options.n_aug * sizes.train[0]
-    number += (options.coverage or 0) * COVERAGE_BINS * sizes.elements * (sizes.elements + 1) // 2
+    if options.coverage is not None:
+        pairs = sizes.elements * min(0.5 * (sizes.elements + 1), PAIRS_PER_ELEMENT)
+        number += int(per_bin_of(options.coverage, sizes.elements) * COVERAGE_BINS * pairs)
     if options.thermal is not None or options.thermal_amplitude is not None:
         number += options.thermal_rounds * _moving(config, sizes)
     return number

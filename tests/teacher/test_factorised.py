@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 
-from mdl_physpretrain.augmentation.coverage import coverage_table
+from mdl_physpretrain.augmentation.coverage import cover, coverage_table, per_bin_of
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
 from mdl_physpretrain.graphs.bonds import PairDistances
 from mdl_physpretrain.potentials import EAM, load_model
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
-from mdl_physpretrain.teacher import Bounds, examine, fit_eam, label
+from mdl_physpretrain.teacher import Bounds, examine, fit, fit_eam, label
+from mdl_physpretrain.teacher.examine import Examination
 from mdl_physpretrain.teacher.factorised import CorrectedEAM, FactorisedEAM, additive_radii
 from mdl_physpretrain.teacher.held_out import force_verdict
 from mdl_physpretrain.teacher.kinds.classical import fit_classical
@@ -157,6 +159,60 @@ def test_the_choice_of_pairs(alloys: list[Atoms]) -> None:
         fit_eam(few, preset="paper", pairs="factorised")
 
 
+def test_only_pairs_that_failed_are_tightened() -> None:
+    elements = ["Li", "F", "K"]
+    eam = EAM(elements, cutoff=5.0, n_basis=3).double()
+    energies = torch.full((3,), -2.0, dtype=torch.float64)
+
+    def parameters(kind: type[BoundedEAM], bounds: Bounds, tightened: dict) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        return kind(eam, {}, bounds, energies, generator, tightened).parameters_of_eam()
+
+    for kind in (BoundedEAM, FactorisedEAM):
+        loose, once = parameters(kind, Bounds(), {}), parameters(kind, Bounds(), {("Li", "K"): 2})
+        changed = [pair for pair, a, b in zip(eam.pairs, loose["D"], once["D"], strict=True) if a != b]
+        assert changed == [("Li", "K")]
+        assert once["D"][eam.pairs.index(("Li", "K"))] >= Bounds().tightened(2).depth[0]
+        assert (once["rho0"][[0, 2]] <= Bounds().tightened(2).balance[1]).all()
+        assert once["rho0"][1] == loose["rho0"][1]
+        everywhere = parameters(kind, Bounds(), dict.fromkeys(eam.pairs, 1))
+        all_at_once = parameters(kind, Bounds().tightened(), {})
+        assert all(torch.equal(everywhere[name], all_at_once[name]) for name in all_at_once)
+
+
+def test_the_fit_mends_the_pairs_that_the_examination_names(
+    alloys: list[Atoms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = fit.examine, []
+
+    def strict(model: EAM, structures: list[Atoms], **options: object) -> Examination:
+        examination = real(model, structures, **options)
+        pairs = [replace(v, passed=v.passed and (v.pair != "Ni-Cu" or bool(seen))) for v in examination.pairs]
+        seen.append(model.D.detach().clone())
+        failures = [v.pair for v in pairs if not v.passed]
+        return replace(examination, passed=not failures, failures=failures, pairs=pairs)
+
+    monkeypatch.setattr(fit, "examine", strict)
+    model = fit_eam(alloys, **QUICK)
+    assert model.metadata["fit"]["attempts"] == 2
+    assert model.metadata["fit"]["tightened"] == {"Ni-Cu": 1}
+    assert model.D[model.pairs.index(("Ni", "Cu"))] >= Bounds().tightened().depth[0]
+    assert model.D.min().item() < Bounds().tightened().depth[0], "the others stay free"
+
+
+def test_a_well_is_not_asked_of_pairs_among_many_elements(alloys: list[Atoms]) -> None:
+    # every pair repels at all distances: no well anywhere
+    repulsive = EAM(METALS, cutoff=5.5, n_basis=1).double()
+    with torch.no_grad():
+        repulsive.D.fill_(0.3)
+        repulsive.alpha.fill_(2.0)
+        repulsive.rm.fill_(7.0)
+    few = [a for a in alloys if set(a.symbols) <= {"Li", "Al"}]
+    assert any("bonds at" in failure for failure in examine(repulsive, few).failures) is False
+    of_few = repulsive.restricted(["Li", "Al"])
+    assert any("bonds at" in failure for failure in examine(of_few, few).failures)
+
+
 def test_elements_that_only_val_has(alloys: list[Atoms]) -> None:
     train = [a for a in alloys if "Pt" not in a.symbols]
     with pytest.raises(StructureError, match=r"Pt occur in val but not in the training structures \(val: W-Pt-0, W-Pt"):
@@ -232,6 +288,28 @@ def test_bins_of_coverage_grow_with_the_elements_not_their_pairs() -> None:
 
     eight, sixteen = bins(8), bins(16)
     assert sixteen < 2.6 * eight, "all pairs would be 3.8 times as many"
+
+
+def test_structures_that_cover_do_not_grow_with_the_elements_above_eight() -> None:
+    assert [per_bin_of(5, n) for n in (1, 8, 9, 16, 40, 85)] == [5, 5, 4, 2, 1, 1]
+    symbols = ["Li", "Be", "B", "C", "N", "O", "F", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "K", "Ca"]
+
+    def structures(n: int) -> list[Atoms]:
+        rng = np.random.default_rng(0)
+        positions = rng.uniform(0, 9, (2 * n, 3))
+        return [Atoms(symbols[:n] * 2, positions=positions, cell=[9, 9, 9], pbc=True, info={"structure_id": "a"})]
+
+    table = coverage_table(structures(16), inner=0.3, width=0.6)
+    assert set(table["wanted"]) == {2}
+    counts = {}
+    for n in (8, 16):
+        children = cover(structures(n), inner=0.3, width=0.6)
+        counts[n] = len(children) + sum(children.missing.values())
+    assert counts[16] == 2 * len(table)
+    assert counts[16] < 1.3 * counts[8]
+    given = cover(structures(16), bins=table[table["pair"] == "Li-Ca"], inner=0.3, per_bin=3)
+    wanted = 3 * (table["pair"] == "Li-Ca").sum()
+    assert len(given) + sum(given.missing.values()) == wanted, "of bins that are asked for all are made"
 
 
 def test_a_classical_force_field_of_too_many_elements_is_refused(alloys: list[Atoms]) -> None:
