@@ -1,6 +1,6 @@
 """The EAM of many elements: fits by pair and by element, their errors, cost against the number of elements, curves.
 
-    python scripts/bench_periodic.py limits silica.xyz mo_nb_ta_w.extxyz      # few elements: is anything lost?
+    python scripts/bench_periodic.py limits silica.xyz alloys.xyz:W alloys.xyz    # few elements: is anything lost?
     python scripts/bench_periodic.py many mpf-TP.xyz mpf-alkali-TP.xyz random-TP.xyz --plot curves.png
     python scripts/bench_periodic.py many data/train.extxyz data/val.extxyz data/test.extxyz --given
     python scripts/bench_periodic.py cost 2 4 8 16 32 64 85                   # made-up alloys, labels of an EAM
@@ -64,15 +64,17 @@ def row(name: str, train: list[Atoms], val: list[Atoms], test: list[Atoms], **op
 
 
 def limits(files: list[str], limit: int, epochs: int | None) -> None:
-    """One, two, four elements: by pair, by element, by element with corrections."""
+    """Few elements: by pair, by element, by element with corrections. ``FILE:A-B``: of these elements only."""
     rows = []
     for file in files:
-        data = read_structures(file)
+        path, _, only = file.partition(":")
+        data = read_structures(path, duplicates="rename")
+        data = [a for a in data if not only or set(a.symbols) <= set(only.split("-"))]
         data = [data[k] for k in np.random.default_rng(0).permutation(len(data))[:limit]]
         train, val, test = split_structures(data, fractions=(0.6, 0.15, 0.25), seed=0)
         known = set(elements_of(train))
         val, test = ([a for a in part if set(a.symbols) <= known] for part in (val, test))
-        name = f"{Path(file).stem} ({len(known)})"
+        name = f"{Path(path).stem} ({len(known)})"
         for pairs in ("pairwise", "factorised", "corrected"):
             rows.append(row(name, train, val, test, pairs=pairs, epochs=epochs)[1])
             print(pd.DataFrame(rows[-1:])[COLUMNS].to_string(index=False, header=len(rows) == 1), flush=True)

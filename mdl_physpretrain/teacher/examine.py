@@ -112,8 +112,12 @@ class Examination:
         return asdict(self)
 
     def table(self) -> Table:
-        """The examination of each pair as a rich table."""
+        """The examination of each pair as a rich table; of more than 36 those that failed and those of most atoms."""
         words = [] if self.forces is None else [verdict_sentence(self.forces)]
+        first = sorted(self.pairs, key=lambda v: (v.passed, -v.n_bonds))[:MOST_CURVES]
+        shown = [v for v in self.pairs if not v.passed or v in first]
+        if len(shown) < len(self.pairs):
+            words.append(f"{len(self.pairs) - len(shown)} more pairs passed")
         if self.extrapolated:
             words.append(
                 f"{len(self.extrapolated)} pairs of elements are extrapolated, the data never show them together"
@@ -121,7 +125,7 @@ class Examination:
         table = Table(title="Teacher: " + ("passed" if self.passed else "FAILED"), caption="; ".join(words) or None)
         for column in ("pair", "core", "wall (eV)", "smooth", "well (Å)", "data (Å)", "verdict", "notes"):
             table.add_column(column)
-        for v in self.pairs:
+        for v in shown:
             well = "-" if v.well_position is None else f"{v.well_position:.2f}"
             table.add_row(
                 v.pair,
