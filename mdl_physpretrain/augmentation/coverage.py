@@ -24,20 +24,22 @@ from ase.data import chemical_symbols, covalent_radii
 from mdl_physpretrain.augmentation.children import displaced_child
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
+from mdl_physpretrain.structures.elements import FEW_ELEMENTS
 from mdl_physpretrain.structures.identifiers import require_unique_ids, stable_id
 from mdl_physpretrain.structures.randomness import structure_rng
 
 __all__ = ["Covering", "cover", "coverage_table", "coverage_with", "per_bin_of", "uncovered"]
 
-MANY_ELEMENTS = 8
-PAIRS_PER_ELEMENT = 0.5 * (MANY_ELEMENTS + 1)  # all pairs of 8 elements: with more the bins of a pair are fewer
+PAIRS_PER_ELEMENT = 0.5 * (FEW_ELEMENTS + 1)  # all pairs of 8 elements: with more the bins of a pair are fewer
+FEW_PAIRS = PAIRS_PER_ELEMENT * FEW_ELEMENTS
 DEPTH = 8  # of each structure the closest few pairs of a kind are candidates
 ROUNDS = 40  # of pushing other atoms out of the way
 
 
-def per_bin_of(per_bin: int, n_elements: int) -> int:
-    """Structures for each bin: with more than 8 elements fewer, but one at least."""
-    return max(1, round(per_bin * min(1.0, MANY_ELEMENTS / max(n_elements, 1))))
+def per_bin_of(per_bin: int, n_elements: int, n_pairs: int) -> int:
+    """Structures for each bin: where more pairs meet than 8 elements have fewer, but one at least."""
+    as_many_as = max(1.0, min(n_pairs, PAIRS_PER_ELEMENT * n_elements))  # pairs with bins of 0.1 Å
+    return max(1, round(per_bin * min(1.0, FEW_PAIRS / as_many_as)))
 
 
 class Covering(list[Atoms]):
@@ -74,10 +76,10 @@ def coverage_table(
     width
         Of a bin, Å; with more pairs than 4.5 per element wider in that proportion.
     wanted
-        Structures per bin that count as covered; with more than 8 elements in proportion fewer (not for ``bins`` that
-        are given), one at least.
+        Structures per bin that count as covered; where more than 36 pairs meet fewer (:func:`per_bin_of`; not for
+        ``bins`` that are given).
     reach
-        Å: pairs farther apart than this are not looked at.
+        Å: pairs farther apart are not looked at.
 
     Returns
     -------
@@ -101,7 +103,7 @@ def coverage_table(
     distances = [_distances_by_kind(atoms, reach) for atoms in structures]
     if bins is None:
         bins = _bins(structures, distances, inner, width, reach)
-        wanted = per_bin_of(wanted, _n_elements(bins))
+        wanted = _per_bin(wanted, bins)
     table = bins[["pair", "low", "high"]].reset_index(drop=True)
     counts = np.zeros(len(table), dtype=int)
     rows_of = {pair: rows.to_numpy() for pair, rows in table.groupby("pair", sort=False).groups.items()}
@@ -126,8 +128,9 @@ def coverage_with(structures: Sequence[Atoms], augmented: Sequence[Atoms], *, wa
     return table
 
 
-def _n_elements(bins: pd.DataFrame) -> int:
-    return len({symbol for pair in bins["pair"] for symbol in str(pair).split("-")})
+def _per_bin(per_bin: int, bins: pd.DataFrame) -> int:
+    pairs = {str(pair) for pair in bins["pair"]}
+    return per_bin_of(per_bin, len({symbol for pair in pairs for symbol in pair.split("-")}), len(pairs))
 
 
 def uncovered(table: pd.DataFrame) -> list[str]:
@@ -182,7 +185,7 @@ def cover(
     bins
         Columns ``pair, low, high``: these distances only.
     per_bin
-        Targets per bin; with more than 8 elements in proportion fewer (not for ``bins`` that are given), one at least.
+        Targets per bin; where more than 36 pairs meet fewer (:func:`per_bin_of`; not for ``bins`` that are given).
     inner, width, reach
         See :func:`coverage_table`.
     clearance
@@ -226,7 +229,7 @@ def cover(
     structures, names = [structures[k] for k in order], [names[k] for k in order]
     if bins is None:
         bins = coverage_table(structures, inner=inner, width=width, reach=reach)
-        per_bin = per_bin_of(per_bin, _n_elements(bins))
+        per_bin = _per_bin(per_bin, bins)
     kinds = _candidates(structures, reach)
     used = np.zeros(len(structures), dtype=int)
     result = Covering()
@@ -253,7 +256,7 @@ def cover(
 
 
 def _pair_name(kind: tuple[int, int]) -> str:
-    return f"{chemical_symbols[kind[0]]}-{chemical_symbols[kind[1]]}"
+    return "-".join(chemical_symbols[z] for z in kind)
 
 
 def _edges(atoms: Atoms, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -300,9 +303,8 @@ def _bins(
         start = inner * float(covalent_radii[list(kind)].sum())
         end = float(np.median(nearest)) if nearest else reach
         count = max(1, round((end - start) / width))
-        edges = (
-            start + (end - start) * np.arange(count + 1) / count if end > start else np.array([start, start + width])
-        )
+        end = end if end > start else start + width
+        edges = start + (end - start) * np.arange(count + 1) / count
         parts.append(pd.DataFrame({"pair": _pair_name(kind), "low": edges[:-1], "high": edges[1:]}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["pair", "low", "high"])
 

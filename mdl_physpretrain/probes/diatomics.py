@@ -35,6 +35,7 @@ from mdl_physpretrain.probes.page import (
 )
 from mdl_physpretrain.probes.pairs import element_pairs, pairs_together, symbols_of
 from mdl_physpretrain.probes.single_points import Potential, energies_and_forces
+from mdl_physpretrain.structures.elements import FEW_ELEMENTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,15 +140,17 @@ class Diatomics(Probe):
     class Options(Section):
         """Which pairs."""
 
-        diatomic_pairs: Literal["all", "together"] = Field(
-            default="all",
-            description="Two atoms alone: all pairs of elements, or those that one structure has both of.",
+        diatomic_pairs: Literal["auto", "all", "together"] = Field(
+            default="auto",
+            description="Two atoms alone: all pairs of elements, or those that one structure has both of; auto: all of "
+            "up to 8 elements.",
         )
 
     def tables(self, subject: Subject) -> dict[str, pd.DataFrame]:
         curves, flags = [], []
         pairs = element_pairs(subject.elements)
-        if self.options.diatomic_pairs == "together":
+        chosen = self.options.diatomic_pairs
+        if chosen == "together" or (chosen == "auto" and len(subject.elements) > FEW_ELEMENTS):
             met = set(pairs_together([atoms for split in subject.splits.values() for atoms in split]))
             pairs = [pair for pair in pairs if pair in met]
         for pair in pairs:

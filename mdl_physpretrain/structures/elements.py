@@ -8,10 +8,13 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.structures.identifiers import stable_id
 
-__all__ = ["elements_of", "spread_sample", "strange_elements"]
+__all__ = ["FEW_ELEMENTS", "checked_symbols", "elements_of", "spread_sample", "strange_elements"]
 
+#: Up to so many elements every pair of them can be expected in the data.
+FEW_ELEMENTS = 8
 SHOWN = 5  # structures that are named
 
 
@@ -19,6 +22,20 @@ def elements_of(structures: Sequence[Atoms]) -> list[str]:
     """Symbols of all elements, by atomic number."""
     numbers = set().union(*(np.unique(atoms.numbers).tolist() for atoms in structures))
     return [chemical_symbols[z] for z in sorted(numbers)]
+
+
+def checked_symbols(elements: Sequence[str]) -> list[str]:
+    """The symbols as a list.
+
+    Raises ConfigError if they are no sequence of different chemical symbols.
+    """
+    symbols = [elements] if isinstance(elements, str) else [str(e) for e in elements]
+    unknown = [s for s in symbols if atomic_numbers.get(s, 0) == 0]
+    if isinstance(elements, str) or unknown:
+        raise ConfigError(f"elements must be chemical symbols such as ['Si', 'O'], not {(unknown or symbols)[0]!r}")
+    if len(set(symbols)) < len(symbols):
+        raise ConfigError(f"elements: {next(s for s in symbols if symbols.count(s) > 1)} is there twice")
+    return symbols
 
 
 def strange_elements(

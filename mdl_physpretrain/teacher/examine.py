@@ -34,7 +34,7 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances
 from mdl_physpretrain.potentials.base import EnergyModel, predict
 from mdl_physpretrain.potentials.eam.model import EAM
-from mdl_physpretrain.structures.elements import spread_sample
+from mdl_physpretrain.structures.elements import FEW_ELEMENTS, elements_of, spread_sample
 from mdl_physpretrain.teacher.engines import LABEL_BOUND
 from mdl_physpretrain.teacher.held_out import force_verdict, verdict_sentence
 from mdl_physpretrain.teacher.pulled_pairs import PULL_TO, share_pushed_back
@@ -56,8 +56,8 @@ WELL_TOLERANCE = 0.25  # relative deviation of the well from the typical distanc
 MOST_PULLED = 60  # structures whose closest pair is pulled together
 PUSHED_BACK = 0.95  # share of pulled pairs that must feel repulsion
 SHORTEST = 0.6  # sums of covalent radii: pulls of Algorithm 1 stop there
-MANY_ELEMENTS = 8
 MOST_CURVES = 36  # pairs, all of 8 elements: with more only those that the data show most
+MOST_ROWS = 2 * MOST_CURVES  # of a table: a calculator has two of each pair
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class PairExamination:
 
     ``well`` is ``None`` for pairs without bonds in the data; ``wall_energy`` is that at half the typical distance
     above that at the typical distance; ``data_distance`` of ``extrapolated`` pairs, which the data never show together,
-    is the sum of the covalent radii.
+    is the sum of the covalent radii. ``bounded``: no force above 1,000 eV/Å from 0.6 of that sum on, where it is asked.
     """
 
     pair: str
@@ -80,6 +80,7 @@ class PairExamination:
     n_bonds: int
     notes: str
     extrapolated: bool = False
+    bounded: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,9 @@ class Examination:
         return asdict(self)
 
     def table(self) -> Table:
-        """The examination of each pair as a rich table; of more than 36 those that failed and those of most atoms."""
+        """The examination of each pair as a rich table; of many those that failed and those that most atoms have."""
         words = [] if self.forces is None else [verdict_sentence(self.forces)]
-        first = sorted(self.pairs, key=lambda v: (v.passed, -v.n_bonds))[:MOST_CURVES]
+        first = sorted(self.pairs, key=lambda v: (v.passed, -v.n_bonds))[:MOST_ROWS]
         shown = [v for v in self.pairs if not v.passed or v in first]
         if len(shown) < len(self.pairs):
             words.append(f"{len(self.pairs) - len(shown)} more pairs passed")
@@ -262,27 +263,29 @@ def examine_curves(
     """Answer the four questions about any potential, for every pair of elements in the data it was fitted to.
 
     ``wells``: a bonded pair must have its well where the data have the bond; not so where bonds are made by the rest
-    of the crystal, as by charges. Above 8 elements every pair is asked like an extrapolated one, at the sum of the
-    covalent radii if its atoms stand farther apart: most pairs are then no bonds but what bonds to others leave.
+    of the crystal, as by charges. Where the data have more than 8 elements every pair is asked like an extrapolated
+    one, and closer than the sum of the covalent radii if its atoms stand farther apart: most pairs are then no bonds
+    but what bonds to others leave.
     """
     distances = nearest_distances(structures, model.cutoff)
     known = sorted(model.known_elements() or {s for pair in distances for s in pair}, key=atomic_numbers.__getitem__)
-    many = len(known) > MANY_ELEMENTS
+    many = len(elements_of(structures)) > FEW_ELEMENTS
     examined = []
     for pair, measured in distances.items():
-        expected = replace(measured, typical=min(measured.typical, measured.contact)) if many else measured
-        examined.append(_examine_pair(model.cutoff, curve, pair, expected, wells and not many))
+        result = _examine_pair(model.cutoff, curve, pair, measured, wells and not many, safety_only=many)
+        examined.append(result)
     beyond = extrapolated_pairs(known, distances)
     for pair, expected in beyond.items():
-        result = _examine_pair(model.cutoff, curve, pair, expected, False, extrapolated=True)
-        examined += [] if result.passed else [result]
+        result = _examine_pair(model.cutoff, curve, pair, expected, False, safety_only=True)
+        examined += [] if result.passed else [replace(result, extrapolated=True)]
     pushed = _pushed_back(model, structures)
     failures = [f"{v.pair}{' (extrapolated)' * v.extrapolated}: {v.notes}" for v in examined if not v.passed]
     if pushed < PUSHED_BACK:
         failures.append(f"only {pushed:.0%} of real pairs pulled to {PULL_TO:.0%} of their distance are pushed back")
     names = ["-".join(pair) for pair in beyond]
     examination = Examination(not failures, failures, examined, pushed, names, max_force=max_force)
-    return examination.with_forces(force_verdict(model, held_out or structures, unseen=bool(held_out)))
+    verdict = force_verdict(model, held_out, unseen=True) if held_out else None
+    return examination.with_forces(verdict or force_verdict(model, structures, unseen=False))
 
 
 def extrapolated_pairs(
@@ -304,16 +307,17 @@ def _examine_pair(
     measured: PairDistances,
     wells: bool,
     *,
-    extrapolated: bool = False,
+    safety_only: bool,
 ) -> PairExamination:
+    judged_at = min(measured.typical, measured.contact) if safety_only else measured.typical
     r = torch.linspace(INNERMOST, cutoff, 1500, dtype=torch.float64)
     parts = curve(*pair, measured.typical, r)
     energy, slope, grid = parts["total"].numpy(), parts["slope"].numpy(), r.numpy()
     notes = []
     finite = bool(np.isfinite(energy).all() and np.isfinite(slope).all())
-    inner = grid < REPULSIVE_BELOW * measured.typical
+    inner = grid < REPULSIVE_BELOW * judged_at
     attractive = grid[inner][slope[inner] >= 0] if finite else grid
-    wall = float(np.interp(WALL_AT * measured.typical, grid, energy) - np.interp(measured.typical, grid, energy))
+    wall = float(np.interp(WALL_AT * judged_at, grid, energy) - np.interp(judged_at, grid, energy))
     if len(attractive):
         notes.append(f"attractive between {attractive.min():.2f} and {attractive.max():.2f} Å")
     if not wall > WALL_ENERGY:
@@ -324,7 +328,7 @@ def _examine_pair(
     if not smooth:
         notes.append("not finite" if not finite else "not smooth")
     steepest = float(np.abs(slope[grid >= SHORTEST * measured.contact]).max()) if finite else np.inf
-    bounded = not extrapolated or steepest < LABEL_BOUND
+    bounded = not safety_only or steepest < LABEL_BOUND
     if not bounded:
         notes.append(
             f"force of {steepest:.3g} eV/Å at {SHORTEST:g} of the sum of covalent radii (at most {LABEL_BOUND:g})"
@@ -348,7 +352,7 @@ def _examine_pair(
         wall_energy=wall,
         n_bonds=measured.count,
         notes="; ".join(notes),
-        extrapolated=extrapolated,
+        bounded=bounded,
     )
 
 

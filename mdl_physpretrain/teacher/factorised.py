@@ -63,8 +63,9 @@ class FactorisedEAM(BoundedEAM):
         energies: Tensor,
         generator: torch.Generator,
         tightened: Mapping[tuple[str, str], int] | None = None,
+        softened: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
-        super().__init__(eam, distances, bounds, energies, generator, tightened)
+        super().__init__(eam, distances, bounds, energies, generator, tightened, softened)
         index = {e: k for k, e in enumerate(eam.elements)}
         self.first, self.second = (torch.tensor([index[pair[k]] for pair in eam.pairs]) for k in (0, 1))
         logs = _filled(_log_cohesive(eam.elements))
@@ -81,9 +82,13 @@ class FactorisedEAM(BoundedEAM):
         self.features = nn.Parameter(start)
         self.weights = nn.Parameter(torch.zeros(FEATURES, len(MIXED), dtype=self.depth.dtype))
 
-    def row_pairs(self, eam: EAM) -> list[tuple[str, str]]:
-        """Pairs of elements that there are variables of: here every element with itself."""
-        return [(e, e) for e in eam.elements]
+    def n_rows(self, eam: EAM) -> int:
+        """For how many things there are variables of a pair: here elements."""
+        return len(eam.elements)
+
+    def times_tightened(self, eam: EAM) -> list[int]:
+        """How often the bounds that a row starts in are tightened: as those of its loosest pair."""
+        return [min(self.tightened.get(pair, 0) for pair in eam.pairs if e in pair) for e in eam.elements]
 
     def typical_distances(self, eam: EAM, distances: dict[tuple[str, str], PairDistances]) -> list[float]:
         """Those of the data for pairs that are often there, sums of radii for the others."""
@@ -140,8 +145,9 @@ class CorrectedEAM(FactorisedEAM):
         energies: Tensor,
         generator: torch.Generator,
         tightened: Mapping[tuple[str, str], int] | None = None,
+        softened: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
-        super().__init__(eam, distances, bounds, energies, generator, tightened)
+        super().__init__(eam, distances, bounds, energies, generator, tightened, softened)
         shapes = {name: getattr(self, name).shape[1:] for name in PAIR_VARIABLES}
         zeros = {name: torch.zeros(len(self.shown), *rest, dtype=energies.dtype) for name, rest in shapes.items()}
         self.corrections = nn.ParameterDict(zeros)

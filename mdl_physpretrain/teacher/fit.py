@@ -28,7 +28,8 @@ from mdl_physpretrain.potentials.error_metrics import trivial_errors
 from mdl_physpretrain.progress import track
 from mdl_physpretrain.recipe import TEACHER
 from mdl_physpretrain.structures import reference_energies, validate_structures
-from mdl_physpretrain.structures.elements import elements_of, strange_elements
+from mdl_physpretrain.structures.elements import FEW_ELEMENTS, checked_symbols, elements_of, strange_elements
+from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.examine import PUSHED_BACK, Examination, examine, extrapolated_pairs
 from mdl_physpretrain.teacher.factorised import CorrectedEAM, FactorisedEAM
 from mdl_physpretrain.teacher.objective import EAMObjective
@@ -40,7 +41,6 @@ DEFAULT_STEPS = 600  # of the default preset, whatever the size of the dataset
 MIN_EPOCHS = 10
 ATTEMPTS = 4  # with bounds tightened after every failed examination
 ELEMENTS_HINT = "give all (elements=[...]), leave these structures out, or split the data otherwise"
-MOST_PAIRWISE = 8  # elements: above, the pairs share parameters
 HELD_OUT = 0.1  # share of the structures of many elements that judge the fit where there are no others
 
 SEARCHES: dict[str, type[BoundedEAM]] = {
@@ -112,7 +112,8 @@ def fit_eam(
     EAM
         The best state in double precision. Where it fails the examination the
         default preset is fitted again, three times at most, within tighter
-        bounds. ``metadata["fit"]`` holds the
+        bounds; above 8 elements of the pairs that failed only, and not where
+        nothing but the forces did. ``metadata["fit"]`` holds the
         history and the errors next to the trivial predictor's,
         ``metadata["examination"]`` its examination.
 
@@ -131,16 +132,19 @@ def fit_eam(
     if paper and pairs not in ("auto", "pairwise"):
         raise ConfigError(f"pairs: {pairs!r} is not the paper's: the preset 'paper' is pairwise")
     structures = validate_structures(list(structures), require=("energy",))
-    symbols = [str(e) for e in elements or elements_of(structures)]
+    symbols = elements_of(structures) if elements is None else checked_symbols(elements)
     for part, name in ((structures, "the training structures"), (val or (), "val")):
         strange = strange_elements(part, symbols, name, "the training structures" if elements is None else "elements")
         if strange is not None:
             raise StructureError(f"{strange}: {ELEMENTS_HINT}", field="numbers")
-    many = len(symbols) > MOST_PAIRWISE
+    if val and not any(get_labels(a).energy is not None for a in val):
+        raise StructureError("val: no structure has an energy to judge the fit by", field="energy")
+    many = len(symbols) > FEW_ELEMENTS
     if pairs == "auto":
         pairs = "pairwise" if paper else "factorised" if many else "corrected"
         if not many and not extrapolated_pairs(symbols, nearest_distances(structures, cutoff)):
             pairs = "pairwise"
+    shown: Sequence[Atoms] = structures
     held_out: Sequence[Atoms] | None = val
     if many and not val and not paper:
         structures, held_out = _kept_out(structures, seed)
@@ -163,16 +167,19 @@ def fit_eam(
     val_objective = EAMObjective(model, held_out, weights) if held_out else objective
     attempts = 0
     tightened: Counter[tuple[str, str]] = Counter()
+    softened: Counter[tuple[str, str]] = Counter()
     while True:
         attempts += 1
-        search = model if paper else SEARCHES[pairs](model, distances, bounds, energies, generator, tightened).double()
+        changes = (tightened, softened)
+        search = model if paper else SEARCHES[pairs](model, distances, bounds, energies, generator, *changes).double()
         history, best = _minimise(search, objective, val_objective, options, generator, progress)
         model.load_state_dict(best)
-        examination = examine(model, structures, held_out=held_out)
-        failed = _failed_pairs(model, examination) if many else list(model.pairs)
-        if examination.passed or paper or attempts == ATTEMPTS or not failed:
+        examination = examine(model, shown, held_out=held_out)
+        weak, steep = _failed_pairs(model, examination) if many else (list(model.pairs), [])
+        if examination.passed or paper or attempts == ATTEMPTS or not weak + steep:
             break
-        tightened.update(failed)
+        tightened.update(weak)
+        softened.update(steep)
     model.metadata = {
         "fit": {
             "preset": preset,
@@ -184,6 +191,7 @@ def fit_eam(
             if paper
             else asdict(bounds.tightened(min(tightened.values(), default=0) if not many else 0)),
             "tightened": {"-".join(pair): times for pair, times in tightened.items()} if many else {},
+            "softened": {"-".join(pair): times for pair, times in softened.items()},
             "history": history,
             "errors": objective.errors(best),
             "val_errors": val_objective.errors(best) if held_out else None,
@@ -196,21 +204,34 @@ def fit_eam(
     return model
 
 
-def _failed_pairs(model: EAM, examination: Examination) -> list[tuple[str, str]]:
-    """Pairs of elements that an examination found wrong; all of them where only the test of real pairs did."""
-    names = {v.pair for v in examination.pairs if not v.passed}
-    failed = [pair for pair in model.pairs if {"-".join(pair), "-".join(pair[::-1])} & names]
-    return failed or (list(model.pairs) if examination.pushed_back < PUSHED_BACK else [])
+def _failed_pairs(model: EAM, examination: Examination) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Pairs of elements that repel too little, and those whose forces are too large.
+
+    All of them repel too little where only the test of real pairs failed.
+    """
+    of_name = {"-".join(order): pair for pair in model.pairs for order in (pair, pair[::-1])}
+    failed = [v for v in examination.pairs if not v.passed]
+    weak, steep = ([of_name[v.pair] for v in failed if v.bounded is bounded] for bounded in (True, False))
+    if not failed and examination.pushed_back < PUSHED_BACK:
+        weak = list(model.pairs)
+    return weak, steep
 
 
 def _kept_out(structures: list[Atoms], seed: int) -> tuple[list[Atoms], list[Atoms] | None]:
-    """Structures to fit to, and a tenth of them, whose elements the others have, to judge by."""
+    """Structures to fit to, and a tenth to judge by: whole compositions with forces, whose elements others have."""
     counts = Counter(z for atoms in structures for z in set(atoms.numbers.tolist()))
+    groups: dict[str, list[int]] = {}
+    for k, atoms in enumerate(structures):
+        groups.setdefault(atoms.get_chemical_formula(empirical=True), []).append(k)
+    names = sorted(groups)
     chosen: list[int] = []
-    for k in np.random.default_rng([seed, 0x4E1D]).permutation(len(structures)).tolist():
-        here = set(structures[k].numbers.tolist())
-        if len(chosen) < HELD_OUT * len(structures) and all(counts[z] > 1 for z in here):
-            chosen.append(k)
+    for position in np.random.default_rng([seed, 0x4E1D]).permutation(len(names)).tolist():
+        members = groups[names[position]]
+        here = Counter(z for k in members for z in set(structures[k].numbers.tolist()))
+        labelled = all(get_labels(structures[k]).forces is not None for k in members)
+        room = HELD_OUT * len(structures) - len(chosen)
+        if labelled and len(members) <= max(1.0, room) and room > 0 and all(counts[z] > n for z, n in here.items()):
+            chosen += members
             counts.subtract(here)
     kept = set(range(len(structures))) - set(chosen)
     return [structures[k] for k in sorted(kept)], [structures[k] for k in sorted(chosen)] or None

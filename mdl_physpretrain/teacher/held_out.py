@@ -16,7 +16,7 @@ from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.engines import make_engine
 
-__all__ = ["force_verdict", "verdict_sentence"]
+__all__ = ["force_verdict", "verdict_sentence", "worse_than_none"]
 
 MOST_STRUCTURES = 300
 HOPELESS = 10.0  # times the trivial error: not even the core can be believed
@@ -73,14 +73,20 @@ def force_verdict(model: EnergyModel, structures: Sequence[Atoms], *, unseen: bo
     }
 
 
+def worse_than_none(verdict: dict[str, Any]) -> bool:
+    """Whether predicting no force would be nearer to the data."""
+    return verdict["forces_mae"] is None or verdict["forces_mae"] > max(verdict["trivial"], SMALL_FORCE)
+
+
 def verdict_sentence(verdict: dict[str, Any]) -> str:
     """The verdict in words."""
     seen = {True: " it has not seen", False: " of its fit", None: ""}[verdict["unseen"]]
     of = f"{verdict['structures']} structures{seen}"
     error = "infinite" if verdict["forces_mae"] is None else f"{verdict['forces_mae']:.3g} eV/Å"  # JSON has no infinity
     start = f"force error of {error} on {of}, no force at all has {verdict['trivial']:.3g}"
+    worse = worse_than_none(verdict)
     ends = {
-        "all": "",
+        "all": ": worse than none, only its changes from known structures can be believed" * worse,
         "core": ": near the data it knows nothing, and teaches its core only",
         "nothing": f" (the worst is {verdict['worst']})",
     }

@@ -72,14 +72,19 @@ def augmented_labels(
 def relative_change_error(teacher: Any, structures: Sequence[Atoms], options: Augment) -> float | None:
     """``augment.change_error`` as a number: the teacher's error of force changes, in units of their size, at most 1.
 
-    ``None`` where it is not asked for, labels are not anchored, or no two structures are frames of the same atoms.
+    ``None`` where it is not asked for, labels are not anchored, or no two structures are frames of the same atoms; then
+    1 for a teacher that teaches its core only: its changes are not to be believed, but what is wrong by more than all
+    of a change is.
     """
     if options.change_error is None or not options.anchor:
         return None
     if options.change_error != "auto":
         return float(options.change_error)
     skill = change_skill(teacher, anchors(structures))
-    return min(1.0, skill.error / skill.trivial) if skill.pairs and skill.trivial > 0 else None
+    if skill.pairs and skill.trivial > 0:
+        return min(1.0, skill.error / skill.trivial)
+    forces = (getattr(teacher, "metadata", {}).get("examination") or {}).get("forces") or {}
+    return 1.0 if forces.get("teaches") == "core" else None
 
 
 def further_structures(

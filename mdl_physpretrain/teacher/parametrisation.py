@@ -21,7 +21,9 @@ from mdl_physpretrain.potentials.eam.model import EAM
 
 __all__ = ["PAIR_VARIABLES", "BoundedEAM", "Bounds"]
 
+
 PAIR_VARIABLES = ("depth", "steepness", "well", "decay", "amplitude")
+GENTLER = 6 / 7  # factor of the exponents of a pair that explodes where atoms come close
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,9 @@ class Bounds:
             return self
         low, high = self.depth
         lowest, highest = self.balance
-        tighter = replace(
-            self, depth=(min(2 * low, 0.5 * high), high), balance=(lowest, max(0.5 * highest, 2 * lowest))
-        )
-        return tighter.tightened(times - 1)
+        depth = (max(low, min(2 * low, 0.5 * high)), high)
+        balance = (lowest, min(highest, max(0.5 * highest, 2 * lowest)))
+        return replace(self, depth=depth, balance=balance).tightened(times - 1)
 
 
 def _inside(low: Tensor, high: Tensor, x: Tensor) -> Tensor:
@@ -81,13 +82,15 @@ class BoundedEAM(nn.Module):
 
     Pairs that are missing in ``distances`` have the sum of covalent radii as typical distance; ``energies`` are the
     initial atomic ones in eV; the generator randomises the start a little, so that seeds explore. ``tightened``: how
-    often the bounds of a pair, and of the embedding of its elements, are tightened.
+    often the bounds of a pair, and of the embedding of its elements, are tightened; ``softened``: how often its
+    exponents are made smaller by a seventh.
     """
 
     typical: Tensor
     scale: Tensor
     lowest_depth: Tensor  # log eV, by pair
     highest_balance: Tensor  # by element
+    gentleness: Tensor  # factor of the exponents, by pair
 
     def __init__(
         self,
@@ -97,14 +100,17 @@ class BoundedEAM(nn.Module):
         energies: Tensor,
         generator: torch.Generator,
         tightened: Mapping[tuple[str, str], int] | None = None,
+        softened: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
         super().__init__()
-        n_rows, n_basis, n = len(self.row_pairs(eam)), eam.hparams["n_basis"], len(eam.elements)
+        n_rows, n_basis, n = self.n_rows(eam), eam.hparams["n_basis"], len(eam.elements)
         dtype = energies.dtype
         self.bounds, self.tightened = bounds, dict(tightened or {})
         of_pairs = [bounds.tightened(self.tightened.get(pair, 0)) for pair in eam.pairs]
-        often = {e: max((n for pair, n in self.tightened.items() if e in pair), default=0) for e in eam.elements}
-        of_elements = [bounds.tightened(often[e]) for e in eam.elements]
+        times = {e: max((n for pair, n in self.tightened.items() if e in pair), default=0) for e in eam.elements}
+        of_elements = [bounds.tightened(times[e]) for e in eam.elements]
+        gentleness = [GENTLER ** (softened or {}).get(pair, 0) for pair in eam.pairs]
+        self.register_buffer("gentleness", torch.tensor(gentleness, dtype=dtype))
         self.register_buffer("lowest_depth", torch.tensor([math.log(b.depth[0]) for b in of_pairs], dtype=dtype))
         self.register_buffer("highest_balance", torch.tensor([b.balance[1] for b in of_elements], dtype=dtype))
         self.register_buffer("typical", torch.tensor(self.typical_distances(eam, distances), dtype=dtype))
@@ -113,7 +119,7 @@ class BoundedEAM(nn.Module):
             return 0.2 * torch.randn(*shape, generator=generator, dtype=dtype)
 
         high = math.log(bounds.depth[1])
-        lows = (math.log(bounds.tightened(self.tightened.get(pair, 0)).depth[0]) for pair in self.row_pairs(eam))
+        lows = (math.log(bounds.tightened(often).depth[0]) for often in self.times_tightened(eam))
         starts = torch.tensor([_logit(low, high, math.log(0.6)) for low in lows], dtype=dtype)
         self.depth = nn.Parameter(starts + noise(n_rows))
         self.steepness = nn.Parameter(_logit(*bounds.steepness, 1.6) + noise(n_rows))
@@ -129,9 +135,13 @@ class BoundedEAM(nn.Module):
         self.balance = nn.Parameter(starts + noise(n))
         self.base_atomic_energy = nn.Parameter(energies.clone())
 
-    def row_pairs(self, eam: EAM) -> list[tuple[str, str]]:
-        """Pairs of elements that there are variables of: here all."""
-        return eam.pairs
+    def n_rows(self, eam: EAM) -> int:
+        """For how many things there are variables of a pair: here pairs."""
+        return len(eam.pairs)
+
+    def times_tightened(self, eam: EAM) -> list[int]:
+        """How often the bounds that a row starts in are tightened."""
+        return [self.tightened.get(pair, 0) for pair in eam.pairs]
 
     def typical_distances(self, eam: EAM, distances: dict[tuple[str, str], PairDistances]) -> list[float]:
         """Distance of every pair that its well and density are measured in, Å."""
@@ -144,12 +154,12 @@ class BoundedEAM(nn.Module):
         return {name: getattr(self, name) for name in PAIR_VARIABLES}
 
     def decays(self, x: Tensor) -> Tensor:
-        """Exponents of the density, 1/Å, of search variables (n_basis,) or (n_pairs, n_basis)."""
-        return self._bounded("decay", x)
+        """Exponents of the density of every pair, 1/Å, of search variables (n_basis,) or (n_pairs, n_basis)."""
+        return self._bounded("decay", x) * self.gentleness.unsqueeze(1)
 
     def slopes(self, x: Tensor) -> Tensor:
         """Steepness of the wells, 1/Å, of search variables (n_pairs,)."""
-        return self._bounded("steepness", x)
+        return self._bounded("steepness", x) * self.gentleness
 
     def _bounded(self, name: str, x: Tensor) -> Tensor:
         smallest, largest = torch.tensor(getattr(self.bounds, name), dtype=self.typical.dtype)

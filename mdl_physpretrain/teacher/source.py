@@ -20,7 +20,7 @@ from mdl_physpretrain.structures.elements import elements_of, strange_elements
 from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.calculators import calculator_teacher, examined_calculator
 from mdl_physpretrain.teacher.engines import refuse_failed
-from mdl_physpretrain.teacher.held_out import force_verdict, verdict_sentence
+from mdl_physpretrain.teacher.held_out import force_verdict, verdict_sentence, worse_than_none
 from mdl_physpretrain.teacher.registry import kind_of, kind_options, teacher_kind, teacher_kinds
 
 __all__ = ["calculator_factory", "fitted_teacher", "native_teacher", "obtain_teacher", "read_teacher"]
@@ -109,7 +109,7 @@ def fitted_teacher(
         metadata |= {} if examination is None else {"examination": examination.to_dict()}
     teacher.metadata = metadata
     forces = (metadata.get("examination") or {}).get("forces")
-    if forces is not None and forces["teaches"] == "core":
+    if forces is not None and (forces["teaches"] == "core" or worse_than_none(forces)):
         warnings.warn(f"the teacher {kind.name!r}: {verdict_sentence(forces)}", stacklevel=2)
     return teacher
 

@@ -80,8 +80,9 @@ def n_labelled(config: RunConfig, sizes: Sizes) -> int:
     options = config.augmentation
     number = options.n_aug * sizes.train[0]
     if options.coverage is not None:
-        pairs = sizes.elements * min(0.5 * (sizes.elements + 1), PAIRS_PER_ELEMENT)
-        number += int(per_bin_of(options.coverage, sizes.elements) * COVERAGE_BINS * pairs)
+        pairs = sizes.elements * (sizes.elements + 1) // 2
+        with_bins = min(pairs, PAIRS_PER_ELEMENT * sizes.elements)
+        number += int(per_bin_of(options.coverage, sizes.elements, pairs) * COVERAGE_BINS * with_bins)
     if options.thermal is not None or options.thermal_amplitude is not None:
         number += options.thermal_rounds * _moving(config, sizes)
     return number

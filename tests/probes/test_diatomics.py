@@ -23,6 +23,10 @@ def test_pairs_that_no_structure_has_both_of_can_be_left_out():
     for option, expected in (("together", pairs), ("all", element_pairs(subject.elements))):
         table = Diatomics(diatomic_pairs=option).tables(subject)["diatomic_flags"]
         assert sorted(table["pair"]) == sorted("-".join(pair) for pair in expected)
+    metals = ["Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"]
+    for elements, count in ((metals, 28), ([*metals, "H", "O"], len(pairs))):
+        subject = Subject(EMT, splits={"test": structures}, elements=elements)
+        assert len(Diatomics().tables(subject)["diatomic_flags"]) == count
 
 
 def test_forces_that_are_too_large_for_labels_are_part_of_a_curve():

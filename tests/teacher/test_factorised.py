@@ -14,14 +14,17 @@ from ase.data import atomic_numbers, covalent_radii
 
 from mdl_physpretrain.augmentation.coverage import cover, coverage_table, per_bin_of
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
-from mdl_physpretrain.graphs.bonds import PairDistances
+from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances
 from mdl_physpretrain.potentials import EAM, load_model
+from mdl_physpretrain.recipe import Augment
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 from mdl_physpretrain.teacher import Bounds, examine, fit, fit_eam, label
 from mdl_physpretrain.teacher.examine import Examination
 from mdl_physpretrain.teacher.factorised import CorrectedEAM, FactorisedEAM, additive_radii
 from mdl_physpretrain.teacher.held_out import force_verdict
 from mdl_physpretrain.teacher.kinds.classical import fit_classical
+from mdl_physpretrain.teacher.kinds.eam import EAMTeacher
+from mdl_physpretrain.teacher.labelled_set import relative_change_error
 from mdl_physpretrain.teacher.lammps import write_eam_fs
 from mdl_physpretrain.teacher.parametrisation import PAIR_VARIABLES, BoundedEAM
 from mdl_physpretrain.teacher.trust import trusted_teacher
@@ -175,9 +178,30 @@ def test_only_pairs_that_failed_are_tightened() -> None:
         assert once["D"][eam.pairs.index(("Li", "K"))] >= Bounds().tightened(2).depth[0]
         assert (once["rho0"][[0, 2]] <= Bounds().tightened(2).balance[1]).all()
         assert once["rho0"][1] == loose["rho0"][1]
+        of_equals = parameters(kind, Bounds(), {("Li", "Li"): 1})
+        changed = [pair for pair, a, b in zip(eam.pairs, loose["D"], of_equals["D"], strict=True) if a != b]
+        assert changed == [("Li", "Li")], "what Li lends to other pairs stays"
         everywhere = parameters(kind, Bounds(), dict.fromkeys(eam.pairs, 1))
         all_at_once = parameters(kind, Bounds().tightened(), {})
         assert all(torch.equal(everywhere[name], all_at_once[name]) for name in all_at_once)
+
+
+def test_pairs_that_explode_get_smaller_exponents() -> None:
+    eam = EAM(["Li", "F"], cutoff=5.0, n_basis=3).double()
+    energies = torch.full((2,), -2.0, dtype=torch.float64)
+    for kind in (BoundedEAM, FactorisedEAM):
+        before, after = (
+            kind(eam, {}, Bounds(), energies, torch.Generator().manual_seed(0), {}, softened).parameters_of_eam()
+            for softened in ({}, {("Li", "F"): 2})
+        )
+        assert after["alpha"][0].item() == pytest.approx((6 / 7) ** 2 * before["alpha"][0].item())
+        assert (after["beta"][0] < before["beta"][0]).all()
+        assert torch.equal(after["alpha"][1:], before["alpha"][1:])
+
+
+def test_bounds_that_are_narrow_are_not_loosened() -> None:
+    narrow = Bounds(depth=(3.0, 4.0), balance=(0.1, 0.15))
+    assert narrow.tightened(3) == narrow
 
 
 def test_the_fit_mends_the_pairs_that_the_examination_names(
@@ -207,10 +231,36 @@ def test_a_well_is_not_asked_of_pairs_among_many_elements(alloys: list[Atoms]) -
         repulsive.D.fill_(0.3)
         repulsive.alpha.fill_(2.0)
         repulsive.rm.fill_(7.0)
+    assert not any("bonds at" in failure for failure in examine(repulsive, alloys).failures)
     few = [a for a in alloys if set(a.symbols) <= {"Li", "Al"}]
-    assert any("bonds at" in failure for failure in examine(repulsive, few).failures) is False
-    of_few = repulsive.restricted(["Li", "Al"])
-    assert any("bonds at" in failure for failure in examine(of_few, few).failures)
+    assert any("bonds at" in failure for failure in examine(repulsive, few).failures), "the data decide what is many"
+    examined = {v.pair: v for v in examine(repulsive, alloys).pairs}
+    distance = nearest_distances(alloys, 5.5)["Li", "Li"].typical
+    assert examined["Li-Li"].data_distance == distance > contact("Li", "Li")
+
+
+def test_elements_that_a_checkpoint_knows_besides_do_not_matter(alloys: list[Atoms]) -> None:
+    model = truth()
+    with torch.no_grad():
+        model.D[model.pairs.index(("Ba", "Pt"))] = 1e4
+    few = [a for a in alloys if set(a.symbols) <= {"Li", "Al"}]
+    assert not examine(model, few).passed
+    assert EAMTeacher().examine(model, few).extrapolated == []
+    assert not any("Ba-Pt" in failure for failure in EAMTeacher().examine(model, few).failures)
+
+
+def test_a_table_of_many_pairs_shows_those_that_failed(alloys: list[Atoms]) -> None:
+    examination = examine(truth(), alloys)
+    one = examination.pairs[0]
+    many = [replace(one, pair=f"X-{k}", passed=k == 99, n_bonds=k) for k in range(100)]
+    many[5] = replace(one, pair="X-5", passed=False, n_bonds=0)
+    many = [replace(v, passed=v.pair != "X-5") for v in many]
+    table = replace(examination, pairs=many).table()
+    names = list(table.columns[0].cells)
+    assert "X-5" in names
+    assert names[-1] == "X-99"
+    assert len(names) == 72
+    assert "28 more pairs passed" in str(table.caption)
 
 
 def test_elements_that_only_val_has(alloys: list[Atoms]) -> None:
@@ -219,6 +269,18 @@ def test_elements_that_only_val_has(alloys: list[Atoms]) -> None:
         fit_eam(train, val=alloys[-4:], **QUICK)
     with pytest.raises(StructureError, match=r"Li occur in the training structures but not in elements"):
         fit_eam(train, elements=METALS[1:], **QUICK)
+    for elements, words in (
+        ("LiAl", "not 'LiAl'"),
+        (["Li", "Foo"], "not 'Foo'"),
+        ([3, 13], "not '3'"),
+        ([*METALS, "Li"], "Li is there twice"),
+        ([], "Li, .* occur"),
+    ):
+        with pytest.raises((ConfigError, StructureError), match=words):
+            fit_eam(train, elements=elements, **QUICK)
+    bare = [Atoms(a.symbols, positions=a.positions, cell=a.cell, pbc=True) for a in train[:2]]
+    with pytest.raises(StructureError, match=r"val: no structure has an energy"):
+        fit_eam(train, val=bare, **QUICK)
     model = fit_eam(train, val=alloys[-4:], elements=METALS, **QUICK)
     assert "Pt-Pt" in model.metadata["examination"]["extrapolated"]
     assert np.isfinite(label(alloys[-1:], model)[0].get_forces()).all()
@@ -252,6 +314,10 @@ def test_a_teacher_of_the_core_alone_is_damped_to_it(alloys: list[Atoms]) -> Non
     model.metadata = {"examination": examine(model, alloys).to_dict()}
     # of alloys[::2] no two are frames of a material
     assert trusted_teacher(model, alloys[::2])[0] is model
+    model.metadata["examination"]["forces"]["teaches"] = "core"
+    assert relative_change_error(model, alloys[::2], Augment(change_error="auto")) == 1.0
+    model.metadata["examination"]["forces"]["teaches"] = "all"
+    assert relative_change_error(model, alloys[::2], Augment(change_error="auto")) is None
     model.metadata["examination"]["forces"]["teaches"] = "core"
     damped, skill = trusted_teacher(model, alloys[::2])
     assert skill.trust == 0.0
@@ -291,7 +357,8 @@ def test_bins_of_coverage_grow_with_the_elements_not_their_pairs() -> None:
 
 
 def test_structures_that_cover_do_not_grow_with_the_elements_above_eight() -> None:
-    assert [per_bin_of(5, n) for n in (1, 8, 9, 16, 40, 85)] == [5, 5, 4, 2, 1, 1]
+    assert [per_bin_of(5, n, n * (n + 1) // 2) for n in (1, 8, 9, 16, 40, 85)] == [5, 5, 4, 2, 1, 1]
+    assert per_bin_of(5, 16, 24) == 5, "few pairs of many elements are not many"
     symbols = ["Li", "Be", "B", "C", "N", "O", "F", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "K", "Ca"]
 
     def structures(n: int) -> list[Atoms]:

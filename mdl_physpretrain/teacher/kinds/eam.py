@@ -10,6 +10,7 @@ from ase import Atoms
 
 from mdl_physpretrain import recipe
 from mdl_physpretrain.potentials.eam.model import EAM
+from mdl_physpretrain.structures.elements import elements_of
 from mdl_physpretrain.teacher.base import NativeTeacher
 from mdl_physpretrain.teacher.decomposition import eam_decomposition
 from mdl_physpretrain.teacher.examine import Examination, examine, teacher_curves
@@ -29,7 +30,9 @@ class EAMTeacher(NativeTeacher):
         return fit_eam(structures, val=val, **options.model_dump(), progress=progress)
 
     def examine(self, model: EAM, structures: Sequence[Atoms]) -> Examination:
-        return examine(model, structures)
+        # pairs of elements that the data have not are no concern of these labels
+        known = [e for e in elements_of(structures) if e in model.elements]
+        return examine(model.restricted(known) if len(known) < len(model.elements) and known else model, structures)
 
     def curves(self, model: EAM, structures: Sequence[Atoms]) -> pd.DataFrame:
         return teacher_curves(model, structures)
