@@ -103,7 +103,8 @@ class Augmentation(Perturbation):
         default=None,
         ge=1,
         le=10_000,
-        description="Structures for each 0.1 Å of every pair of elements, from its core to the data.",
+        description="Structures for each 0.1 Å of every pair of elements, from its core to the data; fewer above 8 "
+        "elements.",
     )
     thermal: Positive | Literal["md"] | None = Field(
         default=None,

@@ -82,11 +82,12 @@ def limits(files: list[str], limit: int, epochs: int | None) -> None:
 
 def parts_of(files: list[str], given: bool, max_force: float) -> list[list[Atoms]]:
     """Training, validation and test structures, without elements that training has not and larger forces (eV/Å)."""
+    read = [read_structures(file, require=("energy", "forces")) for file in files]
+    read = [[a for a in part if np.linalg.norm(get_labels(a).forces, axis=1).max() <= max_force] for part in read]
     if given:
-        parts = [read_structures(file) for file in files]
+        parts = read
     else:
-        data = [a for file in files for a in read_structures(file)]
-        data = [a for a in data if np.linalg.norm(get_labels(a).forces, axis=1).max() <= max_force]
+        data = [a for part in read for a in part]
         parts = list(split_structures(data, fractions=(0.8, 0.08, 0.12), seed=0, group_by="composition"))
     known = set(elements_of(parts[0]))
     return [[a for a in part if set(a.symbols) <= known] for part in parts]
@@ -120,7 +121,8 @@ def many(files: list[str], given: bool, max_force: float, plot: str | None, epoc
                 labelled = label(structures, models[pairs], force=True)
                 largest = [float(np.linalg.norm(a.get_forces(), axis=1).max()) for a in labelled]
                 refused = len(structures) - len(labelled)
-                print(f"  labels of {len(structures)} {part}: largest force {max(largest):.4g} eV/Å, {refused} refused")
+                most = max(largest, default=np.nan)
+                print(f"  labels of {len(structures)} {part}: largest force {most:.4g} eV/Å, {refused} refused")
     if plot is not None:
         draw({k: m for k, m in models.items() if k != "corrected"}, train, Path(plot))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +95,12 @@ def test_estimates_grow_with_what_is_asked_for():
     assert seconds("md", md={"n_structures": 3}) == pytest.approx(seconds("md") / 2)
     assert seconds("finetune", finetune={"optimizer": "sam"}) > 1.8 * seconds("finetune")
     assert n_labelled(RunConfig(data={"source": "demo"}, augment={"n_aug": 7}), SIZES) == 7 * 48
+    covering = RunConfig(data={"source": "demo"}, augment={"n_aug": 0, "coverage": 5, "thermal": None})
+    numbers = {n: n_labelled(covering, replace(SIZES, elements=n)) for n in (2, 8, 16, 40, 85)}
+    assert numbers[2] == 3 * 12 * 5
+    assert numbers[8] == 36 * 12 * 5
+    assert numbers[16] == pytest.approx(numbers[8], rel=0.3)
+    assert numbers[85] < 2.5 * numbers[8], "all pairs, five a bin: a hundred times as many"
 
 
 def _estimate(config):
