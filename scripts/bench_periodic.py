@@ -167,7 +167,7 @@ def cost(counts: list[int], n_structures: int, epochs: int) -> None:
     """Times and memory against the number of elements, each in a process of its own."""
     for n in counts:
         for pairs in ("pairwise", "factorised"):
-            command = [sys.executable, __file__, "one", str(n), pairs, str(n_structures), str(epochs)]
+            command = [sys.executable, "-W", "ignore", __file__, "one", str(n), pairs, str(n_structures), str(epochs)]
             subprocess.run(command, check=True)
 
 

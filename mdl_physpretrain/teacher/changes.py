@@ -104,7 +104,8 @@ def _displacement(first: Atoms, second: Atoms, strain: float) -> float | None:
 def change_skill(teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[FramePair] | None = None) -> Skill:
     """Skill of a teacher at the changes of force between frames of the same atoms; NaN errors where there are none.
 
-    Raises StructureError if a structure of a pair has no forces, or the teacher fails on one.
+    Frames that the teacher fails on do not count. Raises StructureError if a structure of a pair has no forces, or the
+    teacher fails on one of every pair.
     """
     pairs = frame_pairs(structures) if pairs is None else list(pairs)
     if not pairs:
@@ -112,7 +113,10 @@ def change_skill(teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[
     needed = sorted({k for pair in pairs for k in (pair.first, pair.second)})
     engine = make_engine(teacher, 64, False, True)
     outcomes = list(chain.from_iterable(engine.outcomes([structures[k] for k in needed])))
-    taught = {k: _forces(outcome, structures[k]) for k, outcome in zip(needed, outcomes, strict=True)}
+    answers = dict(zip(needed, outcomes, strict=True))
+    answered = [p for p in pairs if not any(isinstance(answers[k], str) for k in (p.first, p.second))]
+    pairs = answered or pairs  # where nothing is answered, the error says why
+    taught = {k: _forces(answers[k], structures[k]) for k in sorted({k for p in pairs for k in (p.first, p.second)})}
     return skill_of_forces(taught, structures, pairs)
 
 

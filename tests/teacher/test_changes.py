@@ -137,3 +137,20 @@ def test_stiffness_is_that_of_the_teacher_whatever_the_noise_of_the_labels():
         noisy.append(set_labels(atoms.copy(), Labels(atoms.get_potential_energy(), forces + noise, None)))
     assert change_skill(soft, noisy).stiffness == pytest.approx(0.6, abs=0.06)
     assert np.isnan(change_skill(pp.Sum([truth], factors=[-1.0]), frames).stiffness)
+
+
+def test_frames_that_the_teacher_refuses_do_not_count():
+    truth = _truth()
+    frames = _labelled(truth, _frames(6))
+    close = frames[0].copy()
+    close.positions[1] = close.positions[0] + 0.3  # beyond what may be labelled
+    close.info["structure_id"] = "close"
+    strange = set_labels(close, Labels(0.0, np.zeros((len(close), 3))))
+    refusing = pp.Sum([truth])
+    refusing.metadata = {"examination": {"passed": True, "max_force": 60.0}}
+    pairs = frame_pairs([*frames, strange], largest=5.0)
+    assert any(6 in (pair.first, pair.second) for pair in pairs)
+    assert change_skill(refusing, [*frames, strange], pairs).pairs == sum(6 not in (p.first, p.second) for p in pairs)
+    only = [pair for pair in pairs if 6 in (pair.first, pair.second)]
+    with pytest.raises(StructureError, match="the teacher failed: force of"):
+        change_skill(refusing, [*frames, strange], only)
