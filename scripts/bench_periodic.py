@@ -80,10 +80,11 @@ def limits(files: list[str], limit: int, epochs: int | None) -> None:
             print(pd.DataFrame(rows[-1:])[COLUMNS].to_string(index=False, header=len(rows) == 1), flush=True)
 
 
-def parts_of(files: list[str], given: bool, max_force: float) -> list[list[Atoms]]:
-    """Training, validation and test structures, without elements that training has not and larger forces (eV/Å)."""
+def parts_of(files: list[str], given: bool, max_force: float, max_stress: float) -> list[list[Atoms]]:
+    """Training, validation, test structures, without elements that training has not, large forces and stresses."""
     read = [read_structures(file, require=("energy", "forces")) for file in files]
     read = [[a for a in part if np.linalg.norm(get_labels(a).forces, axis=1).max() <= max_force] for part in read]
+    read = [[a for a in part if (x := get_labels(a).stress) is None or np.abs(x).max() <= max_stress] for part in read]
     if given:
         parts = read
     else:
@@ -93,14 +94,14 @@ def parts_of(files: list[str], given: bool, max_force: float) -> list[list[Atoms
     return [[a for a in part if set(a.symbols) <= known] for part in parts]
 
 
-def many(files: list[str], given: bool, max_force: float, plot: str | None, epochs: int | None) -> None:
+def many(parts: list[list[Atoms]], name: str, kinds: list[str], plot: str | None, epochs: int | None) -> None:
     """A set of many elements in three parts."""
-    train, val, test = parts_of(files, given, max_force)
+    train, val, test = parts
     print(f"{len(train)}/{len(val)}/{len(test)} structures, {len(elements_of(train))} elements")
     rows, models = [], {}
-    for pairs in ("pairwise", "factorised", "corrected"):
+    for pairs in kinds:
         try:
-            models[pairs], result = row(Path(files[0]).stem, train, val, test, pairs=pairs, epochs=epochs)
+            models[pairs], result = row(name, train, val, test, pairs=pairs, epochs=epochs)
         except PhysPretrainError as error:
             print(f"{pairs}: {error}")
             continue
@@ -205,12 +206,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--plot", default=None)
     parser.add_argument("--given", action="store_true", help="Files of 'many' are training, validation, test.")
+    parser.add_argument("--pairs", nargs="+", default=["pairwise", "factorised", "corrected"], help="Of 'many'.")
+    parser.add_argument("--max-stress", type=float, default=np.inf, help="Of structures of 'many', eV/Å³.")
     parser.add_argument("--max-force", type=float, default=30.0, help="Of structures of 'many', eV/Å.")
     options = parser.parse_args()
     if options.what == "limits":
         limits(options.arguments, options.limit, options.epochs)
     elif options.what == "many":
-        many(options.arguments, options.given, options.max_force, options.plot, options.epochs)
+        parts = parts_of(options.arguments, options.given, options.max_force, options.max_stress)
+        many(parts, Path(options.arguments[0]).stem, options.pairs, options.plot, options.epochs)
     elif options.what == "cost":
         cost([int(n) for n in options.arguments], options.limit, options.epochs or 3)
     else:

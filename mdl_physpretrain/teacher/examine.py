@@ -265,7 +265,7 @@ def examine_curves(
     ``wells``: a bonded pair must have its well where the data have the bond; not so where bonds are made by the rest
     of the crystal, as by charges. Where the data have more than 8 elements every pair is asked like an extrapolated
     one, and closer than the sum of the covalent radii if its atoms stand farther apart: most pairs are then no bonds
-    but what bonds to others leave.
+    but what bonds to others leave. It must repel where it is closer than 0.75 of that and closer than in the data.
     """
     distances = nearest_distances(structures, model.cutoff)
     known = sorted(model.known_elements() or {s for pair in distances for s in pair}, key=atomic_numbers.__getitem__)
@@ -315,7 +315,9 @@ def _examine_pair(
     energy, slope, grid = parts["total"].numpy(), parts["slope"].numpy(), r.numpy()
     notes = []
     finite = bool(np.isfinite(energy).all() and np.isfinite(slope).all())
-    inner = grid < REPULSIVE_BELOW * judged_at
+    # where many elements are compressed, pairs stand closer than that: there the data judge
+    repels_below = min(REPULSIVE_BELOW * judged_at, measured.closest) if safety_only else REPULSIVE_BELOW * judged_at
+    inner = grid < repels_below
     attractive = grid[inner][slope[inner] >= 0] if finite else grid
     wall = float(np.interp(WALL_AT * judged_at, grid, energy) - np.interp(judged_at, grid, energy))
     if len(attractive):

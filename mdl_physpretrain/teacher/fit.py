@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -160,17 +160,19 @@ def fit_eam(
 
     energies = torch.tensor([references.get(s, 0.0) for s in symbols], dtype=torch.get_default_dtype())
     distances = nearest_distances(structures, min(cutoff, 6.0))
-    ends = core_ends(distances)
     bounds = bounds or Bounds()
-    model = EAM(symbols, cutoff=cutoff, n_basis=n_basis, core=options["core"], core_ends=ends).double().eval()
-    objective = EAMObjective(model, structures, weights)
-    val_objective = EAMObjective(model, held_out, weights) if held_out else objective
     attempts = 0
+    ends: dict[str, float] | None = None
     tightened: Counter[tuple[str, str]] = Counter()
     softened: Counter[tuple[str, str]] = Counter()
     while True:
         attempts += 1
         changes = (tightened, softened)
+        before, ends = ends, core_ends(distances, symbols, long=_either_order(tightened))
+        if ends != before:
+            model = EAM(symbols, cutoff=cutoff, n_basis=n_basis, core=options["core"], core_ends=ends).double().eval()
+            objective = EAMObjective(model, structures, weights)
+            val_objective = EAMObjective(model, held_out, weights) if held_out else objective
         search = model if paper else SEARCHES[pairs](model, distances, bounds, energies, generator, *changes).double()
         history, best = _minimise(search, objective, val_objective, options, generator, progress)
         model.load_state_dict(best)
@@ -204,12 +206,16 @@ def fit_eam(
     return model
 
 
+def _either_order(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    return {order for pair in pairs for order in (pair, pair[::-1])}
+
+
 def _failed_pairs(model: EAM, examination: Examination) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Pairs of elements that repel too little, and those whose forces are too large.
 
     All of them repel too little where only the test of real pairs failed.
     """
-    of_name = {"-".join(order): pair for pair in model.pairs for order in (pair, pair[::-1])}
+    of_name = {"-".join(order): pair for pair in model.pairs for order in _either_order([pair])}
     failed = [v for v in examination.pairs if not v.passed]
     weak, steep = ([of_name[v.pair] for v in failed if v.bounded is bounded] for bounded in (True, False))
     if not failed and examination.pushed_back < PUSHED_BACK:
