@@ -23,6 +23,7 @@ from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, has_labe
 
 __all__ = ["FilterResult", "filter_labels"]
 
+COINCIDING = 0.01  # Å: such atoms lie on top of each other, and no data may have them
 #: Reasons in the order in which they are looked for.
 REASONS = ("non_finite", "no_label", "max_force", "max_energy_per_atom", "max_stress", "min_distance")
 
@@ -80,8 +81,9 @@ def filter_labels(
 ) -> FilterResult:
     """Remove structures whose labels or geometry are beyond a limit.
 
-    Structures without any label, and those with a NaN or infinite label or
-    position, are always removed. A limit on a label that a structure does not
+    Structures without any label, those with a NaN or infinite label or
+    position, and those in which two atoms lie on top of each other (closer than
+    0.01 Å), are always removed. A limit on a label that a structure does not
     have does not remove it.
 
     Parameters
@@ -171,13 +173,12 @@ def _is_finite(atoms: Atoms) -> bool:
 
 
 def _too_close(atoms: Atoms, distance: float | None, factor: float | None) -> tuple[str, float] | None:
-    """``("min_distance", d)`` if a pair is below the distance (Å) or the multiple of its covalent radii."""
-    if distance is None and factor is None:
-        return None
+    """``("min_distance", d)`` if a pair coincides, or is below the distance (Å) or multiple of covalent radii."""
     radii = covalent_radii[atoms.numbers]
-    cutoff = max(distance or 0.0, 2 * (factor or 0.0) * float(radii.max(initial=0.0)), 1e-3)
+    least = max(distance or 0.0, COINCIDING)
+    cutoff = max(least, 2 * (factor or 0.0) * float(radii.max(initial=0.0)))
     numbers, distances = shortest_edges(atoms, cutoff, stable_id(atoms))
-    limit = np.maximum(distance or 0.0, (factor or 0.0) * covalent_radii[numbers].sum(axis=0))
+    limit = np.maximum(least, (factor or 0.0) * covalent_radii[numbers].sum(axis=0))
     below = distances[distances < limit]
     return ("min_distance", float(below.min())) if below.size else None
 

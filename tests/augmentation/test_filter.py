@@ -8,6 +8,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from mdl_physpretrain.augmentation import augment, filter_labels
 from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.structures.validation import refuse_damaged
 
 
 def _set(atoms, **changes):
@@ -50,6 +51,16 @@ def test_each_reason_is_counted(rocksalt):
     assert (stored["n_structures"], stored["n_kept"], stored["n_removed"]) == (8, 2, 6)
     assert stored["limits"]["max_force"] == 30.0
     assert stored["removed"][1] == {"structure_id": "mgo-2", "reason": "non_finite", "value": None}
+
+
+def test_atoms_on_top_of_each_other_are_never_kept(rocksalt):
+    rocksalt[2].positions[0] = rocksalt[2].positions[1]  # as Algorithm 1 may pull them
+    rocksalt[4].positions[0] = rocksalt[4].positions[1] + [0.02, 0, 0]
+    limits = dict.fromkeys(("max_force", "max_energy_per_atom", "max_stress", "min_distance", "min_distance_factor"))
+    result = filter_labels(rocksalt, **limits)
+    assert result.removed == [("mgo-2", "min_distance")]
+    assert result.values == [0.0]
+    refuse_damaged(result.kept)
 
 
 def test_partial_labels_are_kept(rocksalt):
