@@ -14,7 +14,7 @@ from ase.data import atomic_numbers, covalent_radii
 
 from mdl_physpretrain.augmentation.coverage import cover, coverage_table, per_bin_of
 from mdl_physpretrain.errors import ConfigError, StructureError, TeacherRefused
-from mdl_physpretrain.graphs.bonds import PairDistances, nearest_distances
+from mdl_physpretrain.graphs.bonds import PairDistances, core_ends, nearest_distances
 from mdl_physpretrain.potentials import EAM, load_model
 from mdl_physpretrain.recipe import Augment
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
@@ -184,6 +184,24 @@ def test_only_pairs_that_failed_are_tightened() -> None:
         everywhere = parameters(kind, Bounds(), dict.fromkeys(eam.pairs, 1))
         all_at_once = parameters(kind, Bounds().tightened(), {})
         assert all(torch.equal(everywhere[name], all_at_once[name]) for name in all_at_once)
+
+
+def test_cores_of_pairs_that_are_hardly_shown_end_where_those_of_the_others_do() -> None:
+    def distances(closest: float) -> dict:
+        shown = {(a, b): contact(a, b) for a, b in itertools.pairwise(METALS)}
+        data = {pair: PairDistances(c, closest * c, c, 500) for pair, c in shown.items()}
+        rare = contact("Li", "Pt")
+        return data | {("Li", "Pt"): PairDistances(rare, 0.9 * rare, rare, 3)}
+
+    compressed = core_ends(distances(0.7), METALS)
+    assert compressed["Li-Al"] == pytest.approx(0.98 * 0.7 * contact("Li", "Al"), abs=1e-4)
+    assert compressed["Li-Pt"] == pytest.approx(0.98 * 0.7 * contact("Li", "Pt"), abs=1e-4)
+    assert compressed["Li-W"] == pytest.approx(0.98 * 0.7 * contact("Li", "W"), abs=1e-4)
+    assert "Li-W" not in core_ends(distances(0.7)), "few elements: as the data have them"
+    own = core_ends(distances(0.7), METALS, long={("Li", "Pt")})
+    assert own["Li-Pt"] == pytest.approx(0.98 * 0.9 * contact("Li", "Pt"), abs=1e-4)
+    relaxed = core_ends(distances(1.2), METALS)
+    assert relaxed["Li-Pt"] == pytest.approx(0.98 * 0.9 * contact("Li", "Pt"), abs=1e-4), "never longer than its own"
 
 
 def test_pairs_that_explode_get_smaller_exponents() -> None:
