@@ -189,9 +189,7 @@ def fit_eam(
             "parameters": sum(p.numel() for p in search.parameters()),
             "seed": seed,
             "attempts": attempts,
-            "bounds": None
-            if paper
-            else asdict(bounds.tightened(min(tightened.values(), default=0) if not many else 0)),
+            "bounds": None if paper else asdict(bounds if many else bounds.tightened(attempts - 1)),
             "tightened": {"-".join(pair): times for pair, times in tightened.items()} if many else {},
             "softened": {"-".join(pair): times for pair, times in softened.items()},
             "history": history,
@@ -224,11 +222,16 @@ def _failed_pairs(model: EAM, examination: Examination) -> tuple[list[tuple[str,
 
 
 def _kept_out(structures: list[Atoms], seed: int) -> tuple[list[Atoms], list[Atoms] | None]:
-    """Structures to fit to, and a tenth to judge by: whole compositions with forces, whose elements others have."""
+    """Structures to fit to, and a tenth to judge by, with forces and elements that others have.
+
+    Whole compositions, where there are ten or more.
+    """
     counts = Counter(z for atoms in structures for z in set(atoms.numbers.tolist()))
     groups: dict[str, list[int]] = {}
     for k, atoms in enumerate(structures):
         groups.setdefault(atoms.get_chemical_formula(empirical=True), []).append(k)
+    if len(groups) < 1 / HELD_OUT:
+        groups = {str(k): [k] for k in range(len(structures))}
     names = sorted(groups)
     chosen: list[int] = []
     for position in np.random.default_rng([seed, 0x4E1D]).permutation(len(names)).tolist():

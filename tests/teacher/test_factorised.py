@@ -146,6 +146,21 @@ def test_many_elements(alloys: list[Atoms], tmp_path: Path) -> None:
     assert pairwise.metadata["fit"]["parameters"] == 66 * 7 + 33
 
 
+def test_a_tenth_judges_also_where_all_have_one_composition(alloys: list[Atoms]) -> None:
+    rng = np.random.default_rng(0)
+    cell = Atoms(METALS, positions=3.2 * np.array([[k % 3, k // 3 % 3, k // 9] for k in range(11)]), cell=[9.6] * 3)
+    frames = []
+    for k in range(10):
+        frame = cell.copy()
+        frame.pbc = True
+        frame.positions += rng.normal(scale=0.1, size=frame.positions.shape)
+        frame.info["structure_id"] = f"alloy-{k}"
+        frames.append(frame)
+    model = fit_eam(list(label(frames, truth())), **QUICK)
+    assert model.metadata["examination"]["forces"]["unseen"]
+    assert model.metadata["fit"]["val_errors"]["n_structures"] == 1
+
+
 def test_the_choice_of_pairs(alloys: list[Atoms]) -> None:
     few = [a for a in alloys if set(a.symbols) <= {"Li", "Al"}]
     fits = {pairs: fit_eam(few, **QUICK, pairs=pairs) for pairs in ("auto", "pairwise", "factorised", "corrected")}
