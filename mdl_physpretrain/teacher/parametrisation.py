@@ -10,7 +10,7 @@ convex embedding (``B >= 0``), which makes crowding repulsive.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from mdl_physpretrain.graphs.bonds import PairDistances
 from mdl_physpretrain.potentials.eam.model import EAM
+from mdl_physpretrain.structures.elements import FEW_ELEMENTS
 
 __all__ = ["PAIR_VARIABLES", "BoundedEAM", "Bounds"]
 
 
 PAIR_VARIABLES = ("depth", "steepness", "well", "decay", "amplitude")
+FLATTER = 0.1  # wells of pairs that are no bonds, in units of the others' lower limit
 GENTLER = 6 / 7  # factor of the exponents of a pair that explodes where atoms come close
 
 
@@ -33,7 +35,9 @@ class Bounds:
     The error of small forces near equilibrium is lowest for a potential that
     is nearly flat, and a flat teacher teaches nothing: hence the lower limits
     of depth and steepness. What they cost in error, anchored labels
-    (:func:`mdl_physpretrain.teacher.label`) take back.
+    (:func:`mdl_physpretrain.teacher.label`) take back. In data of more than 8
+    elements most pairs are neighbours because both bind to others: wells of
+    pairs that are no bonds, or that the data never show, may be a tenth as deep.
 
     Attributes
     ----------
@@ -66,6 +70,23 @@ class Bounds:
         depth = (max(low, min(2 * low, 0.5 * high)), high)
         balance = (lowest, min(highest, max(0.5 * highest, 2 * lowest)))
         return replace(self, depth=depth, balance=balance).tightened(times - 1)
+
+    def of_no_bond(self, times: int = 0) -> Bounds:
+        """Bounds of a pair that is no bond: wells may be nearly flat, until it was tightened once."""
+        if times > 0:
+            return self.tightened(times - 1)
+        low, high = self.depth
+        return replace(self, depth=(FLATTER * low, high))
+
+
+def _no_bonds(
+    pairs: Sequence[tuple[str, str]], distances: Mapping[tuple[str, str], PairDistances]
+) -> set[tuple[str, str]]:
+    """Pairs without bonds in data of many elements; none in data of few, whose every pair must have a well."""
+    if len({e for pair in distances for e in pair}) <= FEW_ELEMENTS:
+        return set()
+    found = {pair: distances.get(pair) or distances.get(pair[::-1]) for pair in pairs}
+    return {pair for pair, measured in found.items() if measured is None or not measured.bonded}
 
 
 def _inside(low: Tensor, high: Tensor, x: Tensor) -> Tensor:
@@ -106,7 +127,10 @@ class BoundedEAM(nn.Module):
         n_rows, n_basis, n = self.n_rows(eam), eam.hparams["n_basis"], len(eam.elements)
         dtype = energies.dtype
         self.bounds, self.tightened = bounds, dict(tightened or {})
-        of_pairs = [bounds.tightened(self.tightened.get(pair, 0)) for pair in eam.pairs]
+        flat = _no_bonds(eam.pairs, distances)
+        of_pairs = [
+            (bounds.of_no_bond if pair in flat else bounds.tightened)(self.tightened.get(pair, 0)) for pair in eam.pairs
+        ]
         times = {e: max((n for pair, n in self.tightened.items() if e in pair), default=0) for e in eam.elements}
         of_elements = [bounds.tightened(times[e]) for e in eam.elements]
         gentleness = [GENTLER ** (softened or {}).get(pair, 0) for pair in eam.pairs]

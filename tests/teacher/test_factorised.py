@@ -237,6 +237,27 @@ def test_bounds_that_are_narrow_are_not_loosened() -> None:
     assert narrow.tightened(3) == narrow
 
 
+def test_pairs_that_are_no_bonds_may_be_flat_among_many_elements() -> None:
+    def lowest_depths(elements: list[str], tightened: dict) -> dict[tuple[str, str], float]:
+        bonds = [pair for pair in itertools.combinations_with_replacement(elements, 2) if pair != tuple(elements[:2])]
+        data = {pair: PairDistances(contact(*pair), 0.9 * contact(*pair), contact(*pair), 90) for pair in bonds[1:]}
+        apart = 1.5 * contact(*elements[:2])
+        data[elements[0], elements[1]] = PairDistances(apart, apart, contact(*elements[:2]), 90)
+        eam = EAM(elements, cutoff=6.0, n_basis=2).double()
+        energies = torch.zeros(len(elements), dtype=torch.float64)
+        search = FactorisedEAM(eam, data, Bounds(), energies, torch.Generator().manual_seed(0), tightened)
+        with torch.no_grad():
+            search.depth.fill_(-50.0)
+        return dict(zip(eam.pairs, search.parameters_of_eam()["D"].tolist(), strict=True))
+
+    apart, never_shown, bond = (METALS[0], METALS[1]), (METALS[0], METALS[0]), (METALS[1], METALS[2])
+    many = lowest_depths(METALS, {})
+    assert (many[apart], many[never_shown], many[bond]) == pytest.approx((0.03, 0.03, 0.3))
+    failed = [lowest_depths(METALS, {apart: times})[apart] for times in (1, 2)]
+    assert failed == pytest.approx([0.3, 0.6]), "as a bond, once it failed"
+    assert lowest_depths(METALS[:8], {})[apart] == pytest.approx(0.3), "few elements: every pair has a well"
+
+
 def test_the_fit_mends_the_pairs_that_the_examination_names(
     alloys: list[Atoms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
