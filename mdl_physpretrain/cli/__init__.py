@@ -3,6 +3,7 @@
 from mdl_physpretrain.cli import (
     align,
     check,
+    committee,
     convert,
     evaluate,
     export,
@@ -17,6 +18,6 @@ from mdl_physpretrain.cli import (
 from mdl_physpretrain.cli.application import app
 
 __all__ = [
-    "align", "app", "check", "convert", "evaluate", "export", "mattertune", "md", "mdl", "reproduce", "runs", "steps",
-    "survey",
+    "align", "app", "check", "committee", "convert", "evaluate", "export", "mattertune", "md", "mdl", "reproduce",
+    "runs", "steps", "survey",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ __all__ = [
     "TEACHER",
     "arm_folder",
     "best_file",
+    "committee_file",
     "loop_folder",
     "md_file",
     "md_scratch",
@@ -38,6 +39,11 @@ def pretrain_folder(seed: int, core: str) -> str:
 def arm_folder(seed: int, arm: str) -> str:
     """Folder of an arm's training."""
     return f"seed-{seed}/{arm}"
+
+
+def committee_file(seed: int, arm: str) -> str:
+    """What the committee of an arm knew."""
+    return f"{arm_folder(seed, arm)}/committee.json"
 
 
 def loop_folder(seed: int, arm: str) -> str:

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.files import file_hash
-from mdl_physpretrain.loop.motion import conditions
 from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
-from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.teacher.registry import kind_modules, kind_options
-from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.dependencies import (
     driver_modules,
@@ -32,29 +29,24 @@ from mdl_physpretrain.workflow.layout import (
     MOTION,
     REFERENCE,
     TEACHER,
-    arm_folder,
     best_file,
-    loop_folder,
     md_file,
     md_scratch,
-    pretrain_folder,
 )
 from mdl_physpretrain.workflow.records import refuse_shared_records
 from mdl_physpretrain.workflow.reference import reference_modules, versions_of
 from mdl_physpretrain.workflow.run_suite import RunSuite
 from mdl_physpretrain.workflow.stages.collect import collect, collected_kinds
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
-from mdl_physpretrain.workflow.stages.finetune import finetune_arm
 from mdl_physpretrain.workflow.stages.frames import read_frames
 from mdl_physpretrain.workflow.stages.labels import label_augmented
-from mdl_physpretrain.workflow.stages.loop import end_loop, loop_round
 from mdl_physpretrain.workflow.stages.md import simulate_potential
 from mdl_physpretrain.workflow.stages.prepare import prepare
-from mdl_physpretrain.workflow.stages.pretrain import pretrain_network
 from mdl_physpretrain.workflow.stages.reference import look_at_reference, simulate_reference
 from mdl_physpretrain.workflow.stages.report import report
 from mdl_physpretrain.workflow.stages.teacher import teach
 from mdl_physpretrain.workflow.task import Task
+from mdl_physpretrain.workflow.training_tasks import calculator_section, loop_tasks, training_tasks
 
 __all__ = ["STAGES", "plan"]
 
@@ -78,8 +70,8 @@ def plan(config: RunConfig) -> list[Task]:
     tasks += _teacher_tasks(config)
     suite = RunSuite(config, Path())
     for number, seed in enumerate(config.seeds):  # the first through all stages, for a first verdict; then the others
-        tasks += _trainings(config, seed)
-        tasks += _loops(config, seed)
+        tasks += training_tasks(config, seed)
+        tasks += loop_tasks(config, seed)
         tasks += references[1:] if number == 0 else []
         tasks += _evaluations(config, suite, seed)
     tasks += _collections(config, suite, tasks)
@@ -118,7 +110,7 @@ def _teacher_tasks(config: RunConfig) -> list[Task]:
         tasks.append(Task("teacher", "teacher", teach, fit, files, ("prepare",), dear=(TEACHER,), modules=modules))
         inputs = (train, TEACHER)
     else:
-        section = [section, *_calculator(config)]
+        section = [section, *calculator_section(config)]
     if config.uses_labels:
         needs = ("prepare", *(t.name for t in tasks))
         modules = (*teacher_modules(config), *driver_modules(config))
@@ -126,117 +118,6 @@ def _teacher_tasks(config: RunConfig) -> list[Task]:
             Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL, MOTION), (LABELLED,),
                  fixed=tuple(named_files(teacher.calculator_args)), modules=modules)
         )  # fmt: skip
-    return tasks
-
-
-def _calculator(config: RunConfig) -> list[Any]:
-    """What labels of a calculator depend on; core and ``force`` where they are set: labels of before stay valid."""
-    teacher = config.teacher
-    further = [{"core": teacher.core, "force": teacher.force}] if teacher.core != "none" or teacher.force else []
-    return [teacher.calculator, teacher.calculator_args, *further] if teacher.calculator else []
-
-
-def _trainings(config: RunConfig, seed: int) -> list[Task]:
-    common = [seed, config.accelerator, config.devices, config.strategy, config.data.references]
-    foreign = is_another_energy_scale(config.teacher, anchor=config.augment.anchor)
-    backbone = [config.backbone.name, config.backbone.args]
-    tasks = []
-    cores = dict.fromkeys(config.core_of(name) for name, arm in config.arms.items() if arm.pretrain)
-    for core in cores:
-        tasks.append(
-            Task(
-                name=_pretrain_name(seed, core),
-                stage="pretrain",
-                work=partial(pretrain_network, seed=seed, core=core),
-                section=[*common, *backbone, core, config.pretrain.model_dump(), config.data.seed, foreign],
-                inputs=(LABELLED, "data/train.extxyz"),
-                needs=("prepare", "augment"),
-                scratch=(pretrain_folder(seed, core),),
-                modules=network_modules(config, core, "none"),
-                parallel=True,
-                own_process=str(config.devices) != "1",
-            )
-        )
-    for name, arm in config.arms.items():
-        core, replay = config.core_of(name), config.replay_of(name)
-        unused = {"replay_fraction": True, "shift_energies": not arm.pretrain, "replay_tolerance": not replay}
-        unused["replay_final_weight"] = not replay
-        options = config.finetune.model_dump(exclude={k for k, v in unused.items() if v}) | arm.changes()
-        inputs, needs = list(_DATA[:2]), ["prepare"]
-        if arm.pretrain:
-            inputs.append(f"{pretrain_folder(seed, core)}/best.pt")
-            needs.append(_pretrain_name(seed, core))
-        if replay > 0:
-            inputs.append(LABELLED)
-            needs.append("augment")
-        if arm.hybrid != "none":
-            inputs.append(TEACHER)
-            needs.append("teacher")
-        tasks.append(
-            Task(
-                name=f"finetune seed {seed} {name}",
-                stage="finetune",
-                work=partial(finetune_arm, seed=seed, arm=name),
-                section=[*common, None if arm.pretrain else backbone, core, arm.hybrid, replay, options],
-                inputs=tuple(inputs),
-                needs=tuple(needs),
-                scratch=(arm_folder(seed, name),),
-                modules=network_modules(config, core, arm.hybrid),
-                parallel=True,
-                own_process=str(config.devices) != "1",
-            )
-        )
-    return tasks
-
-
-def _loops(config: RunConfig, seed: int) -> list[Task]:
-    """Rounds of the closed loops, each with what the one before left; a last one that only examines."""
-    tasks = []
-    for name, arm in config.arms.items():
-        rounds, place = config.rounds_of(name), loop_folder(seed, name)
-        if not rounds:
-            continue
-        taught = ("teacher",) if config.uses_native_teacher else ()
-        modules = teacher_modules(config)
-        options = config.finetune.model_dump(exclude={"replay_fraction"}) | arm.changes()
-        simulated = set(MolecularDynamics.model_fields) - {"source", "n_structures", "max_atoms", "compiled"}
-        md = conditions(config.loop, config.md).model_dump(include=simulated)
-        section = [seed, config.accelerator, config.devices, config.strategy, config.replay_of(name), options, md]
-        section += _calculator(config)
-        section += [
-            config.loop.model_dump(exclude={"rounds"}),
-            config.augment.model_dump(include=set(Augment.model_fields) - set(Augmentation.model_fields)),
-        ]
-        inputs = [*_DATA[:2], LABELLED, f"{arm_folder(seed, name)}/best.pt", *([TEACHER] if taught else [])]
-        before = f"finetune seed {seed} {name}"
-        common: dict[str, Any] = {"stage": "loop", "parallel": True}
-        for number in range(1, rounds + 2):
-            folder = f"{place}/round-{number}"
-            task = Task(
-                name=f"loop seed {seed} {name} {'end' if number > rounds else number}",
-                work=partial(loop_round, seed=seed, arm=name, number=number),
-                section=[*section, number, number > rounds],
-                inputs=tuple(inputs),
-                needs=("prepare", "augment", before, *taught),
-                scratch=(folder,),
-                fixed=tuple(named_files(config.teacher.calculator_args)),
-                modules=(*network_modules(config, config.core_of(name), arm.hybrid), *modules),
-                own_process=str(config.devices) != "1",
-                **common,
-            )
-            tasks.append(task)
-            before = task.name
-            inputs += [f"{folder}/best.pt", f"{folder}/labelled.extxyz", f"{folder}/round.json"]
-        tasks.append(
-            Task(
-                name=f"loop seed {seed} {name}",
-                work=partial(end_loop, seed=seed, arm=name),
-                section=[rounds],
-                inputs=tuple(i for i in inputs if i.startswith(place)),
-                needs=tuple(t.name for t in tasks if t.name.startswith(f"loop seed {seed} {name} ")),
-                **common,
-            )
-        )
     return tasks
 
 
@@ -394,7 +275,3 @@ def _report(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> Task:
 def _probe_options(probes: Sequence[Probe]) -> Mapping[str, Any]:
     """Names and options of probes."""
     return {probe.name: probe.options.model_dump() for probe in probes}
-
-
-def _pretrain_name(seed: int, core: str) -> str:
-    return f"pretrain seed {seed}" + ("" if core == "none" else f" {core}")
