@@ -152,10 +152,10 @@ class Augment(Augmentation):
     anchor_reach: Positive | None = Field(
         default=None, description="The correction fades over this displacement of an atom, Å; null: it does not."
     )
-    change_error: Positive | Literal["auto", "by_kind"] | None = Field(
+    change_error: Positive | Literal["auto"] | None = Field(
         default=None,
         description="Relative error of the teacher's changes of force, noted with the labels; auto: measured on the "
-        "data; by_kind: for every chemical formula; null: none.",
+        "data; null: none.",
     )
     batch_size: Count = Field(default=64, description="Structures labelled at once.")
     max_force: Positive | None = Field(default=100.0, description="Filter: largest force on an atom, eV/Å.")

@@ -9,7 +9,7 @@ and to judge by, however wrong the teacher's absolute forces are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
@@ -22,11 +22,10 @@ from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import Labels, get_labels
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
 
-__all__ = ["ChangeErrors", "FramePair", "Skill", "change_errors", "change_skill", "frame_pairs", "skill_of_forces"]
+__all__ = ["FramePair", "Skill", "change_skill", "frame_pairs", "skill_of_forces"]
 
 MOST_PARTNERS = 6  # pairs per structure: frames of one long trajectory say the same again and again
 MOST_TRIES = 60  # of a structure's possible partners, so that large sets do not cost the square of their size
-PRIOR = 2.0  # pairs of a kind that the error of all pairs counts as
 STILL = 1e-3  # Å: below, nothing has changed
 
 
@@ -59,51 +58,6 @@ class Skill:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class ChangeErrors:
-    """Relative errors of a teacher's changes of force, at most 1.
-
-    Attributes
-    ----------
-    whole
-        Of all pairs of frames.
-    kinds
-        By chemical formula, where frames of the same atoms are known: where these are few, near ``whole``.
-    """
-
-    whole: float
-    kinds: Mapping[str, float] = field(default_factory=dict)
-
-    def of(self, atoms: Atoms) -> float:
-        """That of the structure's kind."""
-        return self.kinds.get(atoms.get_chemical_formula(), self.whole)
-
-
-def change_errors(teacher: Teacher, structures: Sequence[Atoms]) -> ChangeErrors | None:
-    """Relative errors of a teacher's changes between frames of the same atoms; ``None`` where nothing changes.
-
-    Raises as :func:`change_skill` does.
-    """
-    pairs = frame_pairs(structures)
-    if not pairs:
-        return None
-    taught, answered = _taught(teacher, structures, pairs)
-    skill = skill_of_forces(taught, structures, answered)
-    if skill.trivial == 0:
-        return None
-    sums: dict[str, np.ndarray] = {}
-    for pair in answered:
-        first, second = (get_labels(structures[k]).forces for k in (pair.first, pair.second))
-        reference = np.asarray(second) - np.asarray(first)
-        wrong = np.abs(taught[pair.second] - taught[pair.first] - reference).mean()
-        formula = structures[pair.first].get_chemical_formula()
-        sums[formula] = sums.get(formula, np.zeros(2)) + (wrong, np.abs(reference).mean())
-    whole = min(1.0, skill.error / skill.trivial)
-    prior = PRIOR * sum(change for _, change in sums.values()) / len(answered)
-    kinds = {k: float(min(1.0, (e + prior * whole) / (change + prior))) for k, (e, change) in sums.items()}
-    return ChangeErrors(whole, kinds)
 
 
 def frame_pairs(
@@ -156,7 +110,13 @@ def change_skill(teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[
     pairs = frame_pairs(structures) if pairs is None else list(pairs)
     if not pairs:
         return Skill(float("nan"), float("nan"), 0.0, float("nan"), 0)
-    taught, pairs = _taught(teacher, structures, pairs)
+    needed = sorted({k for pair in pairs for k in (pair.first, pair.second)})
+    engine = make_engine(teacher, 64, False, True)
+    outcomes = list(chain.from_iterable(engine.outcomes([structures[k] for k in needed])))
+    answers = dict(zip(needed, outcomes, strict=True))
+    answered = [p for p in pairs if not any(isinstance(answers[k], str) for k in (p.first, p.second))]
+    pairs = answered or pairs  # where nothing is answered, the error says why
+    taught = {k: _forces(answers[k], structures[k]) for k in sorted({k for p in pairs for k in (p.first, p.second)})}
     return skill_of_forces(taught, structures, pairs)
 
 
@@ -179,20 +139,6 @@ def skill_of_forces(taught: Mapping[int, np.ndarray], structures: Sequence[Atoms
     spread = float(predicted.std() * reference.std())
     correlation = float(np.mean((predicted - predicted.mean()) * (reference - reference.mean())))
     return Skill(error, trivial, trust, correlation / spread if spread > 0 else 0.0, len(pairs), stiffness)
-
-
-def _taught(
-    teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[FramePair]
-) -> tuple[dict[int, np.ndarray], Sequence[FramePair]]:
-    """Forces that the teacher gives to the structures of pairs, by index, and the pairs that it has an answer to."""
-    needed = sorted({k for pair in pairs for k in (pair.first, pair.second)})
-    engine = make_engine(teacher, 64, False, True)
-    outcomes = list(chain.from_iterable(engine.outcomes([structures[k] for k in needed])))
-    answers = dict(zip(needed, outcomes, strict=True))
-    answered = [p for p in pairs if not any(isinstance(answers[k], str) for k in (p.first, p.second))]
-    pairs = answered or pairs  # where nothing is answered, the error says why
-    taught = {k: _forces(answers[k], structures[k]) for k in sorted({k for p in pairs for k in (p.first, p.second)})}
-    return taught, pairs
 
 
 def _forces(labels: Labels | str, atoms: Atoms) -> np.ndarray:

@@ -19,7 +19,6 @@ from mdl_physpretrain.recipe import AUGMENT, TEACHER
 from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import set_labels
 from mdl_physpretrain.teacher.anchor import anchored_labels, parents_of
-from mdl_physpretrain.teacher.changes import ChangeErrors
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
 from mdl_physpretrain.teacher.label_errors import LabelErrors
 from mdl_physpretrain.teacher.outcomes import label_outcomes
@@ -59,7 +58,7 @@ def label(
     stress: bool = True,
     anchor: bool | None = None,
     anchor_reach: float | None = AUGMENT.anchor_reach,
-    change_error: float | ChangeErrors | None = None,
+    change_error: float | None = None,
     parents: Sequence[Atoms] | None = None,
     resume: str | Path | None = None,
     force: bool = TEACHER.force,
@@ -104,12 +103,12 @@ def label(
         In Å: the correction of an atom that is displaced by ``u`` fades with ``exp(-|u|^2 / (2 reach^2))``, in energy,
         forces (which stay the energy's slope) and, by its mean over the atoms, stress. ``None``: it does not.
     change_error
-        Relative error of the teacher's changes of force, or errors by kind of parent. An anchored label then carries
-        what it may be wrong by: ``arrays["forces_tolerance"]``, this times the root mean square component of the
-        atom's change (eV/Å), and ``info["stress_tolerance"]``, this times the mean component of the change of stress
-        (eV/Å³). A structure whose forces have changed so much from its parent's that the teacher's own are expected to
-        be nearer (:class:`mdl_physpretrain.teacher.label_errors.LabelErrors`) keeps these; its energy and stress are
-        anchored as if the forces at ``x0`` were right.
+        Relative error of the teacher's changes of force. An anchored label then carries what it may be wrong by:
+        ``arrays["forces_tolerance"]``, this times the root mean square component of the atom's change (eV/Å), and
+        ``info["stress_tolerance"]``, this times the mean component of the change of stress (eV/Å³). A structure
+        whose forces have changed so much from its parent's that the teacher's own are expected to be nearer
+        (:class:`mdl_physpretrain.teacher.label_errors.LabelErrors`) keeps these; its energy and stress are anchored as
+        if the forces at ``x0`` were right.
     parents
         To anchor to: the labelled parents, matched by ``info["parent_id"]``;
         ``u`` is ``arrays["aug_displacement"]``.
@@ -195,7 +194,7 @@ def label(
     for atoms, outcome in zip(structures, outcomes[len(needed) :], strict=True):
         if anchor and not isinstance(outcome, str):
             parent, raw = str(atoms.info["parent_id"]), outcome
-            with_forces = errors is None or errors.forces_help(needed[parent], raw, of_parent[parent])
+            with_forces = errors is None or errors.forces_help(raw, of_parent[parent])
             outcome = anchored_labels(
                 atoms, outcome, needed[parent], of_parent[parent], anchor_reach, with_forces=with_forces
             )
@@ -209,7 +208,7 @@ def label(
         copy.arrays.pop("forces_tolerance", None)  # of an earlier label
         copy.info.pop("stress_tolerance", None)
         if errors is not None:
-            errors.note(copy, needed[parent], raw, of_parent[parent], with_forces=with_forces)
+            errors.note(copy, raw, of_parent[parent], with_forces=with_forces)
         result.append(copy)
     if result.failures:
         first = result.failures[0]

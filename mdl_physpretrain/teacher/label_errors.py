@@ -14,7 +14,6 @@ import numpy as np
 from ase import Atoms
 
 from mdl_physpretrain.structures.labels import Labels, get_labels
-from mdl_physpretrain.teacher.changes import ChangeErrors
 
 __all__ = ["LabelErrors"]
 
@@ -26,18 +25,18 @@ class LabelErrors:
     Attributes
     ----------
     change
-        Relative error of the teacher's changes of force; or errors by kind of structure.
+        Relative error of the teacher's changes of force.
     own
         Error of the teacher's forces where the reference is known, eV/Å: the median over the parents of the root mean
         square component.
     """
 
-    change: float | ChangeErrors
+    change: float
     own: float
 
     @classmethod
     def measured(
-        cls, change_error: float | ChangeErrors, parents: Mapping[str, Atoms], outcomes: Mapping[str, Labels | str]
+        cls, change_error: float, parents: Mapping[str, Atoms], outcomes: Mapping[str, Labels | str]
     ) -> LabelErrors:
         """With the teacher's labels of the parents, by id (a text: why it failed)."""
         sizes = []
@@ -47,28 +46,23 @@ class LabelErrors:
                 sizes.append(_size(outcome.forces - forces))
         return cls(change_error, float(np.median(sizes)) if sizes else 0.0)
 
-    def change_of(self, parent: Atoms) -> float:
-        """Relative error of changes from this parent."""
-        return self.change.of(parent) if isinstance(self.change, ChangeErrors) else self.change
-
-    def forces_help(self, parent: Atoms, labels: Labels, at_parent: Labels | str) -> bool:
+    def forces_help(self, labels: Labels, at_parent: Labels | str) -> bool:
         """Whether a label is better with the parent's forces in it than with the teacher's alone."""
         if isinstance(at_parent, str) or labels.forces is None or at_parent.forces is None:
             return True
-        change = self.change_of(parent)
-        return change * _size(labels.forces - at_parent.forces) <= change * _size(labels.forces) + self.own
+        alone = self.change * _size(labels.forces) + self.own
+        return self.change * _size(labels.forces - at_parent.forces) <= alone
 
-    def note(self, atoms: Atoms, parent: Atoms, labels: Labels, at_parent: Labels | str, *, with_forces: bool) -> None:
+    def note(self, atoms: Atoms, labels: Labels, at_parent: Labels | str, *, with_forces: bool) -> None:
         """Write what a label may be wrong by into the structure; ``labels`` are the teacher's own."""
         if isinstance(at_parent, str) or labels.forces is None or at_parent.forces is None:
             return
         change = labels.forces - at_parent.forces if with_forces else labels.forces
-        share = self.change_of(parent)
-        by_atom = share * np.sqrt((change**2).mean(axis=1))
+        by_atom = self.change * np.sqrt((change**2).mean(axis=1))
         atoms.set_array("forces_tolerance", by_atom if with_forces else by_atom + self.own)
         if labels.stress is not None and at_parent.stress is not None:
             difference = labels.stress - at_parent.stress
-            atoms.info["stress_tolerance"] = share * float(np.abs(difference).mean())
+            atoms.info["stress_tolerance"] = self.change * float(np.abs(difference).mean())
 
 
 def _size(forces: np.ndarray) -> float:

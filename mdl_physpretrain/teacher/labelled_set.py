@@ -18,7 +18,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.recipe import MD, Augment, Augmentation, Perturbation
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.teacher.amplitudes import amplitudes_at
-from mdl_physpretrain.teacher.changes import ChangeErrors, change_errors
+from mdl_physpretrain.teacher.changes import change_skill
 from mdl_physpretrain.teacher.driver import thermal_driver
 from mdl_physpretrain.teacher.label import Labelled, label
 from mdl_physpretrain.teacher.motion import thermal_motion
@@ -69,20 +69,20 @@ def augmented_labels(
     return LabelledSet(augmented, labelled, filtered(labelled, options, structures, teacher, force=force))
 
 
-def relative_change_error(teacher: Any, structures: Sequence[Atoms], options: Augment) -> float | ChangeErrors | None:
-    """``augment.change_error`` measured: the teacher's error of force changes, in units of their size, at most 1.
+def relative_change_error(teacher: Any, structures: Sequence[Atoms], options: Augment) -> float | None:
+    """``augment.change_error`` as a number: the teacher's error of force changes, in units of their size, at most 1.
 
-    By kind of structure where that is asked for. ``None`` where no error is asked for, labels are not anchored, or no
-    two structures are frames of the same atoms; then 1 for a teacher that teaches its core only: its changes are not to
-    be believed, but what is wrong by more than all of a change is.
+    ``None`` where it is not asked for, labels are not anchored, or no two structures are frames of the same atoms; then
+    1 for a teacher that teaches its core only: its changes are not to be believed, but what is wrong by more than all
+    of a change is.
     """
     if options.change_error is None or not options.anchor:
         return None
-    if not isinstance(options.change_error, str):
+    if options.change_error != "auto":
         return float(options.change_error)
-    errors = change_errors(teacher, anchors(structures))
-    if errors is not None:
-        return errors if options.change_error == "by_kind" else errors.whole
+    skill = change_skill(teacher, anchors(structures))
+    if skill.pairs and skill.trivial > 0:
+        return min(1.0, skill.error / skill.trivial)
     forces = (getattr(teacher, "metadata", {}).get("examination") or {}).get("forces") or {}
     return 1.0 if forces.get("teaches") == "core" else None
 

@@ -9,13 +9,11 @@ from ase.build import bulk
 import mdl_physpretrain as pp
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.batch import build_batch
-from mdl_physpretrain.potentials import EAM, predict
+from mdl_physpretrain.potentials import predict
 from mdl_physpretrain.potentials.classical import ClassicalForceField
-from mdl_physpretrain.recipe import Augment
-from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
-from mdl_physpretrain.teacher.changes import change_errors, change_skill, frame_pairs
+from mdl_physpretrain.structures.labels import Labels, set_labels
+from mdl_physpretrain.teacher.changes import change_skill, frame_pairs
 from mdl_physpretrain.teacher.kinds.classical import fit_classical
-from mdl_physpretrain.teacher.labelled_set import augmented_labels
 
 
 def _frames(count: int = 6, rattle: float = 0.08) -> list[Atoms]:
@@ -156,43 +154,3 @@ def test_frames_that_the_teacher_refuses_do_not_count():
     only = [pair for pair in pairs if 6 in (pair.first, pair.second)]
     with pytest.raises(StructureError, match="the teacher failed: force of"):
         change_skill(refusing, [*frames, strange], only)
-
-
-def _metals(depth_of_nickel: float) -> EAM:
-    """An EAM of copper and nickel, which bind with forces in proportion to a depth each."""
-    model = EAM(["Ni", "Cu"], cutoff=4.5, n_basis=1).double()
-    with torch.no_grad():
-        model.D.copy_(torch.tensor([{("Ni", "Ni"): depth_of_nickel}.get(pair, 0.5) for pair in model.pairs]))
-        model.alpha.fill_(1.5)
-        model.rm.fill_(2.6)
-        model.A.fill_(0.0)
-    return model
-
-
-def test_errors_of_changes_by_kind():
-    rng = np.random.default_rng(0)
-    frames = []
-    for symbol in ("Cu", "Ni"):
-        for k in range(5):
-            atoms = bulk(symbol, "fcc", a=3.6, cubic=True)
-            atoms.positions += rng.normal(scale=0.03, size=(4, 3))
-            atoms.info["structure_id"] = f"{symbol}-{k}"
-            frames.append(atoms)
-    frames = list(pp.label(frames, _metals(0.5)))
-    teacher = _metals(0.9)
-    errors = change_errors(teacher, frames)
-    assert errors.whole == pytest.approx(change_skill(teacher, frames).error / change_skill(teacher, frames).trivial)
-    assert set(errors.kinds) == {"Cu4", "Ni4"}
-    assert 0 < errors.kinds["Cu4"] < 0.4 * errors.whole, "right, but for what all pairs say"
-    assert errors.whole < errors.kinds["Ni4"] < 0.8, "nearly 0.4 / 0.5"
-    assert errors.of(bulk("Au")) == errors.whole, "a kind without frames"
-    assert change_errors(teacher, [frames[0], frames[5]]) is None
-    options = Augment(n_aug=1, change_error="by_kind", max_force=None)
-    labelled = augmented_labels(frames, teacher, options).labelled
-    own = list(pp.label([a.copy() for a in labelled], teacher, anchor=False))
-    of_parent = {a.info["structure_id"]: a for a in pp.label(frames, teacher, anchor=False)}
-    for atoms, taught in zip(labelled, own, strict=True):
-        change = get_labels(taught).forces - get_labels(of_parent[atoms.info["parent_id"]]).forces
-        if atoms.info["label_source"].endswith("-anchored"):
-            expected = errors.kinds[atoms.get_chemical_formula()] * np.sqrt((change**2).mean(axis=1))
-            np.testing.assert_allclose(atoms.arrays["forces_tolerance"], expected, rtol=1e-5)

@@ -322,7 +322,7 @@ def test_impossible_conditions_are_refused(md, message):
         ({"finetune": {"force_scale": 0}}, "finetune.force_scale: input should be greater than 0 or 'auto', not 0"),
         ({"augment": {"thermal": -3}}, "augment.thermal: input should be greater than 0 or 'md', not -3"),
         ({"devices": [1]}, "devices: input should be a valid integer or a valid string, not [1]"),
-        ({"augment": {"change_error": "atuo"}}, "'auto' or 'by_kind', not 'atuo'; did you mean 'auto'?"),
+        ({"augment": {"change_error": "atuo"}}, "'auto', not 'atuo'; did you mean 'auto'?"),
     ],
 )
 def test_one_line_for_an_option_of_several_types(section, words):
