@@ -154,6 +154,6 @@ def committee_words(committees: Mapping[tuple[int, str], Mapping[str, Any]]) -> 
             atoms, stresses, error = map(float, values)  # type: ignore[arg-type]
             lines.append(
                 f"{arm}, seed {seed}: {atoms:.0%} of the atoms and {stresses:.0%} of the stresses; on validation "
-                f"structures their mean is wrong by {number(error)} eV/Å"
+                f"structures their mean is wrong by {error:.3g} eV/Å"
             )
     return lines
