@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mdl_physpretrain.cli.application import app
-from mdl_physpretrain.cli.options import Structures, Val, read_all
+from mdl_physpretrain.cli.options import Structures, read_all
 
 __all__: list[str] = []
 
@@ -20,16 +20,17 @@ def committee(
         list[str],
         typer.Option("--network", "-n", help="Checkpoint trained on reference labels; two or more, of other weights."),
     ],
+    data: Annotated[list[str], typer.Option("--data", help="Reference structures that the networks were trained on.")],
+    val: Annotated[list[str], typer.Option("--val", help="Reference structures that no network has seen.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz), for --replay.")],
-    val: Val = None,
 ) -> None:
     """Give replayed structures the labels of networks where these agree better than the teacher is right."""
     from mdl_physpretrain.ownership import refuse_overwriting
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.committee import committee_labels
 
-    refuse_overwriting(output, structures, val, *network)
-    labelled, agreement = committee_labels(read_all(structures), network, read_all(val))
+    refuse_overwriting(output, structures, data, val, *network)
+    labelled, agreement = committee_labels(read_all(structures), network, read_all(data), read_all(val))
     write_structures(output, labelled)
     typer.echo(
         f"The mean of {len(network)} networks is wrong by {agreement.forces_error:.3g} eV/Å on the validation "

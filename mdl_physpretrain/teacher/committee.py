@@ -5,7 +5,8 @@ teaches, whose labels then cost accuracy in finetuning (replay). Far from the da
 started from different weights disagree there (query by committee: Seung, Opper and Sompolinsky, Proc. COLT 287 (1992);
 as an expected error of forces: Schran, Brezina and Marsalek, J. Chem. Phys. 153, 104105 (2020)). Of every atom the
 forces are those of whom a smaller error is expected: of the mean of the networks their spread, calibrated on reference
-labels that they were not trained on; of the teacher what its label says (``augment.change_error``).
+labels that they were not trained on; of the teacher what its label says (``augment.change_error``). Beyond the forces
+that the data know neither estimate holds, and two networks may miss the same repulsion: there the teacher is believed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from mdl_physpretrain.teacher.journal import Outcome
 __all__ = ["Agreement", "committee_labels"]
 
 BATCH_SIZE = 64
+KNOWN = 0.99  # quantile of the reference forces up to which a committee is believed
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Agreement:
     ----------
     atoms, stresses
         Shares of atoms and of structures whose forces and stress became the committee's.
+    largest_force
+        Up to which a committee is believed, eV/Å.
     forces_error
         Of the mean of the networks on validation structures, mean absolute component, eV/Å.
     forces_factor, stress_factor
@@ -47,6 +51,7 @@ class Agreement:
 
     atoms: float
     stresses: float
+    largest_force: float
     forces_error: float
     forces_factor: float
     stress_factor: float
@@ -67,7 +72,10 @@ class _Opinion:
 
 
 def committee_labels(
-    labelled: Sequence[Atoms], networks: Sequence[EnergyModel | str | Path], val: Sequence[Atoms]
+    labelled: Sequence[Atoms],
+    networks: Sequence[EnergyModel | str | Path],
+    structures: Sequence[Atoms],
+    val: Sequence[Atoms],
 ) -> tuple[list[Atoms], Agreement]:
     """Labels of a teacher, with those of networks where these are expected to be nearer to the reference.
 
@@ -78,6 +86,9 @@ def committee_labels(
         ``info["stress_tolerance"]``, eV/Å³, which :func:`mdl_physpretrain.teacher.label` writes).
     networks
         Two potentials or more, or their checkpoints, trained on reference labels from different initial weights.
+    structures
+        With reference forces, which the networks were trained on: where the teacher's label is larger than 99 % of
+        them, it stays.
     val
         With reference forces, of which no network has seen any.
 
@@ -93,7 +104,7 @@ def committee_labels(
     ConfigError
         If there are fewer than two networks, or these are all the same.
     StructureError
-        If no label has an expected error, no validation structure has forces, or a network fails on one.
+        If no label has an expected error, the data have no forces, or a network fails on a validation structure.
     """
     members = [network if isinstance(network, EnergyModel) else load_model(network) for network in networks]
     if len(members) < 2:
@@ -110,6 +121,10 @@ def committee_labels(
     for atoms, opinion in zip(judged, known, strict=True):
         if opinion is None:
             raise StructureError("a network of the committee fails", structure=str(atoms.info.get("structure_id")))
+    sizes = [np.linalg.norm(f, axis=1) for a in structures if (f := get_labels(a).forces) is not None]
+    if not sizes:
+        raise StructureError("a committee is believed where the data know forces: there are none", field="forces")
+    largest = float(np.quantile(np.concatenate(sizes), KNOWN))
     forces_error, forces_factor, stress_factor = _calibrated(judged, cast("list[_Opinion]", known))
     taken, atoms_asked, stresses, stresses_asked = 0, 0, 0, 0
     result = []
@@ -120,7 +135,7 @@ def committee_labels(
             atoms_asked += len(atoms)
             if opinion is not None:
                 expected = forces_factor * opinion.forces_spread
-                better = expected < atoms.arrays["forces_tolerance"]
+                better = (expected < atoms.arrays["forces_tolerance"]) & (np.linalg.norm(forces, axis=1) <= largest)
                 taken += int(better.sum())
                 forces = np.where(better[:, None], opinion.forces, forces)
                 copy.arrays["forces_tolerance"] = np.where(better, expected, atoms.arrays["forces_tolerance"])
@@ -128,13 +143,14 @@ def committee_labels(
             stresses_asked += 1
             if opinion is not None and opinion.stress is not None:
                 error = stress_factor * opinion.stress_spread
-                if error < atoms.info["stress_tolerance"]:
+                small = labels.forces is None or np.linalg.norm(labels.forces, axis=1).max() <= largest
+                if small and error < atoms.info["stress_tolerance"]:
                     stress, copy.info["stress_tolerance"] = opinion.stress, error
                     stresses += 1
         set_labels(copy, Labels(labels.energy, forces, stress))
         result.append(copy)
     shares = (taken / max(atoms_asked, 1), stresses / max(stresses_asked, 1))
-    return result, Agreement(*shares, forces_error, forces_factor, stress_factor)
+    return result, Agreement(*shares, largest, forces_error, forces_factor, stress_factor)
 
 
 def _answers(members: Sequence[EnergyModel], structures: Sequence[Atoms]) -> list[tuple[Outcome, ...]]:

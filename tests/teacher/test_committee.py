@@ -58,12 +58,15 @@ def expecting(cells: list[Atoms], forces: float, stress: float = 0.0) -> list[At
     return cells
 
 
+WIDE = labelled(potential(2.0), 3, 0.3, 5)  # data with forces larger than any label's
+
+
 def test_the_smaller_expected_error_decides() -> None:
     truth, teacher = potential(0.5), potential(0.6)
     members = [potential(0.49), potential(0.51)]  # their mean is the truth
     val = labelled(truth, 4, 0.05, 0)
     cells = expecting(labelled(teacher, 3, 0.1, 1), 10.0, 10.0)
-    mixed, agreement = committee_labels(cells, members, val)
+    mixed, agreement = committee_labels(cells, members, WIDE, val)
     assert (agreement.atoms, agreement.stresses) == (1.0, 1.0)
     assert agreement.forces_error < 1e-6
     assert (agreement.forces_factor, agreement.stress_factor) == (1.0, 1.0)
@@ -76,7 +79,7 @@ def test_the_smaller_expected_error_decides() -> None:
         np.testing.assert_allclose(label.stress, get_labels(right).stress, atol=1e-6)
         assert label.energy == get_labels(own).energy, "the teacher's"
         assert own.arrays["forces_tolerance"].tolist() == [10.0] * 4, "copies"
-    kept, agreement = committee_labels(expecting(cells, 1e-9), members, val)
+    kept, agreement = committee_labels(expecting(cells, 1e-9), members, WIDE, val)
     assert (agreement.atoms, agreement.stresses) == (0.0, 0.0)
     for atoms, own in zip(kept, cells, strict=True):
         np.testing.assert_array_equal(get_labels(atoms).forces, get_labels(own).forces)
@@ -86,7 +89,9 @@ def test_the_smaller_expected_error_decides() -> None:
 def test_atoms_decide_one_by_one() -> None:
     cells = labelled(potential(0.6), 1, 0.1, 1)
     cells[0].arrays["forces_tolerance"] = np.array([10.0, 0.0, 10.0, 0.0])
-    mixed, agreement = committee_labels(cells, [potential(0.4), potential(0.5)], labelled(potential(0.5), 3, 0.05, 0))
+    mixed, agreement = committee_labels(
+        cells, [potential(0.4), potential(0.5)], WIDE, labelled(potential(0.5), 3, 0.05, 0)
+    )
     same = (get_labels(mixed[0]).forces == get_labels(cells[0]).forces).all(axis=1)
     assert same.tolist() == [False, True, False, True]
     assert agreement.atoms == 0.5
@@ -97,9 +102,27 @@ def test_atoms_decide_one_by_one() -> None:
 def test_a_committee_that_agrees_and_is_wrong_is_not_believed() -> None:
     members = [potential(0.99), potential(1.01)]
     val = labelled(potential(0.5), 4, 0.05, 0)
-    _, agreement = committee_labels(expecting(labelled(potential(0.6), 2, 0.1, 1), 0.001), members, val)
+    _, agreement = committee_labels(expecting(labelled(potential(0.6), 2, 0.1, 1), 0.001), members, WIDE, val)
     assert agreement.forces_factor == pytest.approx(50, rel=0.5)
     assert agreement.atoms == 0.0
+
+
+def test_beyond_the_forces_of_the_data_the_teacher_is_believed() -> None:
+    members = [potential(0.49), potential(0.51)]
+    cells = expecting(labelled(potential(0.6), 6, 0.1, 1), 10.0, 10.0)
+    data = labelled(potential(0.5), 20, 0.08, 3)
+    mixed, agreement = committee_labels(cells, members, data, labelled(potential(0.5), 4, 0.05, 0))
+    sizes = np.concatenate([np.linalg.norm(get_labels(a).forces, axis=1) for a in data])
+    assert agreement.largest_force == pytest.approx(np.quantile(sizes, 0.99))
+    own = np.concatenate([np.linalg.norm(get_labels(a).forces, axis=1) for a in cells]) <= agreement.largest_force
+    taken = [(get_labels(a).forces != get_labels(b).forces).any(axis=1) for a, b in zip(mixed, cells, strict=True)]
+    assert np.concatenate(taken).tolist() == own.tolist()
+    assert 0 < own.sum() < len(own)
+    for atoms, cell, mask in zip(mixed, cells, np.split(own, 6), strict=True):
+        same = np.array_equal(get_labels(atoms).stress, get_labels(cell).stress)
+        assert same == (not mask.all()), "one large force, and the stress is the teacher's"
+    with pytest.raises(StructureError, match="where the data know forces: there are none"):
+        committee_labels(cells, members, [bulk("Cu")], labelled(potential(0.5), 4, 0.05, 0))
 
 
 def test_a_network_that_fails_leaves_the_label_to_the_teacher() -> None:
@@ -108,7 +131,7 @@ def test_a_network_that_fails_leaves_the_label_to_the_teacher() -> None:
     strange = Atoms("CuNi", [[0, 0, 0], [0, 0, 2.4]])
     set_labels(strange, Labels(1.0, np.ones((2, 3)), None))
     mixed, agreement = committee_labels(
-        [*cells, *expecting([strange], 10.0)], members, labelled(potential(0.5), 3, 0.05, 0)
+        [*cells, *expecting([strange], 10.0)], members, WIDE, labelled(potential(0.5), 3, 0.05, 0)
     )
     assert get_labels(mixed[1]).forces.tolist() == np.ones((2, 3)).tolist()
     assert agreement.atoms == pytest.approx(4 / 6)
@@ -118,17 +141,17 @@ def test_what_can_be_no_committee_is_refused() -> None:
     cells, val = expecting(labelled(potential(0.6), 1, 0.1, 1), 0.1), labelled(potential(0.5), 2, 0.05, 0)
     one, other = potential(0.4), potential(0.5)
     with pytest.raises(ConfigError, match="two networks or more"):
-        committee_labels(cells, [one], val)
+        committee_labels(cells, [one], WIDE, val)
     with pytest.raises(ConfigError, match="are the same"):
-        committee_labels(cells, [one, one], val)
+        committee_labels(cells, [one, one], WIDE, val)
     with pytest.raises(StructureError, match="validation structures with forces: there are none"):
-        committee_labels(cells, [one, other], [])
+        committee_labels(cells, [one, other], WIDE, [])
     with pytest.raises(StructureError, match="no label has an expected error"):
-        committee_labels(labelled(one, 1, 0.1, 1), [one, other], val)
+        committee_labels(labelled(one, 1, 0.1, 1), [one, other], WIDE, val)
     strange = Atoms("CuNi", [[0, 0, 0], [0, 0, 2.4]], info={"structure_id": "odd"})
     set_labels(strange, Labels(1.0, np.ones((2, 3)), None))
     with pytest.raises(StructureError, match=r"odd.*a network of the committee fails"):
-        committee_labels(cells, [one, other], [*val, strange])
+        committee_labels(cells, [one, other], WIDE, [*val, strange])
 
 
 ARMS = {"plain": {"pretrain": False}, "finetuned": {"replay": 0.0}, "pretrained": {"replay": 0.3}}
@@ -220,14 +243,18 @@ def test_a_run_and_the_single_steps_give_the_same_labels(tmp_path: Path) -> None
     networks = [str(out / f"seed-0/{name}/best.pt") for name in ("plain", "finetuned")]
     single = tmp_path / "replay.extxyz"
     step = ["committee", str(out / "augment/labelled.extxyz"), "-n", networks[0], "-n", networks[1]]
-    result = runner.invoke(app, [*step, "--val", str(tmp_path / "val.extxyz"), "-o", str(single)])
+    result = runner.invoke(
+        app, [*step, "--data", str(tmp_path / "train.extxyz"), "--val", str(tmp_path / "val.extxyz"), "-o", str(single)]
+    )
     assert result.exit_code == 0, result.output
     assert f"{100 * known['atoms']:.0f} % of the forces" in result.output
-    structures, agreement = committee_labels(read_structures(out / "augment/labelled.extxyz"), networks, val)
+    structures, agreement = committee_labels(read_structures(out / "augment/labelled.extxyz"), networks, train, val)
     assert agreement.to_dict() == pytest.approx(known)
     for atoms, written in zip(structures, read_structures(single), strict=True):
         np.testing.assert_allclose(get_labels(atoms).forces, get_labels(written).forces, atol=1e-6)
         np.testing.assert_allclose(atoms.arrays["forces_tolerance"], written.arrays["forces_tolerance"], atol=1e-6)
-    result = runner.invoke(app, [*step, "--val", str(tmp_path / "val.extxyz"), "-o", networks[0]])
+    result = runner.invoke(
+        app, [*step, "--data", str(tmp_path / "train.extxyz"), "--val", str(tmp_path / "val.extxyz"), "-o", networks[0]]
+    )
     assert result.exit_code != 0
     assert pp.load_model(networks[0]) is not None, "not overwritten"

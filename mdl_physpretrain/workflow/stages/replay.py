@@ -27,4 +27,4 @@ def replayed_structures(
     if not members:
         return labelled, None
     networks = [folder / arm_folder(seed, member) / "best.pt" for member in members]
-    return committee_labels(labelled, networks, read_part(folder, "val"))
+    return committee_labels(labelled, networks, read_part(folder, "train"), read_part(folder, "val"))
