@@ -11,7 +11,7 @@ from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.dependencies import network_modules, teacher_modules
-from mdl_physpretrain.workflow.layout import LABELLED, TEACHER, arm_folder, loop_folder, pretrain_folder
+from mdl_physpretrain.workflow.layout import LABELLED, TEACHER, arm_folder, loop_folder, pretrain_folder, replay_file
 from mdl_physpretrain.workflow.stages.finetune import finetune_arm
 from mdl_physpretrain.workflow.stages.loop import end_loop, loop_round
 from mdl_physpretrain.workflow.stages.pretrain import pretrain_network
@@ -87,21 +87,19 @@ def loop_tasks(config: RunConfig, seed: int) -> list[Task]:
         rounds, place = config.rounds_of(name), loop_folder(seed, name)
         if not rounds:
             continue
-        members = arm.committee or []
         taught = ("teacher",) if config.uses_native_teacher else ()
         modules = teacher_modules(config)
         options = config.finetune.model_dump(exclude={"replay_fraction"}) | arm.changes()
         simulated = set(MolecularDynamics.model_fields) - {"source", "n_structures", "max_atoms", "compiled"}
         md = conditions(config.loop, config.md).model_dump(include=simulated)
         section = [seed, config.accelerator, config.devices, config.strategy, config.replay_of(name), options, md]
-        section += [*calculator_section(config), *([members] if members else [])]
+        section += calculator_section(config)
         section += [
             config.loop.model_dump(exclude={"rounds"}),
             config.augment.model_dump(include=set(Augment.model_fields) - set(Augmentation.model_fields)),
         ]
-        inputs = [*TRAIN_AND_VAL, LABELLED, f"{arm_folder(seed, name)}/best.pt", *([TEACHER] if taught else [])]
-        inputs += [f"{arm_folder(seed, member)}/best.pt" for member in members]
-        trained = tuple(_finetune_name(seed, member) for member in members)
+        replayed, trained = replay_file(config, seed, name), f"{arm_folder(seed, name)}/best.pt"
+        inputs = [*TRAIN_AND_VAL, replayed, trained, *([TEACHER] if taught else [])]
         before = _finetune_name(seed, name)
         common: dict[str, Any] = {"stage": "loop", "parallel": True}
         for number in range(1, rounds + 2):
@@ -111,10 +109,10 @@ def loop_tasks(config: RunConfig, seed: int) -> list[Task]:
                 work=partial(loop_round, seed=seed, arm=name, number=number),
                 section=[*section, number, number > rounds],
                 inputs=tuple(inputs),
-                needs=("prepare", "augment", before, *trained, *taught),
+                needs=("prepare", "augment", before, *taught),
                 scratch=(folder,),
                 fixed=tuple(named_files(config.teacher.calculator_args)),
-                modules=(*_modules_of_arms(config, [name, *members]), *modules),
+                modules=(*network_modules(config, config.core_of(name), arm.hybrid), *modules),
                 own_process=str(config.devices) != "1",
                 **common,
             )

@@ -200,7 +200,8 @@ def test_an_arm_with_a_committee_comes_after_its_members() -> None:
     without = next(t for t in alone if t.name == "finetune seed 0 pretrained")
     assert task.section != without.section
     round_of_loop = tasks[names.index("loop seed 0 pretrained 1")]
-    assert "seed-0/plain/best.pt" in round_of_loop.inputs
+    assert "seed-0/pretrained/replay.extxyz" in round_of_loop.inputs
+    assert "augment/labelled.extxyz" not in round_of_loop.inputs
 
 
 def test_a_run_and_the_single_steps_give_the_same_labels(tmp_path: Path) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl_physpretrain.files import write_atomic
-from mdl_physpretrain.locking import is_first_rank
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.structures import chosen_references
 from mdl_physpretrain.training.pretrain_finetune import finetune
 from mdl_physpretrain.workflow.data import read_part
-from mdl_physpretrain.workflow.layout import TEACHER, arm_folder, committee_file, pretrain_folder
+from mdl_physpretrain.workflow.layout import TEACHER, arm_folder, pretrain_folder
 from mdl_physpretrain.workflow.stages.replay import replayed_structures
 from mdl_physpretrain.workflow.training import train_in_folder
 
@@ -26,9 +23,9 @@ def finetune_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
     """Train an arm's network on the reference labels, from the pretrained one or afresh."""
     chosen, core, replay = config.arms[arm], config.core_of(arm), config.replay_of(arm)
     options = config.finetune.model_dump() | chosen.changes() | {"replay_fraction": replay, "seed": seed}
-    agreement = None
+    labels: list[str] = []
     if replay > 0:
-        options["replay"], agreement = replayed_structures(config, folder, seed=seed, arm=arm)
+        options["replay"], labels = replayed_structures(config, folder, seed=seed, arm=arm)
     model: Any = config.backbone.name
     if chosen.pretrain:
         model = load_model(folder / pretrain_folder(seed, core) / "best.pt")
@@ -42,8 +39,4 @@ def finetune_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
     files = train_in_folder(
         config, folder, arm_folder(seed, arm), show, finetune, model, train, val=val or None, **options
     )
-    if agreement is None:
-        return files
-    if is_first_rank():
-        write_atomic(folder / committee_file(seed, arm), json.dumps(agreement.to_dict(), indent=1))
-    return [*files, committee_file(seed, arm)]
+    return [*files, *labels]

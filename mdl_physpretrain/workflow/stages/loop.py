@@ -12,9 +12,8 @@ from mdl_physpretrain.loop import LoopData, round_table, run_round
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.workflow.data import read_part
-from mdl_physpretrain.workflow.layout import arm_folder, loop_folder
+from mdl_physpretrain.workflow.layout import arm_folder, loop_folder, replay_file
 from mdl_physpretrain.workflow.stages.labels import labelling_teacher
-from mdl_physpretrain.workflow.stages.replay import replayed_structures
 from mdl_physpretrain.workflow.training import drop_damaged
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def loop_round(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: s
     data = LoopData(
         train,
         val or None,
-        replayed_structures(config, folder, seed=seed, arm=arm)[0],
+        read_structures(folder / replay_file(config, seed, arm)),
         labelling_teacher(config, folder),
         config.loop,
         config.augment,
