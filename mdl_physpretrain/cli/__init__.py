@@ -3,7 +3,6 @@
 from mdl_physpretrain.cli import (
     align,
     check,
-    committee,
     convert,
     evaluate,
     export,
@@ -18,6 +17,6 @@ from mdl_physpretrain.cli import (
 from mdl_physpretrain.cli.application import app
 
 __all__ = [
-    "align", "app", "check", "committee", "convert", "evaluate", "export", "mattertune", "md", "mdl", "reproduce",
-    "runs", "steps", "survey",
+    "align", "app", "check", "convert", "evaluate", "export", "mattertune", "md", "mdl", "reproduce", "runs", "steps",
+    "survey",
 ]  # fmt: skip

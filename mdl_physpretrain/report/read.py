@@ -40,7 +40,7 @@ class RunData:
 
     ``physicality`` has the columns ``arm, seed, condition, md`` (the condition without its length), ``broken`` (NaN or
     explosion) and ``outcome``; ``tables`` are those of the other probes by kind; ``histories`` are by (seed, training);
-    ``rounds`` are those of the closed loops of all seeds and arms; ``committees``, by (seed, arm), what these knew.
+    ``rounds`` are those of the closed loops of all seeds and arms.
     """
 
     path: Path
@@ -61,7 +61,6 @@ class RunData:
     coverage: pd.DataFrame | None = None
     comparison: pd.DataFrame | None = None
     rounds: pd.DataFrame | None = None
-    committees: dict[tuple[int, str], dict[str, Any]] = field(default_factory=dict)
     plan: dict[str, Any] | None = None
     answers: pd.DataFrame | None = None
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -234,10 +233,6 @@ def _read_seed_folders(run: RunData) -> None:
             history, _ = attempt(file, str(file.relative_to(run.path)), table_reader("history"))
             if history is not None:
                 run.histories[seed, file.parent.name] = history
-        for file in sorted(place.glob("*/committee.json")):
-            knew, _ = attempt(file, str(file.relative_to(run.path)), read_mapping(read_json))
-            if knew is not None:
-                run.committees[seed, file.parent.name] = knew
     loops = []
     for seed, place in _seed_folders(run.path):
         for file in sorted(place.glob("*/loop/rounds.csv")):

@@ -21,7 +21,7 @@ from mdl_physpretrain.report.parity import parity_caption
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.recommendation import recommended_network
 from mdl_physpretrain.report.reference import compared_with_reference, reference_sentences, reference_table
-from mdl_physpretrain.report.sentences import Sentence, budget_sentence, committee_words, split_words
+from mdl_physpretrain.report.sentences import Sentence, budget_sentence, split_words
 from mdl_physpretrain.report.tables import (
     accuracy_differences,
     comparisons,
@@ -140,7 +140,6 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
         values["comparison"] = html_tables.comparison(downloads.save(run.comparison, "comparison"))
     if run.rounds is not None:
         values["rounds"] = html_tables.rounds(downloads.save(run.rounds, "rounds"))
-    values["committees"] = committee_words(run.committees)
     if run.timings:
         downloads.save(pd.DataFrame(run.timings), "timings")
         values |= {"timings": html_tables.timings(run.timings), "overhead": _overhead(run.timings)}

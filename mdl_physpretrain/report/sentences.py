@@ -17,7 +17,6 @@ __all__ = [
     "Sentence",
     "accuracy_sentence",
     "budget_sentence",
-    "committee_words",
     "physicality_sentence",
     "split_words",
     "teacher_sentence",
@@ -143,17 +142,3 @@ def split_words(summary: Mapping[str, Any]) -> str:
     if isinstance(share, (int, float)):
         words.append(f"{share:.0%} of the test structures have a composition that occurs in training")
     return "; ".join(words)
-
-
-def committee_words(committees: Mapping[tuple[int, str], Mapping[str, Any]]) -> list[str]:
-    """What the committee of an arm knew, a line for every seed."""
-    lines = []
-    for (seed, arm), knew in sorted(committees.items(), key=lambda item: (item[0][1], item[0][0])):
-        values = [knew.get(name) for name in ("atoms", "stresses", "forces_error")]
-        if all(isinstance(value, int | float) for value in values):
-            atoms, stresses, error = map(float, values)  # type: ignore[arg-type]
-            lines.append(
-                f"{arm}, seed {seed}: {atoms:.0%} of the atoms and {stresses:.0%} of the stresses; on validation "
-                f"structures their mean is wrong by {error:.3g} eV/Å"
-            )
-    return lines

@@ -122,12 +122,6 @@ class Arm(Section):
     learning_rate: Positive | None = Field(default=None, description="Instead of finetune.learning_rate.")
     scheduler: Literal["plateau", "cosine"] | None = Field(default=None, description="Instead of finetune.scheduler.")
     loop: int | None = Field(default=None, ge=0, description="Instead of loop.rounds.")
-    committee: list[str] | None = Field(
-        default=None,
-        min_length=2,
-        description="Two other arms or more: where their networks agree better than the teacher is expected to be "
-        "right, replayed labels are theirs.",
-    )
 
     @model_validator(mode="after")
     def _hybrid_is_new(self) -> Arm:
@@ -219,24 +213,6 @@ class RunConfig(Section):
         for name, arm in self.arms.items():
             if arm.loop and not self.replay_of(name):
                 raise ValueError(f"arms.{name}.loop puts new labels into replay, and this arm has none: set 'replay'")
-        return self
-
-    @model_validator(mode="after")
-    def _committees_are_other_arms(self) -> RunConfig:
-        for name, arm in self.arms.items():
-            members, where = arm.committee or [], f"arms.{name}.committee"
-            for member in members:
-                if member not in self.arms or member == name:
-                    others = ", ".join(other for other in self.arms if other != name)
-                    raise ValueError(f"{where}: {member!r} is no other arm ({others})")
-                if self.arms[member].committee:
-                    raise ValueError(f"{where}: {member!r} has a committee itself")
-            if len(set(members)) < len(members):
-                raise ValueError(f"{where} names an arm twice")
-            if members and not self.replay_of(name):
-                raise ValueError(f"{where} changes the labels of replay, and this arm has none: set 'replay'")
-            if members and (self.augment.change_error is None or not self.augment.anchor):
-                raise ValueError(f"{where} needs the errors that labels are expected to have: augment.change_error")
         return self
 
     @model_validator(mode="after")

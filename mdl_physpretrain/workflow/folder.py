@@ -151,7 +151,6 @@ def _readme(config: RunConfig, folder: Path) -> str:
     arms = "\n".join(
         f"- `{name}`: {'pretrained on the teacher, then finetuned' if arm.pretrain else 'no pretraining'}"
         f"; core: {config.core_of(name)}; replay: {config.replay_of(name):g}"
-        + (f"; committee: {', '.join(arm.committee)}" if arm.committee else "")
         for name, arm in config.arms.items()
     )
     simulations = "; ".join(

@@ -17,12 +17,10 @@ __all__ = [
     "TEACHER",
     "arm_folder",
     "best_file",
-    "committee_files",
     "loop_folder",
     "md_file",
     "md_scratch",
     "pretrain_folder",
-    "replay_file",
 ]
 
 TEACHER = "teacher/teacher.pt"
@@ -40,16 +38,6 @@ def pretrain_folder(seed: int, core: str) -> str:
 def arm_folder(seed: int, arm: str) -> str:
     """Folder of an arm's training."""
     return f"seed-{seed}/{arm}"
-
-
-def committee_files(seed: int, arm: str) -> tuple[str, str]:
-    """Structures with the labels of an arm's committee, and what it knew."""
-    return f"{arm_folder(seed, arm)}/replay.extxyz", f"{arm_folder(seed, arm)}/committee.json"
-
-
-def replay_file(config: RunConfig, seed: int, arm: str) -> str:
-    """Labelled structures that an arm replays: the teacher's, or those of its committee."""
-    return committee_files(seed, arm)[0] if config.arms[arm].committee else LABELLED
 
 
 def loop_folder(seed: int, arm: str) -> str:

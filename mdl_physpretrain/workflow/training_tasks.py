@@ -11,7 +11,7 @@ from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.dependencies import network_modules, teacher_modules
-from mdl_physpretrain.workflow.layout import LABELLED, TEACHER, arm_folder, loop_folder, pretrain_folder, replay_file
+from mdl_physpretrain.workflow.layout import LABELLED, TEACHER, arm_folder, loop_folder, pretrain_folder
 from mdl_physpretrain.workflow.stages.finetune import finetune_arm
 from mdl_physpretrain.workflow.stages.loop import end_loop, loop_round
 from mdl_physpretrain.workflow.stages.pretrain import pretrain_network
@@ -23,7 +23,7 @@ TRAIN_AND_VAL = ("data/train.extxyz", "data/val.extxyz")
 
 
 def training_tasks(config: RunConfig, seed: int) -> list[Task]:
-    """Pretraining of a seed's networks, and finetuning of its arms: those with a committee after the others."""
+    """Pretraining of a seed's networks, and finetuning of its arms."""
     common = [seed, config.accelerator, config.devices, config.strategy, config.data.references]
     foreign = is_another_energy_scale(config.teacher, anchor=config.augment.anchor)
     backbone = [config.backbone.name, config.backbone.args]
@@ -44,9 +44,8 @@ def training_tasks(config: RunConfig, seed: int) -> list[Task]:
                 own_process=str(config.devices) != "1",
             )
         )
-    for name, arm in sorted(config.arms.items(), key=lambda item: bool(item[1].committee)):
+    for name, arm in config.arms.items():
         core, replay = config.core_of(name), config.replay_of(name)
-        members = arm.committee or []
         unused = {"replay_fraction": True, "shift_energies": not arm.pretrain, "replay_tolerance": not replay}
         unused["replay_final_weight"] = not replay
         options = config.finetune.model_dump(exclude={k for k, v in unused.items() if v}) | arm.changes()
@@ -60,19 +59,17 @@ def training_tasks(config: RunConfig, seed: int) -> list[Task]:
         if arm.hybrid != "none":
             inputs.append(TEACHER)
             needs.append("teacher")
-        inputs += [f"{arm_folder(seed, member)}/best.pt" for member in members]
-        needs += [_finetune_name(seed, member) for member in members]
         section = [*common, None if arm.pretrain else backbone, core, arm.hybrid, replay, options]
         tasks.append(
             Task(
                 name=_finetune_name(seed, name),
                 stage="finetune",
                 work=partial(finetune_arm, seed=seed, arm=name),
-                section=[*section, members] if members else section,
+                section=section,
                 inputs=tuple(inputs),
                 needs=tuple(needs),
                 scratch=(arm_folder(seed, name),),
-                modules=_modules_of_arms(config, [name, *members]),
+                modules=network_modules(config, core, arm.hybrid),
                 parallel=True,
                 own_process=str(config.devices) != "1",
             )
@@ -98,8 +95,7 @@ def loop_tasks(config: RunConfig, seed: int) -> list[Task]:
             config.loop.model_dump(exclude={"rounds"}),
             config.augment.model_dump(include=set(Augment.model_fields) - set(Augmentation.model_fields)),
         ]
-        replayed, trained = replay_file(config, seed, name), f"{arm_folder(seed, name)}/best.pt"
-        inputs = [*TRAIN_AND_VAL, replayed, trained, *([TEACHER] if taught else [])]
+        inputs = [*TRAIN_AND_VAL, LABELLED, f"{arm_folder(seed, name)}/best.pt", *([TEACHER] if taught else [])]
         before = _finetune_name(seed, name)
         common: dict[str, Any] = {"stage": "loop", "parallel": True}
         for number in range(1, rounds + 2):
@@ -137,11 +133,6 @@ def calculator_section(config: RunConfig) -> list[Any]:
     teacher = config.teacher
     further = [{"core": teacher.core, "force": teacher.force}] if teacher.core != "none" or teacher.force else []
     return [teacher.calculator, teacher.calculator_args, *further] if teacher.calculator else []
-
-
-def _modules_of_arms(config: RunConfig, arms: list[str]) -> tuple[str, ...]:
-    parts = [network_modules(config, config.core_of(name), config.arms[name].hybrid) for name in arms]
-    return tuple(dict.fromkeys(module for part in parts for module in part))
 
 
 def _finetune_name(seed: int, arm: str) -> str:

@@ -266,16 +266,3 @@ def test_folders_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "report").write_text("in the way")
     with pytest.raises(PhysPretrainError, match=f"cannot write to the output folder {re.escape(os.fspath(tmp_path))}"):
         write_report(tmp_path)
-
-
-def test_what_a_committee_knew_is_said(small, tmp_path, no_figures):
-    folder = tmp_path / "run"
-    shutil.copytree(small, folder)
-    knew = {"atoms": 0.658, "stresses": 0.7, "forces_error": 0.0065, "forces_factor": 1.1, "stress_factor": 1.0}
-    (folder / "seed-0" / "pretrained" / "committee.json").write_text(json.dumps(knew))
-    (folder / "seed-0" / "baseline" / "committee.json").write_text('{"atoms": "all"}')
-    (folder / "seed-1" / "pretrained" / "committee.json").write_text("{")
-    html = write_report(folder).read_text()
-    assert html.count("<li>pretrained, seed 0: 66% of the atoms and 70% of the stresses") == 1
-    assert "wrong by 0.0065 eV/Å" in html
-    assert "baseline, seed 0:" not in html

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdl_physpretrain.potentials import load_model
-from mdl_physpretrain.structures import chosen_references
+from mdl_physpretrain.structures import chosen_references, read_structures
 from mdl_physpretrain.training.pretrain_finetune import finetune
 from mdl_physpretrain.workflow.data import read_part
-from mdl_physpretrain.workflow.layout import TEACHER, arm_folder, pretrain_folder
-from mdl_physpretrain.workflow.stages.replay import replayed_structures
+from mdl_physpretrain.workflow.layout import LABELLED, TEACHER, arm_folder, pretrain_folder
 from mdl_physpretrain.workflow.training import train_in_folder
 
 if TYPE_CHECKING:
@@ -23,9 +22,8 @@ def finetune_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
     """Train an arm's network on the reference labels, from the pretrained one or afresh."""
     chosen, core, replay = config.arms[arm], config.core_of(arm), config.replay_of(arm)
     options = config.finetune.model_dump() | chosen.changes() | {"replay_fraction": replay, "seed": seed}
-    labels: list[str] = []
     if replay > 0:
-        options["replay"], labels = replayed_structures(config, folder, seed=seed, arm=arm)
+        options["replay"] = read_structures(folder / LABELLED)
     model: Any = config.backbone.name
     if chosen.pretrain:
         model = load_model(folder / pretrain_folder(seed, core) / "best.pt")
@@ -36,7 +34,6 @@ def finetune_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
     train, val = read_part(folder, "train"), read_part(folder, "val")
     if not chosen.pretrain and config.data.references != "fit":
         options["references"] = chosen_references(train, config.data.references)
-    files = train_in_folder(
+    return train_in_folder(
         config, folder, arm_folder(seed, arm), show, finetune, model, train, val=val or None, **options
     )
-    return [*files, *labels]

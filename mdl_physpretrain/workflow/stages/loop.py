@@ -12,7 +12,7 @@ from mdl_physpretrain.loop import LoopData, round_table, run_round
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.workflow.data import read_part
-from mdl_physpretrain.workflow.layout import arm_folder, loop_folder, replay_file
+from mdl_physpretrain.workflow.layout import LABELLED, arm_folder, loop_folder
 from mdl_physpretrain.workflow.stages.labels import labelling_teacher
 from mdl_physpretrain.workflow.training import drop_damaged
 
@@ -41,7 +41,7 @@ def loop_round(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: s
     data = LoopData(
         train,
         val or None,
-        read_structures(folder / replay_file(config, seed, arm)),
+        read_structures(folder / LABELLED),
         labelling_teacher(config, folder),
         config.loop,
         config.augment,
