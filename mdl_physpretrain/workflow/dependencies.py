@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.potentials.registry import model_class
@@ -14,6 +15,7 @@ from mdl_physpretrain.teacher.registry import kind_modules, kind_potentials
 from mdl_physpretrain.workflow.config import RunConfig
 
 __all__ = [
+    "calculator_section",
     "driver_modules",
     "external_inputs",
     "input_files",
@@ -83,3 +85,10 @@ def driver_modules(config: RunConfig) -> tuple[str, ...]:
     """Modules of the potential that is fitted to move atoms of thermal structures, where one is."""
     fitted = drives_by_fit(config.augmentation, calculator=config.teacher.calculator is not None)
     return kind_modules(FITTED.kind) if fitted else ()
+
+
+def calculator_section(config: RunConfig) -> list[Any]:
+    """What labels of a calculator depend on; core and ``force`` where they are set: labels of before stay valid."""
+    teacher = config.teacher
+    further = [{"core": teacher.core, "force": teacher.force}] if teacher.core != "none" or teacher.force else []
+    return [teacher.calculator, teacher.calculator_args, *further] if teacher.calculator else []

@@ -17,6 +17,7 @@ from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.teacher.registry import kind_modules, kind_options
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.dependencies import (
+    calculator_section,
     driver_modules,
     external_inputs,
     network_modules,
@@ -46,7 +47,7 @@ from mdl_physpretrain.workflow.stages.reference import look_at_reference, simula
 from mdl_physpretrain.workflow.stages.report import report
 from mdl_physpretrain.workflow.stages.teacher import teach
 from mdl_physpretrain.workflow.task import Task
-from mdl_physpretrain.workflow.training_tasks import calculator_section, loop_tasks, training_tasks
+from mdl_physpretrain.workflow.training_tasks import TRAIN_AND_VAL, loop_tasks, training_tasks
 
 __all__ = ["STAGES", "plan"]
 
@@ -56,7 +57,7 @@ STAGES = ("prepare", "teacher", "augment", "pretrain", "finetune", "loop", "eval
 #: Options of ``md`` that a simulation itself does not depend on.
 NOT_OF_MD = {"source", "reference", "also", "r_max", "reference_potential", "reference_potential_args",
              "reference_structures", "compiled"}  # fmt: skip
-_DATA = tuple(f"data/{name}.extxyz" for name in ("train", "val", "test"))
+_DATA: tuple[str, ...] = (*TRAIN_AND_VAL, "data/test.extxyz")
 
 
 def plan(config: RunConfig) -> list[Task]:

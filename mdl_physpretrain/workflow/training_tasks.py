@@ -10,14 +10,14 @@ from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.dependencies import network_modules, teacher_modules
+from mdl_physpretrain.workflow.dependencies import calculator_section, network_modules, teacher_modules
 from mdl_physpretrain.workflow.layout import LABELLED, TEACHER, arm_folder, loop_folder, pretrain_folder
 from mdl_physpretrain.workflow.stages.finetune import finetune_arm
 from mdl_physpretrain.workflow.stages.loop import end_loop, loop_round
 from mdl_physpretrain.workflow.stages.pretrain import pretrain_network
 from mdl_physpretrain.workflow.task import Task
 
-__all__ = ["calculator_section", "loop_tasks", "training_tasks"]
+__all__ = ["TRAIN_AND_VAL", "loop_tasks", "training_tasks"]
 
 TRAIN_AND_VAL = ("data/train.extxyz", "data/val.extxyz")
 
@@ -126,13 +126,6 @@ def loop_tasks(config: RunConfig, seed: int) -> list[Task]:
             )
         )
     return tasks
-
-
-def calculator_section(config: RunConfig) -> list[Any]:
-    """What labels of a calculator depend on; core and ``force`` where they are set: labels of before stay valid."""
-    teacher = config.teacher
-    further = [{"core": teacher.core, "force": teacher.force}] if teacher.core != "none" or teacher.force else []
-    return [teacher.calculator, teacher.calculator_args, *further] if teacher.calculator else []
 
 
 def _finetune_name(seed: int, arm: str) -> str:
