@@ -27,6 +27,7 @@ from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
 from mdl_physpretrain.training import pretrain_finetune
 from mdl_physpretrain.training.references import is_another_energy_scale
+from mdl_physpretrain.training.replay_scope import beyond_data
 
 __all__ = ["PretrainedPotential", "pretrain_and_finetune"]
 
@@ -197,10 +198,11 @@ def pretrain_and_finetune(
         )
         rounds = None
         if recipe.loop.rounds:
+            of_core = potential.metadata["replay_scope"] == "core"
             data = LoopData(
                 structures,
                 val,
-                labelled,
+                beyond_data(labelled, structures) if of_core else labelled,
                 teacher,
                 recipe.loop,
                 recipe.augment,

@@ -47,6 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "scheduler": "cosine",
             "replay_fraction": 0.3,
             "replay_tolerance": 1.0,
+            "replay_scope": "auto",
             "replay_final_weight": 0.05,
             "force_scale": "auto",
             "refit_energies": True,

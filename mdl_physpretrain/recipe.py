@@ -235,6 +235,11 @@ class Finetune(Training):
         default=1.0,
         description="Replayed errors below this many times the teacher's own (augment.change_error) do not count.",
     )
+    replay_scope: Literal["all", "core", "auto"] = Field(
+        default="all",
+        description="Replayed labels that count: all; core: forces and stress beyond nearly all of the data's; auto: "
+        "core, unless the teacher knows changes of force about as well as the network then does, or better.",
+    )
     replay_final_weight: float = Field(
         default=1.0,
         ge=0,

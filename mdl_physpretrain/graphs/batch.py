@@ -57,6 +57,8 @@ class AtomicBatch:
     forces_tolerance, stress_tolerance
         What a teacher's labels are known to be wrong by (``arrays["forces_tolerance"]``,
         ``info["stress_tolerance"]``; zero without): shapes (N, 1), eV/Å, and (B, 1, 1), eV/Å³.
+    forces_counted
+        Whether an atom's force counts in a training (``arrays["forces_counted"]``; True without), shape (N,), bool.
     replayed
         Whether a training on reference labels repeats a teacher's label here, shape (B,), bool.
     """
@@ -76,6 +78,7 @@ class AtomicBatch:
     has_stress: Tensor
     forces_tolerance: Tensor
     stress_tolerance: Tensor
+    forces_counted: Tensor
     replayed: Tensor
     list_cutoff: float
 
@@ -95,6 +98,7 @@ class AtomicBatch:
             has_stress=nothing,
             forces_tolerance=positions.new_zeros(n, 1),
             stress_tolerance=cells.new_zeros(b, 1, 1),
+            forces_counted=torch.ones(n, dtype=torch.bool, device=cells.device),
             replayed=nothing,
             **tensors,
         )
@@ -204,6 +208,7 @@ def build_batch(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32)
         has_stress=mask(labels.stress is not None),
         forces_tolerance=tensor(_tolerance(atoms, "forces_tolerance", (len(atoms),))[:, None]),
         stress_tolerance=tensor(_tolerance(atoms, "stress_tolerance", ()).reshape(1, 1, 1)),
+        forces_counted=torch.as_tensor(_counted(atoms)),
         replayed=mask(False),
         list_cutoff=float(cutoff),
     )
@@ -219,6 +224,16 @@ def _tolerance(atoms: Atoms, field: str, shape: tuple[int, ...]) -> np.ndarray:
         kind = "one number for each atom" if shape else "one number"
         raise StructureError(f"must be {kind}, finite and not negative", structure=structure_id(atoms), field=field)
     return numbers.astype(np.float64)
+
+
+def _counted(atoms: Atoms) -> np.ndarray:
+    """Whose forces count; raises StructureError where the array says no such thing."""
+    value = np.asarray(atoms.arrays.get("forces_counted", np.ones(len(atoms), dtype=bool)))
+    if value.dtype != np.bool_ or value.ndim != 1:
+        raise StructureError(
+            "must be true or false for each atom", structure=structure_id(atoms), field="forces_counted"
+        )
+    return value.copy()
 
 
 def collate(batches: Sequence[AtomicBatch]) -> AtomicBatch:

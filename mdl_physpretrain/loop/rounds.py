@@ -62,7 +62,8 @@ class LoopData:
         Training and validation structures with reference labels; only the
         former are simulated.
     replay
-        Labelled structures that finetuning replayed.
+        Labelled structures that finetuning replayed, as it did
+        (:func:`mdl_physpretrain.training.replay_scope.beyond_data`, where it was the core alone).
     teacher
         What :func:`mdl_physpretrain.teacher.label` takes.
     options, augment, finetune, md
@@ -318,6 +319,7 @@ def _trained(
 ) -> EnergyModel:
     """The network after a round's training, in its best state."""
     options = data.finetune.model_dump() | {"epochs": data.options.epochs, "shift_energies": False}
+    options["replay_scope"] = "all"  # of replay what the finetuning took, of the loop's labels everything
     options["learning_rate"] = data.options.learning_rate or 0.5 * data.finetune.learning_rate
     if data.options.replay is not None:
         options["replay_fraction"] = data.options.replay
@@ -346,7 +348,8 @@ def _identity(data: LoopData, potential: EnergyModel, gathered: Sequence[Atoms],
     md = simulation_options(conditions(data.options, data.md), Path())
     if md["barostat"] == MD.barostat:  # rounds of versions without this option stay valid
         del md["barostat"]
-    sections = [data.options.model_dump(exclude={"rounds"}), limits, data.finetune.model_dump(), md]
+    loop, finetuning = data.options.model_dump(exclude={"rounds"}), data.finetune.model_dump(exclude={"replay_scope"})
+    sections = [loop, limits, finetuning, md]
     digest.update(json.dumps([sections, data.seed, number, train], sort_keys=True, default=str).encode())
     for each in (potential, data.teacher):
         digest.update(potential_fingerprint(each).encode())

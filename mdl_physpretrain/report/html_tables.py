@@ -33,6 +33,7 @@ __all__ = [
     "name",
     "per_seed",
     "physicality",
+    "replay",
     "rounds",
     "teacher_pairs",
     "timings",
@@ -323,6 +324,18 @@ def comparison(table: pd.DataFrame) -> HtmlTable:
         column("Labels", cell=lambda row: Cell("yes" if row["chosen"] else "")),
     ]
     return html_table(table.to_dict("records"), columns, "comparison")
+
+
+def replay(table: pd.DataFrame) -> HtmlTable:
+    """Which of the teacher's labels each network replayed, and what that was decided by."""
+    columns = [
+        name("Arm", "arm"),
+        count("Seed", "seed"),
+        name("Replayed labels", "scope"),
+        decimal("Network's error of changes", "network_error", 1, "%", 100),
+        decimal("Teacher's", "teacher_error", 1, "%", 100),
+    ]
+    return html_table(table, columns, "replay")
 
 
 def rounds(table: pd.DataFrame) -> HtmlTable:

@@ -27,10 +27,12 @@ from mdl_physpretrain.report.parse import (
 )
 from mdl_physpretrain.stability.limits import VARIANTS
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
+from mdl_physpretrain.training.replay_scope import SCOPE
 
 __all__ = ["RunData", "md_files", "read_run"]
 
 OF_REFERENCE = "reference"  # arm of reference trajectories
+REPLAY_COLUMNS = ["scope", "network_error", "teacher_error"]
 REFERENCE = "baseline"  # the arm that the others are compared with
 
 
@@ -40,7 +42,7 @@ class RunData:
 
     ``physicality`` has the columns ``arm, seed, condition, md`` (the condition without its length), ``broken`` (NaN or
     explosion) and ``outcome``; ``tables`` are those of the other probes by kind; ``histories`` are by (seed, training);
-    ``rounds`` are those of the closed loops of all seeds and arms.
+    ``rounds`` are those of the closed loops of all seeds and arms, ``replay`` says which labels each of them replayed.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class RunData:
     coverage: pd.DataFrame | None = None
     comparison: pd.DataFrame | None = None
     rounds: pd.DataFrame | None = None
+    replay: pd.DataFrame | None = None
     plan: dict[str, Any] | None = None
     answers: pd.DataFrame | None = None
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -233,6 +236,15 @@ def _read_seed_folders(run: RunData) -> None:
             history, _ = attempt(file, str(file.relative_to(run.path)), table_reader("history"))
             if history is not None:
                 run.histories[seed, file.parent.name] = history
+    chosen = []
+    for seed, place in _seed_folders(run.path):
+        for file in sorted(place.glob(f"*/{SCOPE}")):
+            choice, note = attempt(file, str(file.relative_to(run.path)), read_mapping(read_json))
+            if choice is None:
+                run.notes["replay"] = str(note)
+            else:
+                chosen.append({"arm": file.parent.name, "seed": seed, **dict.fromkeys(REPLAY_COLUMNS), **choice})
+    run.replay = pd.DataFrame(chosen)[["arm", "seed", *REPLAY_COLUMNS]] if chosen else None
     loops = []
     for seed, place in _seed_folders(run.path):
         for file in sorted(place.glob("*/loop/rounds.csv")):

@@ -123,6 +123,7 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
         "comparison",
         "filtered",
         "coverage",
+        "replay",
         "rounds",
         "timings",
         "expected",
@@ -138,6 +139,8 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
         values["coverage"] = html_tables.coverage(downloads.save(run.coverage, "coverage"))
     if run.comparison is not None:
         values["comparison"] = html_tables.comparison(downloads.save(run.comparison, "comparison"))
+    if run.replay is not None:
+        values["replay"] = html_tables.replay(downloads.save(run.replay, "replay"))
     if run.rounds is not None:
         values["rounds"] = html_tables.rounds(downloads.save(run.rounds, "rounds"))
     if run.timings:

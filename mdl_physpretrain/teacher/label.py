@@ -105,7 +105,8 @@ def label(
     change_error
         Relative error of the teacher's changes of force. An anchored label then carries what it may be wrong by:
         ``arrays["forces_tolerance"]``, this times the root mean square component of the atom's change (eV/Å), and
-        ``info["stress_tolerance"]``, this times the mean component of the change of stress (eV/Å³). A structure
+        ``info["stress_tolerance"]``, this times the mean component of the change of stress (eV/Å³);
+        ``info["change_error"]`` is the number itself. A structure
         whose forces have changed so much from its parent's that the teacher's own are expected to be nearer
         (:class:`mdl_physpretrain.teacher.label_errors.LabelErrors`) keeps these; its energy and stress are anchored as
         if the forces at ``x0`` were right.
@@ -206,7 +207,8 @@ def label(
         if anchor:
             copy.info["label_source"] += "-anchored" if with_forces else "-anchored-energy"
         copy.arrays.pop("forces_tolerance", None)  # of an earlier label
-        copy.info.pop("stress_tolerance", None)
+        for field in ("stress_tolerance", "change_error"):
+            copy.info.pop(field, None)
         if errors is not None:
             errors.note(copy, raw, of_parent[parent], with_forces=with_forces)
         result.append(copy)

@@ -59,6 +59,7 @@ class LabelErrors:
             return
         change = labels.forces - at_parent.forces if with_forces else labels.forces
         by_atom = self.change * np.sqrt((change**2).mean(axis=1))
+        atoms.info["change_error"] = self.change
         atoms.set_array("forces_tolerance", by_atom if with_forces else by_atom + self.own)
         if labels.stress is not None and at_parent.stress is not None:
             difference = labels.stress - at_parent.stress

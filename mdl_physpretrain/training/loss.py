@@ -55,7 +55,7 @@ class EFSLoss:
 
     def __call__(self, out: Prediction, batch: AtomicBatch) -> Tensor:
         """Loss of a batch, a scalar."""
-        on_atoms = batch.has_forces[batch.structure]
+        on_atoms = batch.has_forces[batch.structure] & batch.forces_counted
         energy_error = (out.energy - batch.energy).to(out.forces.dtype)  # a small difference of large numbers
         force_error = self._penalty(self._beyond(out.forces - batch.forces, batch.forces_tolerance))
         if self.force_scale is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,34 @@ from typing import Any
 from ase import Atoms
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.files import replacing
+from mdl_physpretrain.locking import is_first_rank
 from mdl_physpretrain.option_types import shows_options, validated
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.presets import PRESETS
 from mdl_physpretrain.recipe import Finetune, Pretrain, Training
-from mdl_physpretrain.structures import split_by_parent
+from mdl_physpretrain.structures import split_by_parent, validate_structures
 from mdl_physpretrain.structures.randomness import derived_seed
+from mdl_physpretrain.structures.validation import refuse_damaged
 from mdl_physpretrain.training.network import is_name
+from mdl_physpretrain.training.replay_scope import (
+    ScopeChoice,
+    beyond_data,
+    chosen_scope,
+    comparable_frames,
+    noted_error,
+)
 from mdl_physpretrain.training.train import train
 
 __all__ = ["finetune", "pretrain"]
 
+#: Options of the section that are arguments of :func:`train`.
+OF_FINETUNING = {
+    "replay_fraction", "replay_tolerance", "replay_final_weight", "shift_energies", "refit_energies",
+}  # fmt: skip
+#: Folder, in that of a finetuning, of the training that replays the core alone.
+CORE = "core"
 #: What :func:`train` takes besides the recipe's options.
 OF_TRAIN = {
     "eam", "freeze_eam", "references", "model_args", "core", "shift_energies", "refit_energies", "replay_weights",
@@ -115,7 +133,10 @@ def finetune(
         With reference labels.
     replay
         The labelled structures of the pretraining; ``replay_fraction`` of an
-        epoch are some of these.
+        epoch are some of these. With ``replay_scope: auto`` the network is trained with the labels beyond the data
+        first (folder ``core`` in ``directory``), and once more, with all, if it then knows changes of force not
+        clearly better than the labels say the teacher does
+        (:func:`mdl_physpretrain.training.replay_scope.chosen_scope`).
     seed
         Of a run; that of the weights and of the order is derived from it.
     preset
@@ -128,7 +149,7 @@ def finetune(
     Returns
     -------
     EnergyModel
-        In its best state.
+        In its best state; with replay ``metadata["replay_scope"]`` is ``"all"`` or ``"core"``.
 
     Raises
     ------
@@ -138,19 +159,49 @@ def finetune(
         If there is nothing to learn from.
     """
     section, train_options = _divided(Finetune, "finetune", preset, options)
-    return train(
-        model,
-        structures,
-        val=val,
-        replay=replay,
-        replay_fraction=section.replay_fraction,
-        replay_tolerance=section.replay_tolerance,
-        replay_final_weight=section.replay_final_weight,
-        shift_energies=section.shift_energies,
-        refit_energies=section.refit_energies,
-        seed=derived_seed(seed, "student" if is_name(model) else "finetune"),
-        **train_options,
-    )
+    train_options |= section.model_dump(include=OF_FINETUNING)
+    train_options |= {"val": val, "seed": derived_seed(seed, "student" if is_name(model) else "finetune")}
+    directory = train_options.pop("directory", None)
+    folder = None if directory is None else Path(directory)
+    if not (replay and section.replay_fraction):
+        return train(model, structures, replay=replay, directory=folder, **train_options)
+    scope: str = section.replay_scope
+    teacher_error = noted_error(replay)
+    if scope != "all" and train_options.get("replay_weights") is not None:
+        raise ConfigError(f"replay_weights are for all of replay: set replay_scope to 'all', not {scope!r}")
+
+    if scope != "all":  # what is wrong with them is said as elsewhere
+        validate_structures(list(structures), require=())
+        refuse_damaged([*(val or ()), *replay])
+
+    def trained(labels: Sequence[Atoms], place: Path | None) -> EnergyModel:
+        return train(model, structures, replay=labels, directory=place, **train_options)
+
+    frames = comparable_frames(structures, val) if scope == "auto" and teacher_error is not None else []
+    if scope == "auto" and not frames:
+        scope = "all"
+    if scope != "auto" or teacher_error is None:
+        potential = trained(replay if scope == "all" else beyond_data(replay, structures), folder)
+        return _noted(potential, ScopeChoice(scope, None, teacher_error), folder)
+    if folder is not None:
+        claim_folder(folder, "training", inputs=[model], inside=True)
+    potential = trained(beyond_data(replay, structures), folder and folder / CORE)
+    choice = chosen_scope(potential, frames, teacher_error)
+    if choice.scope == "all":
+        potential = trained(replay, folder)
+    elif folder is not None and is_first_rank():
+        for name in ("best.pt", "history.csv"):
+            with replacing(folder / name) as part:
+                shutil.copyfile(folder / CORE / name, part)
+    return _noted(potential, choice, folder)
+
+
+def _noted(potential: EnergyModel, choice: ScopeChoice, folder: Path | None) -> EnergyModel:
+    """The network with what it replayed in its metadata and, with how that was chosen, in its folder."""
+    potential.metadata["replay_scope"] = choice.scope
+    if folder is not None and is_first_rank():
+        choice.write(folder)
+    return potential
 
 
 def _divided(section: type[Any], key: str, preset: str, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

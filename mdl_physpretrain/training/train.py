@@ -83,6 +83,7 @@ def train(
     replay, replay_fraction
         Teacher-labelled structures mixed in, so that finetuning does not
         forget the repulsive core; the share they make of an epoch.
+        Forces count on the atoms that ``arrays["forces_counted"]`` says; on all where it is not there.
     replay_weights
         Positive weight of each replay structure in the drawing of an epoch's;
         by default all are equal.
@@ -205,6 +206,7 @@ def train(
             **({} if replay_weights is None else {"replay_weights": list(replay_weights)}),
             **({} if not falls else {"replay_final_weight": replay_final_weight, "epochs": chosen.epochs}),
             **({} if not replay_tolerance else {"replay_tolerance": [replay_tolerance, _tolerances(replay)]}),
+            **({} if not (silent := _not_counted(replay)) else {"forces_not_counted": silent}),
         )
 
     sampler = EpochSampler(
@@ -299,6 +301,11 @@ def train(
 def _tolerances(replay: Sequence[Atoms]) -> float:
     """A number that changes with the tolerances of the labels."""
     return float(sum(atoms.arrays["forces_tolerance"].sum() for atoms in replay if "forces_tolerance" in atoms.arrays))
+
+
+def _not_counted(replay: Sequence[Atoms]) -> int:
+    """Atoms whose labels of forces do not count."""
+    return sum(int((~atoms.arrays["forces_counted"]).sum()) for atoms in replay if "forces_counted" in atoms.arrays)
 
 
 def _fit(trainer: Trainer, *args: Any, **options: Any) -> None:

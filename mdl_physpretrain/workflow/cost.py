@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
     from mdl_physpretrain.workflow.task import Task
 
-__all__ = ["Rates", "Sizes", "finish_times", "first_seed", "n_labelled", "task_seconds"]
+__all__ = ["Rates", "Sizes", "finish_times", "first_seed", "n_labelled", "n_trainings", "task_seconds"]
 
 #: Bins of 0.1 Å between the core of a pair of elements and the data, of augment.coverage; typical.
 COVERAGE_BINS = 12
@@ -88,6 +88,11 @@ def n_labelled(config: RunConfig, sizes: Sizes) -> int:
     return number
 
 
+def n_trainings(config: RunConfig, arm: str) -> int:
+    """Trainings that the finetuning of an arm has at most: two, where what is replayed is still to be chosen."""
+    return 2 if config.replay_of(arm) and config.finetune.replay_scope == "auto" else 1
+
+
 def task_seconds(task: Task, config: RunConfig, sizes: Sizes, rates: Rates) -> float:
     """Seconds that a task takes by itself."""
     given = getattr(task.work, "keywords", {})
@@ -104,7 +109,8 @@ def task_seconds(task: Task, config: RunConfig, sizes: Sizes, rates: Rates) -> f
     if task.stage == "finetune":
         arm = config.arms[given["arm"]]
         options = config.finetune.model_copy(update=arm.changes())
-        return _epochs(options, train / (1 - config.replay_of(given["arm"])), val, rates)
+        one = _epochs(options, train / (1 - config.replay_of(given["arm"])), val, rates)
+        return n_trainings(config, given["arm"]) * one
     if task.stage == "loop" and "number" in given:
         loop, last = config.loop, given["number"] > config.rounds_of(given["arm"])
         simulated = min(loop.n_structures, sizes.train[0]) * _mean(sizes.train) * loop.steps * rates.md

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mdl_physpretrain.files import file_hash
 from mdl_physpretrain.ownership import write_again
 from mdl_physpretrain.workflow.budget import Fit, fitted
-from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, task_seconds
+from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, n_trainings, task_seconds
 from mdl_physpretrain.workflow.heartbeat import heartbeat
 from mdl_physpretrain.workflow.measure import data_sizes, measured_rates
 from mdl_physpretrain.workflow.pace import Pace, expected_pace
@@ -109,9 +109,9 @@ class Forecast:
                 continue
             task, beat = tasks[name], heartbeat(folder, name)
             estimate, rest = self.seconds[name] * expected_pace(task, paces), None if beat is None else beat.remaining
-            if name in resumed and beat is not None and task.stage in ONE_LOOP:
+            if name in resumed and beat is not None and self._is_one_loop(task):
                 estimate *= 1 - beat.first / max(beat.total, 1)  # the loop began where the earlier call ended
-            if rest is not None and (task.stage in ONE_LOOP or (name in resumed and task.stage in MOTION)):
+            if rest is not None and (self._is_one_loop(task) or (name in resumed and task.stage in MOTION)):
                 left[name] = rest
                 if name not in resumed:
                     paces.append(Pace(task, self.seconds[name], gone + rest))
@@ -144,6 +144,9 @@ class Forecast:
         }
         write_again(folder, PLAN, json.dumps(content, indent=1), unknown=True)
 
+    def _is_one_loop(self, task: Task) -> bool:
+        return task.stage in ONE_LOOP and (task.stage != "finetune" or n_trainings(self.config, _arm_of(task)) == 1)
+
     def _size(self, stage: str) -> str:
         config, sizes = self.config, self.sizes
         labelled, (n_train, atoms) = n_labelled(config, sizes), sizes.train
@@ -156,7 +159,9 @@ class Forecast:
             return f"{config.pretrain.epochs} epochs of {about}{labelled:,} structures"
         if stage == "finetune":
             epochs = sorted({arm.epochs or config.finetune.epochs for arm in config.arms.values()})
-            return f"{' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs of {n_train} structures"
+            most = max(n_trainings(config, arm) for arm in config.arms)
+            size = f"{' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs of {n_train} structures"
+            return size + (", with replay at most twice" if most > 1 else "")
         if stage == "loop":
             return f"at most {config.loop.rounds} rounds of {config.loop.n_structures} trajectories"
         if stage in ("md", "reference"):
@@ -164,6 +169,10 @@ class Forecast:
             n = min(md.n_structures or sizes.starts[0], sizes.starts[0])
             return f"{n} trajectories of {md.steps:,} steps ({md.steps * md.timestep / 1000:g} ps)"
         return ""
+
+
+def _arm_of(task: Task) -> str:
+    return str(getattr(task.work, "keywords", {})["arm"])
 
 
 def is_prepared(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.teacher.registry import kind_modules, kind_options
+from mdl_physpretrain.training.replay_scope import SCOPE
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.dependencies import (
     calculator_section,
@@ -267,6 +268,7 @@ def _report(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> Task:
     ]
     inputs += ["augment/filter.json", "augment/min_distances.csv", "augment/coverage.csv"]
     inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]
+    inputs += [f"{t.scratch[0]}/{SCOPE}" for t in tasks if t.stage == "finetune"]
     needs = tuple(t.name for t in tasks)
     section = hashlib.sha256(config.model_dump_json(exclude={"output"}).encode()).hexdigest()
     probes = [cls() for cls in table_kinds().values()]

@@ -13,6 +13,8 @@ from ase import Atoms
 
 from mdl_physpretrain.locking import is_first_rank
 from mdl_physpretrain.potentials.base import EnergyModel
+from mdl_physpretrain.training.pretrain_finetune import CORE
+from mdl_physpretrain.training.replay_scope import SCOPE
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
@@ -31,7 +33,8 @@ def train_in_folder(
     **options: Any,
 ) -> list[str]:
     """Train in a folder of the run, or go on there; the files that were written."""
-    drop_damaged(folder / out / "last.ckpt")
+    for place in (folder / out, folder / out / CORE):
+        drop_damaged(place / "last.ckpt")
     trained: Any = stage(
         model,
         structures,
@@ -45,10 +48,12 @@ def train_in_folder(
     best, seed = trained.metadata["best_val_loss"], trained.metadata["seed"]
     # nothing that differs from run to run (times): equal results shall be equal files
     elements = sorted({s for a in structures for s in a.symbols})
-    trained.metadata = {"training": out, "seed": seed, "best_val_loss": best, "elements": elements}
+    scope = {key: value for key, value in trained.metadata.items() if key == "replay_scope"}
+    trained.metadata = {"training": out, "seed": seed, "best_val_loss": best, "elements": elements, **scope}
     if is_first_rank():
         trained.save(folder / out / "best.pt")
-    return [f"{out}/best.pt", f"{out}/history.csv"]
+    names = ["best.pt", "history.csv", *([SCOPE] if (folder / out / SCOPE).is_file() else [])]
+    return [f"{out}/{name}" for name in names]
 
 
 def drop_damaged(checkpoint: Path) -> None:

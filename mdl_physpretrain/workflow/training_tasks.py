@@ -47,7 +47,7 @@ def training_tasks(config: RunConfig, seed: int) -> list[Task]:
     for name, arm in config.arms.items():
         core, replay = config.core_of(name), config.replay_of(name)
         unused = {"replay_fraction": True, "shift_energies": not arm.pretrain, "replay_tolerance": not replay}
-        unused["replay_final_weight"] = not replay
+        unused |= {"replay_final_weight": not replay, "replay_scope": not replay}
         options = config.finetune.model_dump(exclude={k for k, v in unused.items() if v}) | arm.changes()
         inputs, needs = list(TRAIN_AND_VAL), ["prepare"]
         if arm.pretrain:
@@ -86,7 +86,7 @@ def loop_tasks(config: RunConfig, seed: int) -> list[Task]:
             continue
         taught = ("teacher",) if config.uses_native_teacher else ()
         modules = teacher_modules(config)
-        options = config.finetune.model_dump(exclude={"replay_fraction"}) | arm.changes()
+        options = config.finetune.model_dump(exclude={"replay_fraction", "replay_scope"}) | arm.changes()
         simulated = set(MolecularDynamics.model_fields) - {"source", "n_structures", "max_atoms", "compiled"}
         md = conditions(config.loop, config.md).model_dump(include=simulated)
         section = [seed, config.accelerator, config.devices, config.strategy, config.replay_of(name), options, md]

@@ -11,6 +11,7 @@ from mdl_physpretrain.files import replacing, write_atomic
 from mdl_physpretrain.loop import LoopData, round_table, run_round
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.training.replay_scope import beyond_data
 from mdl_physpretrain.workflow.data import read_part
 from mdl_physpretrain.workflow.layout import LABELLED, arm_folder, loop_folder
 from mdl_physpretrain.workflow.stages.labels import labelling_teacher
@@ -27,7 +28,8 @@ def loop_round(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: s
     place = loop_folder(seed, arm)
     out = f"{place}/round-{number}"
     best, gathered = f"{arm_folder(seed, arm)}/best.pt", []
-    start = load_model(folder / best).metadata["best_val_loss"]
+    finetuned = load_model(folder / best).metadata
+    start = finetuned["best_val_loss"]
     for earlier in range(1, number):
         facts = json.loads((folder / place / f"round-{earlier}" / "round.json").read_text())
         if facts.get("passed"):  # nothing is left to do
@@ -38,10 +40,11 @@ def loop_round(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: s
     drop_damaged(folder / out / "last.ckpt")
     train, val = read_part(folder, "train"), read_part(folder, "val")
     chosen, replay = config.arms[arm], config.replay_of(arm)
+    labelled = read_structures(folder / LABELLED)
     data = LoopData(
         train,
         val or None,
-        read_structures(folder / LABELLED),
+        beyond_data(labelled, train) if finetuned.get("replay_scope") == "core" else labelled,
         labelling_teacher(config, folder),
         config.loop,
         config.augment,

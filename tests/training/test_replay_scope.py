@@ -1,0 +1,215 @@
+"""Replay of all labels, or of those beyond the data, whichever the network needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+import mdl_physpretrain as pp
+from mdl_physpretrain.augmentation.thermal import disorder
+from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.graphs.batch import build_batch, collate
+from mdl_physpretrain.loop import rounds
+from mdl_physpretrain.potentials import Prediction
+from mdl_physpretrain.structures import get_labels
+from mdl_physpretrain.structures.labels import Labels, set_labels
+from mdl_physpretrain.training import EFSLoss, replay_scope
+from mdl_physpretrain.training.replay_scope import beyond_data, chosen_scope, comparable_frames, noted_error
+
+SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 4, "seed": 3}
+
+
+@pytest.fixture
+def frames(rocksalt: list[Atoms]) -> list[Atoms]:
+    """Frames of the same atoms, labelled by one potential."""
+    true = pp.ZBL(inner=0.6, outer=1.3).double()
+    frames = disorder(list(pp.label(rocksalt, true)), n_aug=2, amplitude=0.05, compression=0.0, shear=0.0)
+    frames = list(pp.label(frames, true))
+    for k, atoms in enumerate(frames):
+        atoms.info["structure_id"] = f"frame-{k}"
+    return frames
+
+
+@pytest.fixture
+def replay(frames: list[Atoms]) -> list[Atoms]:
+    """Labels of another potential near and far from the frames."""
+    teacher = pp.ZBL(inner=0.5, outer=1.2).double()
+    children = disorder(frames, n_aug=1, amplitude=0.02, compression=0.0, shear=0.0)
+    children += disorder(frames[:2], n_aug=2, amplitude=0.35, seed=1)
+    for k, atoms in enumerate(children):
+        atoms.info["structure_id"] = f"child-{k}"
+    return list(pp.label(children, teacher, anchor=True, parents=frames, change_error=0.3))
+
+
+def test_labels_say_how_wrong_changes_are(replay: list[Atoms], tmp_path: Path) -> None:
+    assert noted_error(replay) == 0.3
+    pp.write_structures(tmp_path / "a.extxyz", replay)
+    assert noted_error(pp.read_structures(tmp_path / "a.extxyz")) == 0.3
+    again = pp.label(replay, pp.ZBL(inner=0.5, outer=1.2).double())
+    assert noted_error(again) is None
+
+
+def test_beyond_the_data_is_above_nearly_all_of_its_forces(frames: list[Atoms], replay: list[Atoms]) -> None:
+    sizes = np.concatenate([np.linalg.norm(get_labels(a).forces, axis=1) for a in frames])
+    limit = np.percentile(sizes, 99)
+    largest = np.percentile([np.abs(get_labels(a).stress).max() for a in frames], 99)
+    kept = beyond_data(replay, frames)
+    assert 0 < len(kept) < len(replay)
+    originals = {atoms.info["structure_id"]: atoms for atoms in replay}
+    for atoms in kept:
+        labels, before = get_labels(atoms), get_labels(originals[atoms.info["structure_id"]])
+        np.testing.assert_array_equal(atoms.arrays["forces_counted"], np.linalg.norm(before.forces, axis=1) > limit)
+        np.testing.assert_array_equal(labels.forces, before.forces)
+        assert labels.energy == before.energy
+        assert (labels.stress is not None) == bool(np.abs(before.stress).max() > largest)
+        assert atoms.arrays["forces_counted"].any() or labels.stress is not None
+    gone = [a for a in replay if a.info["structure_id"] not in {k.info["structure_id"] for k in kept}]
+    assert max(np.linalg.norm(get_labels(a).forces, axis=1).max() for a in gone) <= limit
+    assert all("forces_counted" not in atoms.arrays for atoms in replay)  # copies
+    assert [len(k) for k in beyond_data(kept, frames)] == [len(k) for k in kept]
+
+
+def test_data_without_forces_have_nothing_beyond(frames: list[Atoms], replay: list[Atoms]) -> None:
+    bare = [set_labels(a.copy(), Labels(energy=get_labels(a).energy)) for a in frames]
+    assert beyond_data(replay, bare) == []
+    assert comparable_frames(bare, None) == []
+
+
+def test_forces_that_do_not_count_are_no_error(frames: list[Atoms]) -> None:
+    atoms = frames[0].copy()
+    atoms = set_labels(atoms, get_labels(frames[0]))
+    atoms.set_array("forces_counted", np.arange(len(atoms)) < 2)
+    batch = collate([build_batch(atoms, 4.0, torch.float64), build_batch(frames[1], 4.0, torch.float64)])
+    wrong = batch.forces.clone()
+    wrong[2 : len(atoms)] += 100.0
+    loss = EFSLoss(0.0, 1.0, 0.0)
+    assert float(loss(Prediction(batch.energy, wrong, batch.stress), batch)) == 0
+    wrong[1] += 0.5
+    expected = 0.5 / (2 + len(frames[1]))
+    assert float(loss(Prediction(batch.energy, wrong, batch.stress), batch)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("value", [np.ones(8), np.ones((8, 3), dtype=bool), np.array(["yes"] * 8)])
+def test_odd_masks_are_refused(frames: list[Atoms], value: np.ndarray) -> None:
+    atoms = frames[0].copy()
+    atoms.arrays["forces_counted"] = value
+    with pytest.raises(StructureError, match="frame-0, field forces_counted: must be true or false"):
+        build_batch(atoms, 4.0)
+
+
+def _network(frames: list[Atoms]) -> pp.EnergyModel:
+    return pp.train("cgcnn", frames, model_args={"cutoff": 4.0, "dim1": 8, "dim2": 8, "gc_count": 1}, epochs=1, seed=0)
+
+
+def _weights(model: pp.EnergyModel) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
+
+
+def _noting(replay: list[Atoms], error: float) -> list[Atoms]:
+    copies = [set_labels(a.copy(), get_labels(a)) for a in replay]
+    for atoms in copies:
+        atoms.info["change_error"] = error
+    return copies
+
+
+@pytest.mark.parametrize(("error", "scope"), [(1e6, "core"), (1e-6, "all")])
+def test_auto_takes_what_the_network_needs(
+    frames: list[Atoms], replay: list[Atoms], tmp_path: Path, error: float, scope: str
+) -> None:
+    start = _network(frames)
+    noted = _noting(replay, error)
+    common = {"val": frames[:3], "replay": noted, **SMALL}
+    chosen = pp.finetune(start, frames, replay_scope="auto", directory=tmp_path / "auto", **common)
+    given = pp.finetune(start, frames, replay_scope=scope, directory=tmp_path / scope, **common)
+    other = pp.finetune(start, frames, replay_scope={"core": "all", "all": "core"}[scope], **common)
+    for name, value in _weights(given).items():
+        torch.testing.assert_close(_weights(chosen)[name], value, rtol=0, atol=0)
+    assert any(not torch.equal(v, _weights(other)[k]) for k, v in _weights(given).items())
+    assert chosen.metadata["replay_scope"] == given.metadata["replay_scope"] == scope
+    facts = json.loads((tmp_path / "auto" / "replay.json").read_text())
+    assert (facts["scope"], facts["teacher_error"]) == (scope, error)
+    assert 0 < facts["network_error"] < 10
+    history = (tmp_path / "auto" / "history.csv").read_text().splitlines()
+    assert len(history) == 1 + SMALL["epochs"]
+    stored = pp.load_model(tmp_path / "auto" / "best.pt")
+    for name, value in _weights(given).items():
+        torch.testing.assert_close(_weights(stored)[name], value, rtol=0, atol=0)
+    again = pp.finetune(start, frames, replay_scope="auto", directory=tmp_path / "auto", **common)  # finished
+    for name, value in _weights(given).items():
+        torch.testing.assert_close(_weights(again)[name], value, rtol=0, atol=0)
+
+
+def test_the_network_has_to_be_clearly_better_in_training_and_in_validation(frames: list[Atoms]) -> None:
+    network = _network(frames)
+    both = comparable_frames(frames, frames[:3])
+    assert [len(structures) for structures, _ in both] == [len(frames), 3]
+    of_training, of_validation = (chosen_scope(network, [part], 1.0).network_error for part in both)
+    assert of_training is not None
+    assert of_validation is not None
+    assert chosen_scope(network, both, 1.0).network_error == max(of_training, of_validation)
+    assert chosen_scope(network, both[:1], of_training / 0.66).scope == "core"
+    assert chosen_scope(network, both[:1], of_training / 0.67).scope == "all"
+
+
+def test_large_sets_are_compared_on_some_of_their_structures(
+    frames: list[Atoms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_scope, "MOST_STRUCTURES", 6)
+    first, second = comparable_frames(frames, None), comparable_frames(frames, None)
+    assert [a.info["structure_id"] for a in first[0][0]] == [a.info["structure_id"] for a in second[0][0]]
+    assert len(first[0][0]) == 6
+
+
+def test_without_frames_or_noted_errors_all_labels_are_replayed(
+    rocksalt: list[Atoms], frames: list[Atoms], replay: list[Atoms]
+) -> None:
+    parents = list(pp.label(rocksalt, pp.ZBL(inner=0.6, outer=1.3).double()))
+    single = [atoms for k, atoms in enumerate(parents) if k == 0]
+    assert comparable_frames(single, None) == []
+    start = _network(frames)
+    assert pp.finetune(start, single, replay=_noting(replay, 1e6), **SMALL).metadata["replay_scope"] == "all"
+    bare = [set_labels(a.copy(), get_labels(a)) for a in replay]
+    for atoms in bare:
+        del atoms.info["change_error"]
+    assert pp.finetune(start, frames, replay=bare, **SMALL).metadata["replay_scope"] == "all"
+    assert "replay_scope" not in pp.finetune(start, frames, **SMALL).metadata
+
+
+def test_what_is_wrong_with_the_data_is_said_before_any_training(frames: list[Atoms], replay: list[Atoms]) -> None:
+    start = _network(frames)
+    forces = get_labels(frames[1]).forces.copy()
+    forces[0, 0] = np.nan
+    broken = [frames[0], set_labels(frames[1].copy(), Labels(energy=0.0, forces=forces))]
+    for scope in ("auto", "core", "all"):
+        with pytest.raises(StructureError, match="frame-1"):
+            pp.finetune(start, broken, replay=replay, replay_scope=scope, **SMALL)
+    with pytest.raises(ConfigError, match="replay_weights"):
+        pp.finetune(start, frames, replay=replay, replay_weights=[1.0] * len(replay), **SMALL)
+    with pytest.raises(ConfigError, match="replay_scope"):
+        pp.finetune(start, frames, replay=replay, replay_scope="some", **SMALL)
+
+
+def test_a_loop_replays_what_its_finetuning_did(
+    frames: list[Atoms], replay: list[Atoms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def stop(potential: Any, structures: Any, **options: Any) -> Any:
+        seen.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "finetune", stop)
+    core = beyond_data(replay, frames)
+    options = pp.recipe.Finetune(replay_scope="auto", replay_fraction=0.3)
+    loop = pp.recipe.Loop(rounds=1)
+    data = rounds.LoopData(frames, None, core, None, loop, pp.recipe.Augment(), options, pp.recipe.MD)
+    with pytest.raises(KeyboardInterrupt):
+        rounds._trained(data, _network(frames), replay[-1:], 1, Path("unused"), False)
+    assert seen["replay_scope"] == "all"
+    assert seen["replay"] == [*core, *replay[-1:]]
