@@ -94,6 +94,13 @@ def test_estimates_grow_with_what_is_asked_for():
     assert seconds("md", md={"steps": 500}) == pytest.approx(seconds("md") / 10)
     assert seconds("md", md={"n_structures": 3}) == pytest.approx(seconds("md") / 2)
     assert seconds("finetune", finetune={"optimizer": "sam"}) > 1.8 * seconds("finetune")
+    both, one = (
+        {"pretrained": {"replay": 0.5, "epochs": 100}, **more} for more in ({"baseline": {"pretrain": False}}, {})
+    )
+    alone = seconds("finetune", arms=both) - seconds("finetune", arms=one)
+    chosen = seconds("finetune", arms=one, finetune={"replay_scope": "auto"})
+    assert chosen == pytest.approx(2 * seconds("finetune", arms=one))  # once with the core, once with all
+    assert seconds("finetune", arms=both, finetune={"replay_scope": "auto"}) == pytest.approx(alone + chosen)
     assert n_labelled(RunConfig(data={"source": "demo"}, augment={"n_aug": 7}), SIZES) == 7 * 48
     covering = RunConfig(data={"source": "demo"}, augment={"n_aug": 0, "coverage": 5, "thermal": None})
     numbers = {n: n_labelled(covering, replace(SIZES, elements=n)) for n in (2, 8, 16, 40, 85)}
@@ -290,6 +297,15 @@ def test_the_plan_tells_the_epochs_of_all_arms(longer, words):
     tasks = plan(config)
     rows = Forecast(config, Fit(config), SIZES, RATES, 1, tasks, {t.name: 1.0 for t in tasks}).rows()
     assert next(size for stage, _, size, _ in rows if stage == "finetune").startswith(words)
+
+
+@pytest.mark.parametrize(("scope", "words"), [("auto", ", with replay at most twice"), ("core", "")])
+def test_the_plan_tells_that_finetuning_may_be_done_twice(scope, words):
+    config = RunConfig(data={"source": "demo"}, finetune={"epochs": 100, "replay_scope": scope})
+    tasks = plan(config)
+    rows = Forecast(config, Fit(config), SIZES, RATES, 1, tasks, {t.name: 1.0 for t in tasks}).rows()
+    size = next(size for stage, _, size, _ in rows if stage == "finetune")
+    assert size == f"100 epochs of {SIZES.train[0]} structures{words}"
 
 
 def test_a_run_is_fitted_once(tmp_path, monkeypatch):
