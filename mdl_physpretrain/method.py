@@ -198,11 +198,11 @@ def pretrain_and_finetune(
         )
         rounds = None
         if recipe.loop.rounds:
-            of_core = potential.metadata["replay_scope"] == "core"
+            beyond = potential.metadata["replay_scope"] == "beyond_data"
             data = LoopData(
                 structures,
                 val,
-                beyond_data(labelled, structures) if of_core else labelled,
+                beyond_data(labelled, structures) if beyond else labelled,
                 teacher,
                 recipe.loop,
                 recipe.augment,

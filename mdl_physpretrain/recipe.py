@@ -235,10 +235,10 @@ class Finetune(Training):
         default=1.0,
         description="Replayed errors below this many times the teacher's own (augment.change_error) do not count.",
     )
-    replay_scope: Literal["all", "core", "auto"] = Field(
+    replay_scope: Literal["all", "beyond_data", "auto"] = Field(
         default="all",
-        description="Replayed labels that count: all; core: forces and stress beyond nearly all of the data's; auto: "
-        "core, unless the teacher knows changes of force about as well as the network then does, or better.",
+        description="Replayed labels that count: all; beyond_data: forces and stress above 99 % of the data's; auto: "
+        "these, unless the teacher knows changes of force about as well as the network then does, or better.",
     )
     replay_final_weight: float = Field(
         default=1.0,

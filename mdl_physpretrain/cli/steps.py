@@ -324,7 +324,9 @@ def _train(
         if is_first_rank():
             result.save(str(output / "best.pt"))
     if is_first_rank():
-        typer.echo(f"Wrote {output / 'best.pt'} (validation total {result.metadata['best_val_loss']:.4g})")
+        scope = {"all": "; all labels replayed", "beyond_data": "; labels beyond the data replayed"}
+        replayed = scope.get(result.metadata.get("replay_scope"), "")
+        typer.echo(f"Wrote {output / 'best.pt'} (validation total {result.metadata['best_val_loss']:.4g}{replayed})")
 
 
 def _bars() -> bool:

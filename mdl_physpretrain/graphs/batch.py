@@ -19,7 +19,7 @@ from torch import Tensor
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.edge_kernel import edge_vectors
 from mdl_physpretrain.graphs.neighbour_lists import neighbour_list
-from mdl_physpretrain.structures.labels import get_labels, structure_id
+from mdl_physpretrain.structures.labels import forces_counted, get_labels, structure_id
 
 __all__ = ["AtomicBatch", "build_batch", "collate"]
 
@@ -208,7 +208,7 @@ def build_batch(atoms: Atoms, cutoff: float, dtype: torch.dtype = torch.float32)
         has_stress=mask(labels.stress is not None),
         forces_tolerance=tensor(_tolerance(atoms, "forces_tolerance", (len(atoms),))[:, None]),
         stress_tolerance=tensor(_tolerance(atoms, "stress_tolerance", ()).reshape(1, 1, 1)),
-        forces_counted=torch.as_tensor(_counted(atoms)),
+        forces_counted=torch.as_tensor(forces_counted(atoms)),
         replayed=mask(False),
         list_cutoff=float(cutoff),
     )
@@ -224,16 +224,6 @@ def _tolerance(atoms: Atoms, field: str, shape: tuple[int, ...]) -> np.ndarray:
         kind = "one number for each atom" if shape else "one number"
         raise StructureError(f"must be {kind}, finite and not negative", structure=structure_id(atoms), field=field)
     return numbers.astype(np.float64)
-
-
-def _counted(atoms: Atoms) -> np.ndarray:
-    """Whose forces count; raises StructureError where the array says no such thing."""
-    value = np.asarray(atoms.arrays.get("forces_counted", np.ones(len(atoms), dtype=bool)))
-    if value.dtype != np.bool_ or value.ndim != 1:
-        raise StructureError(
-            "must be true or false for each atom", structure=structure_id(atoms), field="forces_counted"
-        )
-    return value.copy()
 
 
 def collate(batches: Sequence[AtomicBatch]) -> AtomicBatch:

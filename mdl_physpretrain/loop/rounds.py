@@ -45,10 +45,12 @@ from mdl_physpretrain.structures.randomness import derived_seed
 from mdl_physpretrain.teacher.label import label
 from mdl_physpretrain.teacher.labelled_set import anchors, relative_change_error
 from mdl_physpretrain.training.pretrain_finetune import finetune
+from mdl_physpretrain.training.replay_scope import SCOPE
 
 __all__ = ["LoopData", "Round", "run_round", "validation_total"]
 
 MARKS_PS = (1.0, 2.0, 5.0, 10.0)
+KEPT = ("training", "seed", "best_val_loss", "elements", "replay_scope")  # nothing that differs from run to run
 NO_LABELS = ("n_new", "n_labelled", "n_removed")
 
 
@@ -62,8 +64,8 @@ class LoopData:
         Training and validation structures with reference labels; only the
         former are simulated.
     replay
-        Labelled structures that finetuning replayed, as it did
-        (:func:`mdl_physpretrain.training.replay_scope.beyond_data`, where it was the core alone).
+        Labelled structures as finetuning replayed them: all, or
+        :func:`mdl_physpretrain.training.replay_scope.beyond_data`.
     teacher
         What :func:`mdl_physpretrain.teacher.label` takes.
     options, augment, finetune, md
@@ -318,8 +320,8 @@ def _trained(
     progress: bool,
 ) -> EnergyModel:
     """The network after a round's training, in its best state."""
-    options = data.finetune.model_dump() | {"epochs": data.options.epochs, "shift_energies": False}
-    options["replay_scope"] = "all"  # of replay what the finetuning took, of the loop's labels everything
+    options = data.finetune.model_dump() | {"epochs": data.options.epochs}
+    options |= {"shift_energies": False, "replay_scope": "all"}  # of those that are given
     options["learning_rate"] = data.options.learning_rate or 0.5 * data.finetune.learning_rate
     if data.options.replay is not None:
         options["replay_fraction"] = data.options.replay
@@ -327,7 +329,7 @@ def _trained(
     of_kind = Counter("aug_lost" in atoms.info for atoms in gathered)  # frames of MD, and those of curves
     weights = [(1 - share) / max(len(replay), 1)] * len(replay)
     weights += [share / len(of_kind) / of_kind["aug_lost" in atoms.info] for atoms in gathered]
-    return finetune(
+    trained = finetune(
         potential,
         data.structures,
         val=data.val or None,
@@ -339,18 +341,20 @@ def _trained(
         **options,
         **data.trainer,
     )
+    (folder / SCOPE).unlink(missing_ok=True)  # of the finetuning, not of a round
+    trained.metadata["replay_scope"] = potential.metadata.get("replay_scope", "all")
+    return trained
 
 
 def _identity(data: LoopData, potential: EnergyModel, gathered: Sequence[Atoms], number: int, train: bool) -> str:
     """Hash of all that a round depends on, but the machine."""
-    digest = hashlib.sha256()
     limits = data.augment.model_dump(include=set(Augment.model_fields) - set(Augmentation.model_fields))
     md = simulation_options(conditions(data.options, data.md), Path())
     if md["barostat"] == MD.barostat:  # rounds of versions without this option stay valid
         del md["barostat"]
     loop, finetuning = data.options.model_dump(exclude={"rounds"}), data.finetune.model_dump(exclude={"replay_scope"})
     sections = [loop, limits, finetuning, md]
-    digest.update(json.dumps([sections, data.seed, number, train], sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps([sections, data.seed, number, train], sort_keys=True, default=str).encode())
     for each in (potential, data.teacher):
         digest.update(potential_fingerprint(each).encode())
     for structures in (data.structures, data.val or (), data.replay, gathered):
@@ -385,8 +389,7 @@ def _write(
 ) -> None:
     """The round's files; ``round.json``, the last, makes it finished."""
     metadata = potential.metadata
-    # nothing that differs from run to run (times): equal results shall be equal files
-    potential.metadata = {k: metadata[k] for k in ("training", "seed", "best_val_loss", "elements") if k in metadata}
+    potential.metadata = {k: metadata[k] for k in KEPT if k in metadata}
     potential.save(folder / "best.pt")
     potential.metadata = metadata
     if labelled:

@@ -332,6 +332,7 @@ def replay(table: pd.DataFrame) -> HtmlTable:
         name("Arm", "arm"),
         count("Seed", "seed"),
         name("Replayed labels", "scope"),
+        count("Structures", "n_labels"),
         decimal("Network's error of changes", "network_error", 1, "%", 100),
         decimal("Teacher's", "teacher_error", 1, "%", 100),
     ]

@@ -32,7 +32,7 @@ from mdl_physpretrain.training.replay_scope import SCOPE
 __all__ = ["RunData", "md_files", "read_run"]
 
 OF_REFERENCE = "reference"  # arm of reference trajectories
-REPLAY_COLUMNS = ["scope", "network_error", "teacher_error"]
+REPLAY_COLUMNS = ["scope", "n_labels", "network_error", "teacher_error"]
 REFERENCE = "baseline"  # the arm that the others are compared with
 
 

@@ -139,6 +139,21 @@ def get_labels(atoms: Atoms) -> Labels:
     return Labels(**labels)
 
 
+def forces_counted(atoms: Atoms) -> np.ndarray:
+    """On which atoms the force label counts in a training, shape (n,), bool: ``arrays["forces_counted"]``, else all.
+
+    Raises
+    ------
+    StructureError
+        If the array says something else.
+    """
+    value = np.asarray(atoms.arrays.get("forces_counted", np.ones(len(atoms), dtype=bool)))
+    if value.dtype != np.bool_ or value.ndim != 1:
+        name = structure_id(atoms)
+        raise StructureError("must be true or false for each atom", structure=name, field="forces_counted")
+    return value.copy()
+
+
 def set_labels(atoms: Atoms, labels: Labels) -> Atoms:
     """Store labels on a structure (in place) and return it."""
     results = {name: value for name, value in vars(labels).items() if value is not None}

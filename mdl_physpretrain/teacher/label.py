@@ -206,7 +206,8 @@ def label(
         copy.info["label_source"] = engine.name
         if anchor:
             copy.info["label_source"] += "-anchored" if with_forces else "-anchored-energy"
-        copy.arrays.pop("forces_tolerance", None)  # of an earlier label
+        for field in ("forces_tolerance", "forces_counted"):  # of an earlier label
+            copy.arrays.pop(field, None)
         for field in ("stress_tolerance", "change_error"):
             copy.info.pop(field, None)
         if errors is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ from mdl_physpretrain.structures.randomness import derived_seed
 from mdl_physpretrain.structures.validation import refuse_damaged
 from mdl_physpretrain.training.network import is_name
 from mdl_physpretrain.training.replay_scope import (
+    BEYOND_DATA,
+    SCOPE,
+    Frames,
     ScopeChoice,
     beyond_data,
     chosen_scope,
     comparable_frames,
     noted_error,
+    refuse_other_scope,
 )
 from mdl_physpretrain.training.train import train
 
@@ -36,8 +41,6 @@ __all__ = ["finetune", "pretrain"]
 OF_FINETUNING = {
     "replay_fraction", "replay_tolerance", "replay_final_weight", "shift_energies", "refit_energies",
 }  # fmt: skip
-#: Folder, in that of a finetuning, of the training that replays the core alone.
-CORE = "core"
 #: What :func:`train` takes besides the recipe's options.
 OF_TRAIN = {
     "eam", "freeze_eam", "references", "model_args", "core", "shift_energies", "refit_energies", "replay_weights",
@@ -134,9 +137,10 @@ def finetune(
     replay
         The labelled structures of the pretraining; ``replay_fraction`` of an
         epoch are some of these. With ``replay_scope: auto`` the network is trained with the labels beyond the data
-        first (folder ``core`` in ``directory``), and once more, with all, if it then knows changes of force not
-        clearly better than the labels say the teacher does
-        (:func:`mdl_physpretrain.training.replay_scope.chosen_scope`).
+        first (in ``directory``'s folder ``beyond-data``), and once more, with all, if it then knows changes of force
+        not clearly better than the labels say the teacher does
+        (:func:`mdl_physpretrain.training.replay_scope.chosen_scope`). Where the labels do not say it, the data have no
+        two frames of the same atoms, or fewer labels lie beyond the data than an epoch replays, all are replayed.
     seed
         Of a run; that of the weights and of the order is derived from it.
     preset
@@ -149,50 +153,64 @@ def finetune(
     Returns
     -------
     EnergyModel
-        In its best state; with replay ``metadata["replay_scope"]`` is ``"all"`` or ``"core"``.
+        In its best state; with replay ``metadata["replay_scope"]`` is ``"all"`` or
+        ``"beyond_data"``.
 
     Raises
     ------
     ConfigError
         If an option is unknown or out of range.
     StructureError
-        If there is nothing to learn from.
+        If there is nothing to learn from, or a label is odd.
+    CheckpointError
+        If ``directory`` holds another training.
     """
     section, train_options = _divided(Finetune, "finetune", preset, options)
     train_options |= section.model_dump(include=OF_FINETUNING)
     train_options |= {"val": val, "seed": derived_seed(seed, "student" if is_name(model) else "finetune")}
-    directory = train_options.pop("directory", None)
+    directory, resume = train_options.pop("directory", None), train_options.get("resume", True)
     folder = None if directory is None else Path(directory)
-    if not (replay and section.replay_fraction):
-        return train(model, structures, replay=replay, directory=folder, **train_options)
-    scope: str = section.replay_scope
-    teacher_error = noted_error(replay)
-    if scope != "all" and train_options.get("replay_weights") is not None:
-        raise ConfigError(f"replay_weights are for all of replay: set replay_scope to 'all', not {scope!r}")
-
-    if scope != "all":  # what is wrong with them is said as elsewhere
-        validate_structures(list(structures), require=())
+    scope: str = section.replay_scope if replay and section.replay_fraction else "all"
+    weighted = train_options.get("replay_weights") is not None
+    if weighted and scope == "beyond_data":
+        raise ConfigError("replay_weights are for all of replay: set replay_scope to 'all'")
+    frames: list[Frames] = []
+    beyond: list[Atoms] = []
+    teacher_error = None
+    if scope != "all" and not weighted:
+        validate_structures(list(structures), require=())  # what is wrong with them is said as elsewhere
         refuse_damaged([*(val or ()), *replay])
+        beyond = beyond_data(replay, structures)
+    if scope == "auto":
+        per_epoch = len(structures) * section.replay_fraction / (1 - section.replay_fraction)
+        if not weighted and len(beyond) >= min(per_epoch, len(replay)):  # fewer would be no replay
+            teacher_error = noted_error(replay)
+            frames = comparable_frames(structures, val) if teacher_error is not None else []
+        scope = "auto" if frames else "all"
+    elif scope == "beyond_data" and not beyond:
+        warnings.warn("no label is beyond the data: nothing is replayed", stacklevel=2)
+    if folder is not None:
+        claim_folder(folder, "training", inputs=[model], inside=True)
+        if resume:
+            refuse_other_scope(folder, auto=scope == "auto")
+        if is_first_rank():
+            (folder / SCOPE).unlink(missing_ok=True)
 
     def trained(labels: Sequence[Atoms], place: Path | None) -> EnergyModel:
         return train(model, structures, replay=labels, directory=place, **train_options)
 
-    frames = comparable_frames(structures, val) if scope == "auto" and teacher_error is not None else []
-    if scope == "auto" and not frames:
-        scope = "all"
     if scope != "auto" or teacher_error is None:
-        potential = trained(replay if scope == "all" else beyond_data(replay, structures), folder)
-        return _noted(potential, ScopeChoice(scope, None, teacher_error), folder)
-    if folder is not None:
-        claim_folder(folder, "training", inputs=[model], inside=True)
-    potential = trained(beyond_data(replay, structures), folder and folder / CORE)
-    choice = chosen_scope(potential, frames, teacher_error)
+        labels = beyond if scope == "beyond_data" else replay
+        choice = ScopeChoice(scope, len(labels), None, teacher_error)
+        return _noted(trained(labels, folder), choice, folder) if replay else trained(labels, folder)
+    potential = trained(beyond, folder and folder / BEYOND_DATA)
+    choice = chosen_scope(potential, frames, teacher_error, n_beyond=len(beyond), n_all=len(replay))
     if choice.scope == "all":
         potential = trained(replay, folder)
     elif folder is not None and is_first_rank():
         for name in ("best.pt", "history.csv"):
             with replacing(folder / name) as part:
-                shutil.copyfile(folder / CORE / name, part)
+                shutil.copyfile(folder / BEYOND_DATA / name, part)
     return _noted(potential, choice, folder)
 
 

@@ -1,7 +1,7 @@
 """Which of a teacher's labels finetuning replays: all, or only what lies beyond the data.
 
 Not of the paper. Near the data a network that was trained on them may know forces far better than its teacher: the
-teacher's labels there only cost accuracy. Beyond the data, in the repulsive cores above all, nobody but the teacher
+teacher's labels there only cost accuracy. Beyond the data, where atoms come close above all, nobody but the teacher
 knows anything.
 """
 
@@ -13,17 +13,31 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from ase import Atoms
 
+from mdl_physpretrain.errors import CheckpointError, StructureError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.structures.labels import get_labels, set_labels
+from mdl_physpretrain.structures.labels import forces_counted, get_labels, set_labels, structure_id
 from mdl_physpretrain.teacher.changes import FramePair, change_skill, frame_pairs
 
-__all__ = ["SCOPE", "ScopeChoice", "beyond_data", "chosen_scope", "comparable_frames", "noted_error"]
+__all__ = [
+    "BEYOND_DATA",
+    "SCOPE",
+    "ScopeChoice",
+    "beyond_data",
+    "chosen_scope",
+    "comparable_frames",
+    "noted_error",
+    "refuse_finished_choice",
+    "refuse_other_scope",
+]
 
-#: File of a training that says what was chosen.
+#: File of a training that says what was replayed.
 SCOPE = "replay.json"
+#: Folder, in that of a finetuning, of the training that replays only what lies beyond the data.
+BEYOND_DATA = "beyond-data"
 #: "Beyond the data" is above this percentile of the data's forces (and largest stress components).
 PERCENTILE = 99.0
 #: The network has to know changes of force so much better than the teacher: its error divided by the teacher's.
@@ -41,15 +55,18 @@ class ScopeChoice:
     Attributes
     ----------
     scope
-        ``"all"`` or ``"core"``.
+        ``"all"`` or ``"beyond_data"``.
+    n_labels
+        Labelled structures that were there to draw from.
     network_error
-        Relative error of the changes of force of a network that replayed the core alone: in training or in validation
-        frames, where it is larger. ``None``: there are no two frames of the same atoms, or none was trained.
+        Relative error of the changes of force of a network that replayed only what lies beyond the data: in training
+        or in validation frames, where it is larger. ``None``: nothing was compared.
     teacher_error
         That which the labels carry (``info["change_error"]``). ``None``: they carry none.
     """
 
     scope: str
+    n_labels: int
     network_error: float | None = None
     teacher_error: float | None = None
 
@@ -57,10 +74,31 @@ class ScopeChoice:
         """Write it into the folder of the training."""
         write_atomic(folder / SCOPE, json.dumps(asdict(self), indent=1))
 
+    def agreed(self) -> ScopeChoice:
+        """That of the first process of a training on several devices."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self
+        box = [self]
+        torch.distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
 
 def noted_error(replay: Sequence[Atoms]) -> float | None:
-    """Relative error of the teacher's changes of force as the labels say it (their median); ``None``: they do not."""
-    errors = [float(atoms.info["change_error"]) for atoms in replay if "change_error" in atoms.info]
+    """Relative error of the teacher's changes of force as the labels say it (their median); ``None``: they do not.
+
+    Raises
+    ------
+    StructureError
+        If a label says no positive number.
+    """
+    errors = []
+    for atoms in replay:
+        value = atoms.info.get("change_error")
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+            raise StructureError("must be a positive number", structure=structure_id(atoms), field="change_error")
+        errors.append(float(value))
     return float(np.median(errors)) if errors else None
 
 
@@ -78,8 +116,8 @@ def beyond_data(replay: Sequence[Atoms], structures: Sequence[Atoms]) -> list[At
     Returns
     -------
     list[Atoms]
-        Copies. ``arrays["forces_counted"]`` says which atoms' forces count; a stress within the data's is taken away;
-        structures of which neither is left are left out.
+        Copies. ``arrays["forces_counted"]`` says which atoms' forces count; a stress within the data's is taken away
+        (all are where the data have none); the energy stays. Structures with neither force nor stress are left out.
     """
     force_limit = _limit([np.linalg.norm(f, axis=1) for a in structures if (f := get_labels(a).forces) is not None])
     stress_limit = _limit([np.abs(s).max(keepdims=True) for a in structures if (s := get_labels(a).stress) is not None])
@@ -88,12 +126,12 @@ def beyond_data(replay: Sequence[Atoms], structures: Sequence[Atoms]) -> list[At
         labels = get_labels(atoms)
         counted = np.zeros(len(atoms), dtype=bool)
         if labels.forces is not None:
-            counted = np.linalg.norm(labels.forces, axis=1) > force_limit
+            counted = forces_counted(atoms) & (np.linalg.norm(labels.forces, axis=1) > force_limit)
         strained = labels.stress is not None and np.abs(labels.stress).max() > stress_limit
         if not counted.any() and not strained:
             continue
         copy = set_labels(atoms.copy(), labels if strained else replace(labels, stress=None))
-        copy.set_array("forces_counted", counted & atoms.arrays.get("forces_counted", True))
+        copy.set_array("forces_counted", counted)
         kept.append(copy)
     return kept
 
@@ -105,21 +143,20 @@ def comparable_frames(structures: Sequence[Atoms], val: Sequence[Atoms] | None) 
     -------
     list of (structures, pairs)
         Of each of the two sets that has a pair (:func:`mdl_physpretrain.teacher.changes.frame_pairs`); of a large set
-        2,000 structures, chosen at random.
+        about 2,000 structures, whole groups of the same atoms, chosen at random.
     """
     found = []
     for part in (structures, val or ()):
-        usable = [atoms for atoms in part if get_labels(atoms).forces is not None]
-        if len(usable) > MOST_STRUCTURES:
-            chosen = np.random.default_rng(0).permutation(len(usable))[:MOST_STRUCTURES]
-            usable = [usable[k] for k in np.sort(chosen)]
+        usable = _some_groups([atoms for atoms in part if get_labels(atoms).forces is not None])
         if pairs := frame_pairs(usable):
             found.append((usable, pairs))
     return found
 
 
-def chosen_scope(network: EnergyModel, frames: Sequence[Frames], teacher_error: float) -> ScopeChoice:
-    """Whether a network that replayed the core alone knows the data well enough to do without the other labels.
+def chosen_scope(
+    network: EnergyModel, frames: Sequence[Frames], teacher_error: float, *, n_beyond: int, n_all: int
+) -> ScopeChoice:
+    """Whether a network that replayed only what lies beyond the data can do without the other labels.
 
     Parameters
     ----------
@@ -130,10 +167,49 @@ def chosen_scope(network: EnergyModel, frames: Sequence[Frames], teacher_error: 
         (:func:`mdl_physpretrain.teacher.changes.change_skill`) has to be below two thirds of the teacher's in each set.
     teacher_error
         See :func:`noted_error`.
+    n_beyond, n_all
+        Numbers of labelled structures.
     """
     skills = [change_skill(network, structures, pairs) for structures, pairs in frames]
     worst = max(skill.error / skill.trivial if skill.trivial > 0 else float("inf") for skill in skills)
-    return ScopeChoice("core" if worst < BETTER * teacher_error else "all", worst, teacher_error)
+    beyond = worst < BETTER * teacher_error
+    choice = ScopeChoice("beyond_data" if beyond else "all", n_beyond if beyond else n_all, worst, teacher_error)
+    return choice.agreed()
+
+
+def refuse_other_scope(folder: Path, *, auto: bool) -> None:
+    """Raise CheckpointError where a folder holds a finetuning whose labels were chosen in another way."""
+    whole, first = ((place / "last.ckpt").is_file() for place in (folder, folder / BEYOND_DATA))
+    if auto and whole and not first:
+        raise CheckpointError(f"{folder} holds a training that chose no labels: choose another directory, or delete it")
+    if not auto and first:
+        raise CheckpointError(
+            f"{folder} holds a finetuning with replay_scope 'auto', this is another one: choose another directory, or "
+            "delete it"
+        )
+
+
+def refuse_finished_choice(folder: Path) -> None:
+    """Raise CheckpointError where a folder holds a finished finetuning that another training would overwrite."""
+    if (folder / SCOPE).is_file() and not (folder / "last.ckpt").is_file() and (folder / BEYOND_DATA).is_dir():
+        raise CheckpointError(f"{folder} holds a finetuning with replay_scope 'auto': choose another directory")
+
+
+def _some_groups(structures: list[Atoms]) -> list[Atoms]:
+    """All structures; of many, whole groups of the same atoms up to a number."""
+    if len(structures) <= MOST_STRUCTURES:
+        return structures
+    groups: dict[bytes, list[int]] = {}
+    for k, atoms in enumerate(structures):
+        groups.setdefault(atoms.numbers.tobytes(), []).append(k)
+    rng = np.random.default_rng(0)
+    members, chosen = list(groups.values()), list[int]()
+    for k in rng.permutation(len(members)):
+        left = MOST_STRUCTURES - len(chosen)
+        if left < 2:
+            break
+        chosen += rng.permutation(members[k])[:left].tolist() if len(members[k]) > 1 else []
+    return [structures[k] for k in sorted(chosen)]
 
 
 def _limit(sizes: Sequence[np.ndarray]) -> float:

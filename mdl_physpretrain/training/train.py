@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import warnings
@@ -25,6 +26,7 @@ from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.error_metrics import error_sums
 from mdl_physpretrain.recipe import FINETUNE, Training
 from mdl_physpretrain.structures import label_counts, validate_structures
+from mdl_physpretrain.structures.labels import forces_counted
 from mdl_physpretrain.structures.validation import refuse_damaged
 from mdl_physpretrain.training.data import EpochSampler, loader
 from mdl_physpretrain.training.force_scales import force_scale_of
@@ -33,6 +35,7 @@ from mdl_physpretrain.training.loss import EFSLoss
 from mdl_physpretrain.training.module import KeepBest, TrainingModule, scheduler_arguments
 from mdl_physpretrain.training.network import copied_network, is_name, new_network
 from mdl_physpretrain.training.references import refit_reference_energies, shift_reference_energies
+from mdl_physpretrain.training.replay_scope import refuse_finished_choice
 from mdl_physpretrain.training.resume import training_identity
 
 __all__ = ["train"]
@@ -194,6 +197,8 @@ def train(
     falls = len(replay) > 0 and replay_fraction > 0 and replay_final_weight < 1
     if folder is not None:  # hashes of all structures
         prepare_folder(folder)
+        if resume:
+            refuse_finished_choice(folder)
         identity = training_identity(
             chosen,
             {"structures": structures, "val": val, "replay": replay, "parents": parents},
@@ -206,7 +211,7 @@ def train(
             **({} if replay_weights is None else {"replay_weights": list(replay_weights)}),
             **({} if not falls else {"replay_final_weight": replay_final_weight, "epochs": chosen.epochs}),
             **({} if not replay_tolerance else {"replay_tolerance": [replay_tolerance, _tolerances(replay)]}),
-            **({} if not (silent := _not_counted(replay)) else {"forces_not_counted": silent}),
+            **({} if (counted := _counted([*structures, *replay])) is None else {"forces_counted": counted}),
         )
 
     sampler = EpochSampler(
@@ -303,9 +308,12 @@ def _tolerances(replay: Sequence[Atoms]) -> float:
     return float(sum(atoms.arrays["forces_tolerance"].sum() for atoms in replay if "forces_tolerance" in atoms.arrays))
 
 
-def _not_counted(replay: Sequence[Atoms]) -> int:
-    """Atoms whose labels of forces do not count."""
-    return sum(int((~atoms.arrays["forces_counted"]).sum()) for atoms in replay if "forces_counted" in atoms.arrays)
+def _counted(structures: Sequence[Atoms]) -> str | None:
+    """Hash of which atoms' forces count; ``None``: all do."""
+    masks = [forces_counted(atoms) for atoms in structures]
+    if all(mask.all() for mask in masks):
+        return None
+    return hashlib.sha256(b"|".join(mask.tobytes() for mask in masks)).hexdigest()
 
 
 def _fit(trainer: Trainer, *args: Any, **options: Any) -> None:

@@ -90,7 +90,9 @@ def n_labelled(config: RunConfig, sizes: Sizes) -> int:
 
 def n_trainings(config: RunConfig, arm: str) -> int:
     """Trainings that the finetuning of an arm has at most: two, where what is replayed is still to be chosen."""
-    return 2 if config.replay_of(arm) and config.finetune.replay_scope == "auto" else 1
+    augment = config.augment
+    known = augment.anchor and augment.change_error is not None  # the teacher's error, without which all is replayed
+    return 2 if config.replay_of(arm) and config.finetune.replay_scope == "auto" and known else 1
 
 
 def task_seconds(task: Task, config: RunConfig, sizes: Sizes, rates: Rates) -> float:

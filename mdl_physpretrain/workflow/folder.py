@@ -188,7 +188,7 @@ MD: {simulations}.
 | `augment/coverage.csv` | how many structures hold each pair of elements at each distance (Å) |
 | `seed-*/<training>/best.pt` | the network with the lowest validation error; `last.ckpt` its last state |
 | `seed-*/<training>/history.csv` | learning curve |
-| `seed-*/<arm>/replay.json` | which labels were replayed, and why; `core/` is the training with those beyond the data |
+| `seed-*/<arm>/replay.json` | which labels were replayed, and why; `beyond-data/` is a training with some of them |
 | `seed-*/<arm>/loop/best.pt` | the network after the closed loop; `rounds.csv` what each round did |
 | `seed-*/<arm>/loop/round-*/` | a round: trajectories of training structures, what was labelled, the network after it |
 | `seed-*/md/<arm>.csv` | verdict on every trajectory (`<arm>@<label>`: further conditions) |

@@ -161,7 +161,7 @@ class Forecast:
             epochs = sorted({arm.epochs or config.finetune.epochs for arm in config.arms.values()})
             most = max(n_trainings(config, arm) for arm in config.arms)
             size = f"{' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs of {n_train} structures"
-            return size + (", with replay at most twice" if most > 1 else "")
+            return size + ("; arms with replay: at most two trainings" if most > 1 else "")
         if stage == "loop":
             return f"at most {config.loop.rounds} rounds of {config.loop.n_structures} trajectories"
         if stage in ("md", "reference"):

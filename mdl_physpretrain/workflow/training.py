@@ -13,8 +13,7 @@ from ase import Atoms
 
 from mdl_physpretrain.locking import is_first_rank
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.training.pretrain_finetune import CORE
-from mdl_physpretrain.training.replay_scope import SCOPE
+from mdl_physpretrain.training.replay_scope import BEYOND_DATA, SCOPE
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
@@ -33,7 +32,7 @@ def train_in_folder(
     **options: Any,
 ) -> list[str]:
     """Train in a folder of the run, or go on there; the files that were written."""
-    for place in (folder / out, folder / out / CORE):
+    for place in (folder / out, folder / out / BEYOND_DATA):
         drop_damaged(place / "last.ckpt")
     trained: Any = stage(
         model,

@@ -23,19 +23,19 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_choice_of_every_seed_is_on_the_page(run: Path) -> None:
-    ScopeChoice("core", 0.127, 0.266).write(run / "seed-0" / "pretrained")
-    ScopeChoice("all", 0.36, 0.41).write(run / "seed-1" / "pretrained")
+    ScopeChoice("beyond_data", 556, 0.127, 0.266).write(run / "seed-0" / "pretrained")
+    ScopeChoice("all", 905, 0.36, 0.41).write(run / "seed-1" / "pretrained")
     (run / "seed-2" / "pretrained" / SCOPE).write_text(json.dumps({"scope": "all"}))
     text = write_report(run).read_text(encoding="utf-8")
     page = Page(text)
     assert "What finetuning replayed" in text
-    for words in ("core", "12.7", "26.6", "36.0", "41.0"):
+    for words in ("beyond_data", "556", "905", "12.7", "26.6", "36.0", "41.0"):
         assert words in page.text
     assert (run / "report" / "tables" / "replay.csv").read_text().count("pretrained") == 3
 
 
 def test_a_damaged_choice_is_said_and_costs_nothing_else(run: Path) -> None:
-    ScopeChoice("core", 0.127, 0.266).write(run / "seed-0" / "pretrained")
+    ScopeChoice("beyond_data", 556, 0.127, 0.266).write(run / "seed-0" / "pretrained")
     (run / "seed-1" / "pretrained" / SCOPE).write_text("[1, 2")
     text = write_report(run).read_text(encoding="utf-8")
     assert "seed-1/pretrained/replay.json could not be read" in text

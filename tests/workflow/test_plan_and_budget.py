@@ -97,9 +97,10 @@ def test_estimates_grow_with_what_is_asked_for():
     one = {"pretrained": {"replay": 0.5, "epochs": 100}}
     both = one | {"baseline": {"pretrain": False}}
     alone = seconds("finetune", arms=both) - seconds("finetune", arms=one)
-    chosen = seconds("finetune", arms=one, finetune={"replay_scope": "auto"})
-    assert chosen == pytest.approx(2 * seconds("finetune", arms=one))  # once with the core, once with all
-    assert seconds("finetune", arms=both, finetune={"replay_scope": "auto"}) == pytest.approx(alone + chosen)
+    choice = {"finetune": {"replay_scope": "auto"}, "augment": {"change_error": "auto"}}
+    chosen = seconds("finetune", arms=one, **choice)
+    assert chosen == pytest.approx(2 * seconds("finetune", arms=one))  # with the labels beyond the data, and with all
+    assert seconds("finetune", arms=both, **choice) == pytest.approx(alone + chosen)
     assert n_labelled(RunConfig(data={"source": "demo"}, augment={"n_aug": 7}), SIZES) == 7 * 48
     covering = RunConfig(data={"source": "demo"}, augment={"n_aug": 0, "coverage": 5, "thermal": None})
     numbers = {n: n_labelled(covering, replace(SIZES, elements=n)) for n in (2, 8, 16, 40, 85)}
@@ -298,9 +299,13 @@ def test_the_plan_tells_the_epochs_of_all_arms(longer, words):
     assert next(size for stage, _, size, _ in rows if stage == "finetune").startswith(words)
 
 
-@pytest.mark.parametrize(("scope", "words"), [("auto", ", with replay at most twice"), ("core", "")])
-def test_the_plan_tells_that_finetuning_may_be_done_twice(scope, words):
-    config = RunConfig(data={"source": "demo"}, finetune={"epochs": 100, "replay_scope": scope})
+@pytest.mark.parametrize(
+    ("scope", "error", "words"),
+    [("auto", "auto", "; arms with replay: at most two trainings"), ("auto", None, ""), ("beyond_data", "auto", "")],
+)
+def test_the_plan_tells_that_finetuning_may_be_done_twice(scope, error, words):
+    options = {"finetune": {"epochs": 100, "replay_scope": scope}, "augment": {"change_error": error}}
+    config = RunConfig(data={"source": "demo"}, **options)
     tasks = plan(config)
     rows = Forecast(config, Fit(config), SIZES, RATES, 1, tasks, {t.name: 1.0 for t in tasks}).rows()
     size = next(size for stage, _, size, _ in rows if stage == "finetune")

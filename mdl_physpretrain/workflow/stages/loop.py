@@ -44,7 +44,7 @@ def loop_round(config: RunConfig, folder: Path, show: bool, *, seed: int, arm: s
     data = LoopData(
         train,
         val or None,
-        beyond_data(labelled, train) if finetuned.get("replay_scope") == "core" else labelled,
+        beyond_data(labelled, train) if finetuned.get("replay_scope") == "beyond_data" else labelled,
         labelling_teacher(config, folder),
         config.loop,
         config.augment,
