@@ -180,7 +180,7 @@ def chosen_scope(
 def refuse_other_scope(folder: Path, *, auto: bool) -> None:
     """Raise CheckpointError where a folder holds a finetuning whose labels were chosen in another way."""
     whole, first = ((place / "last.ckpt").is_file() for place in (folder, folder / BEYOND_DATA))
-    if auto and whole and not first:
+    if auto and whole and not (folder / BEYOND_DATA).is_dir():  # its last.ckpt may have been damaged and put aside
         raise CheckpointError(f"{folder} holds a training that chose no labels: choose another directory, or delete it")
     if not auto and first:
         raise CheckpointError(

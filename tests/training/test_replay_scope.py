@@ -275,7 +275,7 @@ BEYOND, ALL = (1e6, "beyond_data"), (1e-6, "all")
 
 @pytest.mark.parametrize(
     ("error", "scope", "killed"),
-    [(*BEYOND, "first"), (*BEYOND, "between"), (*ALL, "first"), (*ALL, "between"), (*ALL, "second")],
+    [(*BEYOND, "first"), (*BEYOND, "between"), (*ALL, "first"), (*ALL, "between"), (*ALL, "second"), (*ALL, "damaged")],
 )
 def test_an_interrupted_choice_goes_on(
     frames: list[Atoms],
@@ -294,7 +294,7 @@ def test_an_interrupted_choice_goes_on(
 
     def interrupted(*given: Any, **options: Any) -> Any:
         calls.append(options["directory"])
-        if (len(calls) == 1 and killed == "first") or (len(calls) == 2 and killed == "second"):
+        if (len(calls) == 1 and killed == "first") or (len(calls) == 2 and killed in ("second", "damaged")):
             real(*given, **options)
             raise KeyboardInterrupt
         return real(*given, **options)
@@ -309,6 +309,10 @@ def test_an_interrupted_choice_goes_on(
         with pytest.raises(KeyboardInterrupt):
             pp.finetune(start, frames, directory=tmp_path / "parts", **words)
     assert not (tmp_path / "parts" / "replay.json").exists()
+    if killed == "damaged":  # as a run puts a damaged one aside
+        (tmp_path / "parts" / "beyond-data" / "last.ckpt").rename(
+            tmp_path / "parts" / "beyond-data" / "last.damaged.ckpt"
+        )
     resumed = pp.finetune(start, frames, directory=tmp_path / "parts", **words)
     assert resumed.metadata["replay_scope"] == whole.metadata["replay_scope"] == scope
     for name, value in _weights(whole).items():
