@@ -310,9 +310,8 @@ def test_an_interrupted_choice_goes_on(
             pp.finetune(start, frames, directory=tmp_path / "parts", **words)
     assert not (tmp_path / "parts" / "replay.json").exists()
     if killed == "damaged":  # as a run puts a damaged one aside
-        (tmp_path / "parts" / "beyond-data" / "last.ckpt").rename(
-            tmp_path / "parts" / "beyond-data" / "last.damaged.ckpt"
-        )
+        first = tmp_path / "parts" / "beyond-data" / "last.ckpt"
+        first.rename(first.with_name("last.damaged.ckpt"))
     resumed = pp.finetune(start, frames, directory=tmp_path / "parts", **words)
     assert resumed.metadata["replay_scope"] == whole.metadata["replay_scope"] == scope
     for name, value in _weights(whole).items():
