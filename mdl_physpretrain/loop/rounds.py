@@ -321,7 +321,7 @@ def _trained(
 ) -> EnergyModel:
     """The network after a round's training, in its best state."""
     options = data.finetune.model_dump() | {"epochs": data.options.epochs}
-    options |= {"shift_energies": False, "replay_scope": "all"}  # of those that are given
+    options |= {"shift_energies": False, "replay_scope": "all"}  # chosen before the loop
     options["learning_rate"] = data.options.learning_rate or 0.5 * data.finetune.learning_rate
     if data.options.replay is not None:
         options["replay_fraction"] = data.options.replay

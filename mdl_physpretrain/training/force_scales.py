@@ -1,4 +1,4 @@
-"""Force above which the loss of replayed structures is scaled down."""
+"""How large the forces of the data are: above which the loss is scaled down, and what lies beyond the data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ase import Atoms
 
 from mdl_physpretrain.structures.labels import get_labels
 
-__all__ = ["force_scale_of"]
+__all__ = ["force_percentile", "force_scale_of"]
 
 PERCENTILE = 95.0
 SMALLEST = 0.5  # eV/Å: data at rest have no scale of their own
@@ -24,7 +24,11 @@ def force_scale_of(structures: Sequence[Atoms]) -> float:
     half of their weight, and a replayed atom with a label of 100 eV/Å cannot outweigh them: a share of structures is
     about a share of the loss.
     """
+    scale = force_percentile(structures, PERCENTILE)
+    return WITHOUT_FORCES if scale is None else max(SMALLEST, scale)
+
+
+def force_percentile(structures: Sequence[Atoms], percentile: float) -> float | None:
+    """Percentile of the sizes of the forces on all atoms, eV/Å; ``None`` where no structure has forces."""
     sizes = [np.linalg.norm(f, axis=1) for a in structures if (f := get_labels(a).forces) is not None]
-    if not sizes:
-        return WITHOUT_FORCES
-    return max(SMALLEST, float(np.percentile(np.concatenate(sizes), PERCENTILE)))
+    return float(np.percentile(np.concatenate(sizes), percentile)) if sizes else None

@@ -21,6 +21,7 @@ from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.structures.labels import forces_counted, get_labels, set_labels, structure_id
 from mdl_physpretrain.teacher.changes import FramePair, change_skill, frame_pairs
+from mdl_physpretrain.training.force_scales import force_percentile
 
 __all__ = [
     "BEYOND_DATA",
@@ -119,13 +120,14 @@ def beyond_data(replay: Sequence[Atoms], structures: Sequence[Atoms]) -> list[At
         Copies. ``arrays["forces_counted"]`` says which atoms' forces count; a stress within the data's is taken away
         (all are where the data have none); the energy stays. Structures with neither force nor stress are left out.
     """
-    force_limit = _limit([np.linalg.norm(f, axis=1) for a in structures if (f := get_labels(a).forces) is not None])
-    stress_limit = _limit([np.abs(s).max(keepdims=True) for a in structures if (s := get_labels(a).stress) is not None])
+    force_limit = force_percentile(structures, PERCENTILE)
+    stresses = [float(np.abs(s).max()) for a in structures if (s := get_labels(a).stress) is not None]
+    stress_limit = float(np.percentile(stresses, PERCENTILE)) if stresses else np.inf
     kept = []
     for atoms in replay:
         labels = get_labels(atoms)
         counted = np.zeros(len(atoms), dtype=bool)
-        if labels.forces is not None:
+        if labels.forces is not None and force_limit is not None:
             counted = forces_counted(atoms) & (np.linalg.norm(labels.forces, axis=1) > force_limit)
         strained = labels.stress is not None and np.abs(labels.stress).max() > stress_limit
         if not counted.any() and not strained:
@@ -210,8 +212,3 @@ def _some_groups(structures: list[Atoms]) -> list[Atoms]:
             break
         chosen += rng.permutation(members[k])[:left].tolist() if len(members[k]) > 1 else []
     return [structures[k] for k in sorted(chosen)]
-
-
-def _limit(sizes: Sequence[np.ndarray]) -> float:
-    """What nearly all of the data stay below; infinite where they say nothing."""
-    return float(np.percentile(np.concatenate(sizes), PERCENTILE)) if sizes else float("inf")
