@@ -214,6 +214,12 @@ class KeepBest(Callback):
         self._elapsed = 0.0
         self._learning_rate = math.nan
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        stopped = any(rule.wait_count >= rule.patience for rule in trainer.early_stopping_callbacks)
+        if trainer.current_epoch and (stopped or not has_finite_weights(pl_module.model)):
+            trainer.should_stop = True  # a training that had ended early does not go on when it is called again
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.perf_counter()
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]

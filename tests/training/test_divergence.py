@@ -46,6 +46,9 @@ def test_a_late_divergence_keeps_the_best_state_before(
     assert has_finite_weights(model)
     assert model.metadata["best_val_loss"] > 0
     assert len(model.metadata["history"]) == 3  # it does not go on with what cannot be mended
+    with pytest.warns(UserWarning, match="from epoch 2 on"):
+        again = train("cgcnn", rocksalt, epochs=8, ema=ema, model_args=SMALL, directory=tmp_path)
+    assert len(again.metadata["history"]) == 3  # nor when it is called again
     total = evaluate(load_model(tmp_path / "best.pt"), rocksalt)["total"]
     assert total == pytest.approx(model.metadata["best_val_loss"], rel=1e-3)
 

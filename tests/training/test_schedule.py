@@ -72,3 +72,14 @@ def test_its_length_is_part_of_it(rocksalt: list[Atoms], tmp_path: Path) -> None
 def test_only_known_schedules() -> None:
     with pytest.raises(ValidationError, match="scheduler"):
         Training(scheduler="linear")  # type: ignore[arg-type]
+
+
+def test_a_training_that_stopped_early_stays_stopped(rocksalt: list[Atoms], tmp_path: Path) -> None:
+    options = {"epochs": 40, "learning_rate": 0.5, "early_stopping": 2, "model_args": SMALL, "directory": tmp_path}
+    first = train("cgcnn", rocksalt, **options)
+    best = min(range(len(first.metadata["history"])), key=lambda k: first.metadata["history"][k]["val_loss"])
+    assert len(first.metadata["history"]) == best + 3 < 40
+    weights = (tmp_path / "best.pt").read_bytes()
+    again = train("cgcnn", rocksalt, **options)
+    assert again.metadata["history"] == first.metadata["history"]
+    assert (tmp_path / "best.pt").read_bytes() == weights
