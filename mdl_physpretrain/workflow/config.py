@@ -22,6 +22,7 @@ from mdl_physpretrain.option_types import (
     none_as_text,
 )
 from mdl_physpretrain.recipe import PRESET_WORDS, Augment, Backbone, Finetune, Loop, Preset, Pretrain, Teacher
+from mdl_physpretrain.structures.elements import checked_symbols
 from mdl_physpretrain.structures.units import LabelUnits
 from mdl_physpretrain.workflow.md_options import MD, Probe
 
@@ -87,6 +88,14 @@ class Data(Section):
         if abs(sum(value) - 1) > 1e-6 or min(value) < 0:
             raise ValueError("train, val and test shares must not be negative and must add up to 1")
         return value
+
+    @field_validator("elements")
+    @classmethod
+    def _symbols(cls, value: list[str] | None) -> list[str] | None:
+        try:
+            return None if value is None else checked_symbols(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("units")
     @classmethod

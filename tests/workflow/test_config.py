@@ -93,6 +93,8 @@ def test_values_out_of_range(tmp_path, words, expected):
         ("data: {source: a, test: b}", "go with 'train'"),
         ("data: {source: a, fractions: [0.5, 0.1, 0.1]}", "add up to 1"),
         ("data: {source: a, usage: 120%}", "data.usage"),
+        ("data: {source: a, elements: [Si, Xx]}", "elements must be chemical symbols such as ['Si', 'O'], not 'Xx'"),
+        ("data: {source: a, elements: [Si, Si]}", "Si is there twice"),
         ("- a\n", "expected keys and values"),
         ("data: {source: a\n", "not valid YAML"),
         ("data: {source: a}\nmd: {steps: 1}\nmd: {steps: 2}\n", "c.yaml:3: md occurs twice"),

@@ -17,14 +17,14 @@ from mdl_physpretrain.workflow.task import Task
 from mdl_physpretrain.workflow.workers import Inline
 
 
-def _said(task: Task, config: RunConfig, folder: Path) -> list[str]:
+def _said(task: Task, config: RunConfig, folder: Path, about: str = "no stress") -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         workers = Inline()
         workers.submit(task, config, folder, False)
         (outcome,) = workers.finished()
     assert outcome.error is None
-    return [str(w.message) for w in caught if "no stress" in str(w.message)]
+    return [str(w.message) for w in caught if about in str(w.message)]
 
 
 def test_missing_stress_is_said_once(tmp_path):
@@ -47,3 +47,13 @@ def test_missing_stress_is_said_once(tmp_path):
 
     assert not _said(Task("finetune seed 0 a", "finetune", train, None), config, tmp_path)
     assert _said(Task("prepare", "prepare", train, None), config, tmp_path)  # which it is that tells
+
+
+def test_elements_that_no_structure_holds_are_said(tmp_path):
+    rng = np.random.default_rng(7)
+    cells = [random_labels(bulk("MgO", "rocksalt", a=4.2, cubic=True), rng, f"mgo-{k}") for k in range(10)]
+    write_structures(tmp_path / "mgo.extxyz", cells)
+    (tmp_path / ".stages").mkdir()
+    for elements, words in ((["Mg", "O"], []), (["Mg", "O", "Fe"], ["data.elements: no structure that is used holds Fe"])):
+        config = RunConfig(data={"source": str(tmp_path / "mgo.extxyz"), "elements": elements})
+        assert _said(plan(config)[0], config, tmp_path, "data.elements") == words

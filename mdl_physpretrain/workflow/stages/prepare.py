@@ -97,6 +97,9 @@ def _read(data: Data) -> dict[str, list[Atoms]]:
         if name == "train":
             structures = random_subset(structures, data.max_structures, data.seed)
         parts[name] = validate_structures(structures, require=("energy",))
+    found = set(elements_of([a for part in parts.values() for a in part]))
+    if absent := [s for s in data.elements or () if s not in found]:
+        warnings.warn(f"data.elements: no structure that is used holds {', '.join(absent)}", stacklevel=2)
     return parts
 
 
