@@ -35,7 +35,7 @@ class LoopResult(NamedTuple):
 
 
 def close_loop(
-    data: LoopData, potential: EnergyModel, *, directory: Path | None = None, progress: bool = False
+    data: LoopData, potential: EnergyModel, *, directory: str | Path | None = None, progress: bool = False
 ) -> LoopResult:
     """Examine, label and train on, until nothing fails or ``data.options.rounds`` are done.
 
@@ -59,6 +59,7 @@ def close_loop(
     gathered: list[Atoms] = []
     facts: list[dict[str, Any]] = []
     start = validation_total(data, potential)
+    folder = None if directory is None else Path(directory)
     for number in range(1, data.options.rounds + 2):
         done = run_round(
             data,
@@ -67,11 +68,11 @@ def close_loop(
             number=number,
             start_total=start,
             train=number <= data.options.rounds,
-            directory=None if directory is None else directory / f"round-{number}",
+            directory=folder and folder / f"round-{number}",
             progress=progress,
         )
         potential, gathered = done.potential, [*gathered, *done.labelled]
-        facts.append(done.facts | _seconds(directory, number))
+        facts.append(done.facts | _seconds(folder, number))
         if done.facts["passed"]:
             break
     return LoopResult(potential, gathered, round_table(facts))

@@ -121,7 +121,7 @@ def test_a_network_that_passes_is_left_as_it_is(data: LoopData) -> None:
 
 
 def test_the_table_has_a_row_per_network(data: LoopData, network: EnergyModel, tmp_path: Path) -> None:
-    result = close_loop(data, network, directory=tmp_path)
+    result = close_loop(data, network, directory=str(tmp_path))
     assert list(result.rounds["round"]) == [0, 1]
     assert list(result.rounds["n_new"]) == [0, len(result.labelled)]
     assert result.rounds["val_total"].iloc[0] == network.metadata["best_val_loss"]
