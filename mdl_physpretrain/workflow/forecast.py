@@ -13,6 +13,7 @@ from mdl_physpretrain.ownership import write_again
 from mdl_physpretrain.workflow.budget import Fit, fitted
 from mdl_physpretrain.workflow.cost import Rates, Sizes, finish_times, first_seed, n_labelled, n_trainings, task_seconds
 from mdl_physpretrain.workflow.heartbeat import heartbeat
+from mdl_physpretrain.workflow.layout import arm_folder
 from mdl_physpretrain.workflow.measure import data_sizes, measured_rates
 from mdl_physpretrain.workflow.pace import Pace, expected_pace
 from mdl_physpretrain.workflow.plan import plan
@@ -111,10 +112,13 @@ class Forecast:
             estimate, rest = self.seconds[name] * expected_pace(task, paces), None if beat is None else beat.remaining
             if name in resumed and beat is not None and self._is_one_loop(task):
                 estimate *= 1 - beat.first / max(beat.total, 1)  # the loop began where the earlier call ended
-            if rest is not None and (self._is_one_loop(task) or (name in resumed and task.stage in MOTION)):
+            last = self._is_one_loop(task) or self._in_second_training(folder, task)
+            if rest is not None and (last or (name in resumed and task.stage in MOTION)):
                 left[name] = rest
                 if name not in resumed:
                     paces.append(Pace(task, self.seconds[name], gone + rest))
+            elif rest is not None and name in resumed and task.stage == "finetune":  # in the first of two trainings
+                left[name] = rest + estimate / 2
             else:
                 left[name] = max(estimate - gone, rest or 0.0)
         rest_of = {name: self.seconds[name] * expected_pace(task, paces) for name, task in tasks.items()} | left
@@ -145,7 +149,15 @@ class Forecast:
         write_again(folder, PLAN, json.dumps(content, indent=1), unknown=True)
 
     def _is_one_loop(self, task: Task) -> bool:
-        return task.stage in ONE_LOOP and (task.stage != "finetune" or n_trainings(self.config, _arm_of(task)) == 1)
+        return task.stage in ONE_LOOP and (
+            task.stage != "finetune" or n_trainings(self.config, str(_given(task, "arm"))) == 1
+        )
+
+    def _in_second_training(self, folder: Path, task: Task) -> bool:
+        """Whether a finetuning that chooses what it replays is in the training that ends it."""
+        if task.stage != "finetune" or self._is_one_loop(task):
+            return False
+        return (folder / arm_folder(_given(task, "seed"), str(_given(task, "arm"))) / "last.ckpt").is_file()
 
     def _size(self, stage: str) -> str:
         config, sizes = self.config, self.sizes
@@ -171,8 +183,9 @@ class Forecast:
         return ""
 
 
-def _arm_of(task: Task) -> str:
-    return str(getattr(task.work, "keywords", {})["arm"])
+def _given(task: Task, name: str) -> Any:
+    """What a task was made with: its seed, its arm."""
+    return getattr(task.work, "keywords", {})[name]
 
 
 def is_prepared(folder: Path) -> bool:

@@ -238,6 +238,22 @@ def test_a_resumed_task_says_nothing_of_the_others(tmp_path):
     assert watch._remaining()[0] == pytest.approx(30, abs=1)
 
 
+def test_a_resumed_finetuning_of_two_trainings(tmp_path):
+    choice = {"augment": {"change_error": "auto"}, "finetune": {"replay_scope": "auto"}}
+    config = RunConfig(data={"source": "demo"}, seeds=[0], arms={"pretrained": {"replay": 0.3}}, **choice)
+    tasks = plan(config)
+    training = next(t for t in tasks if t.stage == "finetune")
+    watch = Watch(tmp_path, print)
+    watch.forecast = Forecast(config, Fit(config), SIZES, RATES, 1, tasks, {training.name: 1000.0})
+    watch.note("resume", training, 0.0)
+    _beat(tmp_path, training, 97, 20.0)  # 30 s are left of this training
+    assert watch._remaining()[0] == pytest.approx(530, abs=1)
+    second = tmp_path / "seed-0" / "pretrained" / "last.ckpt"
+    second.parent.mkdir(parents=True)
+    second.touch()
+    assert watch._remaining()[0] == pytest.approx(30, abs=1)
+
+
 def test_arms_that_are_lost_early_say_nothing_of_the_others(tmp_path):
     arms = {"plain": {"pretrain": False}, "pretrained": {}}
     config = RunConfig(data={"source": "demo"}, seeds=[0, 1, 2], arms=arms)

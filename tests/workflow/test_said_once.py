@@ -54,6 +54,9 @@ def test_elements_that_no_structure_holds_are_said(tmp_path):
     cells = [random_labels(bulk("MgO", "rocksalt", a=4.2, cubic=True), rng, f"mgo-{k}") for k in range(10)]
     write_structures(tmp_path / "mgo.extxyz", cells)
     (tmp_path / ".stages").mkdir()
-    for elements, words in ((["Mg", "O"], []), (["Mg", "O", "Fe"], ["data.elements: no structure that is used holds Fe"])):
+    for elements, words in (
+        (["Mg", "O"], []),
+        (["Mg", "O", "Fe"], ["data.elements: no structure that is used holds Fe"]),
+    ):
         config = RunConfig(data={"source": str(tmp_path / "mgo.extxyz"), "elements": elements})
         assert _said(plan(config)[0], config, tmp_path, "data.elements") == words
