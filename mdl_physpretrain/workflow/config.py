@@ -92,6 +92,8 @@ class Data(Section):
     @field_validator("elements")
     @classmethod
     def _symbols(cls, value: list[str] | None) -> list[str] | None:
+        if value == []:
+            raise ValueError("name at least one element, or leave it out for all of them")
         try:
             return None if value is None else checked_symbols(value)
         except ConfigError as error:

@@ -95,6 +95,7 @@ def test_values_out_of_range(tmp_path, words, expected):
         ("data: {source: a, usage: 120%}", "data.usage"),
         ("data: {source: a, elements: [Si, Xx]}", "elements must be chemical symbols such as ['Si', 'O'], not 'Xx'"),
         ("data: {source: a, elements: [Si, Si]}", "Si is there twice"),
+        ("data: {source: a, elements: []}", "name at least one element"),
         ("- a\n", "expected keys and values"),
         ("data: {source: a\n", "not valid YAML"),
         ("data: {source: a}\nmd: {steps: 1}\nmd: {steps: 2}\n", "c.yaml:3: md occurs twice"),
