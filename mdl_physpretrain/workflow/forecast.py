@@ -78,6 +78,7 @@ class Forecast:
         rows = []
         for stage, tasks in stages.items():
             dear = [t for t in tasks if getattr(t.work, "keywords", {}).get("seed") is not None] or tasks
+            dear = [t for t in dear if "number" in getattr(t.work, "keywords", {})] or dear  # rounds of a loop
             each = sum(self.seconds[t.name] for t in dear) / len(dear)
             rows.append((stage, len(dear), self._size(stage), each))
         return rows
@@ -175,7 +176,10 @@ class Forecast:
             size = f"{' to '.join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))} epochs of {n_train} structures"
             return size + ("; arms with replay: at most two trainings" if most > 1 else "")
         if stage == "loop":
-            return f"at most {config.loop.rounds} rounds of {config.loop.n_structures} trajectories"
+            loop, most = config.loop, max(map(config.rounds_of, config.arms))
+            n = min(loop.n_structures, n_train)
+            work = f"{n} trajectories of {loop.steps:,} steps, {loop.epochs} epochs"
+            return f"at most {most} rounds an arm, and an examination: {work}"
         if stage in ("md", "reference"):
             md = config.md
             n = min(md.n_structures or sizes.starts[0], sizes.starts[0])

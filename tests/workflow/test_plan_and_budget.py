@@ -328,6 +328,17 @@ def test_the_plan_tells_that_finetuning_may_be_done_twice(scope, error, words):
     assert size == f"100 epochs of {SIZES.train[0]} structures{words}"
 
 
+def test_the_plan_counts_the_rounds_that_the_arms_ask_for():
+    arms = {"replayed": {"replay": 0.3}, "looped": {"replay": 0.3, "loop": 3}}
+    config = RunConfig(data={"source": "demo"}, seeds=[0, 1], arms=arms, loop={"rounds": 0, "epochs": 7})
+    tasks = plan(config)
+    seconds = {t.name: 100.0 if "number" in getattr(t.work, "keywords", {}) else 1.0 for t in tasks}
+    rows = Forecast(config, Fit(config), SIZES, RATES, 1, tasks, seconds).rows()
+    number, size, each = next(row[1:] for row in rows if row[0] == "loop")
+    assert (number, each) == (2 * (3 + 1), 100.0), "three rounds and a last examination of each seed"
+    assert size == "at most 3 rounds an arm, and an examination: 24 trajectories of 2,000 steps, 7 epochs"
+
+
 def test_a_run_is_fitted_once(tmp_path, monkeypatch):
     rng = np.random.default_rng(7)
     cells = [bulk("MgO", "rocksalt", a=4.2, cubic=True) for _ in range(8)]
