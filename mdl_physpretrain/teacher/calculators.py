@@ -123,7 +123,9 @@ def examined_calculator(
     if force:
         return None
     examination = examine_calculator(teacher, structures)
-    failures = [*examination.failures, f"'{section}.core: zbl' adds a repulsive core below the closest distances"]
+    failures = list(examination.failures)
+    if not isinstance(teacher, WithCore):
+        failures.append(f"'{section}.core: zbl' adds a repulsive core below the closest distances")
     refuse_examined({"passed": examination.passed, "failures": failures}, force, section)
     return examination
 

@@ -47,6 +47,11 @@ def hollow() -> Well:
     return Well()
 
 
+def too_hollow() -> LinearCombinationCalculator:
+    """A well that is deeper than a core mends."""
+    return LinearCombinationCalculator([Well()], [200.0])
+
+
 @pytest.fixture
 def copper():
     cells = []
@@ -76,6 +81,9 @@ def test_the_verdict_decides_and_a_core_mends(copper):
     with pytest.raises(TeacherRefused, match=r"Cu-Cu: attractive.*core: zbl"):
         obtain_teacher(copper, None, Teacher(**options))
     assert callable(obtain_teacher(copper, None, Teacher(**options, force=True)))
+    with pytest.raises(TeacherRefused) as refused:
+        obtain_teacher(copper, None, Teacher(calculator=f"{__name__}:too_hollow", core="zbl"))
+    assert "core: zbl" not in str(refused.value)
     mended = obtain_teacher(copper, None, Teacher(**options, core="zbl"))
     assert isinstance(mended, WithCore)
     calculator = mended()
