@@ -15,8 +15,8 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import file_hash, write_atomic
 
 __all__ = [
-    "EDITED", "MARK", "claim_folder", "is_edited", "is_ours", "keep_edited", "note_contents", "refuse_overwriting",
-    "write_again",
+    "EDITED", "MARK", "claim_folder", "forget_contents", "is_edited", "is_ours", "keep_edited", "keep_existing",
+    "note_contents", "refuse_other_kind", "refuse_overwriting", "write_again",
 ]  # fmt: skip
 
 #: File that says for what a folder was made.
@@ -102,6 +102,15 @@ def note_contents(folder: Path, names: Iterable[str]) -> None:
     _note(folder, {name: file_hash(folder / name) for name in names if (folder / name).is_file()})
 
 
+def forget_contents(folder: Path, names: Iterable[str]) -> None:
+    """Files that are about to be made anew one by one: what an interruption leaves of them is nobody's edit."""
+    mark, gone = _mark(folder), set(names)
+    before = mark.get("written", {})
+    if not gone.isdisjoint(before):
+        mark["written"] = {name: texts for name, texts in before.items() if name not in gone}
+        write_atomic(folder / MARK, json.dumps(mark, indent=1))
+
+
 def _note(folder: Path, hashes: dict[str, str]) -> None:
     """Note contents, and keep those noted before: an interruption may leave either."""
     mark = _mark(folder)
@@ -185,6 +194,28 @@ def refuse_overwriting(output: str | Path | None, *inputs: Any, table: bool = Fa
         inside = path.is_dir() and path.resolve() in output.resolve().parents and output.exists()
         if inside or output.resolve() == path.resolve() or (output.exists() and output.samefile(path)):
             raise ConfigError(f"{output} would overwrite what is read ({path}): choose another output file")
+
+
+def refuse_other_kind(output: str | Path, suffixes: Iterable[str], what: str) -> None:
+    """Raise where a file exists whose name says that it is something else than ``what`` is written."""
+    path, allowed = Path(output), tuple(suffixes)
+    if path.exists() and not path.name.lower().endswith(allowed):
+        raise ConfigError(
+            f"{path} exists and is no {what} ({', '.join(allowed)}) by its name: choose another output file"
+        )
+
+
+def keep_existing(output: str | Path) -> None:
+    """Put a file that is about to be written aside, under another name, and say so."""
+    path = Path(output)
+    if not path.is_file():
+        return
+    kept, number = path.with_name(f"{path.stem}.replaced{path.suffix}"), 1
+    while kept.exists():
+        number += 1
+        kept = path.with_name(f"{path.stem}.replaced-{number}{path.suffix}")
+    os.replace(path, kept)
+    warnings.warn(f"{path} was there: it is kept as {kept}", stacklevel=2)
 
 
 def _files(inputs: Any) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from small_potentials import small
 from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
+from mdl_physpretrain.potentials import ASECalculator, load_model
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.structures.labels import Labels, set_labels
 
@@ -101,3 +104,26 @@ def test_a_potential_may_be_named(tmp_path: Path) -> None:
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
     assert result.exit_code == 0, result.output
     assert "mine" in result.output
+
+
+def test_elements_that_the_model_was_not_trained_on_are_refused(tmp_path: Path) -> None:
+    """And warned of, once, where ASE asks."""
+    model = small("cgcnn")
+    model.metadata["elements"] = ["Cu"]
+    model.save(tmp_path / "net.pt")
+    structures = cells(energy=True, forces=True)
+    write_structures(tmp_path / "both.extxyz", structures)
+    refused = CliRunner().invoke(app, ["evaluate", str(tmp_path / "net.pt"), str(tmp_path / "both.extxyz")])
+    assert refused.exit_code == 2
+    assert "structure cell-0" in refused.output
+    assert "not trained on Ni (it knows Cu)" in " ".join(refused.output.split())
+    calculator = ASECalculator(load_model(tmp_path / "net.pt"))
+    nickel, copper = structures[0].copy(), structures[1].copy()
+    nickel.calc = copper.calc = calculator
+    with pytest.warns(UserWarning, match=r"cell-0: the model was not trained on Ni \(it knows Cu\)"):
+        nickel.get_potential_energy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        copper.get_potential_energy()
+        nickel.rattle(0.01)
+        nickel.get_potential_energy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
-from mdl_physpretrain.ownership import EDITED, MARK, claim_folder, refuse_overwriting
-from mdl_physpretrain.report import write_report
+from mdl_physpretrain.ownership import EDITED, MARK, claim_folder, keep_existing, refuse_overwriting
+from mdl_physpretrain.report import build, write_report
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.workflow.records import Records, note_written, remove_written
 
@@ -101,6 +102,28 @@ def test_an_input_in_the_output_folder_is_never_written_over(command: str, base:
     before = content(tmp_path)
     assert "is read and lies in the output folder" in call(FOLDERS[command], base=tmp_path, out=tmp_path)
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", [name for name in FILES if name != "convert"])
+def test_a_file_of_another_kind_stays_as_it_is(command: str, base: Path, tmp_path: Path) -> None:
+    for name in ("my.yaml", "thesis.tex"):
+        (tmp_path / name).write_text("mine")
+        assert "exists and is no" in " ".join(call(FILES[command], base=base, out=tmp_path / name).split())
+    assert content(tmp_path) == {"my.yaml": b"mine", "thesis.tex": b"mine"}
+
+
+def test_a_file_that_is_written_again_is_kept_under_another_name(base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.extxyz"
+    out.write_text("first")
+    words = [*FILES["augment"], "--thermal", "none"]
+    with pytest.warns(UserWarning, match=r"out.extxyz was there: it is kept as .*out.replaced.extxyz"):
+        CliRunner().invoke(app, [word.format(base=base, out=out) for word in words])
+    assert (tmp_path / "out.replaced.extxyz").read_text() == "first"
+    assert "Lattice" in out.read_text()
+    second = out.read_bytes()
+    with pytest.warns(UserWarning, match=r"replaced-2"):
+        keep_existing(out)
+    assert content(tmp_path) == {"out.replaced.extxyz": b"first", "out.replaced-2.extxyz": second}
 
 
 WAYS = ["itself", "relative", "link", "hard link", "pattern", "folder"]
@@ -273,3 +296,35 @@ def test_a_table_takes_the_place_of_no_other_file(name: str, base: Path, tmp_pat
     (tmp_path / "run" / ".stages").mkdir(parents=True)
     assert "is no table" in call(["compare", "{run}", "--csv", "{out}"], run=tmp_path / "run", out=tmp_path / name)
     assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_configuration_of_a_moved_run_works_in_no_other_run(base: Path, tmp_path: Path) -> None:
+    claim_folder(tmp_path / "moved", "run")
+    config = {"output": str(tmp_path / "first"), "data": {"source": str(base / "cells.extxyz")}, "seeds": [0]}
+    (tmp_path / "moved" / "config.yaml").write_text(yaml.safe_dump(config))
+    told = " ".join(call(["run", "{out}/config.yaml"], out=tmp_path / "moved").split())
+    assert "lies in the run folder" in told
+    assert not (tmp_path / "first").exists()
+
+
+def test_a_report_that_was_interrupted_is_nobodys_edit(tmp_path: Path) -> None:
+    """Its figures are there, the page that would note them is not."""
+    from report_run_folder import make_run
+
+    run = make_run(tmp_path / "run", seeds=1, structures=2)
+    write_report(run)
+    figures = list((run / "report" / "figures").glob("*.png"))
+
+    def killed(*_: object) -> None:
+        for figure in figures:
+            figure.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "draw", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        write_report(run)
+    assert not (run / "report" / EDITED).exists()

@@ -26,7 +26,9 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Energy, force and stress errors, next to those of the trivial predictor."""
+    from mdl_physpretrain.dynamics.simulate import check_trained_elements
     from mdl_physpretrain.hosts.loading import named_potentials
+    from mdl_physpretrain.potentials.base import EnergyModel
     from mdl_physpretrain.potentials.error_metrics import ErrorSums, trivial_errors
     from mdl_physpretrain.probes.accuracy import labelled, potential_error_sums
     from mdl_physpretrain.structures.groups import group_names
@@ -42,6 +44,8 @@ def evaluate(
     if len(groups) > MOST_GROUPS:
         raise ConfigError(f"--by {by}: {len(groups)} different values, at most {MOST_GROUPS} are shown")
     potential, title = potential_of(model, device), next(iter(named_potentials([model])))
+    if isinstance(potential, EnergyModel):
+        check_trained_elements(potential, data)
     members = {group: [a for a, name in zip(data, names, strict=True) if name == group] for group in groups}
     sums = {group: potential_error_sums(potential, members[group]) for group in groups}
     references = references_if_labelled(data)

@@ -22,13 +22,15 @@ def export_lammps(
     ] = 50_000,
 ) -> None:
     """Write an EAM as a LAMMPS eam/fs table and print the input lines that use it."""
-    from mdl_physpretrain.ownership import refuse_overwriting
+    from mdl_physpretrain.ownership import keep_existing, refuse_other_kind, refuse_overwriting
     from mdl_physpretrain.potentials import load_model
     from mdl_physpretrain.teacher.lammps import lammps_commands, write_eam_fs
 
     output = output or eam.with_suffix(".eam.fs")
     refuse_overwriting(output, eam)
+    refuse_other_kind(output, (".fs", ".eam", ".alloy", ".txt"), "table of an EAM")
     model = load_model(eam, expect="eam")
+    keep_existing(output)
     path = write_eam_fs(model, output, n_r=n_r, n_rho=n_rho)  # type: ignore[arg-type]
     typer.echo(f"Wrote {path}. In LAMMPS:")
     typer.echo(lammps_commands(model, path), nl=False)  # type: ignore[arg-type]

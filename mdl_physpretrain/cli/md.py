@@ -163,6 +163,8 @@ def _physicality_table(frame: Any, output: Path | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from mdl_physpretrain.ownership import keep_existing
+
     counts = {name: int((frame["verdict"] == name).sum()) for name in ("unphysical", "not judged", "unreadable")}
     title = f"{counts.pop('unphysical')} of {len(frame)} trajectories are unphysical"
     table = Table(
@@ -184,6 +186,7 @@ def _physicality_table(frame: Any, output: Path | None) -> None:
     if output is not None:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
+            keep_existing(output)
             frame.to_csv(output, index=False)
         except OSError as error:
             raise ConfigError(f"cannot write {output}: {error.strerror}") from error

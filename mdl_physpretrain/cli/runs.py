@@ -70,9 +70,11 @@ def run(
     from rich.console import Console
     from rich.markup import escape
 
-    from mdl_physpretrain.workflow.config_files import load_config
+    from mdl_physpretrain.workflow.config_files import load_config, refuse_foreign_output
 
     resolved = load_config(config, [*(overrides or ()), *([f"budget={budget}"] if budget else [])])
+    if output is None:
+        refuse_foreign_output(config, resolved)
     console = Console(highlight=False)
     folder = output or Path(resolved.output or "runs/run")
 
@@ -146,8 +148,13 @@ def run(
 def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write the HTML report of a run folder, finished or not."""
     from mdl_physpretrain.report import write_report
+    from mdl_physpretrain.report.read import read_run
+    from mdl_physpretrain.report.sentences import left_sentence
 
-    typer.echo(f"Report: {write_report(folder).resolve()}")
+    page = write_report(folder)
+    if left := left_sentence(read_run(folder).left):
+        typer.echo(f"Warning: {left.text.striptags()}", err=True)
+    typer.echo(f"Report: {page.resolve()}")
 
 
 @app.command()
@@ -156,7 +163,7 @@ def compare(
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the whole table to this file.")] = None,
 ) -> None:
     """Several runs in one table (Markdown): stability, errors and training time of every arm."""
-    from mdl_physpretrain.ownership import refuse_overwriting
+    from mdl_physpretrain.ownership import keep_existing, refuse_overwriting
     from mdl_physpretrain.report.compare import compare_runs, markdown
 
     refuse_overwriting(csv, folders, table=True)
@@ -164,6 +171,7 @@ def compare(
     typer.echo(markdown(table), nl=False)
     if csv is not None:
         try:
+            keep_existing(csv)
             table.to_csv(csv, index=False)
         except OSError as error:
             raise ConfigError(f"cannot write {csv}: {error.strerror}") from error
@@ -285,8 +293,8 @@ def _size(structures: list[Atoms], label: str) -> str:
 
     labelled = [(atoms, getattr(get_labels(atoms), label)) for atoms in structures if has_label(atoms, label)]
     if label == "energy":
-        each = [float(value) / len(atoms) for atoms, value in labelled]
-        return f", {np.nanmin(each):.4g} to {np.nanmax(each):.4g} eV/atom"
+        per_atom = [float(value) / len(atoms) for atoms, value in labelled]
+        return f", {np.nanmin(per_atom):.4g} to {np.nanmax(per_atom):.4g} eV/atom"
     each = np.concatenate([np.ravel(value) for _, value in labelled])
     return f", {np.sqrt(np.nanmean(each**2)):.3g} eV/Å{'³' if label == 'stress' else ''} (root mean square)"
 

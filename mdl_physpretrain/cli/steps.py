@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 LABELLED = [name for name in Augment.model_fields if name not in Augmentation.model_fields]
 
+#: By their names, files that structures are written to.
+STRUCTURE_FILES = (".extxyz", ".xyz", ".json", ".db", ".traj", ".cif", ".vasp", ".gz", "poscar", "contcar")
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")]
 Parents = Annotated[list[str] | None, typer.Option("--parents", help="Structures that were augmented.")]
@@ -145,16 +147,18 @@ def augment(
     from itertools import chain
 
     from mdl_physpretrain.augmentation import augment_iter
-    from mdl_physpretrain.ownership import refuse_overwriting
+    from mdl_physpretrain.ownership import keep_existing, refuse_other_kind, refuse_overwriting
     from mdl_physpretrain.progress import track
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.labelled_set import further_structures
 
     refuse_overwriting(output, structures, teacher)
+    refuse_other_kind(output, STRUCTURE_FILES, "file of structures")
     parents = read_all(structures)
     further = further_structures(parents, options, None if teacher is None else potential_of(teacher, "auto"))
     algorithm = options.model_dump(include=set(Perturbation.model_fields))
     perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **algorithm) if options.n_aug else ()
+    keep_existing(output)
     write_structures(output, chain(perturbed, further))
     small = sum(len(atoms) < 2 for atoms in parents)
     if small:
@@ -184,13 +188,14 @@ def label(
 ) -> None:
     """Label structures with a native teacher or any ASE calculator, and keep those fit for training."""
     from mdl_physpretrain.executors import open_executor
-    from mdl_physpretrain.ownership import refuse_overwriting
+    from mdl_physpretrain.ownership import keep_existing, refuse_other_kind, refuse_overwriting
     from mdl_physpretrain.potentials.factories import calculator_factory
     from mdl_physpretrain.structures import write_structures
     from mdl_physpretrain.teacher.label import label as labels_of
     from mdl_physpretrain.teacher.labelled_set import filtered, relative_change_error
 
     refuse_overwriting(output, structures, parents, teacher)
+    refuse_other_kind(output, STRUCTURE_FILES, "file of structures")
     journal = resume or output.with_name(f".{output.name}.journal")
     refuse_overwriting(journal, structures, parents, teacher)
     data, anchors = read_all(structures), read_all(parents)
@@ -211,6 +216,7 @@ def label(
         result = filtered(labelled, options, anchors, expert, force=force, executor=workers)
     if result.removed:
         typer.echo(f"The filter removed {len(result.removed)} of {len(labelled)} structures")
+    keep_existing(output)
     write_structures(output, result.kept)
     journal.unlink(missing_ok=True)
     typer.echo(f"Wrote {len(result.kept)} structures to {output}")
@@ -346,15 +352,17 @@ def _arguments(words: list[str] | None) -> dict[str, Any]:
 
 
 def _fit(kind: str, structures: list[str], val: list[str] | None, options: Section, output: Path) -> None:
-    from mdl_physpretrain.ownership import refuse_overwriting
+    from mdl_physpretrain.ownership import keep_existing, refuse_other_kind, refuse_overwriting
     from mdl_physpretrain.potentials.error_metrics import evaluate as errors_of
     from mdl_physpretrain.potentials.error_metrics import trivial_errors
     from mdl_physpretrain.teacher.registry import teacher_kind
     from mdl_physpretrain.teacher.source import fitted_teacher
 
     refuse_overwriting(output, structures, val)
+    refuse_other_kind(output, (".pt", ".pth", ".ckpt"), "checkpoint")
     data = read_all(structures)
     teacher = fitted_teacher(teacher_kind(kind), data, read_all(val), options, progress=_bars())
+    keep_existing(output)
     teacher.save(output)
     fit = teacher.metadata.get("fit", {})
     trivial = fit.get("trivial") or trivial_errors(data)

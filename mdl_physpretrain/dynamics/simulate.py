@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ase.calculators.calculator import BaseCalculator
 
-__all__ = ["prepared_structures", "simulate"]
+__all__ = ["check_trained_elements", "prepared_structures", "simulate"]
 
 MAX_SKIN = 20.0  # Å
 ENGINES = ("auto", "ase", "batched")
@@ -207,7 +207,7 @@ def simulate(
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")
     if isinstance(potential, EnergyModel):
-        _check_trained_elements(potential, structures)
+        check_trained_elements(potential, structures)
 
     saved = MDCheckpoint(checkpoint, settings, potential_fingerprint(potential), structures)
     files = None
@@ -309,16 +309,19 @@ def _choose_engine(engine: str, potential: object, structures: Sequence[Atoms]) 
     return engine
 
 
-def _check_trained_elements(model: EnergyModel, structures: Sequence[Atoms]) -> None:
-    """Models whose metadata say which elements they have seen must not meet others."""
-    trained = model.metadata.get("elements")
-    if not trained:
-        return
+def check_trained_elements(model: EnergyModel, structures: Sequence[Atoms]) -> None:
+    """Models whose metadata say which elements they have seen must not meet others.
+
+    Raises
+    ------
+    StructureError
+        Naming the structure and the elements.
+    """
     for atoms in structures:
-        unknown = sorted(set(atoms.symbols) - set(trained))
+        unknown = model.untrained_elements(atoms.symbols)
         if unknown:
             raise StructureError(
-                f"the model was not trained on {', '.join(unknown)} (it knows {', '.join(trained)})",
+                f"the model was not trained on {', '.join(unknown)} (it knows {', '.join(model.metadata['elements'])})",
                 structure=atoms.info["structure_id"],
                 field="numbers",
             )

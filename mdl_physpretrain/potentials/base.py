@@ -163,6 +163,11 @@ class EnergyModel(nn.Module):
         """Symbols of the elements that the formula has parameters for; ``None`` (the default) leaves it to errors."""
         return None
 
+    def untrained_elements(self, symbols: Iterable[str]) -> list[str]:
+        """Those of the elements that it was not trained on, by its metadata; none where these do not say."""
+        trained = self.metadata.get("elements")
+        return sorted(set(symbols) - set(trained)) if trained else []
+
     def leaves(self) -> Iterator[EnergyModel]:
         """The models that this one is a sum of; by default itself alone."""
         yield self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
@@ -18,7 +20,7 @@ class ASECalculator(Calculator):
     Parameters
     ----------
     model
-        Its dtype and device are used as they are.
+        Its dtype and device are used as they are. Elements that its metadata say it was not trained on are warned of.
 
     Examples
     --------
@@ -30,10 +32,12 @@ class ASECalculator(Calculator):
     def __init__(self, model: EnergyModel) -> None:
         super().__init__()
         self.model = model.eval()
+        self._warned: set[str] = set()
 
     def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:  # noqa: ANN001
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
+        self._warn_of_untrained(self.atoms)
         bare = Atoms(self.atoms.numbers, self.atoms.positions, cell=self.atoms.cell, pbc=self.atoms.pbc)
         bare.info["structure_id"] = self.atoms.info.get("structure_id", bare.get_chemical_formula())
         batch = build_batch(bare, self.model.cutoff, dtype=self.model.dtype).to(self.model.device)
@@ -46,3 +50,14 @@ class ASECalculator(Calculator):
         }
         if bool(batch.volumes[0] > 1e-9):
             self.results["stress"] = full_3x3_to_voigt_6_stress(out.stress[0].detach().double().cpu().numpy())
+
+    def _warn_of_untrained(self, atoms: Atoms) -> None:
+        """Once for each element that the model was not trained on: what it says of it means nothing."""
+        unknown = [s for s in self.model.untrained_elements(atoms.symbols) if s not in self._warned]
+        if unknown:
+            self._warned.update(unknown)
+            warnings.warn(
+                f"{atoms.info.get('structure_id', atoms.get_chemical_formula())}: the model was not trained on "
+                f"{', '.join(unknown)} (it knows {', '.join(self.model.metadata['elements'])})",
+                stacklevel=4,
+            )

@@ -13,9 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.files import write_atomic
-from mdl_physpretrain.ownership import MARK, claim_folder, is_edited, keep_edited, note_contents
+from mdl_physpretrain.ownership import claim_folder, forget_contents, is_edited, keep_edited, note_contents
 from mdl_physpretrain.probes.page import MAX_PANELS, PagePart
-from mdl_physpretrain.probes.registry import table_kinds
 from mdl_physpretrain.report.downloads import Downloads, script_json
 from mdl_physpretrain.report.drawing import arm_styles, css_colour, draw
 from mdl_physpretrain.report.failing_frames import earliest_failures, element_colour
@@ -25,7 +24,7 @@ from mdl_physpretrain.report.figures_survival import MANY
 from mdl_physpretrain.report.formats import number
 from mdl_physpretrain.report.html_tables import MAX_ROWS
 from mdl_physpretrain.report.probes import probe_notes, probe_parts, probe_sections, save_parts
-from mdl_physpretrain.report.read import RunData, read_run
+from mdl_physpretrain.report.read import RunData, read_run, refuse_foreign
 from mdl_physpretrain.report.sections import section_values
 
 __all__ = ["write_report"]
@@ -75,12 +74,13 @@ def write_report(run_dir: Path) -> Path:
         If ``run_dir`` is not a folder or the report cannot be written into it.
     """
     run = read_run(Path(run_dir))
-    _refuse_foreign(run)
+    refuse_foreign(run)
     out = claim_folder(run.path / "report", "report")
     try:
         for name in ("figures", "tables"):
             (out / name).mkdir(exist_ok=True)
         keep_edited(out, [name for name in ("index.html", *_written(out)) if is_edited(out, name)])
+        forget_contents(out, _written(out))
         for name in _written(out):  # a figure of an earlier state of the run would contradict the page
             (out / name).unlink(missing_ok=True)
         html, files = _page(run, out)
@@ -91,18 +91,6 @@ def write_report(run_dir: Path) -> Path:
     except OSError as error:
         raise PhysPretrainError(f"cannot write the report into {out}: {error}") from error
     return page
-
-
-def _refuse_foreign(run: RunData) -> None:
-    """Raise where a folder has files, but none that a run or a check has."""
-    try:
-        there = any(not path.name.startswith(".") and path.name != "report" for path in run.path.iterdir())
-    except OSError:
-        return
-    names = (MARK, ".stages", "config.yaml", "check.json", "environment.json", "timings.json", "data/summary.json")
-    tables = (f"{kind}.csv" for kind in table_kinds())
-    if there and not any((run.path / name).exists() for name in (*names, *tables)):
-        raise PhysPretrainError(f"{run.path} is not the folder of a run or a check")
 
 
 def _written(out: Path) -> list[str]:

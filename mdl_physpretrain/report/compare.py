@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 
 from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.report.formats import markdown_table, plain_number, plain_spread
-from mdl_physpretrain.report.read import RunData, read_run
+from mdl_physpretrain.report.read import RunData, read_run, refuse_foreign
 from mdl_physpretrain.report.reference import compared_with_reference as compared
 from mdl_physpretrain.report.tables import efs_table, main_split, physicality_per_seed, physicality_table
 from mdl_physpretrain.statistics.seeds import mean_std
@@ -53,12 +54,18 @@ def compare_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     Raises
     ------
     PhysPretrainError
-        If a folder does not exist or none has results.
+        If a folder does not exist, is none of a run, or none has results; one without any is told.
     """
-    tables = [table for folder in folders if len(table := _table(read_run(Path(folder))))]
-    if not tables:
-        raise PhysPretrainError("no results in " + ", ".join(map(str, folders)))
-    return pd.concat(tables, ignore_index=True)
+    runs = [read_run(Path(folder)) for folder in folders]
+    for run in runs:
+        refuse_foreign(run)
+    tables = {str(run.path): _table(run) for run in runs}
+    if empty := [name for name, table in tables.items() if not len(table)]:
+        words = "no results in " + ", ".join(empty)
+        if len(empty) == len(tables):
+            raise PhysPretrainError(words)
+        warnings.warn(words, stacklevel=2)
+    return pd.concat([table for table in tables.values() if len(table)], ignore_index=True)
 
 
 def markdown(table: pd.DataFrame) -> str:

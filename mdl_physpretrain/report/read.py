@@ -13,6 +13,7 @@ import yaml
 
 from mdl_physpretrain.dynamics.records import Runs
 from mdl_physpretrain.errors import CheckpointError, PhysPretrainError
+from mdl_physpretrain.ownership import MARK
 from mdl_physpretrain.probes.registry import probe_answers, table_kinds
 from mdl_physpretrain.report.conditions import with_outcomes
 from mdl_physpretrain.report.parse import (
@@ -29,8 +30,9 @@ from mdl_physpretrain.stability.limits import VARIANTS
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.training.replay_scope import SCOPE
 
-__all__ = ["RunData", "md_files", "read_run"]
+__all__ = ["LEFT", "RunData", "md_files", "read_run", "refuse_foreign"]
 
+LEFT = ".stages/left.json"  # tasks of a run that are not done as its configuration says
 OF_REFERENCE = "reference"  # arm of reference trajectories
 REPLAY_COLUMNS = ["scope", "n_labels", "network_error", "teacher_error"]
 REFERENCE = "baseline"  # the arm that the others are compared with
@@ -43,6 +45,7 @@ class RunData:
     ``physicality`` has the columns ``arm, seed, condition, md`` (the condition without its length), ``broken`` (NaN or
     explosion) and ``outcome``; ``tables`` are those of the other probes by kind; ``histories`` are by (seed, training);
     ``rounds`` are those of the closed loops of all seeds and arms, ``replay`` says which labels each of them replayed.
+    ``left`` are the tasks that are not done as the configuration says: what hangs on them is missing, or of before.
     """
 
     path: Path
@@ -72,6 +75,7 @@ class RunData:
     reference: dict[str, Any] | None = None
     histories: dict[tuple[int, str], pd.DataFrame] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -170,6 +174,8 @@ def read_run(run_dir: Path) -> RunData:
     run.environment = take("environment", "environment.json", read_json)
     run.timings = take("timings", "timings.json", read_timings)
     run.plan = take("plan", "plan.json", read_mapping(read_json), quiet=True)
+    left, _ = attempt(run_dir / LEFT, LEFT, read_json)
+    run.left = [str(name) for name in left if name != "report"] if isinstance(left, list) else []
     run.summary = take("summary", "data/summary.json", read_mapping(read_json))
     # what belongs to every EAM, other kinds of teachers may have or not
     teacher = (run.config or {}).get("teacher")
@@ -199,6 +205,18 @@ def read_run(run_dir: Path) -> RunData:
     if run.is_check and run.answers is None and "verdicts" not in run.notes:
         run.answers = _answers(run)
     return run
+
+
+def refuse_foreign(run: RunData) -> None:
+    """Raise where a folder has files, but none that a run or a check has."""
+    try:
+        there = any(not path.name.startswith(".") and path.name != "report" for path in run.path.iterdir())
+    except OSError:
+        return
+    names = (MARK, ".stages", "config.yaml", "check.json", "environment.json", "timings.json", "data/summary.json")
+    tables = (f"{kind}.csv" for kind in table_kinds())
+    if there and not any((run.path / name).exists() for name in (*names, *tables)):
+        raise PhysPretrainError(f"{run.path} is not the folder of a run or a check")
 
 
 def _answers(run: RunData) -> pd.DataFrame | None:

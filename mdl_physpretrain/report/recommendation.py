@@ -51,7 +51,8 @@ def recommended_network(run: RunData) -> Recommendation | None:
     Recommendation or None
         Of the arm with the smallest share of unphysical trajectories in the main
         MD (of equal ones, or without MD, that with the lowest mean validation
-        total) the seed with the lowest validation total. ``None`` without
+        total) the seed with the lowest validation total, of the networks that
+        are trained and judged as the configuration says. ``None`` without
         validation errors, or where the file is not there.
     """
     efs = run.efs
@@ -60,7 +61,8 @@ def recommended_network(run: RunData) -> Recommendation | None:
     val = efs[(efs["split"] == "val") & efs["arm"].isin(run.judged)]
     val = val.assign(total=pd.to_numeric(val["total"], errors="coerce")).dropna(subset="total")
     trained = zip(val["arm"].astype(str), val["seed"].astype(int), strict=True)
-    val = val[[(run.path / _file(run, arm, seed)).is_file() for arm, seed in trained]]
+    present = [(run.path / _file(run, arm, seed)).is_file() and not _is_left(run, arm, seed) for arm, seed in trained]
+    val = val[present]
     if not len(val):
         return None
     shares = _unphysical(run)
@@ -88,11 +90,21 @@ def _file(run: RunData, arm: str, seed: int) -> str:
     return looped if rounds and (run.path / looped).is_file() else f"seed-{seed}/{arm}/best.pt"
 
 
+def _is_left(run: RunData, arm: str, seed: int) -> bool:
+    """Whether the network, or its verdict, is not what the configuration says: the tables are those of before."""
+    collected = {"evaluate": "efs.csv", "md": "physicality.csv"}
+    if any(task in run.left and (run.path / table).is_file() for task, table in collected.items()):
+        return True
+    names = [f"{stage} seed {seed} {arm}" for stage in ("finetune", "loop", "evaluate", "md")]
+    return any(left == name or left.startswith(f"{name} ") for left in run.left for name in names)
+
+
 def _unphysical(run: RunData) -> dict[Any, tuple[float, int, int]]:
     """Share, number and total of unphysical trajectories of the main MD by arm."""
     if run.physicality is None:
         return {}
     table = run.physicality[run.physicality["condition"].isin(main_conditions(run.physicality))]
+    table = table[[not _is_left(run, str(a), int(s)) for a, s in zip(table["arm"], table["seed"], strict=True)]]
     lost = (~table["physical"].astype(bool)).groupby(table["arm"])
     return {arm: (float(group.mean()), int(group.sum()), len(group)) for arm, group in lost}
 

@@ -21,7 +21,7 @@ from mdl_physpretrain.report.parity import parity_caption
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.recommendation import recommended_network
 from mdl_physpretrain.report.reference import compared_with_reference, reference_sentences, reference_table
-from mdl_physpretrain.report.sentences import Sentence, budget_sentence, split_words
+from mdl_physpretrain.report.sentences import Sentence, budget_sentence, left_sentence, split_words
 from mdl_physpretrain.report.tables import (
     accuracy_differences,
     comparisons,
@@ -76,8 +76,14 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
     downloads.save(pd.DataFrame([row.row for row in beside]), "beside_reference")
     short = "" if run.physicality is None else too_short(run.physicality)
     caution = [Sentence("caution", "too short for a claim", Markup.escape(short))] if short else []
-    fitted = budget_sentence(run.plan)
-    sentences = [*reference_sentences(run, beside), *caution, *sentences, *([fitted] if fitted else [])]
+    fitted, left = budget_sentence(run.plan), left_sentence(run.left)
+    sentences = [
+        *([left] if left else []),
+        *reference_sentences(run, beside),
+        *caution,
+        *sentences,
+        *([fitted] if fitted else []),
+    ]
     training = not run.is_check
     return {
         "sentences": sentences,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ __all__ = [
     "Sentence",
     "accuracy_sentence",
     "budget_sentence",
+    "left_sentence",
     "physicality_sentence",
     "split_words",
     "teacher_sentence",
@@ -119,6 +120,18 @@ def teacher_sentence(examination: dict[str, Any]) -> Sentence:
     failures = "; ".join(str(failure) for failure in examination.get("failures") or []) or "no reason was stored"
     text = Markup("The teacher failed its examination and was used all the same: {}.").format(failures)
     return Sentence("bad", "teacher failed", text)
+
+
+def left_sentence(left: Sequence[str]) -> Sentence | None:
+    """That tasks of the present configuration are not done, so that numbers are missing, or of an earlier one."""
+    if not left:
+        return None
+    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+    text = Markup(
+        "Not done as the configuration says: {}{}. What hangs on them is missing here, or as an earlier call left it; "
+        "physpretrain run goes on."
+    )
+    return Sentence("caution", "not up to date", text.format(", ".join(left[:3]), more))
 
 
 def budget_sentence(plan: Mapping[str, Any] | None) -> Sentence | None:

@@ -16,13 +16,14 @@ from pydantic import BaseModel, ValidationError
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import nameable
 from mdl_physpretrain.option_types import option_fields, problems
+from mdl_physpretrain.ownership import MARK
 from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.presets import PRESETS, merge, over_preset
 from mdl_physpretrain.structures.datasets import SHIPPED, shipped_configuration
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.yaml_files import KeyLines, read_yaml, set_value
 
-__all__ = ["build_config", "dump_config", "load_config", "load_layers", "schema_rows"]
+__all__ = ["build_config", "dump_config", "load_config", "load_layers", "refuse_foreign_output", "schema_rows"]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -55,6 +56,24 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if config.output is None:
         config.output = f"runs/{path.stem}"
     return config
+
+
+def refuse_foreign_output(path: Path, config: RunConfig) -> None:
+    """Raise where a configuration lies in a run folder and names another one: of a folder that was moved or copied.
+
+    Raises
+    ------
+    ConfigError
+        Naming both folders.
+    """
+    folder = path.resolve().parent
+    if not (path.is_file() and (folder / MARK).is_file()) or config.output is None:
+        return
+    if Path(config.output).resolve() != folder:
+        raise ConfigError(
+            f"{path} lies in the run folder {path.parent}, and its output is {config.output}: say which one you mean, "
+            f"-o {path.parent} or -o {config.output}"
+        )
 
 
 def load_layers(paths: Sequence[Path], content: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:

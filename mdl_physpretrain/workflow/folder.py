@@ -95,6 +95,7 @@ def preflight(config: RunConfig) -> None:
 
 def describe(config: RunConfig, folder: Path) -> None:
     """Write config.yaml, environment.json and README.md; what the user wrote into them is kept."""
+    config = config.model_copy(update={"output": str(folder)})
     if not _says(folder / "config.yaml", config):
         write_again(folder, "config.yaml", dump_config(config), unknown=True)
     write_again(folder, "environment.json", json.dumps(environment(sys.argv, config.seeds), indent=1))
@@ -207,10 +208,15 @@ MD: {simulations}.
 | `report/` | the report with its figures and tables |
 | `.stages/` | what lets unchanged stages be skipped |
 | `edited/` | what you changed in files that were then written anew |
-| `.replaced/` | the last results that another configuration replaced; may be deleted |
+| `.replaced/` | results that another configuration or version replaced (`-unfinished`: the last one); may be deleted |
 
-Use a potential:
+Use a potential, the one that the report names under *Use it*; from this folder, for example:
 
     import mdl_physpretrain as pp
-    atoms.calc = pp.ASECalculator(pp.load_model("{best_file(config, config.seeds[0], list(config.arms)[-1])}"))
+    atoms.calc = pp.ASECalculator(pp.load_model("{best_file(config, config.seeds[0], _first_pretrained(config))}"))
 """
+
+
+def _first_pretrained(config: RunConfig) -> str:
+    """The first arm that pretrains, else the first."""
+    return next((name for name, arm in config.arms.items() if arm.pretrain), next(iter(config.arms)))

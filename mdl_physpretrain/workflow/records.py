@@ -16,17 +16,19 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import file_hash, write_atomic
 from mdl_physpretrain.ownership import keep_edited
+from mdl_physpretrain.report.read import LEFT
 
 __all__ = ["Records", "fingerprint", "note_written", "refuse_shared_records", "remove_written"]
 
 WRITTEN = ".stages/written"
+PARTS = {"options": "other options", "code": "the code of the package changed"}  # of a fingerprint, and what is said
 
 
 def fingerprint(section: Any, inputs: Iterable[tuple[str, str]], code: str) -> str:
@@ -75,15 +77,18 @@ class Records:
         dear: Sequence[str] = (),
         afresh: bool = False,
         growing: bool = False,
+        parts: Mapping[str, Any] | None = None,
     ) -> bool:
         """Note that a task begins, put away (with a warning) what belongs to other work, and say whether it resumes.
 
         It resumes from ``scratch`` files of the same fingerprint ``mark``; with ``growing`` also from those of a
         finished task, of which there is more to do; ``afresh`` never. ``dear`` files are kept when it does not, and in
-        ``edited/`` those that the user changed since.
+        ``edited/`` those that the user changed since. ``parts`` of the fingerprint tell why it is done again.
         """
         started = self._path(task, "started")
         earlier = started.read_text() if started.is_file() else None
+        finished = self.read(task)
+        interrupted = finished is None and started.is_file()
         if earlier is None and growing:
             earlier = (self.read(task) or {}).get("basis")
         before = (self.read(task) or {"outputs": {}})["outputs"]
@@ -96,11 +101,22 @@ class Records:
         note_written(self.folder, before)
         self._path(task, "json").unlink(missing_ok=True)
         if not resumes:
-            self._put_away(task, leftovers, [self.folder / name for name in dear if (self.folder / name).is_file()])
+            kept = [self.folder / name for name in dear if (self.folder / name).is_file()]
+            why = "asked for" if afresh else _difference((finished or {}).get("parts"), parts)
+            self._put_away(task, leftovers, kept, finished=not interrupted, why=why)
         write_atomic(started, mark)
         return resumes
 
-    def finish(self, task: str, mark: str, outputs: Iterable[str], seconds: float, *, basis: str | None = None) -> None:
+    def finish(
+        self,
+        task: str,
+        mark: str,
+        outputs: Iterable[str],
+        seconds: float,
+        *,
+        basis: str | None = None,
+        parts: Mapping[str, Any] | None = None,
+    ) -> None:
         """Note that a task is done, so that it is skipped from now on; ``basis``: fingerprint without what may grow."""
         hashes = {}
         for name in outputs:
@@ -109,8 +125,17 @@ class Records:
         record = {"task": task, "fingerprint": mark, "seconds": round(seconds, 3), "outputs": hashes}
         if basis is not None:
             record["basis"] = basis
+        if parts is not None:
+            record["parts"] = dict(parts)
         write_atomic(self._path(task, "json"), json.dumps(record, indent=1))
         self._path(task, "started").unlink(missing_ok=True)
+
+    def note_left(self, tasks: Iterable[str]) -> None:
+        """Note the tasks of the present configuration that are not done, for the report."""
+        text = json.dumps(list(tasks))
+        file = self.folder / LEFT
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            write_atomic(file, text)
 
     def _same(self, name: str, stored: dict[str, Any]) -> bool:
         path = self.folder / name
@@ -121,22 +146,42 @@ class Records:
             return False
         return state.st_mtime_ns == stored["mtime_ns"] or self.hash(name) == stored["sha256"]
 
-    def _put_away(self, task: str, leftovers: Sequence[Path], dear: Sequence[Path]) -> None:
-        """Move results of other work to ``.replaced`` (copy what may be an input): the last one is kept."""
+    def _put_away(
+        self, task: str, leftovers: Sequence[Path], dear: Sequence[Path], *, finished: bool, why: str
+    ) -> None:
+        """Move results of other work to ``.replaced`` (copy what may be an input); none that was finished is lost."""
         if not leftovers and not dear:
             return
-        away = self.folder / ".replaced" / _file_name(task)
-        if away.exists():
+        name = _file_name(task)
+        away = self.folder / ".replaced" / (name if finished else f"{name}-unfinished")
+        if not finished and away.exists():
             shutil.rmtree(away)
+        number = 1
+        while away.exists():
+            number += 1
+            away = away.with_name(f"{name}-{number}")
         away.mkdir(parents=True)
         for path in leftovers:
             shutil.move(path, away / path.name)
         for path in dear:
             shutil.copy2(path, away / path.name)
-        warnings.warn(f"{task}: done again; what was there is kept in {away}", stacklevel=2)
+        reason = f" ({why})" if why else ""
+        warnings.warn(f"{task}: done again{reason}; what was there is kept in {away}", stacklevel=2)
 
     def _path(self, task: str, suffix: str) -> Path:
         return self.stages / f"{_file_name(task)}.{suffix}"
+
+
+def _difference(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    """Why a task is done again, in words; empty where it is not known."""
+    if not before or not now:
+        return ""
+    words = [text for key, text in PARTS.items() if before.get(key) != now.get(key)]
+    inputs = now.get("inputs", {})
+    other = sorted(n for n in {**before.get("inputs", {}), **inputs} if before["inputs"].get(n) != inputs.get(n))
+    if other:
+        words.append(f"other {', '.join(other[:3])}" + (f" and {len(other) - 3} files" if len(other) > 3 else ""))
+    return ", ".join(words)
 
 
 def note_written(folder: Path, names: Iterable[str]) -> None:

@@ -130,6 +130,11 @@ def run_pipeline(
         if any(task.own_process for task in tasks):
             jobs = 1  # one training already has all devices
         result, records, ended = RunResult(folder), Records(folder), set[str]()
+        undone: list[str] = []
+
+        def note_left() -> None:
+            undone[:] = [name for name in _undone(tasks, records, chosen, force=force) if name not in ended]
+            records.note_left(undone)
 
         def note(event: str, task: Task, seconds: float) -> None:
             if task.name == "prepare" and event in ("done", "skip"):
@@ -141,10 +146,12 @@ def run_pipeline(
                 listener(event, task, seconds)
             if event in ("done", "skip"):
                 ended.add(task.name)
+                records.note_left(name for name in undone if name not in ended)
             is_first = event == "done" and is_first_verdict(tasks, config, ended, task)
             if is_first and write_first_verdict(folder) and listener is not None:
                 listener("verdict", task, 0.0)
 
+        note_left()
         options: dict[str, Any] = {"chosen": chosen, "force": force, "jobs": jobs, "progress": progress}
         if not limits:
             describe(config, folder)
@@ -155,6 +162,7 @@ def run_pipeline(
         if before is not None:
             config, tasks = before, plan(before)
             describe(config, folder)
+            note_left()
         if only_plan and not is_prepared(folder):
             raise PhysPretrainError(
                 "the data are not prepared, so there is no plan; say --plan without --from and --only"
@@ -165,6 +173,7 @@ def run_pipeline(
             expected = _forecast(config, folder, jobs, tasks, left, needed=bool(limits) or only_plan)
             if expected is not None:
                 watch.forecast, config, tasks = expected, expected.config, expected.tasks
+                note_left()
                 if before is None:
                     expected.write(folder, basis, limited=bool(limits))
                 if planned is not None:
@@ -191,15 +200,29 @@ def _forecast(
         return None
 
 
-def _left(tasks: Sequence[Task], records: Records, chosen: Iterable[str], *, force: bool) -> list[str]:
-    """Tasks that are to be done; one whose needs are not done is not either."""
-    left: set[str] = set()
-    for task in tasks:
-        if task.stage in chosen and task.name != "prepare":
-            record = None if force or not left.isdisjoint(task.needs) else records.done(task.name)
-            if record is None or record["fingerprint"] != task_fingerprint(task, records):
-                left.add(task.name)
+def _undone(tasks: Sequence[Task], records: Records, chosen: Iterable[str], *, force: bool) -> list[str]:
+    """Tasks of all stages that are not done as configured, with those of the chosen ones that are forced."""
+    first = [task.name for task in tasks[:1] if not _is_done(task, records) or (force and task.stage in chosen)]
+    forced = set(_left(tasks, records, chosen, force=True)) if force else set()
+    left = {*first, *forced, *_left(tasks, records, STAGES, force=False, gone=first)}
     return [task.name for task in tasks if task.name in left]
+
+
+def _is_done(task: Task, records: Records) -> bool:
+    record = records.done(task.name)
+    return record is not None and record["fingerprint"] == task_fingerprint(task, records)
+
+
+def _left(
+    tasks: Sequence[Task], records: Records, chosen: Iterable[str], *, force: bool, gone: Iterable[str] = ()
+) -> list[str]:
+    """Tasks that are to be done; one whose needs are not done (or ``gone``) is not either."""
+    left = set(gone)
+    for task in tasks:
+        looked_at = task.stage in chosen and task.name != "prepare"
+        if looked_at and (force or not left.isdisjoint(task.needs) or not _is_done(task, records)):
+            left.add(task.name)
+    return [task.name for task in tasks if task.name in left and task.name != "prepare"]
 
 
 def selected_stages(only: str | None, start: str | None) -> frozenset[str]:
@@ -260,6 +283,7 @@ def execute(
     needed = {name for t in tasks if t.stage in chosen and t.stage != "report" for name in t.needs}
     failed: set[str] = set()
     marks: dict[str, tuple[str, str | None]] = {}
+    parts: dict[str, dict[str, Any]] = {}
     pool = Workers(jobs) if jobs > 1 else Inline()
 
     def settle(task: Task, status: str, seconds: float, event: str) -> None:
@@ -285,13 +309,20 @@ def execute(
                     continue
                 mark = task_fingerprint(task, records)
                 record = None if force else records.done(task.name)
+                parts[task.name] = _fingerprint_parts(task, records)
                 if record is not None and record["fingerprint"] == mark:
                     settle(task, "skipped", record["seconds"], "skip")
                     continue
                 basis = task_fingerprint(task, records, growing=False) if task.growing else None
                 resumes = records.start(
-                    task.name, basis or mark, task.scratch, dear=task.dear, afresh=force, growing=basis is not None
-                )  # fmt: skip
+                    task.name,
+                    basis or mark,
+                    task.scratch,
+                    dear=task.dear,
+                    afresh=force,
+                    growing=basis is not None,
+                    parts=parts[task.name],
+                )
                 result.status[task.name] = "resumed" if resumes else "done"
                 notify("resume" if resumes else "start", task, 0.0)
                 marks[task.name] = mark, basis
@@ -306,26 +337,41 @@ def execute(
                     settle(task, "failed", outcome.seconds, "fail")
                     continue
                 mark, basis = marks.pop(task.name)
-                records.finish(task.name, mark, outcome.outputs, outcome.seconds, basis=basis)
+                records.finish(
+                    task.name, mark, outcome.outputs, outcome.seconds, basis=basis, parts=parts[task.name]
+                )  # fmt: skip
                 settle(task, result.status[task.name], outcome.seconds, "done")
 
 
 def task_fingerprint(task: Task, records: Records, *, growing: bool = True) -> str:
     """Hash of all that the result of a task depends on; of what may grow, too, or not."""
+    items = [*_input_hashes(task, records), *task.fixed, *(task.growing if growing else ())]
+    return fingerprint([task.stage, task.section], items, code_hash(task.code))
+
+
+def _fingerprint_parts(task: Task, records: Records) -> dict[str, Any]:
+    """The same in parts, by which a later call says why a task is done again."""
+    options = fingerprint([task.stage, task.section], task.fixed, "")
+    return {"options": options, "inputs": dict(_input_hashes(task, records)), "code": code_hash(task.code)}
+
+
+def _input_hashes(task: Task, records: Records) -> list[tuple[str, str]]:
     hashes = []
     for name in task.inputs:
         path = records.folder / name
         hashes.append(
             (Path(name).name if Path(name).is_absolute() else name, records.hash(name) if path.is_file() else ABSENT)
         )
-    items = [*hashes, *task.fixed, *(task.growing if growing else ())]
-    return fingerprint([task.stage, task.section], items, code_hash(task.code))
+    return hashes
 
 
 def _raise_named(task: Task, error: Exception) -> NoReturn:
     """Raise the error with the task's name."""
     if isinstance(error, PhysPretrainError):
         raise PhysPretrainError(f"{task.name}: {error}") from error
+    if isinstance(error, OSError):  # a full disk, a folder that is gone
+        where = f" ({error.filename})" if error.filename else ""
+        raise PhysPretrainError(f"{task.name}: {error.strerror or error}{where}; finished work is kept") from error
     error.add_note(f"(in {task.name})")
     raise error
 

@@ -13,6 +13,7 @@ from mdl_physpretrain.report.conditions import main_conditions, too_short
 from mdl_physpretrain.report.read import RunData, read_run
 from mdl_physpretrain.report.recommendation import recommended_network
 from mdl_physpretrain.report.reference import compared_with_reference, of_kept
+from mdl_physpretrain.report.sentences import left_sentence
 from mdl_physpretrain.report.tables import still_physical_table
 from mdl_physpretrain.report.yardsticks import cut_trainings, pair_sentences, trivial_findings
 
@@ -25,6 +26,8 @@ def closing_lines(folder: Path) -> list[str]:
     """What a run ends with below its table: errors that say nothing, and the network to use."""
     run = read_run(folder)
     lines = [f"Warning: {words}" for _, _, words in trivial_findings(run)]
+    if left := left_sentence(run.left):
+        lines.append(f"Warning: {left.text.striptags()}")
     lines += [str(s.text.striptags()) for s in pair_sentences(run) if s.mood != "good"]
     if best := recommended_network(run):
         file = (folder / best.file).as_posix()

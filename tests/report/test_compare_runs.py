@@ -49,3 +49,24 @@ def test_folders_without_results_are_named(tmp_path: Path) -> None:
         compare_runs([tmp_path / "empty"])
     with pytest.raises(PhysPretrainError, match="does not exist"):
         compare_runs([tmp_path / "nowhere"])
+
+
+def test_what_is_no_run_is_refused_and_what_has_no_results_is_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", seeds=2, structures=4)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(PhysPretrainError, match=r"mine is not the folder of a run"):
+        compare_runs([run, tmp_path / "mine"])
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_text("name: begun\n")
+    with pytest.warns(UserWarning, match=r"no results in .*begun"):
+        assert set(compare_runs([run, tmp_path / "begun"])["arm"]) == {"baseline", "pretrained"}
+
+
+def test_a_table_that_is_there_is_kept(tmp_path: Path) -> None:
+    run, table = make_run(tmp_path / "run", seeds=2, structures=4), tmp_path / "all.csv"
+    table.write_text("mine")
+    result = CliRunner().invoke(app, ["compare", str(run), "--csv", str(table)])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "all.replaced.csv").read_text() == "mine"
+    assert table.read_text().startswith("run,")

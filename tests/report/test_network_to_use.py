@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from report_page import Page
 from report_run_folder import make_run
+from typer.testing import CliRunner
 
+from mdl_physpretrain.cli import app
 from mdl_physpretrain.report import build, write_report
-from mdl_physpretrain.report.read import read_run
+from mdl_physpretrain.report.read import LEFT, read_run
 from mdl_physpretrain.report.recommendation import recommended_network
 from mdl_physpretrain.report.yardsticks import cut_trainings, pair_sentences, trivial_findings
 from mdl_physpretrain.stability.limits import Limits
@@ -73,6 +75,35 @@ def test_the_network_after_the_loop_and_only_files_that_exist(run: Path) -> None
         file.unlink()
     assert recommended_network(read_run(run)) is None
     assert not any("Use it" in line for line in closing_lines(run))
+
+
+@pytest.mark.parametrize(
+    ("left", "file"),
+    [
+        (["report"], "seed-1/pretrained/best.pt"),
+        (["md seed 1 pretrained", "evaluate seed 2 pretrained"], "seed-0/pretrained/best.pt"),
+        (["finetune seed 1 pretrained", "evaluate seed 1 pretrained"], "seed-2/pretrained/best.pt"),
+        (["loop seed 1 pretrained 2"], "seed-2/pretrained/best.pt"),
+        (["md seed 1 pretrained 900 K"], "seed-2/pretrained/best.pt"),
+        ([f"finetune seed {seed} pretrained" for seed in range(3)], "seed-2/baseline/best.pt"),
+        (["evaluate"], None),
+        (["md"], None),
+    ],
+)
+def test_a_network_that_is_not_as_configured_is_not_recommended(run: Path, left: list[str], file: str | None) -> None:
+    """Interrupted in a second training, the file is half trained, and the tables are those of the first."""
+    set_lost(run, {"baseline": 5, "pretrained": 0})
+    (run / ".stages").mkdir(exist_ok=True)
+    (run / LEFT).write_text(json.dumps(left))
+    best = recommended_network(read_run(run))
+    assert (best and best.file) == file
+    named = left != ["report"]
+    assert any("Not done as the configuration says" in line for line in closing_lines(run)) == named
+    text = Page(write_report(run).read_text(encoding="utf-8")).text
+    assert ("not up to date" in text) == named
+    assert not named or left[0] in text
+    told = CliRunner().invoke(app, ["report", str(run)]).output
+    assert ("Not done as the configuration says" in " ".join(told.split())) == named
 
 
 def test_errors_no_better_than_the_trivial_predictor_are_said(run: Path) -> None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
 from mdl_physpretrain.potentials import load_model
+from mdl_physpretrain.report.read import LEFT
 from mdl_physpretrain.structures import get_labels, read_structures, write_structures
 from mdl_physpretrain.workflow.plan import STAGES
 
@@ -228,6 +229,33 @@ def test_second_call_skips_everything_and_md_changes_redo_only_md(finished):
     redone = {stage for stage, status in _statuses(run).items() if status == "done"}
     assert {stage.split()[0] for stage in redone} == {"md", "report"}
     assert set(pd.read_csv(run / "physicality.csv").query("ensemble == 'nvt'")["steps"]) == {10}
+
+
+def test_what_is_left_of_the_present_configuration_is_noted(finished, tmp_path, monkeypatch):
+    """Interrupted with other options: the network is that of no table."""
+    import shutil
+
+    config, finished_run, _ = finished
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    assert "Use it" in _call("run", config, "-o", run, "--jobs", "1").output
+    assert json.loads((run / LEFT).read_text()) == []
+    assert yaml.safe_load((run / "config.yaml").read_text())["output"] == str(run)
+    assert _call("run", config, "-o", run, "--jobs", "1", "--plan", "md.steps=9").exit_code == 0
+    assert {name.split()[0] for name in json.loads((run / LEFT).read_text())} == {"md", "report"}
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mdl_physpretrain.workflow.stages.finetune.train_in_folder", interrupted)
+        _call("run", config, "-o", run, "--jobs", "1", "finetune.learning_rate=2e-3")
+    left = json.loads((run / LEFT).read_text())
+    assert left[0] == "finetune seed 0 baseline"
+    assert {"evaluate", "md", "md seed 1 pretrained"} < set(left)
+    told = _call("run", config, "-o", run, "--only", "report", "--jobs", "1", "finetune.learning_rate=2e-3").output
+    assert "Not done as the configuration says: finetune seed 0 baseline" in told
+    assert "Use it" not in told
 
 
 def test_only_and_unknown_stage(finished):

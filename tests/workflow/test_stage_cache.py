@@ -157,7 +157,7 @@ def test_interrupted_work_is_resumed_only_if_it_is_the_same(tmp_path):
     assert attempt("A") == (False, None)
     assert attempt("A") == (True, "A")
     assert attempt("B") == (False, None)  # other work: put away, not gone on with
-    assert (tmp_path / ".replaced" / "t" / "train" / "last.ckpt").read_text() == "A"
+    assert (tmp_path / ".replaced" / "t-unfinished" / "train" / "last.ckpt").read_text() == "A"
     (tmp_path / "labels").write_text("dear")
     with pytest.warns(UserWarning, match=r"u: done again; what was there is kept in .*\.replaced"):
         assert not records.start("u", "A", [], dear=["labels", "gone"])
@@ -167,6 +167,46 @@ def test_interrupted_work_is_resumed_only_if_it_is_the_same(tmp_path):
     assert records.done("t")["fingerprint"] == "B"
     assert attempt("C") == (False, None)
     assert records.done("t") is None
+
+
+def test_no_finished_result_is_lost_by_going_back_and_forth(tmp_path):
+    """An option that was a mistake, an interruption, and back: what was finished first is still there."""
+    records, result = Records(tmp_path), tmp_path / "train" / "best.pt"
+
+    def attempt(mark, *, finish=True):
+        records.start("t", mark, ["train"])
+        result.parent.mkdir(exist_ok=True)
+        result.write_text(mark)
+        if finish:
+            records.finish("t", mark, ["train/best.pt"], 1.0)
+
+    attempt("A")
+    attempt("B", finish=False)
+    attempt("A again")
+    attempt("C")
+    attempt("D", finish=False)
+    attempt("E", finish=False)
+    kept = {p.relative_to(tmp_path / ".replaced").parts[0]: p.read_text() for p in tmp_path.glob(".replaced/*/*/*")}
+    assert kept == {"t": "A", "t-2": "A again", "t-3": "C", "t-unfinished": "D"}
+
+
+def test_why_something_is_done_again_is_said(tmp_path):
+    records = Records(tmp_path)
+    (tmp_path / "in").write_text("1")
+
+    def call(section=0, code=()):
+        work = partial(_copy, source=None, target="out.txt")
+        task = Task("t", "md", work, section, inputs=("in",), scratch=("out.txt",), modules=code)
+        execute([task], CONFIG, records, RunResult(tmp_path))
+
+    call()
+    with pytest.warns(UserWarning, match=r"t: done again \(other options\); what was there is kept"):
+        call(section=1)
+    (tmp_path / "in").write_text("2")
+    with pytest.warns(UserWarning, match=r"t: done again \(other in\); what"):
+        call(section=1)
+    with pytest.warns(UserWarning, match=r"t: done again \(other options, the code of the package changed\); what"):
+        call(section=2, code=("json",))
 
 
 def test_a_damaged_record_means_not_done(tmp_path, run):
@@ -220,6 +260,15 @@ def test_more_of_the_same_goes_on_with_what_is_there(tmp_path):
     assert call((("a", "1"), ("b", "2"))) == ("resume", True)
     assert call((("a", "1"), ("b", "2")), code=("json",)) == ("start", False)  # other code: put away
     assert (tmp_path / ".replaced" / "md" / "runs").is_file()
+
+
+def test_a_full_disk_names_the_task_and_the_file(run):
+    def tasks(log):
+        broken = partial(_fail, error=OSError(28, "No space left on device", "last.ckpt"))
+        return [Task("finetune seed 3 a", "finetune", broken, 0)]
+
+    with pytest.raises(PhysPretrainError, match=r"^finetune seed 3 a: No space left on device \(last.ckpt\); finished"):
+        run(tasks)
 
 
 def test_a_bug_keeps_its_traceback_and_gets_the_tasks_name(run):
