@@ -59,7 +59,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def refuse_foreign_output(path: Path, config: RunConfig) -> None:
-    """Raise where a configuration lies in a run folder and names another one: of a folder that was moved or copied.
+    """Raise where the ``config.yaml`` of a run folder names another one: of a folder that was moved or copied.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def refuse_foreign_output(path: Path, config: RunConfig) -> None:
         Naming both folders.
     """
     folder = path.resolve().parent
-    if not (path.is_file() and (folder / MARK).is_file()) or config.output is None:
+    if path.name != "config.yaml" or not (folder / MARK).is_file() or config.output is None:
         return
     if Path(config.output).resolve() != folder:
         raise ConfigError(
