@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,14 +16,19 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import file_hash, write_atomic
 
 __all__ = [
-    "EDITED", "MARK", "claim_folder", "forget_contents", "is_edited", "is_ours", "keep_edited", "keep_existing",
+    "EDITED", "LEFT", "MARK", "claim_folder", "forget_contents", "is_edited", "is_ours", "keep_edited", "keep_existing",
     "note_contents", "refuse_other_kind", "refuse_overwriting", "write_again",
 ]  # fmt: skip
 
 #: File that says for what a folder was made.
 MARK = ".physpretrain"
+#: Tasks of a run that are not done as its configuration says.
+LEFT = ".stages/left.json"
 #: Folder for what the user changed in files that are written again.
 EDITED = "edited"
+#: By their names, files that are no structures.
+FOREIGN = {".yaml", ".yml", ".toml", ".tex", ".md", ".rst", ".py", ".ipynb", ".csv", ".html", ".pdf", ".png", ".svg",
+           ".jpg", ".pt", ".pth", ".ckpt", ".npz", ".npy", ".zip", ".fs"}  # fmt: skip
 #: Files by which a folder of an older version, without a mark, is recognised; how a text file begins.
 OLDER: dict[str, tuple[tuple[str, str], ...]] = {
     "run": ((".stages", ""), ("config.yaml", ""), ("environment.json", '{\n "mdl_physpretrain"')),
@@ -196,25 +202,35 @@ def refuse_overwriting(output: str | Path | None, *inputs: Any, table: bool = Fa
             raise ConfigError(f"{output} would overwrite what is read ({path}): choose another output file")
 
 
-def refuse_other_kind(output: str | Path, suffixes: Iterable[str], what: str) -> None:
-    """Raise where a file exists whose name says that it is something else than ``what`` is written."""
+def refuse_other_kind(output: str | Path, what: str, suffixes: Iterable[str] = ()) -> None:
+    """Raise where a file exists whose name says that it is something else than ``what`` is written.
+
+    Parameters
+    ----------
+    output
+        File to write.
+    what
+        In words.
+    suffixes
+        That it may have; none: any but those of configurations, texts, tables, pictures and checkpoints.
+    """
     path, allowed = Path(output), tuple(suffixes)
-    if path.exists() and not path.name.lower().endswith(allowed):
-        raise ConfigError(
-            f"{path} exists and is no {what} ({', '.join(allowed)}) by its name: choose another output file"
-        )
+    suffix = path.suffix.lower()
+    if path.is_file() and (suffix not in allowed if allowed else suffix in FOREIGN):
+        known = f" ({', '.join(allowed)})" if allowed else ""
+        raise ConfigError(f"{path} exists and is no {what}{known} by its name: choose another output file")
 
 
 def keep_existing(output: str | Path) -> None:
-    """Put a file that is about to be written aside, under another name, and say so."""
+    """Copy a file that is about to be replaced to another name, and say so; it stays until the new one is there."""
     path = Path(output)
     if not path.is_file():
         return
-    kept, number = path.with_name(f"{path.stem}.replaced{path.suffix}"), 1
+    kept, number = path.with_name(f"{path.name}.replaced"), 1  # of no kind: no pattern of data files takes it
     while kept.exists():
         number += 1
-        kept = path.with_name(f"{path.stem}.replaced-{number}{path.suffix}")
-    os.replace(path, kept)
+        kept = path.with_name(f"{path.name}.replaced-{number}")
+    shutil.copy2(path, kept)
     warnings.warn(f"{path} was there: it is kept as {kept}", stacklevel=2)
 
 

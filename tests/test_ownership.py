@@ -116,14 +116,15 @@ def test_a_file_that_is_written_again_is_kept_under_another_name(base: Path, tmp
     out = tmp_path / "out.extxyz"
     out.write_text("first")
     words = [*FILES["augment"], "--thermal", "none"]
-    with pytest.warns(UserWarning, match=r"out.extxyz was there: it is kept as .*out.replaced.extxyz"):
+    with pytest.warns(UserWarning, match=r"out.extxyz was there: it is kept as .*out.extxyz.replaced"):
         CliRunner().invoke(app, [word.format(base=base, out=out) for word in words])
-    assert (tmp_path / "out.replaced.extxyz").read_text() == "first"
+    assert (tmp_path / "out.extxyz.replaced").read_text() == "first"
     assert "Lattice" in out.read_text()
     second = out.read_bytes()
     with pytest.warns(UserWarning, match=r"replaced-2"):
         keep_existing(out)
-    assert content(tmp_path) == {"out.replaced.extxyz": b"first", "out.replaced-2.extxyz": second}
+    second_kept = {"out.extxyz": second, "out.extxyz.replaced": b"first", "out.extxyz.replaced-2": second}
+    assert content(tmp_path) == second_kept, "and it stays until the new one is there"
 
 
 WAYS = ["itself", "relative", "link", "hard link", "pattern", "folder"]

@@ -87,6 +87,8 @@ def test_what_is_reached_is_what_is_used():
     assert modules("probes.radial_distribution") <= reach["md seed 0 baseline rdf"] - reach["md seed 0 baseline"]
     assert modules("probes.diffusion") <= reach["md seed 0 baseline diffusion"]
     assert not probes & reach["finetune seed 0 baseline"]
+    for name, task in TASKS.items():  # what a page says must not make trainings anew
+        assert task.stage == "report" or not [m for m in reach[name] if ".report" in m], name
     assert modules("potentials.torchmd_et.model").isdisjoint(set.union(*map(set, reach.values())))
 
 

@@ -28,7 +28,7 @@ def export_lammps(
 
     output = output or eam.with_suffix(".eam.fs")
     refuse_overwriting(output, eam)
-    refuse_other_kind(output, (".fs", ".eam", ".alloy", ".txt"), "table of an EAM")
+    refuse_other_kind(output, "table of an EAM", (".fs", ".eam", ".alloy", ".txt"))
     model = load_model(eam, expect="eam")
     keep_existing(output)
     path = write_eam_fs(model, output, n_r=n_r, n_rho=n_rho)  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def run(
     from mdl_physpretrain.workflow.config_files import load_config, refuse_foreign_output
 
     resolved = load_config(config, [*(overrides or ()), *([f"budget={budget}"] if budget else [])])
-    if output is None:
+    if output is None and not any(word.startswith("output=") for word in overrides or ()):
         refuse_foreign_output(config, resolved)
     console = Console(highlight=False)
     folder = output or Path(resolved.output or "runs/run")
@@ -148,11 +148,11 @@ def run(
 def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write the HTML report of a run folder, finished or not."""
     from mdl_physpretrain.report import write_report
-    from mdl_physpretrain.report.read import read_run
+    from mdl_physpretrain.report.read import read_left
     from mdl_physpretrain.report.sentences import left_sentence
 
     page = write_report(folder)
-    if left := left_sentence(read_run(folder).left):
+    if left := left_sentence(read_left(folder)):
         typer.echo(f"Warning: {left.text.striptags()}", err=True)
     typer.echo(f"Report: {page.resolve()}")
 

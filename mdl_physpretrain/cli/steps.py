@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 LABELLED = [name for name in Augment.model_fields if name not in Augmentation.model_fields]
 
-#: By their names, files that structures are written to.
-STRUCTURE_FILES = (".extxyz", ".xyz", ".json", ".db", ".traj", ".cif", ".vasp", ".gz", "poscar", "contcar")
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")]
 Parents = Annotated[list[str] | None, typer.Option("--parents", help="Structures that were augmented.")]
@@ -153,7 +151,7 @@ def augment(
     from mdl_physpretrain.teacher.labelled_set import further_structures
 
     refuse_overwriting(output, structures, teacher)
-    refuse_other_kind(output, STRUCTURE_FILES, "file of structures")
+    refuse_other_kind(output, "file of structures")
     parents = read_all(structures)
     further = further_structures(parents, options, None if teacher is None else potential_of(teacher, "auto"))
     algorithm = options.model_dump(include=set(Perturbation.model_fields))
@@ -195,7 +193,7 @@ def label(
     from mdl_physpretrain.teacher.labelled_set import filtered, relative_change_error
 
     refuse_overwriting(output, structures, parents, teacher)
-    refuse_other_kind(output, STRUCTURE_FILES, "file of structures")
+    refuse_other_kind(output, "file of structures")
     journal = resume or output.with_name(f".{output.name}.journal")
     refuse_overwriting(journal, structures, parents, teacher)
     data, anchors = read_all(structures), read_all(parents)
@@ -359,7 +357,7 @@ def _fit(kind: str, structures: list[str], val: list[str] | None, options: Secti
     from mdl_physpretrain.teacher.source import fitted_teacher
 
     refuse_overwriting(output, structures, val)
-    refuse_other_kind(output, (".pt", ".pth", ".ckpt"), "checkpoint")
+    refuse_other_kind(output, "checkpoint", (".pt", ".pth", ".ckpt"))
     data = read_all(structures)
     teacher = fitted_teacher(teacher_kind(kind), data, read_all(val), options, progress=_bars())
     keep_existing(output)

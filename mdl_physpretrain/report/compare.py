@@ -14,6 +14,7 @@ from mdl_physpretrain.errors import PhysPretrainError
 from mdl_physpretrain.report.formats import markdown_table, plain_number, plain_spread
 from mdl_physpretrain.report.read import RunData, read_run, refuse_foreign
 from mdl_physpretrain.report.reference import compared_with_reference as compared
+from mdl_physpretrain.report.sentences import left_sentence
 from mdl_physpretrain.report.tables import efs_table, main_split, physicality_per_seed, physicality_table
 from mdl_physpretrain.statistics.seeds import mean_std
 
@@ -59,6 +60,8 @@ def compare_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     runs = [read_run(Path(folder)) for folder in folders]
     for run in runs:
         refuse_foreign(run)
+        if left := left_sentence(run.left):
+            warnings.warn(f"{run.path}: {left.text.striptags()}", stacklevel=2)
     tables = {str(run.path): _table(run) for run in runs}
     if empty := [name for name, table in tables.items() if not len(table)]:
         words = "no results in " + ", ".join(empty)

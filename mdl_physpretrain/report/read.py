@@ -13,7 +13,7 @@ import yaml
 
 from mdl_physpretrain.dynamics.records import Runs
 from mdl_physpretrain.errors import CheckpointError, PhysPretrainError
-from mdl_physpretrain.ownership import MARK
+from mdl_physpretrain.ownership import LEFT, MARK
 from mdl_physpretrain.probes.registry import probe_answers, table_kinds
 from mdl_physpretrain.report.conditions import with_outcomes
 from mdl_physpretrain.report.parse import (
@@ -30,9 +30,8 @@ from mdl_physpretrain.stability.limits import VARIANTS
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.training.replay_scope import SCOPE
 
-__all__ = ["LEFT", "RunData", "md_files", "read_run", "refuse_foreign"]
+__all__ = ["RunData", "md_files", "read_left", "read_run", "refuse_foreign"]
 
-LEFT = ".stages/left.json"  # tasks of a run that are not done as its configuration says
 OF_REFERENCE = "reference"  # arm of reference trajectories
 REPLAY_COLUMNS = ["scope", "n_labels", "network_error", "teacher_error"]
 REFERENCE = "baseline"  # the arm that the others are compared with
@@ -174,8 +173,7 @@ def read_run(run_dir: Path) -> RunData:
     run.environment = take("environment", "environment.json", read_json)
     run.timings = take("timings", "timings.json", read_timings)
     run.plan = take("plan", "plan.json", read_mapping(read_json), quiet=True)
-    left, _ = attempt(run_dir / LEFT, LEFT, read_json)
-    run.left = [str(name) for name in left if name != "report"] if isinstance(left, list) else []
+    run.left = read_left(run_dir)
     run.summary = take("summary", "data/summary.json", read_mapping(read_json))
     # what belongs to every EAM, other kinds of teachers may have or not
     teacher = (run.config or {}).get("teacher")
@@ -205,6 +203,12 @@ def read_run(run_dir: Path) -> RunData:
     if run.is_check and run.answers is None and "verdicts" not in run.notes:
         run.answers = _answers(run)
     return run
+
+
+def read_left(run_dir: Path) -> list[str]:
+    """Tasks of a run, but for its report, that are not done as the configuration says."""
+    left, _ = attempt(run_dir / LEFT, LEFT, read_json)
+    return [str(name) for name in left if name != "report"] if isinstance(left, list) else []
 
 
 def refuse_foreign(run: RunData) -> None:

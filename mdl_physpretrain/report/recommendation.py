@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from mdl_physpretrain.files import file_hash
 from mdl_physpretrain.report.conditions import main_conditions
 from mdl_physpretrain.report.formats import number, plural
+from mdl_physpretrain.report.parse import attempt, read_json
 from mdl_physpretrain.report.read import RunData
 
 __all__ = ["Recommendation", "recommended_network"]
@@ -62,7 +65,7 @@ def recommended_network(run: RunData) -> Recommendation | None:
     val = val.assign(total=pd.to_numeric(val["total"], errors="coerce")).dropna(subset="total")
     trained = zip(val["arm"].astype(str), val["seed"].astype(int), strict=True)
     present = [(run.path / _file(run, arm, seed)).is_file() and not _is_left(run, arm, seed) for arm, seed in trained]
-    val = val[present]
+    val = val[np.array(present, dtype=bool)]
     if not len(val):
         return None
     shares = _unphysical(run)
@@ -92,11 +95,21 @@ def _file(run: RunData, arm: str, seed: int) -> str:
 
 def _is_left(run: RunData, arm: str, seed: int) -> bool:
     """Whether the network, or its verdict, is not what the configuration says: the tables are those of before."""
-    collected = {"evaluate": "efs.csv", "md": "physicality.csv"}
-    if any(task in run.left and (run.path / table).is_file() for task, table in collected.items()):
-        return True
+    for task, table, own in (("evaluate", "efs.csv", f"{arm}.efs.csv"), ("md", "physicality.csv", f"{arm}.csv")):
+        collected = task in run.left and (run.path / table).is_file()
+        if collected and not _is_collected(run, task, f"seed-{seed}/{task}/{own}"):
+            return True
     names = [f"{stage} seed {seed} {arm}" for stage in ("finetune", "loop", "evaluate", "md")]
     return any(left == name or left.startswith(f"{name} ") for left in run.left for name in names)
+
+
+def _is_collected(run: RunData, task: str, file: str) -> bool:
+    """Whether a table of all seeds, to which others are still to be added, holds this one as it is."""
+    record, _ = attempt(run.path / ".stages" / f"{task}.json", task, read_json)
+    try:
+        return bool(record["parts"]["inputs"][file] == file_hash(run.path / file))
+    except (KeyError, TypeError, OSError):
+        return False
 
 
 def _unphysical(run: RunData) -> dict[Any, tuple[float, int, int]]:
@@ -104,7 +117,8 @@ def _unphysical(run: RunData) -> dict[Any, tuple[float, int, int]]:
     if run.physicality is None:
         return {}
     table = run.physicality[run.physicality["condition"].isin(main_conditions(run.physicality))]
-    table = table[[not _is_left(run, str(a), int(s)) for a, s in zip(table["arm"], table["seed"], strict=True)]]
+    done = [not _is_left(run, str(a), int(s)) for a, s in zip(table["arm"], table["seed"], strict=True)]
+    table = table[np.array(done, dtype=bool)]
     lost = (~table["physical"].astype(bool)).groupby(table["arm"])
     return {arm: (float(group.mean()), int(group.sum()), len(group)) for arm, group in lost}
 

@@ -128,10 +128,10 @@ def left_sentence(left: Sequence[str]) -> Sentence | None:
         return None
     more = f" and {len(left) - 3} more" if len(left) > 3 else ""
     text = Markup(
-        "Not done as the configuration says: {}{}. What hangs on them is missing here, or as an earlier call left it; "
-        "physpretrain run goes on."
+        "Not done, or not as this configuration and this version do it: {}{}. What hangs on them is missing here, or "
+        "as an earlier call left it; physpretrain run does what is left."
     )
-    return Sentence("caution", "not up to date", text.format(", ".join(left[:3]), more))
+    return Sentence("caution", "not complete", text.format(", ".join(left[:3]), more))
 
 
 def budget_sentence(plan: Mapping[str, Any] | None) -> Sentence | None:

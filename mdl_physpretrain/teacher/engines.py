@@ -97,13 +97,15 @@ class _ModelEngine:
 
     def check(self, jobs: Sequence[Atoms]) -> None:
         allowed = self.model.known_elements()
-        if allowed is None:
-            return
         for atoms in jobs:
-            unknown = sorted({chemical_symbols[z] for z in np.unique(atoms.numbers)} - allowed)
+            symbols = {chemical_symbols[z] for z in np.unique(atoms.numbers)}
+            unknown, words = sorted(symbols - allowed) if allowed is not None else [], "is unknown to"
+            if not unknown:
+                unknown, words = self.model.untrained_elements(symbols), "was not in the training of"
             if unknown:
+                known = ", ".join(sorted(allowed or self.model.metadata["elements"]))
                 raise StructureError(
-                    f"element {', '.join(unknown)} is unknown to this {self.name} ({', '.join(sorted(allowed))})",
+                    f"element {', '.join(unknown)} {words} this {self.name} ({known})",
                     structure=stable_id(atoms),
                     field="numbers",
                 )

@@ -110,7 +110,8 @@ def _says(file: Path, config: RunConfig) -> bool:
     """Whether a file with the user's comments and order has this configuration, all of it."""
     try:
         edited = is_edited(file.parent, file.name, unknown=True)
-        return edited and dump_config(load_config(file)) == dump_config(config)
+        stored = load_config(file).model_copy(update={"output": config.output})  # a path may be written in many ways
+        return edited and dump_config(stored) == dump_config(config)
     except PhysPretrainError:
         return False
 
@@ -208,7 +209,7 @@ MD: {simulations}.
 | `report/` | the report with its figures and tables |
 | `.stages/` | what lets unchanged stages be skipped |
 | `edited/` | what you changed in files that were then written anew |
-| `.replaced/` | results that another configuration or version replaced (`-unfinished`: the last one); may be deleted |
+| `.replaced/` | results that another configuration or version replaced (`unfinished/`: the last one); may be deleted |
 
 Use a potential, the one that the report names under *Use it*; from this folder, for example:
 

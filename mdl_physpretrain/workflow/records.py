@@ -22,8 +22,7 @@ from typing import Any
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import file_hash, write_atomic
-from mdl_physpretrain.ownership import keep_edited
-from mdl_physpretrain.report.read import LEFT
+from mdl_physpretrain.ownership import LEFT, keep_edited
 
 __all__ = ["Records", "fingerprint", "note_written", "refuse_shared_records", "remove_written"]
 
@@ -88,7 +87,7 @@ class Records:
         started = self._path(task, "started")
         earlier = started.read_text() if started.is_file() else None
         finished = self.read(task)
-        interrupted = finished is None and started.is_file()
+        interrupted = finished is None and started.is_file() and not growing
         if earlier is None and growing:
             earlier = (self.read(task) or {}).get("basis")
         before = (self.read(task) or {"outputs": {}})["outputs"]
@@ -153,7 +152,7 @@ class Records:
         if not leftovers and not dear:
             return
         name = _file_name(task)
-        away = self.folder / ".replaced" / (name if finished else f"{name}-unfinished")
+        away = self.folder / ".replaced" / (name if finished else f"unfinished/{name}")
         if not finished and away.exists():
             shutil.rmtree(away)
         number = 1

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError
 from mdl_physpretrain.locking import locked, prepare_folder
 from mdl_physpretrain.ownership import claim_folder
-from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.workflow.budget import limit_words
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.dependencies import input_files
@@ -19,15 +18,15 @@ from mdl_physpretrain.workflow.early import check_prepared
 from mdl_physpretrain.workflow.first_verdict import is_first_verdict, write_first_verdict
 from mdl_physpretrain.workflow.folder import describe, preflight, write_timings
 from mdl_physpretrain.workflow.forecast import Forecast, basis_of, fitted_before, forecast, is_prepared
+from mdl_physpretrain.workflow.left import fingerprint_parts, task_fingerprint, tasks_left, undone_tasks, without_ended
 from mdl_physpretrain.workflow.plan import STAGES, plan
-from mdl_physpretrain.workflow.records import Records, fingerprint
+from mdl_physpretrain.workflow.records import Records
 from mdl_physpretrain.workflow.task import Task
 from mdl_physpretrain.workflow.watch import Watch
 from mdl_physpretrain.workflow.workers import Inline, Workers
 
 __all__ = ["RunResult", "execute", "run_pipeline", "selected_stages", "task_fingerprint"]
 
-ABSENT = "absent"
 MAX_JOBS = 1024
 LONG = {"teacher", "augment", "pretrain", "finetune", "loop", "reference", "md"}  # stages worth an estimate
 Listener = Callable[[str, Task, float], None]
@@ -130,13 +129,22 @@ def run_pipeline(
         if any(task.own_process for task in tasks):
             jobs = 1  # one training already has all devices
         result, records, ended = RunResult(folder), Records(folder), set[str]()
-        undone: list[str] = []
+        undone: list[str] | None = None  # until config.yaml has the configuration
 
-        def note_left() -> None:
-            undone[:] = [name for name in _undone(tasks, records, chosen, force=force) if name not in ended]
-            records.note_left(undone)
+        def note_left(*, forced: bool = force) -> None:
+            nonlocal undone
+            undone = undone_tasks(tasks, records, chosen, force=forced)
+            note_ended()
+
+        def note_ended() -> None:
+            nonlocal undone
+            if undone is not None:
+                undone = without_ended(undone, ended, tasks)
+                records.note_left(undone)
 
         def note(event: str, task: Task, seconds: float) -> None:
+            if event == "start" and task.stage == "report":
+                note_left(forced=False)  # whether what was forced came out as it was
             if task.name == "prepare" and event in ("done", "skip"):
                 check_prepared(config, folder, chosen)
             if event != "start" and event != "resume":
@@ -146,17 +154,19 @@ def run_pipeline(
                 listener(event, task, seconds)
             if event in ("done", "skip"):
                 ended.add(task.name)
-                records.note_left(name for name in undone if name not in ended)
+                note_ended()
             is_first = event == "done" and is_first_verdict(tasks, config, ended, task)
             if is_first and write_first_verdict(folder) and listener is not None:
                 listener("verdict", task, 0.0)
 
-        note_left()
         options: dict[str, Any] = {"chosen": chosen, "force": force, "jobs": jobs, "progress": progress}
         if not limits:
             describe(config, folder)
+            note_left()
         if "prepare" in chosen:
             execute(tasks[:1], config, records, result, listener=note, **options)
+            if undone is not None:
+                note_left()
         # results that are taken as they are have the seeds and epochs of the fit that they were made with
         before = fitted_before(config, folder, same_data="pretrain" in chosen)
         if before is not None:
@@ -167,13 +177,12 @@ def run_pipeline(
             raise PhysPretrainError(
                 "the data are not prepared, so there is no plan; say --plan without --from and --only"
             )
-        result.left = left = _left(tasks, records, chosen, force=force) if is_prepared(folder) else []
+        result.left = left = tasks_left(tasks, records, chosen, force=force) if is_prepared(folder) else []
         is_long = any(task.stage in LONG and task.name in left for task in tasks)
         if is_long and ((limits and before is None) or planned is not None):
             expected = _forecast(config, folder, jobs, tasks, left, needed=bool(limits) or only_plan)
             if expected is not None:
                 watch.forecast, config, tasks = expected, expected.config, expected.tasks
-                note_left()
                 if before is None:
                     expected.write(folder, basis, limited=bool(limits))
                 if planned is not None:
@@ -182,8 +191,10 @@ def run_pipeline(
             return result
         if limits and before is None:
             describe(config, folder)
+            note_left()
         execute(tasks, config, records, result, listener=note, earlier=set(result.status), **options)
         write_timings(folder, tasks, result.status, result.seconds)
+        note_left(forced=False)
     return result
 
 
@@ -198,31 +209,6 @@ def _forecast(
             raise
         warnings.warn(f"no estimate of the time: {error}", stacklevel=2)
         return None
-
-
-def _undone(tasks: Sequence[Task], records: Records, chosen: Iterable[str], *, force: bool) -> list[str]:
-    """Tasks of all stages that are not done as configured, with those of the chosen ones that are forced."""
-    first = [task.name for task in tasks[:1] if not _is_done(task, records) or (force and task.stage in chosen)]
-    forced = set(_left(tasks, records, chosen, force=True)) if force else set()
-    left = {*first, *forced, *_left(tasks, records, STAGES, force=False, gone=first)}
-    return [task.name for task in tasks if task.name in left]
-
-
-def _is_done(task: Task, records: Records) -> bool:
-    record = records.done(task.name)
-    return record is not None and record["fingerprint"] == task_fingerprint(task, records)
-
-
-def _left(
-    tasks: Sequence[Task], records: Records, chosen: Iterable[str], *, force: bool, gone: Iterable[str] = ()
-) -> list[str]:
-    """Tasks that are to be done; one whose needs are not done (or ``gone``) is not either."""
-    left = set(gone)
-    for task in tasks:
-        looked_at = task.stage in chosen and task.name != "prepare"
-        if looked_at and (force or not left.isdisjoint(task.needs) or not _is_done(task, records)):
-            left.add(task.name)
-    return [task.name for task in tasks if task.name in left and task.name != "prepare"]
 
 
 def selected_stages(only: str | None, start: str | None) -> frozenset[str]:
@@ -309,7 +295,7 @@ def execute(
                     continue
                 mark = task_fingerprint(task, records)
                 record = None if force else records.done(task.name)
-                parts[task.name] = _fingerprint_parts(task, records)
+                parts[task.name] = fingerprint_parts(task, records)
                 if record is not None and record["fingerprint"] == mark:
                     settle(task, "skipped", record["seconds"], "skip")
                     continue
@@ -343,35 +329,13 @@ def execute(
                 settle(task, result.status[task.name], outcome.seconds, "done")
 
 
-def task_fingerprint(task: Task, records: Records, *, growing: bool = True) -> str:
-    """Hash of all that the result of a task depends on; of what may grow, too, or not."""
-    items = [*_input_hashes(task, records), *task.fixed, *(task.growing if growing else ())]
-    return fingerprint([task.stage, task.section], items, code_hash(task.code))
-
-
-def _fingerprint_parts(task: Task, records: Records) -> dict[str, Any]:
-    """The same in parts, by which a later call says why a task is done again."""
-    options = fingerprint([task.stage, task.section], task.fixed, "")
-    return {"options": options, "inputs": dict(_input_hashes(task, records)), "code": code_hash(task.code)}
-
-
-def _input_hashes(task: Task, records: Records) -> list[tuple[str, str]]:
-    hashes = []
-    for name in task.inputs:
-        path = records.folder / name
-        hashes.append(
-            (Path(name).name if Path(name).is_absolute() else name, records.hash(name) if path.is_file() else ABSENT)
-        )
-    return hashes
-
-
 def _raise_named(task: Task, error: Exception) -> NoReturn:
     """Raise the error with the task's name."""
     if isinstance(error, PhysPretrainError):
         raise PhysPretrainError(f"{task.name}: {error}") from error
-    if isinstance(error, OSError):  # a full disk, a folder that is gone
+    if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that is gone
         where = f" ({error.filename})" if error.filename else ""
-        raise PhysPretrainError(f"{task.name}: {error.strerror or error}{where}; finished work is kept") from error
+        raise PhysPretrainError(f"{task.name}: {error.strerror}{where}; finished work is kept") from error
     error.add_note(f"(in {task.name})")
     raise error
 

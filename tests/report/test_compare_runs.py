@@ -68,5 +68,5 @@ def test_a_table_that_is_there_is_kept(tmp_path: Path) -> None:
     table.write_text("mine")
     result = CliRunner().invoke(app, ["compare", str(run), "--csv", str(table)])
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "all.replaced.csv").read_text() == "mine"
+    assert (tmp_path / "all.csv.replaced").read_text() == "mine"
     assert table.read_text().startswith("run,")

@@ -12,8 +12,10 @@ from report_run_folder import make_run
 from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
+from mdl_physpretrain.files import file_hash
+from mdl_physpretrain.ownership import LEFT
 from mdl_physpretrain.report import build, write_report
-from mdl_physpretrain.report.read import LEFT, read_run
+from mdl_physpretrain.report.read import read_run
 from mdl_physpretrain.report.recommendation import recommended_network
 from mdl_physpretrain.report.yardsticks import cut_trainings, pair_sentences, trivial_findings
 from mdl_physpretrain.stability.limits import Limits
@@ -98,12 +100,43 @@ def test_a_network_that_is_not_as_configured_is_not_recommended(run: Path, left:
     best = recommended_network(read_run(run))
     assert (best and best.file) == file
     named = left != ["report"]
-    assert any("Not done as the configuration says" in line for line in closing_lines(run)) == named
+    assert any("Not done, or not as this configuration" in line for line in closing_lines(run)) == named
     text = Page(write_report(run).read_text(encoding="utf-8")).text
-    assert ("not up to date" in text) == named
+    assert ("not complete" in text) == named
     assert not named or left[0] in text
     told = CliRunner().invoke(app, ["report", str(run)]).output
-    assert ("Not done as the configuration says" in " ".join(told.split())) == named
+    assert ("Not done, or not as this configuration" in " ".join(told.split())) == named
+
+
+def test_a_further_seed_leaves_the_verdict_on_the_others(run: Path) -> None:
+    """The tables of all seeds are to be made anew, and hold these two seeds as they are."""
+    set_lost(run, {"baseline": 5, "pretrained": 0})
+    (run / ".stages").mkdir(exist_ok=True)
+    (run / LEFT).write_text(json.dumps(["finetune seed 3 pretrained", "evaluate", "md"]))
+    for task, suffix in (("evaluate", ".efs.csv"), ("md", ".csv")):
+        inputs = {}
+        for arm, seed in TOTALS:
+            file = run / f"seed-{seed}" / task / f"{arm}{suffix}"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(f"{arm} {seed}")
+            inputs[str(file.relative_to(run))] = file_hash(file)
+        (run / ".stages" / f"{task}.json").write_text(json.dumps({"parts": {"inputs": inputs}}))
+    best = recommended_network(read_run(run))
+    assert best is not None
+    assert best.file == "seed-1/pretrained/best.pt"
+    (run / "seed-1" / "evaluate" / "pretrained.efs.csv").write_text("redone")
+    best = recommended_network(read_run(run))
+    assert best is not None
+    assert best.file == "seed-2/pretrained/best.pt"
+
+
+def test_no_trajectory_of_the_main_simulation_is_no_error(run: Path) -> None:
+    table = pd.read_csv(run / "physicality.csv")
+    table["verdict"] = "not judged"
+    table.to_csv(run / "physicality.csv", index=False)
+    best = recommended_network(read_run(run))
+    assert best is not None
+    assert best.file == "seed-2/baseline/best.pt"
 
 
 def test_errors_no_better_than_the_trivial_predictor_are_said(run: Path) -> None:

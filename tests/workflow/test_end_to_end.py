@@ -8,8 +8,8 @@ import yaml
 from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
+from mdl_physpretrain.ownership import LEFT
 from mdl_physpretrain.potentials import load_model
-from mdl_physpretrain.report.read import LEFT
 from mdl_physpretrain.structures import get_labels, read_structures, write_structures
 from mdl_physpretrain.workflow.plan import STAGES
 
@@ -254,8 +254,16 @@ def test_what_is_left_of_the_present_configuration_is_noted(finished, tmp_path, 
     assert left[0] == "finetune seed 0 baseline"
     assert {"evaluate", "md", "md seed 1 pretrained"} < set(left)
     told = _call("run", config, "-o", run, "--only", "report", "--jobs", "1", "finetune.learning_rate=2e-3").output
-    assert "Not done as the configuration says: finetune seed 0 baseline" in told
+    assert "not as this configuration and this version do it: finetune seed 0 baseline" in told
     assert "Use it" not in told
+    assert _call("run", config, "-o", run, "--jobs", "1").exit_code == 0
+    assert json.loads((run / LEFT).read_text()) == []
+    assert _call("run", config, "-o", run, "--jobs", "1", "--only", "prepare", "--force").exit_code == 0
+    assert json.loads((run / LEFT).read_text()) == [], "the data came out as they were"
+    later = _call("run", config, "-o", run, "--jobs", "1", "--from", "md", "pretrain.epochs=3").output
+    assert "pretrain seed 0" in json.loads((run / LEFT).read_text())
+    assert "md seed 0 pretrained" in json.loads((run / LEFT).read_text()), "it hangs on the pretraining"
+    assert "not as this configuration and this version do it: pretrain seed 0" in later
 
 
 def test_only_and_unknown_stage(finished):

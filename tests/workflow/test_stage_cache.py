@@ -157,7 +157,7 @@ def test_interrupted_work_is_resumed_only_if_it_is_the_same(tmp_path):
     assert attempt("A") == (False, None)
     assert attempt("A") == (True, "A")
     assert attempt("B") == (False, None)  # other work: put away, not gone on with
-    assert (tmp_path / ".replaced" / "t-unfinished" / "train" / "last.ckpt").read_text() == "A"
+    assert (tmp_path / ".replaced" / "unfinished" / "t" / "train" / "last.ckpt").read_text() == "A"
     (tmp_path / "labels").write_text("dear")
     with pytest.warns(UserWarning, match=r"u: done again; what was there is kept in .*\.replaced"):
         assert not records.start("u", "A", [], dear=["labels", "gone"])
@@ -186,8 +186,8 @@ def test_no_finished_result_is_lost_by_going_back_and_forth(tmp_path):
     attempt("C")
     attempt("D", finish=False)
     attempt("E", finish=False)
-    kept = {p.relative_to(tmp_path / ".replaced").parts[0]: p.read_text() for p in tmp_path.glob(".replaced/*/*/*")}
-    assert kept == {"t": "A", "t-2": "A again", "t-3": "C", "t-unfinished": "D"}
+    kept = {str(p.parents[1].relative_to(tmp_path)): p.read_text() for p in tmp_path.glob(".replaced/**/best.pt")}
+    assert kept == {".replaced/t": "A", ".replaced/t-2": "A again", ".replaced/t-3": "C", ".replaced/unfinished/t": "D"}
 
 
 def test_why_something_is_done_again_is_said(tmp_path):
