@@ -52,8 +52,9 @@ def main() -> None:
         for (material, network, teacher, recipe), _ in groups
     ]
     lost.set_yticks(places, labels=labels)
+    lost.set_ylim(-0.7, len(groups) - 0.3)
     lost.set(xlim=(0, 124), xlabel="unphysical trajectories, %", xticks=[0, 25, 50, 75, 100])
-    lost.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncol=2, frameon=False)
+    lost.legend(loc="upper center", bbox_to_anchor=(0.5, 1 + 0.8 / len(groups)), ncol=2, frameon=False)
     cost.axvline(0, color="black", linewidth=1)
     cost.axvline(5, color="grey", linewidth=1, linestyle="--")
     cost.set(xlabel="total error, recipe against plain, %\n(95 % interval of three seeds; dashed: the aim)")
