@@ -22,7 +22,7 @@ __all__ = [
 
 #: File that says for what a folder was made.
 MARK = ".physpretrain"
-#: Tasks of a run that are not done as its configuration says.
+#: File of a run folder with the names of the tasks that are not done as its configuration says.
 LEFT = ".stages/left.json"
 #: Folder for what the user changed in files that are written again.
 EDITED = "edited"

@@ -117,6 +117,11 @@ def test_elements_that_the_model_was_not_trained_on_are_refused(tmp_path: Path) 
     assert refused.exit_code == 2
     assert "structure cell-0" in refused.output
     assert "not trained on Ni (it knows Cu)" in " ".join(refused.output.split())
+    network, data, out = (str(tmp_path / name) for name in ("net.pt", "both.extxyz", "out"))
+    for words in (["label", data, "--teacher", network, "-o", f"{out}.extxyz"], ["align", network, network, data]):
+        refused = CliRunner().invoke(app, words)
+        assert refused.exit_code == 2, words
+        assert "element Ni was not in the training of" in " ".join(refused.output.split())
     calculator = ASECalculator(load_model(tmp_path / "net.pt"))
     nickel, copper = structures[0].copy(), structures[1].copy()
     nickel.calc = copper.calc = calculator

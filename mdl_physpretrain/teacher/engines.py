@@ -99,8 +99,9 @@ class _ModelEngine:
         allowed = self.model.known_elements()
         for atoms in jobs:
             symbols = {chemical_symbols[z] for z in np.unique(atoms.numbers)}
-            unknown, words = sorted(symbols - allowed) if allowed is not None else [], "is unknown to"
-            if not unknown:
+            if unknown := sorted(symbols - allowed) if allowed is not None else []:
+                words = "is unknown to"
+            else:
                 unknown, words = self.model.untrained_elements(symbols), "was not in the training of"
             if unknown:
                 known = ", ".join(sorted(allowed or self.model.metadata["elements"]))

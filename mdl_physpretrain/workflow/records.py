@@ -176,8 +176,8 @@ def _difference(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None)
     if not before or not now:
         return ""
     words = [text for key, text in PARTS.items() if before.get(key) != now.get(key)]
-    inputs = now.get("inputs", {})
-    other = sorted(n for n in {**before.get("inputs", {}), **inputs} if before["inputs"].get(n) != inputs.get(n))
+    read_then, read_now = before.get("inputs", {}), now.get("inputs", {})
+    other = sorted(name for name in {**read_then, **read_now} if read_then.get(name) != read_now.get(name))
     if other:
         words.append(f"other {', '.join(other[:3])}" + (f" and {len(other) - 3} files" if len(other) > 3 else ""))
     return ", ".join(words)
