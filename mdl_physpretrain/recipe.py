@@ -30,6 +30,7 @@ __all__ = [
     "Recipe",
     "Teacher",
     "Training",
+    "refuse_unanchored",
 ]
 
 
@@ -66,12 +67,19 @@ class Teacher(EAMFit):
     )
     calculator_args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
     core: CoreName = Field(default="none", description="'zbl': added to a calculator below the closest distances.")
+    with_fitted: bool = Field(
+        default=False,
+        description="Fit a potential beside the calculator; of each composition the one that knows changes of force "
+        "better labels.",
+    )
     force: bool = Field(default=False, description="Let a teacher label that failed its examination.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Teacher:
         if self.checkpoint is not None and self.calculator is not None:
             raise ValueError("give 'checkpoint' or 'calculator', not both")
+        if self.with_fitted and self.calculator is None:
+            raise ValueError("'with_fitted' fits a potential beside a calculator: give 'calculator'")
         return self
 
 
@@ -155,7 +163,7 @@ class Augment(Augmentation):
     change_error: Positive | Literal["auto"] | None = Field(
         default=None,
         description="Relative error of the teacher's changes of force, noted with the labels; auto: measured on the "
-        "data; null: none.",
+        "data, of two teachers for each composition; null: none.",
     )
     batch_size: Count = Field(default=64, description="Structures labelled at once.")
     max_force: Positive | None = Field(default=100.0, description="Filter: largest force on an atom, eV/Å.")
@@ -353,6 +361,17 @@ class Recipe(Section):
     pretrain: Pretrain = Field(default_factory=Pretrain)
     finetune: Finetune = Field(default_factory=Finetune)
     loop: Loop = Field(default_factory=Loop)
+
+    @model_validator(mode="after")
+    def _two_teachers_need_anchors(self) -> Recipe:
+        refuse_unanchored(self.teacher, self.augment)
+        return self
+
+
+def refuse_unanchored(teacher: Teacher, augment: Augment) -> None:
+    """Raise ValueError where two potentials would label without anchors."""
+    if teacher.with_fitted and not augment.anchor:
+        raise ValueError("teacher.with_fitted mixes the labels of two potentials: augment.anchor has to be true")
 
 
 #: The defaults, for the signatures of the functions that take these options one by one.

@@ -71,8 +71,8 @@ OF_PRESET = {
     "finetune": "finetune",
 }
 OTHER_WORDS = {
-    # fit-teacher --kind and --arg, label --teacher and --arg
-    recipe.Teacher: {"kind", "args", "checkpoint", "calculator", "calculator_args", "core"},
+    # fit-teacher --kind and --arg, label --teacher, --arg and --with-fitted
+    recipe.Teacher: {"kind", "args", "checkpoint", "calculator", "calculator_args", "core", "with_fitted"},
     recipe.MolecularDynamics: set(recipe.MolecularDynamics.model_fields) - set(CHECKED),
 }
 

@@ -173,6 +173,10 @@ def label(
     options: Augment,
     parents: Parents = None,
     arg: Annotated[list[str] | None, typer.Option("--arg", help="Argument of the factory, name=value.")] = None,
+    fitted: Annotated[
+        Path | None,
+        typer.Option("--with-fitted", help="A fitted teacher (.pt): each labels the compositions it knows better."),
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option("--resume", help="Journal of finished labels to continue from; default: beside the output."),
@@ -189,13 +193,14 @@ def label(
     from mdl_physpretrain.ownership import keep_existing, refuse_other_kind, refuse_overwriting
     from mdl_physpretrain.potentials.factories import calculator_factory
     from mdl_physpretrain.structures import write_structures
+    from mdl_physpretrain.teacher.by_composition import both_potentials
     from mdl_physpretrain.teacher.label import label as labels_of
-    from mdl_physpretrain.teacher.labelled_set import filtered, relative_change_error
+    from mdl_physpretrain.teacher.labelled_set import change_errors, filtered
 
-    refuse_overwriting(output, structures, parents, teacher)
+    refuse_overwriting(output, structures, parents, teacher, fitted)
     refuse_other_kind(output, "file of structures")
     journal = resume or output.with_name(f".{output.name}.journal")
-    refuse_overwriting(journal, structures, parents, teacher)
+    refuse_overwriting(journal, structures, parents, teacher, fitted)
     data, anchors = read_all(structures), read_all(parents)
     if options.anchor and not anchors:
         if any("parent_id" in atoms.info for atoms in data):
@@ -205,10 +210,12 @@ def label(
             )
         options.anchor = False  # nothing that was augmented, nothing to anchor to
     expert = calculator_factory(teacher, _arguments(arg)) if arg else potential_of(teacher, device)
+    if fitted is not None:
+        expert = both_potentials(expert, potential_of(str(fitted), device), anchors, anchored=options.anchor)
     with open_executor(executor) as workers:
         labelled = labels_of(
             data, expert, anchor=options.anchor, anchor_reach=options.anchor_reach, parents=anchors or None,
-            change_error=relative_change_error(expert, anchors, options),
+            change_error=change_errors(expert, anchors, options),
             batch_size=options.batch_size, resume=journal, force=force, executor=workers, progress=_bars(),
         )  # fmt: skip
         result = filtered(labelled, options, anchors, expert, force=force, executor=workers)

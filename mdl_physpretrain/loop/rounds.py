@@ -43,7 +43,7 @@ from mdl_physpretrain.structures import get_labels, read_structures, write_struc
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.randomness import derived_seed
 from mdl_physpretrain.teacher.label import label
-from mdl_physpretrain.teacher.labelled_set import anchors, relative_change_error
+from mdl_physpretrain.teacher.labelled_set import anchors, change_errors
 from mdl_physpretrain.training.pretrain_finetune import finetune
 from mdl_physpretrain.training.replay_scope import SCOPE
 
@@ -291,7 +291,7 @@ def _labelled(
         data.teacher,
         anchor=options.anchor,
         anchor_reach=options.anchor_reach,
-        change_error=relative_change_error(data.teacher, data.structures, options),
+        change_error=change_errors(data.teacher, data.structures, options),
         parents=_parents(data) if options.anchor else None,
         batch_size=options.batch_size,
         resume=folder / f"{name}.journal",

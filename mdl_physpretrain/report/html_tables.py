@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from mdl_physpretrain.augmentation.coverage import uncovered
 from mdl_physpretrain.probes.page import Cell, Column, HtmlTable
 from mdl_physpretrain.report.formats import DASH, duration, number, percent_range, plural, spread
 from mdl_physpretrain.report.read import RunData
@@ -23,21 +22,18 @@ __all__ = [
     "HtmlTable",
     "alignment",
     "column",
-    "comparison",
     "count",
-    "coverage",
     "decimal",
     "efs",
-    "filtered",
     "html_table",
     "name",
     "per_seed",
     "physicality",
     "replay",
     "rounds",
-    "teacher_pairs",
     "timings",
     "trajectories",
+    "words",
 ]  # fmt: skip
 
 Row = dict[Any, Any]
@@ -77,7 +73,7 @@ def column(title: str, unit: str = "", *, cell: Callable[[Row], Cell], numeric: 
 
 def name(title: str, key: str, *, missing: str = "", css: str = "") -> TableColumn:
     """A column of words."""
-    return column(title, numeric=False, cell=lambda row: Cell(_words(row.get(key)) or missing, css=css))
+    return column(title, numeric=False, cell=lambda row: Cell(words(row.get(key)) or missing, css=css))
 
 
 def count(title: str, key: str) -> TableColumn:
@@ -107,7 +103,8 @@ def _condition(table: pd.DataFrame) -> str:
     return "condition" if table["condition"].nunique() > 1 else ""
 
 
-def _words(value: Any) -> str:
+def words(value: Any) -> str:
+    """Text of a value; none for a missing one."""
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
@@ -207,7 +204,7 @@ def trajectories(table: pd.DataFrame, heading: str) -> HtmlTable:
     """One row per trajectory, failing ones marked."""
 
     def outcome(row: Row) -> Cell:
-        kind, reason = str(row["outcome"]), _words(row.get("reason"))
+        kind, reason = str(row["outcome"]), words(row.get("reason"))
         return Cell(OUTCOMES[kind], "" if reason == kind else reason, css="" if kind == "physical" else "flag")
 
     def first(row: Row) -> Cell:
@@ -215,17 +212,17 @@ def trajectories(table: pd.DataFrame, heading: str) -> HtmlTable:
         return Cell(DASH, key="") if pd.isna(step) else Cell(f"{int(step)}", key=int(step))
 
     def pair(row: Row) -> Cell:
-        closest, detail = _words(row.get("closest_pair")), _words(row.get("detail"))
+        closest, detail = words(row.get("closest_pair")), words(row.get("detail"))
         other = "apart" in detail and not detail.startswith(f"{closest} ")  # of large atoms beside a short bond
         return Cell(closest or DASH, detail if other else "")
 
     def beside(row: Row) -> Cell:
-        verdict = _words(row["reference_verdict"])
+        verdict = words(row["reference_verdict"])
         at = f"at step {row['reference_step']:.0f}" if verdict and verdict != "kept" else ""
         return Cell(verdict or DASH, at, css="flag" if str(row["held_against"]) == "True" else "")
 
     def structure(row: Row) -> Cell:
-        return Cell(_words(row["structure_id"]), _words(row.get("formula")))
+        return Cell(words(row["structure_id"]), words(row.get("formula")))
 
     columns = [column("Structure", numeric=False, cell=structure)]
     columns += [name("Condition", "condition")] if _condition(table) else []
@@ -245,85 +242,6 @@ def trajectories(table: pd.DataFrame, heading: str) -> HtmlTable:
     shown = table.head(MAX_ROWS)
     css = ["" if outcome == "physical" else "failing" for outcome in shown["outcome"]]
     return html_table(shown, columns, "trajectories", sortable=True, row_css=css, css="dense")
-
-
-def teacher_pairs(examination: dict[str, Any]) -> HtmlTable | None:
-    """The examination of every pair."""
-    pairs = [{"pair": "?"} | pair for pair in examination.get("pairs") or [] if isinstance(pair, dict)]
-    if not pairs:
-        return None
-
-    def yes(title: str, key: str) -> TableColumn:
-        answers = {None: Cell(DASH), True: Cell("yes"), False: Cell("no", css="flag")}
-        return column(title, numeric=False, cell=lambda row: answers[None if row.get(key) is None else bool(row[key])])
-
-    def passed(row: Row) -> Cell:
-        return Cell("passed", css="good") if row.get("passed") else Cell("failed", css="flag")
-
-    def well(row: Row) -> Cell:
-        position = row.get("well_position")
-        return Cell(number(position, 2), css="flag" if row.get("well") is False else "", key=position or "")
-
-    def bonds(row: Row) -> Cell:
-        return Cell(_words(row.get("n_bonds")) or DASH, key=row.get("n_bonds"))
-
-    columns = [
-        name("Pair", "pair"),
-        column("Verdict", numeric=False, cell=passed),
-        yes("Core", "core"),
-        decimal("Wall", "wall_energy", 1, "eV"),
-        yes("Smooth", "smooth"),
-        column("Well", "Å", cell=well),
-        decimal("Data", "data_distance", 2, "Å"),
-        column("Bonds", cell=bonds),
-        name("Notes", "notes", css="wrap"),
-    ]
-    return html_table(pairs, columns, "teacher_pairs", sortable=len(pairs) > 6)
-
-
-def filtered(result: dict[str, Any]) -> HtmlTable | None:
-    """What the label filter removed, by reason."""
-    counts, before = result.get("counts"), result.get("n_before")
-    if not isinstance(counts, dict) or not counts:
-        return None
-    rows = [
-        {"reason": str(reason).replace("_", " "), "removed": n, "share": f"{100 * n / before:.1f}%" if before else DASH}
-        for reason, n in counts.items()
-    ]
-    columns = [name("Reason", "reason"), count("Removed", "removed")]
-    return html_table(rows, [*columns, column("Share", cell=lambda row: Cell(row["share"]))], "filter")
-
-
-def coverage(table: pd.DataFrame) -> HtmlTable:
-    """How much of the distances of each pair of elements the data cover, alone and with augmented structures."""
-    rows = []
-    for pair, bins in table.groupby("pair", sort=False):
-        shares = (bins["data"] >= bins["wanted"]).mean(), (bins["count"] >= bins["wanted"]).mean()
-        holes = [stretch.removeprefix(f"{pair} ") for stretch in uncovered(bins)]
-        reach = f"{bins['low'].min():.2f}–{bins['high'].max():.2f}"
-        rows.append({"pair": pair, "reach": reach, "before": shares[0], "after": shares[1], "holes": ", ".join(holes)})
-    columns = [
-        name("Pair", "pair"),
-        column("Core to data", "Å", cell=lambda row: Cell(row["reach"])),
-        decimal("Covered by the data", "before", 0, "%", 100),
-        decimal("With augmentation", "after", 0, "%", 100),
-        name("Not covered", "holes", missing=DASH, css="wrap"),
-    ]
-    return html_table(rows, columns, "coverage", sortable=len(rows) > 6)
-
-
-def comparison(table: pd.DataFrame) -> HtmlTable:
-    """Native teachers that were fitted, and which one labels."""
-    columns = [
-        name("Teacher", "teacher"),
-        column("Examination", cell=lambda row: Cell("passed") if row["passed"] else Cell("failed", css="bad")),
-        decimal("Error", "error", 3, "eV/Å"),
-        decimal("Of predicting none", "trivial", 3, "eV/Å"),
-        *([decimal("Stiffness", "stiffness", 2)] if "stiffness" in table else []),
-        name("Measured on", "of"),
-        column("Labels", cell=lambda row: Cell("yes" if row["chosen"] else "")),
-    ]
-    return html_table(table.to_dict("records"), columns, "comparison")
 
 
 def replay(table: pd.DataFrame) -> HtmlTable:

@@ -22,6 +22,7 @@ COLUMNS = {  # columns without which a file says nothing; those of the probes ar
     "coverage": ("pair", "low", "high", "data", "count", "wanted", "covered"),
     "decomposition": ("part", "total"),
     "comparison": ("teacher", "passed", "error", "trivial", "of", "chosen"),
+    "change_errors": ("composition", "pairs", "error", "trivial", "expected"),
     "verdicts": ("arm", "question", "verdict", "finding"),
     "teacher_history": ("loss",),
     "history": ("epoch",),

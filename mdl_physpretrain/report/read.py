@@ -64,6 +64,7 @@ class RunData:
     distances: pd.DataFrame | None = None
     coverage: pd.DataFrame | None = None
     comparison: pd.DataFrame | None = None
+    change_errors: pd.DataFrame | None = None
     rounds: pd.DataFrame | None = None
     replay: pd.DataFrame | None = None
     plan: dict[str, Any] | None = None
@@ -186,6 +187,7 @@ def read_run(run_dir: Path) -> RunData:
     run.distances = take("distances", "augment/min_distances.csv", table_reader("distances"))
     run.comparison = take("comparison", "teacher/comparison.csv", table_reader("comparison"), quiet=True)
     run.coverage = take("coverage", "augment/coverage.csv", table_reader("coverage"), quiet=True)
+    run.change_errors = take("change_errors", "augment/change_errors.csv", table_reader("change_errors"), quiet=True)
     run.decomposition = take("decomposition", "teacher/decomposition.csv", table_reader("decomposition"), quiet=True)
     run.reference = take("reference", "reference/potential.json", read_mapping(read_json), quiet=True)
     run.answers = take("verdicts", "verdicts.csv", table_reader("verdicts"), quiet=True)

@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from mdl_physpretrain.probes.force_alignment import alignment_summary
-from mdl_physpretrain.report import html_tables, probes
+from mdl_physpretrain.report import html_tables, probes, teacher_tables
 from mdl_physpretrain.report.check import answer_table, check_comparisons, check_sentences, check_tests
 from mdl_physpretrain.report.conclusions import paired_tests, run_sentences, summary_cards
 from mdl_physpretrain.report.conditions import too_short
@@ -127,6 +127,7 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
         "decomposition",
         "teacher_pairs",
         "comparison",
+        "change_errors",
         "filtered",
         "coverage",
         "replay",
@@ -137,14 +138,17 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
     values: dict[str, Any] = dict.fromkeys((*names, "overhead"))
     if run.examination:
         downloads.save(pd.DataFrame(run.examination["pairs"]), "teacher_pairs")
-        values["teacher_pairs"] = html_tables.teacher_pairs(run.examination)
+        values["teacher_pairs"] = teacher_tables.teacher_pairs(run.examination)
     if run.filter:
         downloads.save(pd.DataFrame(run.filter["counts"].items(), columns=["reason", "removed"]), "filter")
-        values["filtered"] = html_tables.filtered(run.filter)
+        values["filtered"] = teacher_tables.filtered(run.filter)
     if run.coverage is not None:
-        values["coverage"] = html_tables.coverage(downloads.save(run.coverage, "coverage"))
+        values["coverage"] = teacher_tables.coverage(downloads.save(run.coverage, "coverage"))
     if run.comparison is not None:
-        values["comparison"] = html_tables.comparison(downloads.save(run.comparison, "comparison"))
+        values["comparison"] = teacher_tables.comparison(downloads.save(run.comparison, "comparison"))
+    if run.change_errors is not None and len(run.change_errors) > 1:
+        values["change_errors"] = teacher_tables.change_errors(downloads.save(run.change_errors, "change_errors"))
+        values["n_compositions"] = len(run.change_errors)
     if run.replay is not None:
         values["replay"] = html_tables.replay(downloads.save(run.replay, "replay"))
     if run.rounds is not None:

@@ -15,13 +15,11 @@ from ase import Atoms
 
 from mdl_physpretrain import recipe
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.checkpoint import load_model
-from mdl_physpretrain.teacher.registry import kind_options, teacher_kind
-from mdl_physpretrain.teacher.source import fitted_teacher
+from mdl_physpretrain.teacher.by_composition import ByComposition
+from mdl_physpretrain.teacher.source import fitted_beside
 
 __all__ = ["drives_by_fit", "thermal_driver"]
 
-FITTED = recipe.Teacher(kind="auto")
 FILE = "driver.pt"
 
 
@@ -64,17 +62,14 @@ def thermal_driver(
     """
     if not drives_by_fit(options, calculator=not isinstance(teacher, EnergyModel)):
         return teacher
+    if isinstance(teacher, ByComposition):
+        return teacher.fitted
     file = None if directory is None else directory / FILE
-    if file is not None and file.is_file():
-        return load_model(file)
-    driver = fitted_teacher(teacher_kind(FITTED.kind), structures, None, kind_options(FITTED), progress)
+    driver = fitted_beside(structures, file=file, progress=progress)
     if not (driver.metadata.get("examination") or {"passed": True})["passed"]:
         warnings.warn(
             "the potential fitted to move atoms (augment.thermal_driver) failed its examination: some of its frames "
             "may be odd; their labels are the teacher's",
             stacklevel=2,
         )
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        driver.save(file)
     return driver

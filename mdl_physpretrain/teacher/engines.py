@@ -47,6 +47,9 @@ class Engine(Protocol):
     def outcomes(self, jobs: Iterable[Atoms]) -> Iterator[list[Outcome]]:
         """Outcomes in order, some at a time; how many depends on the structures only."""
 
+    def source(self, atoms: Atoms) -> str:
+        """Name of what labels a structure."""
+
 
 def refuse_failed(teacher: EnergyModel, force: bool, section: str | None = None) -> None:
     """Raise :class:`TeacherRefused` for a teacher that failed its examination (in its metadata), unless forced."""
@@ -74,6 +77,9 @@ def make_engine(teacher: Teacher, batch_size: int, stress: bool, force: bool, *,
         refuse_failed(teacher, force)
         kind = _ModelEngine if teacher.labeller() is None else _LabellerEngine
         return kind(teacher, batch_size, stress, bounded)
+    if hasattr(teacher, "labelling_engine"):  # two potentials
+        engine: Engine = teacher.labelling_engine(batch_size, stress, force, bounded)
+        return engine
     if isinstance(teacher, type) or not hasattr(teacher, "get_potential_energy"):
         if not callable(teacher):
             raise ConfigError(
@@ -94,6 +100,9 @@ class _ModelEngine:
         self.max_edges = MAX_EDGES_CPU if model.device.type == "cpu" else MAX_EDGES_GPU
         examination = model.metadata.get("examination")
         self.max_force = examination.get("max_force") if bounded and isinstance(examination, dict) else None
+
+    def source(self, atoms: Atoms) -> str:
+        return self.name
 
     def check(self, jobs: Sequence[Atoms]) -> None:
         allowed = self.model.known_elements()
@@ -209,6 +218,9 @@ class _CalculatorEngine:
         self.calculator = self.potential = calculator
         self.factory, self.stress = factory, stress
         self.name = str(getattr(calculator, "name", None) or type(calculator).__name__.lower())
+
+    def source(self, atoms: Atoms) -> str:
+        return self.name
 
     def check(self, jobs: Sequence[Atoms]) -> None:
         """An ASE calculator does not say which elements it knows."""

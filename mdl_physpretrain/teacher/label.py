@@ -19,6 +19,7 @@ from mdl_physpretrain.recipe import AUGMENT, TEACHER
 from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import set_labels
 from mdl_physpretrain.teacher.anchor import anchored_labels, parents_of
+from mdl_physpretrain.teacher.change_errors import ChangeErrors
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
 from mdl_physpretrain.teacher.label_errors import LabelErrors
 from mdl_physpretrain.teacher.outcomes import label_outcomes
@@ -58,7 +59,7 @@ def label(
     stress: bool = True,
     anchor: bool | None = None,
     anchor_reach: float | None = AUGMENT.anchor_reach,
-    change_error: float | None = None,
+    change_error: float | ChangeErrors | None = None,
     parents: Sequence[Atoms] | None = None,
     resume: str | Path | None = None,
     force: bool = TEACHER.force,
@@ -103,10 +104,10 @@ def label(
         In Å: the correction of an atom that is displaced by ``u`` fades with ``exp(-|u|^2 / (2 reach^2))``, in energy,
         forces (which stay the energy's slope) and, by its mean over the atoms, stress. ``None``: it does not.
     change_error
-        Relative error of the teacher's changes of force. An anchored label then carries what it may be wrong by:
-        ``arrays["forces_tolerance"]``, this times the root mean square component of the atom's change (eV/Å), and
-        ``info["stress_tolerance"]``, this times the mean component of the change of stress (eV/Å³);
-        ``info["change_error"]`` is the number itself. A structure
+        Relative error of the teacher's changes of force, or that of each composition. An anchored label then carries
+        what it may be wrong by: ``arrays["forces_tolerance"]``, this times the root mean square component of the
+        atom's change (eV/Å), and ``info["stress_tolerance"]``, this times the mean component of the change of stress
+        (eV/Å³); ``info["change_error"]`` is the number itself, over all compositions. A structure
         whose forces have changed so much from its parent's that the teacher's own are expected to be nearer
         (:class:`mdl_physpretrain.teacher.label_errors.LabelErrors`) keeps these; its energy and stress are anchored as
         if the forces at ``x0`` were right.
@@ -189,7 +190,8 @@ def label(
     of_parent = dict(zip(needed, outcomes, strict=False))
     errors = None
     if anchor and change_error is not None:
-        errors = LabelErrors.measured(change_error, needed, of_parent)
+        changes = change_error if isinstance(change_error, ChangeErrors) else ChangeErrors(change_error)
+        errors = LabelErrors.measured(changes, needed, of_parent)
 
     result = Labelled()
     for atoms, outcome in zip(structures, outcomes[len(needed) :], strict=True):
@@ -203,7 +205,7 @@ def label(
             result.failures.append(LabelFailure(stable_id(atoms), outcome))
             continue
         copy = set_labels(atoms.copy(), outcome)
-        copy.info["label_source"] = engine.name
+        copy.info["label_source"] = engine.source(atoms)
         if anchor:
             copy.info["label_source"] += "-anchored" if with_forces else "-anchored-energy"
         for field in ("forces_tolerance", "forces_counted"):  # of an earlier label

@@ -15,23 +15,26 @@ from mdl_physpretrain.augmentation.coverage import cover
 from mdl_physpretrain.augmentation.filter import FilterResult, filter_labels
 from mdl_physpretrain.augmentation.thermal import disorder
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.recipe import MD, Augment, Augmentation, Perturbation
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.teacher.amplitudes import amplitudes_at
-from mdl_physpretrain.teacher.changes import change_skill
+from mdl_physpretrain.teacher.by_composition import ByComposition, warn_of_better_fit
+from mdl_physpretrain.teacher.change_errors import ChangeErrors, measured_change_errors
 from mdl_physpretrain.teacher.driver import thermal_driver
 from mdl_physpretrain.teacher.label import Labelled, label
 from mdl_physpretrain.teacher.motion import thermal_motion
 
-__all__ = ["LabelledSet", "anchors", "augmented_labels", "filtered", "further_structures", "relative_change_error"]
+__all__ = ["LabelledSet", "anchors", "augmented_labels", "change_errors", "filtered", "further_structures"]
 
 
 class LabelledSet(NamedTuple):
-    """All augmented structures, those that could be labelled, and what the filter kept of them."""
+    """All augmented structures, those that could be labelled, what the filter kept, and errors expected of labels."""
 
     augmented: Augmented
     labelled: Labelled
     filtered: FilterResult
+    change_errors: ChangeErrors | None
 
 
 def augmented_labels(
@@ -48,43 +51,54 @@ def augmented_labels(
     Raises ConfigError if labels are to be anchored and no structure has energy and forces, or the filter leaves
     nothing.
     """
+    if isinstance(teacher, ByComposition) and not options.anchor:
+        raise ConfigError("labels of two potentials are no one energy: augment.anchor has to be true (with_fitted)")
     parents = anchors(structures) if options.anchor else list(structures)
     augmented = Augmented()
     if options.n_aug:
         augmented = augment(parents, **options.model_dump(include=set(Perturbation.model_fields)), progress=progress)
     moving = None if resume is None else resume.with_name(f"{resume.name}.motion")
-    augmented += further_structures(parents, options, teacher, directory=moving, progress=progress)
+    driver = None
+    if options.thermal is not None and options.thermal_method == "md":
+        driver = thermal_driver(parents, teacher, options, directory=moving, progress=progress)
+    augmented += further_structures(parents, options, teacher, driver=driver, directory=moving, progress=progress)
+    errors = change_errors(teacher, structures, options)
+    if errors is not None and isinstance(driver, EnergyModel) and not isinstance(teacher, EnergyModel | ByComposition):
+        warn_of_better_fit(driver, errors, parents)
     labelled = label(
         augmented,
         teacher,
         anchor=options.anchor,
         anchor_reach=options.anchor_reach,
-        change_error=relative_change_error(teacher, structures, options),
+        change_error=errors,
         parents=parents if options.anchor else None,
         batch_size=options.batch_size,
         resume=resume,
         force=force,
         progress=progress,
     )
-    return LabelledSet(augmented, labelled, filtered(labelled, options, structures, teacher, force=force))
+    return LabelledSet(augmented, labelled, filtered(labelled, options, structures, teacher, force=force), errors)
 
 
-def relative_change_error(teacher: Any, structures: Sequence[Atoms], options: Augment) -> float | None:
-    """``augment.change_error`` as a number: the teacher's error of force changes, in units of their size, at most 1.
+def change_errors(teacher: Any, structures: Sequence[Atoms], options: Augment) -> ChangeErrors | None:
+    """``augment.change_error`` as numbers: the teacher's errors of force changes, in units of their size, at most 1.
 
-    ``None`` where it is not asked for, labels are not anchored, or no two structures are frames of the same atoms; then
-    1 for a teacher that teaches its core only: its changes are not to be believed, but what is wrong by more than all
-    of a change is.
+    One for all compositions, but where two potentials teach: what one knows the other one need not.
+    ``None`` where they are not asked for, labels are not anchored, or no two structures are frames of the same atoms;
+    then 1 for a teacher that teaches its core only: its changes are not to be believed, but what is wrong by more than
+    all of a change is.
     """
     if options.change_error is None or not options.anchor:
         return None
     if options.change_error != "auto":
-        return float(options.change_error)
-    skill = change_skill(teacher, anchors(structures))
-    if skill.pairs and skill.trivial > 0:
-        return min(1.0, skill.error / skill.trivial)
+        return ChangeErrors(float(options.change_error))
+    if isinstance(teacher, ByComposition):
+        return teacher.errors
+    measured = measured_change_errors(teacher, anchors(structures))
+    if measured is not None:
+        return measured.for_all()
     forces = (getattr(teacher, "metadata", {}).get("examination") or {}).get("forces") or {}
-    return 1.0 if forces.get("teaches") == "core" else None
+    return ChangeErrors(1.0) if forces.get("teaches") == "core" else None
 
 
 def further_structures(
@@ -92,12 +106,14 @@ def further_structures(
     options: Augmentation,
     teacher: Any = None,
     *,
+    driver: Any = None,
     directory: Path | None = None,
     progress: bool = False,
 ) -> list[Atoms]:
     """Structures beside those of Algorithm 1: covered distances, thermal disorder (which needs a teacher).
 
-    None by default. ``directory``: of the teacher's trajectories, with which an interrupted call goes on.
+    None by default. ``driver``: whose MD makes thermal structures, where that is known already. ``directory``: of its
+    trajectories, with which an interrupted call goes on.
     """
     structures: list[Atoms] = []
     if options.coverage is not None:
@@ -116,7 +132,8 @@ def further_structures(
         # where no MD is described, it is the default one
         temperature = MD.temperature if options.thermal == "md" else options.thermal
         if options.thermal_method == "md":
-            driver = thermal_driver(parents, teacher, options, directory=directory, progress=progress)
+            if driver is None:
+                driver = thermal_driver(parents, teacher, options, directory=directory, progress=progress)
             return structures + thermal_motion(
                 parents,
                 driver,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 
 from mdl_physpretrain import recipe
 from mdl_physpretrain.errors import ConfigError, StructureError
@@ -16,14 +19,31 @@ from mdl_physpretrain.potentials import factories
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.structures.elements import elements_of, strange_elements
+from mdl_physpretrain.structures.fingerprint import structure_hash
+from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.base import NativeTeacher
+from mdl_physpretrain.teacher.by_composition import better_by_composition, refuse_without_frames
 from mdl_physpretrain.teacher.calculators import calculator_teacher, examined_calculator
 from mdl_physpretrain.teacher.engines import refuse_failed
 from mdl_physpretrain.teacher.held_out import force_verdict, verdict_sentence, worse_than_none
-from mdl_physpretrain.teacher.registry import kind_of, kind_options, teacher_kind, teacher_kinds
+from mdl_physpretrain.teacher.registry import kind_modules, kind_of, kind_options, teacher_kind, teacher_kinds
 
-__all__ = ["calculator_factory", "fitted_teacher", "native_teacher", "obtain_teacher", "read_teacher"]
+__all__ = [
+    "BESIDE",
+    "calculator_factory",
+    "described_calculator",
+    "fitted_beside",
+    "fitted_teacher",
+    "native_teacher",
+    "obtain_teacher",
+    "read_teacher",
+    "with_fitted",
+]
+
+#: What moves the atoms, where a calculator teaches.
+BESIDE = recipe.Teacher(kind="auto")
 
 
 def obtain_teacher(
@@ -45,9 +65,10 @@ def obtain_teacher(
     examination and ``options.force`` is not set, ConfigError if a calculator, kind or option does not exist.
     """
     if options.calculator is not None:
-        calculator = calculator_teacher(options, calculator_factory(options, section), structures)
+        calculator = described_calculator(options, structures, section)
         examined_calculator(calculator, structures, force=options.force, section=section)
-        return calculator
+        file = None if directory is None else directory / "fitted.pt"
+        return with_fitted(calculator, options, structures, file, section=section, progress=progress)
     teacher = native_teacher(
         structures, val, options, read_checkpoint=read_checkpoint, section=section, progress=progress
     )
@@ -56,6 +77,70 @@ def obtain_teacher(
         teacher.save(directory / "teacher.pt")
     refuse_failed(teacher, options.force, section)
     return teacher.to(resolve_device(device))
+
+
+def described_calculator(
+    options: recipe.Teacher, structures: Sequence[Atoms], section: str = "teacher"
+) -> Callable[[], BaseCalculator]:
+    """The calculator of section ``teacher``, with its core.
+
+    Raises ConfigError if it does not exist, or if it is to be compared with a fitted potential and there is nothing to
+    compare them by.
+    """
+    if options.with_fitted:
+        refuse_without_frames(_with_forces(structures), f"{section}.with_fitted")
+    return calculator_teacher(options, calculator_factory(options, section), structures)
+
+
+def with_fitted(
+    calculator: Callable[[], BaseCalculator],
+    options: recipe.Teacher,
+    structures: Sequence[Atoms],
+    file: Path | None = None,
+    *,
+    section: str = "teacher",
+    progress: bool = False,
+) -> Callable[[], BaseCalculator]:
+    """The calculator, and where ``options`` ask for it a potential beside it, which ``file`` keeps."""
+    if not options.with_fitted:
+        return calculator
+    usable = _with_forces(structures)
+    fitted = fitted_beside(usable, options, file, section=section, progress=progress)
+    return better_by_composition(calculator, fitted, usable, f"{section}.with_fitted")
+
+
+def fitted_beside(
+    structures: Sequence[Atoms],
+    options: recipe.Teacher = BESIDE,
+    file: Path | None = None,
+    *,
+    section: str = "teacher",
+    progress: bool = False,
+) -> EnergyModel:
+    """The potential that is fitted beside a calculator, by the kind and the options of the section.
+
+    ``file`` keeps it: a later call with the same structures, labels, options and code takes it from there.
+    """
+    fit_options = kind_options(options, section)
+    told = json.dumps([options.kind, fit_options.model_dump(), code_hash(kind_modules(options.kind))], default=str)
+    digest = blake2b(told.encode(), digest_size=16)
+    for atoms in structures:
+        digest.update(structure_hash(atoms, labels=True).encode())
+    mark = digest.hexdigest()
+    if file is not None and file.is_file():
+        fitted = load_model(file)
+        if fitted.metadata.get("fitted_to") == mark:
+            return fitted
+    fitted = fitted_teacher(teacher_kind(options.kind), structures, None, fit_options, progress)
+    fitted.metadata = {**fitted.metadata, "fitted_to": mark}
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fitted.save(file)
+    return fitted
+
+
+def _with_forces(structures: Sequence[Atoms]) -> list[Atoms]:
+    return [a for a in structures if get_labels(a).energy is not None and get_labels(a).forces is not None]
 
 
 def native_teacher(

@@ -21,7 +21,17 @@ from mdl_physpretrain.option_types import (
     Sources,
     none_as_text,
 )
-from mdl_physpretrain.recipe import PRESET_WORDS, Augment, Backbone, Finetune, Loop, Preset, Pretrain, Teacher
+from mdl_physpretrain.recipe import (
+    PRESET_WORDS,
+    Augment,
+    Backbone,
+    Finetune,
+    Loop,
+    Preset,
+    Pretrain,
+    Teacher,
+    refuse_unanchored,
+)
 from mdl_physpretrain.structures.elements import checked_symbols
 from mdl_physpretrain.structures.units import LabelUnits
 from mdl_physpretrain.workflow.md_options import MD, Probe
@@ -217,6 +227,11 @@ class RunConfig(Section):
             for name, arm in self.arms.items():
                 if arm.hybrid != "none":
                     raise ValueError(f"arms.{name}.hybrid adds an EAM, but {other}")
+        return self
+
+    @model_validator(mode="after")
+    def _two_teachers_need_anchors(self) -> RunConfig:
+        refuse_unanchored(self.teacher, self.augment)
         return self
 
     @model_validator(mode="after")

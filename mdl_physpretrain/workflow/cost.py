@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdl_physpretrain.augmentation.coverage import PAIRS_PER_ELEMENT, per_bin_of
 from mdl_physpretrain.teacher.driver import drives_by_fit
+from mdl_physpretrain.teacher.source import BESIDE
 
 if TYPE_CHECKING:
     from mdl_physpretrain.recipe import Training
@@ -101,10 +102,9 @@ def task_seconds(task: Task, config: RunConfig, sizes: Sizes, rates: Rates) -> f
     train, val = sizes.train[1], sizes.val[1]
     labelled = n_labelled(config, sizes) * _mean(sizes.labelled or sizes.train)
     if task.stage == "teacher":
-        kinds = {"auto": sum(TEACHERS.values())} | TEACHERS
-        return 2.0 if config.teacher.checkpoint else train * kinds.get(config.teacher.kind, sum(TEACHERS.values()))
+        return 2.0 if config.teacher.checkpoint else train * _fit(config.teacher.kind)
     if task.stage == "augment":
-        return labelled * rates.label + _teacher_motion(config, sizes, rates)
+        return labelled * rates.label + _teacher_motion(config, sizes, rates) + _beside(config, train, rates)
     if task.stage == "pretrain":
         share = config.pretrain.val_fraction
         return _epochs(config.pretrain, labelled * (1 - share), labelled * share, rates)
@@ -183,6 +183,21 @@ def _epochs(options: Training, train: float, val: float, rates: Rates) -> float:
     """Seconds of a training on so many atoms."""
     passes = 2 if options.optimizer == "sam" else 1
     return options.epochs * rates.train * (passes * train + PREDICTION * val)
+
+
+def _fit(kind: str) -> float:
+    """Seconds per atom of the fit of a native teacher."""
+    every = sum(TEACHERS.values())
+    return ({"auto": every} | TEACHERS).get(kind, every)
+
+
+def _beside(config: RunConfig, train: int, rates: Rates) -> float:
+    """The potential that is fitted beside a calculator, and the calculator's frames that it is compared by."""
+    teacher = config.teacher
+    if teacher.with_fitted:
+        return train * (_fit(teacher.kind) + rates.label)
+    moving = teacher.calculator is not None and drives_by_fit(config.augmentation, calculator=True)
+    return train * _fit(BESIDE.kind) if moving else 0.0
 
 
 def _mean(part: tuple[int, int]) -> float:

@@ -10,8 +10,9 @@ from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.structures.datasets import SHIPPED, shipped_file
-from mdl_physpretrain.teacher.driver import FITTED, drives_by_fit
+from mdl_physpretrain.teacher.driver import drives_by_fit
 from mdl_physpretrain.teacher.registry import kind_modules, kind_potentials
+from mdl_physpretrain.teacher.source import BESIDE
 from mdl_physpretrain.workflow.config import RunConfig
 
 __all__ = [
@@ -82,13 +83,17 @@ def teacher_modules(config: RunConfig) -> tuple[str, ...]:
 
 
 def driver_modules(config: RunConfig) -> tuple[str, ...]:
-    """Modules of the potential that is fitted to move atoms of thermal structures, where one is."""
-    fitted = drives_by_fit(config.augmentation, calculator=config.teacher.calculator is not None)
-    return kind_modules(FITTED.kind) if fitted else ()
+    """Modules of the potential that is fitted beside a calculator, or to move atoms of thermal structures."""
+    moving = drives_by_fit(config.augmentation, calculator=config.teacher.calculator is not None)
+    kinds = [BESIDE.kind] * moving + [config.teacher.kind] * config.teacher.with_fitted
+    return tuple(dict.fromkeys(module for kind in kinds for module in kind_modules(kind)))
 
 
 def calculator_section(config: RunConfig) -> list[Any]:
-    """What labels of a calculator depend on; core and ``force`` where they are set: labels of before stay valid."""
+    """What labels of a calculator depend on; further options where they are set: labels of before stay valid."""
     teacher = config.teacher
-    further = [{"core": teacher.core, "force": teacher.force}] if teacher.core != "none" or teacher.force else []
+    further: list[Any] = (
+        [{"core": teacher.core, "force": teacher.force}] if teacher.core != "none" or teacher.force else []
+    )
+    further += ["with_fitted"] if teacher.with_fitted else []
     return [teacher.calculator, teacher.calculator_args, *further] if teacher.calculator else []

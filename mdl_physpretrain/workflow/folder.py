@@ -71,7 +71,7 @@ def preflight(config: RunConfig) -> None:
             raise ConfigError(f"md{f' ({label})' if label else ''}: {error}") from None
     if config.teacher.calculator is not None:
         calculator_factory(config.teacher)
-    else:
+    if config.teacher.calculator is None or config.teacher.with_fitted:
         kind_options(config.teacher)
     if config.md.reference_potential is not None:
         load_reference(config.md, config.device)
@@ -188,6 +188,8 @@ MD: {simulations}.
 | `augment/filter.json` | what the filter removed, and why |
 | `augment/min_distances.csv` | smallest distances before and after augmentation (Å) |
 | `augment/coverage.csv` | how many structures hold each pair of elements at each distance (Å) |
+| `augment/fitted.pt` | the potential that was fitted beside a calculator (`teacher.with_fitted`) |
+| `augment/change_errors.csv` | errors of the teacher's changes of force and those expected of labels, by composition |
 | `seed-*/<training>/best.pt` | the network with the lowest validation error; `last.ckpt` its last state |
 | `seed-*/<training>/history.csv` | learning curve |
 | `seed-*/<arm>/replay.json` | which labels were replayed, and why; `beyond-data/` is a training with some of them |

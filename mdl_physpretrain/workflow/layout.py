@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
 
 __all__ = [
+    "FITTED",
     "JOURNAL",
     "LABELLED",
     "MOTION",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 TEACHER = "teacher/teacher.pt"
+FITTED = "augment/fitted.pt"  # beside a calculator
 JOURNAL = "augment/labels.journal"
 MOTION = f"{JOURNAL}.motion"
 LABELLED = "augment/labelled.extxyz"

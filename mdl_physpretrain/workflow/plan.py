@@ -26,6 +26,7 @@ from mdl_physpretrain.workflow.dependencies import (
     teacher_modules,
 )
 from mdl_physpretrain.workflow.layout import (
+    FITTED,
     JOURNAL,
     LABELLED,
     MOTION,
@@ -117,7 +118,7 @@ def _teacher_tasks(config: RunConfig) -> list[Task]:
         needs = ("prepare", *(t.name for t in tasks))
         modules = (*teacher_modules(config), *driver_modules(config))
         tasks.append(
-            Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL, MOTION), (LABELLED,),
+            Task("augment", "augment", label_augmented, section, inputs, needs, (JOURNAL, MOTION, FITTED), (LABELLED,),
                  fixed=tuple(named_files(teacher.calculator_args)), modules=modules)
         )  # fmt: skip
     return tasks
@@ -267,6 +268,7 @@ def _report(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> Task:
         "teacher/comparison.csv",
     ]
     inputs += ["augment/filter.json", "augment/min_distances.csv", "augment/coverage.csv"]
+    inputs.append("augment/change_errors.csv")
     inputs += [f"{t.scratch[0]}/history.csv" for t in tasks if t.stage in ("pretrain", "finetune")]
     inputs += [f"{t.scratch[0]}/{SCOPE}" for t in tasks if t.stage == "finetune"]
     needs = tuple(t.name for t in tasks)

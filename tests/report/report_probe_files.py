@@ -103,6 +103,13 @@ def add_coverage(folder: Path) -> None:
     table.assign(covered=table["count"] >= 5).to_csv(folder / "augment" / "coverage.csv", index=False)
 
 
+def add_change_errors(folder: Path, compositions: int) -> None:
+    """The teacher's errors of changes of force, by composition."""
+    rows = [(f"In{k}P{k}", 40 - k, 0.02, 0.5, 0.04 + 0.01 * k) for k in range(1, compositions + 1)]
+    table = pd.DataFrame(rows, columns=["composition", "pairs", "error", "trivial", "expected"])
+    table.to_csv(folder / "augment" / "change_errors.csv", index=False)
+
+
 def add_frames(folder: Path) -> None:
     """``seed-*/md/<arm>.runs.npz`` for every trajectory of ``physicality.csv``; atoms of failed ones touch."""
     table = pd.read_csv(folder / "physicality.csv", dtype={"structure_id": str}, keep_default_na=False)

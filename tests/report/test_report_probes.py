@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from report_page import Page
-from report_probe_files import PAIRS, add_coverage, add_decomposition, add_frames, make_check
+from report_probe_files import PAIRS, add_change_errors, add_coverage, add_decomposition, add_frames, make_check
 from report_run_folder import make_run
 
 from mdl_physpretrain.report import build, write_report
@@ -38,6 +38,7 @@ def run(tmp_path_factory) -> Path:
     folder = make_run(tmp_path_factory.mktemp("run") / "a", seeds=3, structures=6, pairs=2, probes=True)
     add_decomposition(folder)
     add_coverage(folder)
+    add_change_errors(folder, 14)
     without_figures(folder)
     return folder
 
@@ -223,6 +224,20 @@ def test_decomposition_stands_beside_the_teacher(page):
     rows = {row[0]: row[1:] for row in page.tables["Parts of the teacher"]}
     assert rows["whole teacher"] == ["9.100", "0.0980", "0.00510", "5.100"]
     assert "trivial predictor" in rows
+
+
+def test_expected_errors_of_labels_stand_with_the_compositions_of_most_frames(run, html, page):
+    rows = page.tables["Expected errors of the labels"]
+    assert rows[0] == ["In1P1", "39", "0.020", "0.500", "5"]
+    assert len(rows) == 12
+    assert "12 of 14 compositions" in html
+    assert len(pd.read_csv(run / "report" / "tables" / "change_errors.csv")) == 14
+
+
+def test_one_composition_needs_no_table_of_expected_errors(tmp_path, no_figures):
+    folder = make_run(tmp_path / "one", seeds=1, structures=2, pairs=1)
+    add_change_errors(folder, 1)
+    assert "Expected errors of the labels" not in without_figures(folder).read_text()
 
 
 def test_distances_that_nothing_covers_are_named(page):

@@ -17,7 +17,7 @@ from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.recipe import Augment
 from mdl_physpretrain.structures import get_labels
-from mdl_physpretrain.teacher import driver as driver_module
+from mdl_physpretrain.teacher import source
 from mdl_physpretrain.teacher.driver import drives_by_fit, thermal_driver
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 
@@ -71,7 +71,7 @@ def test_a_calculator_labels_the_frames_and_a_fit_makes_them(copper: list[Atoms]
 
 
 def test_on_request_the_calculator_moves_the_atoms(copper: list[Atoms], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_module, "fitted_teacher", lambda *_, **__: pytest.fail("nothing is to be fitted"))
+    monkeypatch.setattr(source, "fitted_teacher", lambda *_, **__: pytest.fail("nothing is to be fitted"))
     Counting.asked = 0
     made = augmented_labels(copper[:1], Counting(), Augment(**OPTIONS, thermal_driver="teacher"))
     assert Counting.asked > 20  # steps of 2 fs at two temperatures
@@ -88,7 +88,7 @@ def test_a_native_teacher_moves_the_atoms_itself_unless_asked(copper, fitted) ->
 
 def test_an_interrupted_call_does_not_fit_again(copper, fitted, monkeypatch) -> None:
     first, folder = fitted
-    monkeypatch.setattr(driver_module, "fitted_teacher", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr(source, "fitted_teacher", lambda *_, **__: pytest.fail("fitted again"))
     second = thermal_driver(copper, EMT, Augment(**OPTIONS), directory=folder)
     state = second.state_dict()
     for key, value in first.state_dict().items():
@@ -98,7 +98,7 @@ def test_an_interrupted_call_does_not_fit_again(copper, fitted, monkeypatch) -> 
 def test_a_driver_that_failed_its_examination_is_told(copper, fitted, monkeypatch) -> None:
     model = copy.deepcopy(fitted[0])
     model.metadata = {**model.metadata, "examination": {"passed": False, "failures": ["Cu-Cu: attractive"]}}
-    monkeypatch.setattr(driver_module, "fitted_teacher", lambda *_, **__: model)
+    monkeypatch.setattr(source, "fitted_teacher", lambda *_, **__: model)
     with pytest.warns(UserWarning, match="failed its examination"):
         thermal_driver(copper, EMT, Augment(**OPTIONS))
 

@@ -19,12 +19,13 @@ from mdl_physpretrain.potentials import EAM, load_model
 from mdl_physpretrain.recipe import Augment
 from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 from mdl_physpretrain.teacher import Bounds, examine, fit, fit_eam, label
+from mdl_physpretrain.teacher.change_errors import ChangeErrors
 from mdl_physpretrain.teacher.examine import Examination
 from mdl_physpretrain.teacher.factorised import CorrectedEAM, FactorisedEAM, additive_radii
 from mdl_physpretrain.teacher.held_out import force_verdict
 from mdl_physpretrain.teacher.kinds.classical import fit_classical
 from mdl_physpretrain.teacher.kinds.eam import EAMTeacher
-from mdl_physpretrain.teacher.labelled_set import relative_change_error
+from mdl_physpretrain.teacher.labelled_set import change_errors
 from mdl_physpretrain.teacher.lammps import write_eam_fs
 from mdl_physpretrain.teacher.parametrisation import PAIR_VARIABLES, BoundedEAM
 from mdl_physpretrain.teacher.trust import trusted_teacher
@@ -369,9 +370,9 @@ def test_a_teacher_of_the_core_alone_is_damped_to_it(alloys: list[Atoms]) -> Non
     # of alloys[::2] no two are frames of a material
     assert trusted_teacher(model, alloys[::2])[0] is model
     model.metadata["examination"]["forces"]["teaches"] = "core"
-    assert relative_change_error(model, alloys[::2], Augment(change_error="auto")) == 1.0
+    assert change_errors(model, alloys[::2], Augment(change_error="auto")) == ChangeErrors(1.0)
     model.metadata["examination"]["forces"]["teaches"] = "all"
-    assert relative_change_error(model, alloys[::2], Augment(change_error="auto")) is None
+    assert change_errors(model, alloys[::2], Augment(change_error="auto")) is None
     model.metadata["examination"]["forces"]["teaches"] = "core"
     damped, skill = trusted_teacher(model, alloys[::2])
     assert skill.trust == 0.0

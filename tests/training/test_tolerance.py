@@ -16,7 +16,7 @@ from mdl_physpretrain.graphs.batch import build_batch, collate
 from mdl_physpretrain.potentials import Prediction
 from mdl_physpretrain.recipe import Augment
 from mdl_physpretrain.structures import get_labels
-from mdl_physpretrain.teacher.labelled_set import augmented_labels, relative_change_error
+from mdl_physpretrain.teacher.labelled_set import augmented_labels, change_errors
 from mdl_physpretrain.training import EFSLoss
 
 
@@ -93,12 +93,13 @@ def test_the_error_of_changes_is_measured_on_the_data(parents: list[Atoms]) -> N
     for k, atoms in enumerate(frames):
         atoms.info["structure_id"] = f"frame-{k}"
     auto = Augment(n_aug=1, change_error="auto", max_force=None)
-    assert relative_change_error(right, frames, auto) == pytest.approx(0.0, abs=1e-9)
-    error = relative_change_error(wrong, frames, auto)
+    perfect, error = (change_errors(teacher, frames, auto) for teacher in (right, wrong))
+    assert perfect is not None
     assert error is not None
-    assert 0.01 < error <= 1
-    assert relative_change_error(wrong, frames, Augment()) is None
-    assert relative_change_error(wrong, frames, Augment(change_error="auto", anchor=False)) is None
+    assert perfect.overall == pytest.approx(0.0, abs=1e-9)
+    assert 0.01 < error.overall <= 1
+    assert change_errors(wrong, frames, Augment()) is None
+    assert change_errors(wrong, frames, Augment(change_error="auto", anchor=False)) is None
     labelled = augmented_labels(frames, wrong, auto).labelled
     assert all("forces_tolerance" in atoms.arrays for atoms in labelled)
 

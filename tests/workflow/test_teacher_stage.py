@@ -107,3 +107,19 @@ def test_coverage_is_written_and_holes_are_named(rocksalt: list[Atoms], tmp_path
     after = pd.read_csv(tmp_path / "augment" / "coverage.csv")
     assert (after["data"] == before["data"]).all()
     assert after["covered"].mean() > 0.9 > before["covered"].mean()
+
+
+def test_errors_expected_of_labels_are_written_where_they_are_measured(rocksalt: list[Atoms], tmp_path: Path) -> None:
+    for part, structures in (("train", rocksalt[:4]), ("val", rocksalt[4:6]), ("test", rocksalt[6:])):
+        write_structures(tmp_path / "data" / f"{part}.extxyz", structures)
+    teacher = {"kind": "classical", "args": {"cutoff": 5.0}, "force": True}
+    teach(config(teacher=teacher), tmp_path, False)
+    file = tmp_path / "augment" / "change_errors.csv"
+    for choice, written in (("auto", True), (0.3, False)):
+        augment = {"n_aug": 1, "change_error": choice, "max_force": None}
+        names = label_augmented(config(teacher=teacher, augment=augment), tmp_path, False)
+        assert ("augment/change_errors.csv" in names) == written
+    table = pd.read_csv(file)
+    assert list(table) == ["composition", "pairs", "error", "trivial", "expected"]
+    assert table["composition"].tolist() == [rocksalt[0].get_chemical_formula()]
+    assert 0 < table["expected"].item() <= 1

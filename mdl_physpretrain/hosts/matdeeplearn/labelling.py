@@ -39,7 +39,7 @@ def labelled_structures(
         section="physpretrain.teacher",
         directory=folder,
     )
-    augmented, _, result = augmented_labels(structures, teacher, settings.augmentation, force=options.force)
+    augmented, _, result, _ = augmented_labels(structures, teacher, settings.augmentation, force=options.force)
     log.info(
         f"Pretraining set: {len(result.kept)} of {len(augmented)} structures made of {len(structures)} parents kept"
     )

@@ -22,9 +22,10 @@ from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.identifiers import stable_id, unique_ids
 from mdl_physpretrain.structures.labels import Labels, structure_id
 from mdl_physpretrain.structures.validation import refuse_damaged
+from mdl_physpretrain.teacher.driver import drives_by_fit
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.registry import kind_modules
-from mdl_physpretrain.teacher.source import obtain_teacher
+from mdl_physpretrain.teacher.source import BESIDE, obtain_teacher
 from mdl_physpretrain.workflow.data import without_nan
 
 __all__ = ["clean", "labelled_structures", "part_of", "with_stress"]
@@ -63,7 +64,7 @@ def labelled_structures(
         log.info("teacher labels taken from %s", finished)
         return read_structures(finished)
     source = obtain_teacher(parents, None, teacher, read_checkpoint=load_model, device=device, directory=folder)
-    augmented, labelled, result = augmented_labels(parents, source, augment, force=teacher.force)
+    augmented, labelled, result, _ = augmented_labels(parents, source, augment, force=teacher.force)
     account = result.to_dict() | {"n_before": len(augmented), "n_failed_to_label": len(labelled.failures)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,6 +134,8 @@ def _fingerprint(parents: Sequence[Atoms], teacher: Teacher, augment: Augment) -
     modules = [__name__]  # and what the teacher is looked up by
     if teacher.calculator is not None:
         modules.append(teacher.calculator.partition(":")[0])
+        modules += kind_modules(teacher.kind) if teacher.with_fitted else ()
+        modules += kind_modules(BESIDE.kind) if drives_by_fit(augment, calculator=True) else ()
     elif teacher.checkpoint is not None:
         modules += {type(part).__module__ for part in load_model(teacher.checkpoint).leaves()}
     else:

@@ -18,12 +18,13 @@ from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.structures import write_structures
-from mdl_physpretrain.teacher.calculators import calculator_teacher, examined_calculator
+from mdl_physpretrain.teacher.by_composition import ByComposition
+from mdl_physpretrain.teacher.calculators import examined_calculator
 from mdl_physpretrain.teacher.engines import refuse_failed
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
-from mdl_physpretrain.teacher.source import calculator_factory
+from mdl_physpretrain.teacher.source import described_calculator, with_fitted
 from mdl_physpretrain.workflow.data import read_part, without_nan
-from mdl_physpretrain.workflow.layout import JOURNAL, MOTION, TEACHER
+from mdl_physpretrain.workflow.layout import FITTED, JOURNAL, MOTION, TEACHER
 from mdl_physpretrain.workflow.records import remove_written
 
 if TYPE_CHECKING:
@@ -37,19 +38,25 @@ MOST_HOLES = 6  # named in the warning
 
 
 def labelling_teacher(config: RunConfig, folder: Path) -> Any:
-    """The teacher of the run, refused if it failed its examination."""
-    if config.teacher.calculator is not None:
-        return calculator_teacher(config.teacher, calculator_factory(config.teacher), read_part(folder, "train"))
+    """The teacher of the run, refused if it failed its examination; a calculator was examined before."""
+    options, train = config.teacher, read_part(folder, "train")
+    if options.calculator is not None:
+        return with_fitted(described_calculator(options, train), options, train, folder / FITTED)
     teacher = load_model(folder / TEACHER).to(resolve_device(config.device))
-    refuse_failed(teacher, config.teacher.force, "teacher")
+    refuse_failed(teacher, options.force, "teacher")
     return teacher
 
 
 def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     """Augment the training structures, label them, and keep those fit for training."""
-    options, train, teacher = config.augmentation, read_part(folder, "train"), labelling_teacher(config, folder)
-    written = _examined(config, teacher, train, folder)
-    augmented, labelled, result = augmented_labels(
+    options, train, written = config.augmentation, read_part(folder, "train"), list[str]()
+    if config.teacher.calculator is None:
+        teacher = labelling_teacher(config, folder)
+    else:
+        calculator = described_calculator(config.teacher, train)
+        written = _examined(config, calculator, train, folder)
+        teacher = with_fitted(calculator, config.teacher, train, folder / FITTED, progress=show)
+    augmented, labelled, result, errors = augmented_labels(
         train, teacher, options, force=config.teacher.force, resume=folder / JOURNAL, progress=show
     )
 
@@ -82,14 +89,24 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
         )
     (folder / JOURNAL).unlink(missing_ok=True)
     shutil.rmtree(folder / MOTION, ignore_errors=True)
-    names = ("labelled.extxyz", "filter.json", "min_distances.csv", "coverage.csv")
+    names = ["labelled.extxyz", "filter.json", "min_distances.csv", "coverage.csv"]
+    if errors is not None and errors.skills:
+        table = errors.table()
+        if isinstance(teacher, ByComposition):
+            table["labelled_by"] = [teacher.labels(composition) for composition in table["composition"]]
+        write_atomic(out / "change_errors.csv", table.to_csv(index=False))
+        names.append("change_errors.csv")
+    else:
+        remove_written(folder, "augment/change_errors.csv")
+    if config.teacher.with_fitted:
+        names.append("fitted.pt")
+    else:
+        remove_written(folder, FITTED)
     return [*written, *(f"augment/{name}" for name in names)]
 
 
 def _examined(config: RunConfig, teacher: Any, train: Sequence[Atoms], folder: Path) -> list[str]:
     """Examine a calculator before it labels (native teachers were when they were fitted); the file that says so."""
-    if config.teacher.calculator is None:
-        return []
     examination = examined_calculator(teacher, train, force=config.teacher.force)
     if examination is None:
         remove_written(folder, EXAMINATION)
