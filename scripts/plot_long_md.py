@@ -47,7 +47,7 @@ def main() -> None:
         print(f"{name}: {mean:+.1f} % ({mean - half:+.1f} to {mean + half:+.1f})")
     labels = [
         f"{material}, {network}"
-        + (f"\n{teacher} teaches" if teacher != "fitted" else "")
+        + (f"\n{teacher} {'teach' if ' and ' in teacher else 'teaches'}" if teacher != "fitted" else "")
         + ("*" if recipe == "earlier" else "")
         for (material, network, teacher, recipe), _ in groups
     ]
@@ -57,7 +57,7 @@ def main() -> None:
     lost.legend(loc="upper center", bbox_to_anchor=(0.5, 1 + 0.8 / len(groups)), ncol=2, frameon=False)
     cost.axvline(0, color="black", linewidth=1)
     cost.axvline(5, color="grey", linewidth=1, linestyle="--")
-    cost.set(xlabel="total error, recipe against plain, %\n(95 % interval of three seeds; dashed: the aim)")
+    cost.set(xlabel="total error, recipe against plain, %\n(95 % interval over the seeds; dashed: the aim)")
     for panel in (lost, cost):
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(left=False)

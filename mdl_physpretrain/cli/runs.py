@@ -33,7 +33,8 @@ backbone:
 md:
   temperature: 1000       # K
   steps: 5000             # of 1 fs; fewer, or less than 5 ps, say little
-# Where a foundation model knows these elements, it may teach better than a fitted potential (docs/recipe.md):
+# Where a foundation model knows these elements, it may teach better than a fitted potential (docs/recipe.md);
+# with_fitted: true lets a fitted one label what it knows better.
 # teacher: {{calculator: "chgnet.model.dynamics:CHGNetCalculator", core: zbl}}
 """
 
