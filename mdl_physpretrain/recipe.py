@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import CoreName, Count, NotNegative, Positive, Section, Sources, Weights
 
 __all__ = [
@@ -369,9 +370,9 @@ class Recipe(Section):
 
 
 def refuse_unanchored(teacher: Teacher, augment: Augment) -> None:
-    """Raise ValueError where two potentials would label without anchors."""
+    """Raise ConfigError where two potentials would label without anchors."""
     if teacher.with_fitted and not augment.anchor:
-        raise ValueError("teacher.with_fitted mixes the labels of two potentials: augment.anchor has to be true")
+        raise ConfigError("teacher.with_fitted mixes the labels of two potentials: augment.anchor has to be true")
 
 
 #: The defaults, for the signatures of the functions that take these options one by one.

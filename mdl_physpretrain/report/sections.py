@@ -146,7 +146,7 @@ def _method(run: RunData, downloads: Downloads) -> dict[str, Any]:
         values["coverage"] = teacher_tables.coverage(downloads.save(run.coverage, "coverage"))
     if run.comparison is not None:
         values["comparison"] = teacher_tables.comparison(downloads.save(run.comparison, "comparison"))
-    if run.change_errors is not None and len(run.change_errors) > 1:
+    if run.change_errors is not None and (len(run.change_errors) > 1 or "labelled_by" in run.change_errors):
         values["change_errors"] = teacher_tables.change_errors(downloads.save(run.change_errors, "change_errors"))
         values["n_compositions"] = len(run.change_errors)
     if run.replay is not None:

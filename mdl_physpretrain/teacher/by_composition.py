@@ -16,13 +16,18 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
 
-from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.calculator import ASECalculator
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.identity import potential_fingerprint
 from mdl_physpretrain.structures.labels import get_labels
-from mdl_physpretrain.teacher.change_errors import ChangeErrors, best_of_two, measured_change_errors
+from mdl_physpretrain.teacher.change_errors import (
+    ChangeErrors,
+    best_of_two,
+    compared_change_errors,
+    measured_change_errors,
+)
 from mdl_physpretrain.teacher.changes import frame_pairs
 from mdl_physpretrain.teacher.engines import Engine, make_engine
 from mdl_physpretrain.teacher.journal import Outcome
@@ -30,7 +35,6 @@ from mdl_physpretrain.teacher.journal import Outcome
 __all__ = ["ByComposition", "better_by_composition", "both_potentials", "refuse_without_frames", "warn_of_better_fit"]
 
 CLEARLY = 0.5  # of the calculator's error: below, a potential that is fitted anyway is worth a word
-MOST_MISSING = 0.5  # a potential that answers less than this share of the other's pairs of frames is not asked
 
 
 class ByComposition:
@@ -70,7 +74,7 @@ class ByComposition:
         return _model(self.checkpoint)
 
     def __call__(self) -> BaseCalculator:
-        return _Either(self.factory(), self)
+        return _Either(self.factory(), self) if self.compositions else self.factory()
 
     def asks_fit(self, atoms: Atoms) -> bool:
         """Whether the fitted potential labels a structure."""
@@ -82,10 +86,10 @@ class ByComposition:
 
     def labelling_engine(self, batch_size: int, stress: bool, force: bool, bounded: bool) -> Engine:
         """What labels in this process, see :func:`mdl_physpretrain.teacher.engines.make_engine`."""
-        by_calculator, by_fit = (
-            make_engine(teacher, batch_size, stress, force, bounded=bounded) for teacher in (self.factory, self.fitted)
-        )
-        return _EitherEngine(self, by_calculator, by_fit)
+        by_calculator = make_engine(self.factory, batch_size, stress, force, bounded=bounded)
+        if not self.compositions:
+            return by_calculator
+        return _EitherEngine(self, by_calculator, make_engine(self.fitted, batch_size, stress, force, bounded=bounded))
 
 
 class _Either(Calculator):  # type: ignore[misc]
@@ -162,10 +166,6 @@ def better_by_composition(
     ConfigError
         If no force changes between any two frames of the same atoms, so that there is nothing to compare by.
     """
-    by_fit, by_calculator = (measured_change_errors(teacher, structures) for teacher in (fitted, factory))
-    if by_fit is None or by_calculator is None:
-        raise ConfigError(f"{option}: no force changes between the frames of the training structures")
-    better = set()
     examination = fitted.metadata.get("examination") or {}
     if examination.get("passed") is False:
         reasons = "; ".join(map(str, examination.get("failures", [])))
@@ -173,10 +173,18 @@ def better_by_composition(
             f"{option}: the calculator labels all, as the fitted potential failed its examination: {reasons}",
             stacklevel=2,
         )
-    else:
-        names = {atoms.get_chemical_formula() for atoms in structures}
-        better = {name for name in names if _knows_better(by_fit, by_calculator, name)}
+        return ByComposition(factory, fitted, (), _measured(factory, structures, option))
+    by_fit, by_calculator, better = compared_change_errors(fitted, factory, structures)
+    if by_fit is None or by_calculator is None:
+        raise ConfigError(f"{option}: no force changes between the frames of the training structures")
     return ByComposition(factory, fitted, better, best_of_two(by_calculator, by_fit, better))
+
+
+def _measured(factory: Callable[[], BaseCalculator], structures: Sequence[Atoms], option: str) -> ChangeErrors:
+    errors = measured_change_errors(factory, structures)
+    if errors is None:
+        raise ConfigError(f"{option}: no force changes between the frames of the training structures")
+    return errors
 
 
 def both_potentials(teacher: Any, fitted: Any, structures: Sequence[Atoms], *, anchored: bool) -> ByComposition:
@@ -206,11 +214,20 @@ def warn_of_better_fit(fitted: EnergyModel, errors: ChangeErrors, structures: Se
 
     ``errors`` are the calculator's, on the same structures.
     """
-    by_fit = measured_change_errors(fitted, structures)
-    if by_fit is None or (fitted.metadata.get("examination") or {}).get("passed") is False:
+    if (fitted.metadata.get("examination") or {}).get("passed") is False:
+        return
+    try:
+        by_fit = measured_change_errors(fitted, structures)
+    except StructureError:  # it answers no two frames, and is no advice
+        return
+    if by_fit is None:
         return
     both = {name: (skill, errors.skills[name]) for name, skill in by_fit.skills.items() if name in errors.skills}
-    better = [name for name, (fit, other) in both.items() if 0 < fit.error < CLEARLY * other.error]
+    better = [
+        name
+        for name, (fit, other) in both.items()
+        if fit.pairs == other.pairs and 0 < fit.error < CLEARLY * other.error  # on the same frames
+    ]
     if not better:
         return
     name = max(better, key=lambda name: (both[name][0].pairs, name))
@@ -222,16 +239,6 @@ def warn_of_better_fit(fitted: EnergyModel, errors: ChangeErrors, structures: Se
         "labels what it knows better",
         stacklevel=2,
     )
-
-
-def _knows_better(one: ChangeErrors, other: ChangeErrors, composition: str) -> bool:
-    """Whether the first of two potentials knows the frames of a composition better; one that fails on them does not."""
-    answered = [errors.skills[composition].pairs if composition in errors.skills else 0 for errors in (one, other)]
-    if not any(answered):
-        return one.overall < other.overall
-    if min(answered) < MOST_MISSING * max(answered):
-        return answered[0] > answered[1]
-    return one.skills[composition].error < other.skills[composition].error
 
 
 def _bytes(model: EnergyModel) -> bytes:

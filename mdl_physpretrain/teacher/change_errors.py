@@ -6,19 +6,30 @@ Not of the paper. A teacher that knows a crystal may know little about its defec
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from ase import Atoms
 from ase.formula import Formula
 
-from mdl_physpretrain.teacher.changes import MOST_PARTNERS, Skill, frame_pairs, skills_by_composition
+from mdl_physpretrain.teacher.changes import (
+    MOST_PARTNERS,
+    FramePair,
+    Skill,
+    answered_forces,
+    frame_pairs,
+    skill_of_forces,
+    skills_by_composition,
+)
 from mdl_physpretrain.teacher.engines import Teacher
 
-__all__ = ["ChangeErrors", "best_of_two", "measured_change_errors"]
+__all__ = ["ChangeErrors", "best_of_two", "compared_change_errors", "measured_change_errors"]
 
 #: Few pairs of frames say little: the error over all data counts as so many pairs of each composition.
 PRIOR_PAIRS = MOST_PARTNERS
+MOST_MISSING = 0.5  # a teacher that answers less than this share of the other's pairs of frames is not asked
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,16 @@ class ChangeErrors:
     def of_formula(self, composition: str) -> float:
         """That of a composition; the overall one where it is not known."""
         return self.of_composition.get(composition, self.overall)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, see :meth:`from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ChangeErrors:
+        """Of :meth:`to_dict`."""
+        skills = {name: Skill(**skill) for name, skill in values["skills"].items()}
+        return cls(values["overall"], values["of_composition"], skills)
 
     def for_all(self) -> ChangeErrors:
         """The overall one for every composition."""
@@ -92,14 +113,43 @@ def measured_change_errors(teacher: Teacher, structures: Sequence[Atoms]) -> Cha
         If the teacher fails on a structure of every pair.
     """
     pairs = frame_pairs(structures)
+    return _of_forces(*answered_forces(teacher, structures, pairs), structures) if pairs else None
+
+
+def compared_change_errors(
+    one: Teacher, other: Teacher, structures: Sequence[Atoms]
+) -> tuple[ChangeErrors | None, ChangeErrors | None, set[str]]:
+    """Errors of two teachers (:func:`measured_change_errors`), and the compositions that ``one`` knows better.
+
+    Compositions are compared on the pairs of frames that both answered. A teacher that answers less than half as many
+    pairs as the other one does not know the composition; one without frames goes to the lower error over all data.
+    Raises StructureError if a teacher answers no pair.
+    """
+    pairs = frame_pairs(structures)
     if not pairs:
-        return None
-    whole, skills = skills_by_composition(teacher, structures, pairs)
-    return _expected(_relative(whole), skills) if whole.trivial > 0 else None
+        return None, None, set()
+    answers = [answered_forces(teacher, structures, pairs) for teacher in (one, other)]
+    common = [pair for pair in answers[0][0] if pair in set(answers[1][0])]
+    on_common = [skills_by_composition(forces, structures, common) for _, forces in answers]
+    errors = [_of_forces(answered, forces, structures) for answered, forces in answers]
+    first, second = errors
+    if first is None or second is None:
+        return first, second, set()
+    better = set()
+    for name in {atoms.get_chemical_formula() for atoms in structures}:
+        counts = [found.skills[name].pairs if name in found.skills else 0 for found in (first, second)]
+        if not any(counts):
+            wins = first.overall < second.overall
+        elif min(counts) < MOST_MISSING * max(counts) or name not in on_common[0]:
+            wins = counts[0] > counts[1]
+        else:
+            wins = on_common[0][name].error < on_common[1][name].error
+        better |= {name} if wins else set()
+    return first, second, better
 
 
 def best_of_two(one: ChangeErrors, other: ChangeErrors, compositions: Collection[str]) -> ChangeErrors:
-    """Errors of two potentials, measured on the same frames, of which ``other`` is asked about some compositions."""
+    """Errors of two potentials, of which ``other`` is asked about some compositions."""
     asked = {name: other if name in compositions else one for name in sorted(one.skills.keys() | other.skills.keys())}
     chosen = {name: errors.skills[name] for name, errors in asked.items() if name in errors.skills}
     numbers = {name: skill.pairs * len(Formula(name)) for name, skill in chosen.items()}
@@ -107,6 +157,13 @@ def best_of_two(one: ChangeErrors, other: ChangeErrors, compositions: Collection
         sum(number * getattr(chosen[name], kind) for name, number in numbers.items()) for kind in ("error", "trivial")
     )
     return _expected(min(1.0, error / trivial), chosen)
+
+
+def _of_forces(
+    pairs: Sequence[FramePair], forces: Mapping[int, np.ndarray], structures: Sequence[Atoms]
+) -> ChangeErrors | None:
+    whole = skill_of_forces(forces, structures, pairs)
+    return _expected(_relative(whole), skills_by_composition(forces, structures, pairs)) if whole.trivial > 0 else None
 
 
 def _expected(overall: float, skills: Mapping[str, Skill]) -> ChangeErrors:

@@ -22,7 +22,15 @@ from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import Labels, get_labels
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
 
-__all__ = ["FramePair", "Skill", "change_skill", "frame_pairs", "skill_of_forces", "skills_by_composition"]
+__all__ = [
+    "FramePair",
+    "Skill",
+    "answered_forces",
+    "change_skill",
+    "frame_pairs",
+    "skill_of_forces",
+    "skills_by_composition",
+]
 
 MOST_PARTNERS = 6  # pairs per structure: frames of one long trajectory say the same again and again
 MOST_TRIES = 60  # of a structure's possible partners, so that large sets do not cost the square of their size
@@ -110,29 +118,27 @@ def change_skill(teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[
     pairs = frame_pairs(structures) if pairs is None else list(pairs)
     if not pairs:
         return Skill(float("nan"), float("nan"), 0.0, float("nan"), 0)
-    answered, taught = _answers(teacher, structures, pairs)
+    answered, taught = answered_forces(teacher, structures, pairs)
     return skill_of_forces(taught, structures, answered)
 
 
 def skills_by_composition(
-    teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[FramePair]
-) -> tuple[Skill, dict[str, Skill]]:
-    """Skill over all of at least one pair of frames, and for each composition (formula of all atoms) by its pairs.
-
-    Frames that the teacher fails on do not count. Raises StructureError as :func:`change_skill` does.
-    """
-    answered, taught = _answers(teacher, structures, pairs)
+    taught: Mapping[int, np.ndarray], structures: Sequence[Atoms], pairs: Sequence[FramePair]
+) -> dict[str, Skill]:
+    """Skill of forces (as in :func:`skill_of_forces`) for each composition, the formula of all atoms, by its pairs."""
     groups: dict[str, list[FramePair]] = {}
-    for pair in answered:
+    for pair in pairs:
         groups.setdefault(structures[pair.first].get_chemical_formula(), []).append(pair)
-    skills = {name: skill_of_forces(taught, structures, members) for name, members in groups.items()}
-    return skill_of_forces(taught, structures, answered), skills
+    return {name: skill_of_forces(taught, structures, members) for name, members in groups.items()}
 
 
-def _answers(
+def answered_forces(
     teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[FramePair]
 ) -> tuple[list[FramePair], dict[int, np.ndarray]]:
-    """Pairs of which the teacher answered both structures, and its forces (n, 3), eV/Å, by structure."""
+    """Pairs of which the teacher answered both structures, and its forces (n, 3), eV/Å, by structure.
+
+    Raises StructureError if there is none.
+    """
     needed = sorted({k for pair in pairs for k in (pair.first, pair.second)})
     engine = make_engine(teacher, 64, False, True)
     outcomes = list(chain.from_iterable(engine.outcomes([structures[k] for k in needed])))

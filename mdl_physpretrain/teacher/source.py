@@ -13,19 +13,21 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from mdl_physpretrain import recipe
-from mdl_physpretrain.errors import ConfigError, StructureError
+from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.option_types import Section
 from mdl_physpretrain.potentials import factories
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.potentials.identity import potential_fingerprint
 from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.structures.elements import elements_of, strange_elements
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.base import NativeTeacher
-from mdl_physpretrain.teacher.by_composition import better_by_composition, refuse_without_frames
+from mdl_physpretrain.teacher.by_composition import ByComposition, better_by_composition, refuse_without_frames
 from mdl_physpretrain.teacher.calculators import calculator_teacher, examined_calculator
+from mdl_physpretrain.teacher.change_errors import ChangeErrors
 from mdl_physpretrain.teacher.engines import refuse_failed
 from mdl_physpretrain.teacher.held_out import force_verdict, verdict_sentence, worse_than_none
 from mdl_physpretrain.teacher.registry import kind_modules, kind_of, kind_options, teacher_kind, teacher_kinds
@@ -106,7 +108,15 @@ def with_fitted(
         return calculator
     usable = _with_forces(structures)
     fitted = fitted_beside(usable, options, file, section=section, progress=progress)
-    return better_by_composition(calculator, fitted, usable, f"{section}.with_fitted")
+    mark, known = potential_fingerprint(calculator), fitted.metadata.get("beside") or {}
+    if known.get("calculator") == mark:
+        return ByComposition(calculator, fitted, known["compositions"], ChangeErrors.from_dict(known["errors"]))
+    teacher = better_by_composition(calculator, fitted, usable, f"{section}.with_fitted")
+    if file is not None:  # who labels what is decided once
+        decided = {"compositions": sorted(teacher.compositions), "errors": teacher.errors.to_dict()}
+        fitted.metadata = {**fitted.metadata, "beside": {"calculator": mark, **decided}}
+        fitted.save(file)
+    return teacher
 
 
 def fitted_beside(
@@ -128,9 +138,13 @@ def fitted_beside(
         digest.update(structure_hash(atoms, labels=True).encode())
     mark = digest.hexdigest()
     if file is not None and file.is_file():
-        fitted = load_model(file)
-        if fitted.metadata.get("fitted_to") == mark:
-            return fitted
+        try:
+            fitted = load_model(file)
+        except CheckpointError as error:
+            warnings.warn(f"fitted again, as {error}", stacklevel=2)
+        else:
+            if fitted.metadata.get("fitted_to") == mark:
+                return fitted
     fitted = fitted_teacher(teacher_kind(options.kind), structures, None, fit_options, progress)
     fitted.metadata = {**fitted.metadata, "fitted_to": mark}
     if file is not None:

@@ -11,7 +11,7 @@ from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.probes.base import Probe
 from mdl_physpretrain.structures.datasets import SHIPPED, shipped_file
 from mdl_physpretrain.teacher.driver import drives_by_fit
-from mdl_physpretrain.teacher.registry import kind_modules, kind_potentials
+from mdl_physpretrain.teacher.registry import kind_modules, kind_options, kind_potentials
 from mdl_physpretrain.teacher.source import BESIDE
 from mdl_physpretrain.workflow.config import RunConfig
 
@@ -92,8 +92,9 @@ def driver_modules(config: RunConfig) -> tuple[str, ...]:
 def calculator_section(config: RunConfig) -> list[Any]:
     """What labels of a calculator depend on; further options where they are set: labels of before stay valid."""
     teacher = config.teacher
-    further: list[Any] = (
-        [{"core": teacher.core, "force": teacher.force}] if teacher.core != "none" or teacher.force else []
-    )
-    further += ["with_fitted"] if teacher.with_fitted else []
+    further: list[Any] = []
+    if teacher.core != "none" or teacher.force:
+        further.append({"core": teacher.core, "force": teacher.force})
+    if teacher.with_fitted:
+        further.append({"with_fitted": [teacher.kind, kind_options(teacher).model_dump()]})
     return [teacher.calculator, teacher.calculator_args, *further] if teacher.calculator else []

@@ -8,10 +8,11 @@ from typing import Any
 from mdl_physpretrain.loop.motion import conditions
 from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
+from mdl_physpretrain.teacher.registry import kind_modules
 from mdl_physpretrain.training.references import is_another_energy_scale
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.dependencies import calculator_section, network_modules, teacher_modules
-from mdl_physpretrain.workflow.layout import LABELLED, TEACHER, arm_folder, loop_folder, pretrain_folder
+from mdl_physpretrain.workflow.layout import FITTED, LABELLED, TEACHER, arm_folder, loop_folder, pretrain_folder
 from mdl_physpretrain.workflow.stages.finetune import finetune_arm
 from mdl_physpretrain.workflow.stages.loop import end_loop, loop_round
 from mdl_physpretrain.workflow.stages.pretrain import pretrain_network
@@ -96,6 +97,9 @@ def loop_tasks(config: RunConfig, seed: int) -> list[Task]:
             config.augment.model_dump(include=set(Augment.model_fields) - set(Augmentation.model_fields)),
         ]
         inputs = [*TRAIN_AND_VAL, LABELLED, f"{arm_folder(seed, name)}/best.pt", *([TEACHER] if taught else [])]
+        if config.teacher.with_fitted:
+            inputs.append(FITTED)
+            modules = (*modules, *kind_modules(config.teacher.kind))
         before = _finetune_name(seed, name)
         common: dict[str, Any] = {"stage": "loop", "parallel": True}
         for number in range(1, rounds + 2):

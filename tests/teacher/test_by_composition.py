@@ -17,15 +17,16 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.executors import Processes
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.identity import potential_fingerprint
-from mdl_physpretrain.recipe import Augment, Teacher
+from mdl_physpretrain.recipe import Augment, Teacher, refuse_unanchored
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.teacher import engines, source
 from mdl_physpretrain.teacher.by_composition import ByComposition, better_by_composition
-from mdl_physpretrain.teacher.change_errors import ChangeErrors, measured_change_errors
+from mdl_physpretrain.teacher.change_errors import ChangeErrors, compared_change_errors, measured_change_errors
 from mdl_physpretrain.teacher.driver import thermal_driver
 from mdl_physpretrain.teacher.labelled_set import augmented_labels, change_errors
 from mdl_physpretrain.teacher.source import fitted_beside, obtain_teacher
 from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.dependencies import calculator_section
 
 
 def right_for_magnesia() -> pp.ASECalculator:
@@ -34,10 +35,12 @@ def right_for_magnesia() -> pp.ASECalculator:
 
 
 class _Weaker(pp.ASECalculator):
+    share = 0.7
+
     def calculate(self, atoms=None, properties=("energy",), system_changes=()) -> None:  # type: ignore[no-untyped-def]
         super().calculate(atoms, properties, system_changes)
         if "Ca" in self.atoms.symbols:
-            self.results = {name: 0.7 * value for name, value in self.results.items()}
+            self.results = {name: self.share * value for name, value in self.results.items()}
 
 
 class FailsOnMost(_Weaker):
@@ -52,7 +55,22 @@ class FailsOnMost(_Weaker):
         pp.ASECalculator.calculate(self, atoms, properties, system_changes)
 
 
+class FailsOnLarge(_Weaker):
+    """Most of the truth about calcium oxide, and nothing about some frames."""
+
+    share = 0.92
+
+    def __init__(self) -> None:
+        super().__init__(pp.ZBL(inner=1.2, outer=2.6).double())
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()) -> None:  # type: ignore[no-untyped-def]
+        if "Ca" in atoms.symbols and np.isclose(atoms.positions[0, 0], FAILING).any():
+            raise RuntimeError("too far")
+        super().calculate(atoms, properties, system_changes)
+
+
 FIRST: list[float] = []
+FAILING: list[float] = []
 
 
 def _fitted(outer: float = 2.1) -> EnergyModel:
@@ -140,11 +158,29 @@ def test_where_the_calculator_fails_the_fit_labels(frames: list[Atoms]) -> None:
     assert teacher.errors.skills["Ca4O4"].pairs == 15
 
 
+def test_they_are_compared_on_the_frames_that_both_answer(frames: list[Atoms]) -> None:
+    """A calculator that fails on the frames with large changes is not better for it."""
+    for atoms in frames[-1:]:
+        atoms.positions += np.random.default_rng(1).normal(0, 0.15, atoms.positions.shape)
+    frames = list(pp.label(frames, pp.ZBL(inner=1.2, outer=2.6).double()))
+    FAILING[:] = [float(atoms.positions[0, 0]) for atoms in frames[-1:]]
+    calculator, fit, better = compared_change_errors(FailsOnLarge, _fitted(), frames)
+    assert calculator is not None
+    assert fit is not None
+    assert calculator.skills["Ca4O4"].error < fit.skills["Ca4O4"].error
+    assert calculator.skills["Ca4O4"].pairs < fit.skills["Ca4O4"].pairs
+    assert "Ca4O4" not in better
+    assert "Ca4O4" in better_by_composition(FailsOnLarge, _fitted(), frames).compositions
+
+
 def test_a_fit_that_failed_or_knows_nothing_better_labels_nothing(frames: list[Atoms]) -> None:
     fitted = _fitted()
     fitted.metadata = {"examination": {"passed": False, "failures": ["O-O: attractive"]}}
     with pytest.warns(UserWarning, match=r"with_fitted: the calculator labels all, as .* O-O: attractive"):
-        assert not better_by_composition(right_for_magnesia, fitted, frames).compositions
+        failed = better_by_composition(right_for_magnesia, fitted, frames)
+    assert not failed.compositions
+    assert failed.errors == measured_change_errors(right_for_magnesia, frames)
+    assert {atoms.info["label_source"] for atoms in pp.label(frames, failed)} == {"_weaker"}
     teacher = better_by_composition(right_for_magnesia, _fitted(), frames[:6])
     assert not teacher.compositions
     assert teacher.labels("Mg4O4") == "calculator"
@@ -199,10 +235,16 @@ def test_the_fit_is_kept_for_the_same_structures_only(
     fitted_beside(frames)
     fitted_beside(frames, Teacher(kind="classical"), file)
     assert fits == [12, 12, 12, 12]
+    file.write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="fitted again, as .*is damaged"):
+        fitted_beside(frames, file=file)
     options = Teacher(calculator=f"{__name__}:right_for_magnesia", with_fitted=True, force=True)
     teacher = obtain_teacher(frames, None, options, directory=tmp_path / "b")
     assert isinstance(teacher, ByComposition)
     assert (tmp_path / "b" / "fitted.pt").is_file()
+    monkeypatch.setattr(source, "better_by_composition", lambda *_: pytest.fail("compared again"))
+    again = obtain_teacher(frames, None, options, directory=tmp_path / "b")
+    assert (again.compositions, again.errors) == (teacher.compositions, teacher.errors)
 
 
 def test_on_the_command_line(frames: list[Atoms], tmp_path: Path) -> None:
@@ -235,6 +277,20 @@ def test_on_the_command_line(frames: list[Atoms], tmp_path: Path) -> None:
 def test_what_goes_with_it_is_checked_at_once() -> None:
     with pytest.raises(ValueError, match="'with_fitted' fits a potential beside a calculator: give 'calculator'"):
         Teacher(with_fitted=True)
+    with pytest.raises(ConfigError, match=r"augment\.anchor has to be true"):
+        refuse_unanchored(Teacher(calculator="ase.calculators.emt:EMT", with_fitted=True), Augment(anchor=False))
     teacher = {"calculator": "ase.calculators.emt:EMT", "with_fitted": True}
     with pytest.raises(ValueError, match=r"augment\.anchor has to be true"):
         RunConfig.model_validate({"data": {"source": ["demo"]}, "teacher": teacher, "augment": {"anchor": False}})
+
+
+def test_its_options_count_in_what_a_run_does_again() -> None:
+    def section(**options: object) -> list[object]:
+        teacher = {"calculator": "ase.calculators.emt:EMT", "with_fitted": True, **options}
+        return calculator_section(RunConfig.model_validate({"data": {"source": ["demo"]}, "teacher": teacher}))
+
+    usual = section(kind="classical")
+    assert usual == section(kind="classical")
+    assert usual != section(kind="classical", args={"cutoff": 5.0})
+    assert section(kind="eam") != section(kind="eam", seed=3)
+    assert usual != section(kind="classical", with_fitted=False)

@@ -10,6 +10,7 @@ from ase import Atoms
 
 from mdl_physpretrain.hosts.matdeeplearn.eam_start import read_eam
 from mdl_physpretrain.hosts.matdeeplearn.settings import Settings
+from mdl_physpretrain.recipe import refuse_unanchored
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
@@ -29,6 +30,7 @@ def labelled_structures(
     if settings.labelled is not None:
         return read_structures(settings.labelled, require=("energy",))
     options = settings.teacher
+    refuse_unanchored(options, settings.augmentation)
     teacher = obtain_teacher(
         structures,
         val,

@@ -15,7 +15,7 @@ from ase import Atoms
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.files import file_hash, write_atomic
 from mdl_physpretrain.potentials import load_model
-from mdl_physpretrain.recipe import Augment, Teacher
+from mdl_physpretrain.recipe import Augment, Teacher, refuse_unanchored
 from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.structures import get_labels, read_structures, set_labels, split_by_parent, write_structures
 from mdl_physpretrain.structures.fingerprint import structure_hash
@@ -57,6 +57,7 @@ def labelled_structures(
     ``cache`` is a folder with one sub-folder per fingerprint of structures, options and code, which also holds the
     teacher and the filter's account. Raises TeacherRefused if the teacher failed its examination and is not forced.
     """
+    refuse_unanchored(teacher, augment)
     parents = sorted(clean(structures), key=structure_id)  # some of the host's datasets shuffle
     folder = Path(cache) / _fingerprint(parents, teacher, augment)
     finished = folder / "labelled.extxyz"

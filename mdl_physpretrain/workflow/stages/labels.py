@@ -90,6 +90,7 @@ def label_augmented(config: RunConfig, folder: Path, show: bool) -> list[str]:
     (folder / JOURNAL).unlink(missing_ok=True)
     shutil.rmtree(folder / MOTION, ignore_errors=True)
     names = ["labelled.extxyz", "filter.json", "min_distances.csv", "coverage.csv"]
+    errors = teacher.errors if isinstance(teacher, ByComposition) else errors
     if errors is not None and errors.skills:
         table = errors.table()
         if isinstance(teacher, ByComposition):
