@@ -57,7 +57,7 @@ def main() -> None:
     lost.legend(loc="upper center", bbox_to_anchor=(0.5, 1 + 0.8 / len(groups)), ncol=2, frameon=False)
     cost.axvline(0, color="black", linewidth=1)
     cost.axvline(5, color="grey", linewidth=1, linestyle="--")
-    cost.set(xlabel="total error, recipe against plain, %\n(95 % interval over the seeds; dashed: the aim)")
+    cost.set(xlabel="total error, recipe against plain, %\n(95 % interval; dashed: the aim)")
     for panel in (lost, cost):
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(left=False)
