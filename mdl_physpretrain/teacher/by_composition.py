@@ -32,7 +32,14 @@ from mdl_physpretrain.teacher.changes import frame_pairs
 from mdl_physpretrain.teacher.engines import Engine, make_engine
 from mdl_physpretrain.teacher.journal import Outcome
 
-__all__ = ["ByComposition", "better_by_composition", "both_potentials", "refuse_without_frames", "warn_of_better_fit"]
+__all__ = [
+    "ByComposition",
+    "better_by_composition",
+    "both_potentials",
+    "refuse_without_frames",
+    "warn_of_better_fit",
+    "with_forces",
+]
 
 CLEARLY = 0.5  # of the calculator's error: below, a potential that is fitted anyway is worth a word
 
@@ -166,18 +173,25 @@ def better_by_composition(
     ConfigError
         If no force changes between any two frames of the same atoms, so that there is nothing to compare by.
     """
-    examination = fitted.metadata.get("examination") or {}
-    if examination.get("passed") is False:
-        reasons = "; ".join(map(str, examination.get("failures", [])))
-        warnings.warn(
-            f"{option}: the calculator labels all, as the fitted potential failed its examination: {reasons}",
-            stacklevel=2,
-        )
+    if reason := _useless(fitted, structures):
+        warnings.warn(f"{option}: the calculator labels all, as the fitted potential {reason}", stacklevel=2)
         return ByComposition(factory, fitted, (), _measured(factory, structures, option))
     by_fit, by_calculator, better = compared_change_errors(fitted, factory, structures)
     if by_fit is None or by_calculator is None:
         raise ConfigError(f"{option}: no force changes between the frames of the training structures")
     return ByComposition(factory, fitted, better, best_of_two(by_calculator, by_fit, better))
+
+
+def _useless(fitted: EnergyModel, structures: Sequence[Atoms]) -> str:
+    """Why a fitted potential may label nothing; empty where it may."""
+    examination = fitted.metadata.get("examination") or {}
+    if examination.get("passed") is False:
+        return f"failed its examination: {'; '.join(map(str, examination.get('failures', [])))}"
+    try:
+        measured_change_errors(fitted, structures)
+    except StructureError as error:  # of other elements, for example
+        return f"answers no two frames: {error}"
+    return ""
 
 
 def _measured(factory: Callable[[], BaseCalculator], structures: Sequence[Atoms], option: str) -> ChangeErrors:
@@ -188,16 +202,25 @@ def _measured(factory: Callable[[], BaseCalculator], structures: Sequence[Atoms]
 
 
 def both_potentials(teacher: Any, fitted: Any, structures: Sequence[Atoms], *, anchored: bool) -> ByComposition:
-    """The same of ``label --with-fitted``; raises ConfigError if one is not what it has to be."""
+    """The teacher of ``label --with-fitted``: a calculator's factory and a fitted potential, checked, as one.
+
+    ``structures`` are the parents of the structures to label. Raises ConfigError if ``teacher`` makes no calculator,
+    ``fitted`` is no fitted potential, or labels are not anchored.
+    """
     if isinstance(teacher, EnergyModel) or not callable(teacher):
         raise ConfigError("--with-fitted: --teacher has to be module:factory of a calculator")
     if not isinstance(fitted, EnergyModel):
         raise ConfigError("--with-fitted has to be a fitted teacher (.pt)")
     if not anchored:
         raise ConfigError("--with-fitted mixes the labels of two potentials: they have to be anchored (--parents FILE)")
-    usable = [a for a in structures if get_labels(a).energy is not None and get_labels(a).forces is not None]
+    usable = with_forces(structures)
     refuse_without_frames(usable, "--with-fitted")
     return better_by_composition(teacher, fitted, usable, "--with-fitted")
+
+
+def with_forces(structures: Sequence[Atoms]) -> list[Atoms]:
+    """Structures that have an energy and forces."""
+    return [a for a in structures if get_labels(a).energy is not None and get_labels(a).forces is not None]
 
 
 def refuse_without_frames(structures: Sequence[Atoms], option: str) -> None:
@@ -214,24 +237,19 @@ def warn_of_better_fit(fitted: EnergyModel, errors: ChangeErrors, structures: Se
 
     ``errors`` are the calculator's, on the same structures.
     """
-    if (fitted.metadata.get("examination") or {}).get("passed") is False:
-        return
-    try:
-        by_fit = measured_change_errors(fitted, structures)
-    except StructureError:  # it answers no two frames, and is no advice
-        return
+    by_fit = None if _useless(fitted, structures) else measured_change_errors(fitted, structures)
     if by_fit is None:
         return
     both = {name: (skill, errors.skills[name]) for name, skill in by_fit.skills.items() if name in errors.skills}
     better = [
         name
         for name, (fit, other) in both.items()
-        if fit.pairs == other.pairs and 0 < fit.error < CLEARLY * other.error  # on the same frames
+        if fit.pairs == other.pairs and fit.trivial > 0 and fit.error < CLEARLY * other.error  # on the same frames
     ]
     if not better:
         return
     name = max(better, key=lambda name: (both[name][0].pairs, name))
-    shares = [f"{100 * skill.error / skill.trivial:.0f}%" if skill.trivial else "infinitely" for skill in both[name]]
+    shares = [f"{100 * skill.error / skill.trivial:.0f}%" for skill in both[name]]
     more = f" and {len(better) - 1} more" if len(better) > 1 else ""
     warnings.warn(
         f"a potential fitted to the data knows changes of force of {name}{more} better than the calculator that "

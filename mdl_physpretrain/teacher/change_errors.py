@@ -129,7 +129,8 @@ def compared_change_errors(
     if not pairs:
         return None, None, set()
     answers = [answered_forces(teacher, structures, pairs) for teacher in (one, other)]
-    common = [pair for pair in answers[0][0] if pair in set(answers[1][0])]
+    of_other = set(answers[1][0])
+    common = [pair for pair in answers[0][0] if pair in of_other]
     on_common = [skills_by_composition(forces, structures, common) for _, forces in answers]
     errors = [_of_forces(answered, forces, structures) for answered, forces in answers]
     first, second = errors
@@ -156,7 +157,7 @@ def best_of_two(one: ChangeErrors, other: ChangeErrors, compositions: Collection
     error, trivial = (
         sum(number * getattr(chosen[name], kind) for name, number in numbers.items()) for kind in ("error", "trivial")
     )
-    return _expected(min(1.0, error / trivial), chosen)
+    return _expected(min(1.0, error / trivial) if trivial > 0 else min(one.overall, other.overall), chosen)
 
 
 def _of_forces(

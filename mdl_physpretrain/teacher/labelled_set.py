@@ -19,7 +19,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.recipe import MD, Augment, Augmentation, Perturbation
 from mdl_physpretrain.structures import get_labels
 from mdl_physpretrain.teacher.amplitudes import amplitudes_at
-from mdl_physpretrain.teacher.by_composition import ByComposition, warn_of_better_fit
+from mdl_physpretrain.teacher.by_composition import ByComposition, warn_of_better_fit, with_forces
 from mdl_physpretrain.teacher.change_errors import ChangeErrors, measured_change_errors
 from mdl_physpretrain.teacher.driver import thermal_driver
 from mdl_physpretrain.teacher.label import Labelled, label
@@ -52,7 +52,10 @@ def augmented_labels(
     nothing.
     """
     if isinstance(teacher, ByComposition) and not options.anchor:
-        raise ConfigError("labels of two potentials are no one energy: augment.anchor has to be true (with_fitted)")
+        raise ConfigError(
+            "two potentials have two energy scales, and only anchored labels can be mixed: augment.anchor has to be "
+            "true (teacher.with_fitted)"
+        )
     parents = anchors(structures) if options.anchor else list(structures)
     augmented = Augmented()
     if options.n_aug:
@@ -164,7 +167,7 @@ def further_structures(
 
 def anchors(structures: Sequence[Atoms]) -> list[Atoms]:
     """Structures that labels can be anchored to: those with energy and forces; raises ConfigError if there is none."""
-    able = [a for a in structures if get_labels(a).energy is not None and get_labels(a).forces is not None]
+    able = with_forces(structures)
     if not able:
         raise ConfigError(
             "augment.anchor needs training structures with energy and forces, and none has both: "

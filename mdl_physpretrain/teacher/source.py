@@ -23,9 +23,13 @@ from mdl_physpretrain.potentials.identity import potential_fingerprint
 from mdl_physpretrain.source_graph import code_hash
 from mdl_physpretrain.structures.elements import elements_of, strange_elements
 from mdl_physpretrain.structures.fingerprint import structure_hash
-from mdl_physpretrain.structures.labels import get_labels
 from mdl_physpretrain.teacher.base import NativeTeacher
-from mdl_physpretrain.teacher.by_composition import ByComposition, better_by_composition, refuse_without_frames
+from mdl_physpretrain.teacher.by_composition import (
+    ByComposition,
+    better_by_composition,
+    refuse_without_frames,
+    with_forces,
+)
 from mdl_physpretrain.teacher.calculators import calculator_teacher, examined_calculator
 from mdl_physpretrain.teacher.change_errors import ChangeErrors
 from mdl_physpretrain.teacher.engines import refuse_failed
@@ -90,7 +94,7 @@ def described_calculator(
     compare them by.
     """
     if options.with_fitted:
-        refuse_without_frames(_with_forces(structures), f"{section}.with_fitted")
+        refuse_without_frames(with_forces(structures), f"{section}.with_fitted")
     return calculator_teacher(options, calculator_factory(options, section), structures)
 
 
@@ -106,7 +110,7 @@ def with_fitted(
     """The calculator, and where ``options`` ask for it a potential beside it, which ``file`` keeps."""
     if not options.with_fitted:
         return calculator
-    usable = _with_forces(structures)
+    usable = with_forces(structures)
     fitted = fitted_beside(usable, options, file, section=section, progress=progress)
     mark, known = potential_fingerprint(calculator), fitted.metadata.get("beside") or {}
     if known.get("calculator") == mark:
@@ -151,10 +155,6 @@ def fitted_beside(
         file.parent.mkdir(parents=True, exist_ok=True)
         fitted.save(file)
     return fitted
-
-
-def _with_forces(structures: Sequence[Atoms]) -> list[Atoms]:
-    return [a for a in structures if get_labels(a).energy is not None and get_labels(a).forces is not None]
 
 
 def native_teacher(

@@ -181,6 +181,8 @@ def test_a_fit_that_failed_or_knows_nothing_better_labels_nothing(frames: list[A
     assert not failed.compositions
     assert failed.errors == measured_change_errors(right_for_magnesia, frames)
     assert {atoms.info["label_source"] for atoms in pp.label(frames, failed)} == {"_weaker"}
+    with pytest.warns(UserWarning, match=r"the fitted potential answers no two frames: .*unknown"):
+        assert not better_by_composition(right_for_magnesia, pp.EAM(["Cu"]).double(), frames).compositions
     teacher = better_by_composition(right_for_magnesia, _fitted(), frames[:6])
     assert not teacher.compositions
     assert teacher.labels("Mg4O4") == "calculator"
