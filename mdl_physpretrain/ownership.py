@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -221,17 +222,27 @@ def refuse_other_kind(output: str | Path, what: str, suffixes: Iterable[str] = (
         raise ConfigError(f"{path} exists and is no {what}{known} by its name: choose another output file")
 
 
-def keep_existing(output: str | Path) -> None:
-    """Copy a file that is about to be replaced to another name, and say so; it stays until the new one is there."""
-    path = Path(output)
-    if not path.is_file():
-        return
-    kept, number = path.with_name(f"{path.name}.replaced"), 1  # of no kind: no pattern of data files takes it
-    while kept.exists():
+@contextlib.contextmanager
+def keep_existing(*outputs: str | Path) -> Iterator[None]:
+    """Keep files that the block replaces by other contents under another name, and say so."""
+    copies = {path: _copy(path) for path in map(Path, outputs) if path.is_file()}
+    try:
+        yield
+    finally:
+        for path, copy in copies.items():
+            if path.is_file() and file_hash(path) == file_hash(copy):
+                copy.unlink()
+            else:
+                warnings.warn(f"{path} was there: it is kept as {copy}", stacklevel=3)
+
+
+def _copy(path: Path) -> Path:
+    copy, number = path.with_name(f"{path.name}.replaced"), 1  # of no kind: no pattern of data files takes it
+    while copy.exists():
         number += 1
-        kept = path.with_name(f"{path.name}.replaced-{number}")
-    shutil.copy2(path, kept)
-    warnings.warn(f"{path} was there: it is kept as {kept}", stacklevel=2)
+        copy = path.with_name(f"{path.name}.replaced-{number}")
+    shutil.copy2(path, copy)
+    return copy
 
 
 def _files(inputs: Any) -> Iterator[Path]:

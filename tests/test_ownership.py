@@ -121,10 +121,38 @@ def test_a_file_that_is_written_again_is_kept_under_another_name(base: Path, tmp
     assert (tmp_path / "out.extxyz.replaced").read_text() == "first"
     assert "Lattice" in out.read_text()
     second = out.read_bytes()
-    with pytest.warns(UserWarning, match=r"replaced-2"):
-        keep_existing(out)
-    second_kept = {"out.extxyz": second, "out.extxyz.replaced": b"first", "out.extxyz.replaced-2": second}
-    assert content(tmp_path) == second_kept, "and it stays until the new one is there"
+    with pytest.warns(UserWarning, match=r"replaced-2"), keep_existing(out):
+        out.unlink()  # and the disk is full
+    kept = {"out.extxyz.replaced": b"first", "out.extxyz.replaced-2": second}
+    assert content(tmp_path) == kept
+
+
+def test_a_file_that_is_written_again_with_the_same_content_leaves_no_copy(base: Path, tmp_path: Path) -> None:
+    words = [word.format(base=base, out=tmp_path / "out.extxyz") for word in [*FILES["augment"], "--thermal", "none"]]
+    for _ in range(2):
+        assert CliRunner().invoke(app, words).exit_code == 0
+    assert list(content(tmp_path)) == ["out.extxyz"]
+
+
+@pytest.mark.parametrize(
+    ("command", "other", "names"),
+    [
+        ("mdl-data", ["--seed", "1"], ["test.json", "train.json", "val.json"]),
+        ("align", ["--min-force", "0.1"], ["alignment.csv", "alignment_summary.csv"]),
+    ],
+)
+def test_results_of_other_options_in_the_same_folder_are_kept(
+    command: str, other: list[str], names: list[str], base: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = [word.format(base=base, out=out) for word in FOLDERS[command]]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    first = {f"{name}.replaced": (out / name).read_bytes() for name in names}
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert not list(out.glob("*.replaced")), "the same content"
+    with pytest.warns(UserWarning, match="was there: it is kept as"):
+        assert CliRunner().invoke(app, [*words, *other]).exit_code == 0
+    assert {path.name: path.read_bytes() for path in out.glob("*.replaced*")} == first
 
 
 WAYS = ["itself", "relative", "link", "hard link", "pattern", "folder"]

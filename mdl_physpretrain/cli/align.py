@@ -64,7 +64,7 @@ def _print(summary: Any) -> None:
 
 
 def _write(out: Path, angles: Any, summary: Any) -> None:
-    from mdl_physpretrain.ownership import forget_contents, is_edited, keep_edited, note_contents
+    from mdl_physpretrain.ownership import forget_contents, is_edited, keep_edited, keep_existing, note_contents
     from mdl_physpretrain.report.alignment import alignment_figure
     from mdl_physpretrain.report.drawing import draw
 
@@ -73,8 +73,9 @@ def _write(out: Path, angles: Any, summary: Any) -> None:
         names = ("alignment.csv", "alignment_summary.csv", "alignment.png")
         keep_edited(out, [name for name in names if is_edited(out, name)])
         forget_contents(out, names)
-        angles.to_csv(out / "alignment.csv", index=False)
-        summary.to_csv(out / "alignment_summary.csv")
+        with keep_existing(*(out / name for name in names[:2])):
+            angles.to_csv(out / "alignment.csv", index=False)
+            summary.to_csv(out / "alignment_summary.csv")
         draw({"alignment": lambda: alignment_figure(angles)}, out, notes)
         note_contents(out, names)
     except OSError as error:

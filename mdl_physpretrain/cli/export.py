@@ -30,7 +30,7 @@ def export_lammps(
     refuse_overwriting(output, eam)
     refuse_other_kind(output, "table of an EAM", (".fs", ".eam", ".alloy", ".txt"))
     model = load_model(eam, expect="eam")
-    keep_existing(output)
-    path = write_eam_fs(model, output, n_r=n_r, n_rho=n_rho)  # type: ignore[arg-type]
+    with keep_existing(output):
+        path = write_eam_fs(model, output, n_r=n_r, n_rho=n_rho)  # type: ignore[arg-type]
     typer.echo(f"Wrote {path}. In LAMMPS:")
     typer.echo(lammps_commands(model, path), nl=False)  # type: ignore[arg-type]

@@ -186,8 +186,8 @@ def _physicality_table(frame: Any, output: Path | None) -> None:
     if output is not None:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            keep_existing(output)
-            frame.to_csv(output, index=False)
+            with keep_existing(output):
+                frame.to_csv(output, index=False)
         except OSError as error:
             raise ConfigError(f"cannot write {output}: {error.strerror}") from error
         typer.echo(f"Wrote {output}")

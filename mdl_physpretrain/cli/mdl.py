@@ -61,7 +61,7 @@ def mdl_data(
     import numpy as np
 
     from mdl_physpretrain.hosts.matdeeplearn.data import right_handed
-    from mdl_physpretrain.ownership import claim_folder
+    from mdl_physpretrain.ownership import claim_folder, keep_existing
     from mdl_physpretrain.structures import label_counts, read_structures, split_structures, write_structures
 
     claim_folder(output, "MatDeepLearn data set", inputs=structures)
@@ -76,11 +76,13 @@ def mdl_data(
     split = split_structures(
         cells, fractions=shares, usage=_share(usage, "--usage"), seed=seed, group_by=split_by
     )  # fmt: skip
-    for name in ("train", "val", "test"):
-        part = getattr(split, name)
-        write_structures(output / f"{name}.json", [right_handed(a) for a in part])
+    parts = {output / f"{name}.json": getattr(split, name) for name in ("train", "val", "test")}
+    with keep_existing(*parts):
+        for path, part in parts.items():
+            write_structures(path, [right_handed(a) for a in part])
+    for path, part in parts.items():
         counts = ", ".join(f"{count} {label}" for label, count in label_counts(part).items())
-        typer.echo(f"{output / name}.json: {counts}")
+        typer.echo(f"{path}: {counts}")
     typer.echo(f"elements: {' '.join(sorted({s for a in cells for s in a.symbols}))}")
 
 

@@ -172,8 +172,8 @@ def compare(
     typer.echo(markdown(table), nl=False)
     if csv is not None:
         try:
-            keep_existing(csv)
-            table.to_csv(csv, index=False)
+            with keep_existing(csv):
+                table.to_csv(csv, index=False)
         except OSError as error:
             raise ConfigError(f"cannot write {csv}: {error.strerror}") from error
         typer.echo(f"Wrote {csv}", err=True)

@@ -156,8 +156,8 @@ def augment(
     further = further_structures(parents, options, None if teacher is None else potential_of(teacher, "auto"))
     algorithm = options.model_dump(include=set(Perturbation.model_fields))
     perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **algorithm) if options.n_aug else ()
-    keep_existing(output)
-    write_structures(output, chain(perturbed, further))
+    with keep_existing(output):
+        write_structures(output, chain(perturbed, further))
     small = sum(len(atoms) < 2 for atoms in parents)
     if small:
         warnings.warn(f"{small} structures have fewer than two atoms and were not augmented", stacklevel=1)
@@ -221,8 +221,8 @@ def label(
         result = filtered(labelled, options, anchors, expert, force=force, executor=workers)
     if result.removed:
         typer.echo(f"The filter removed {len(result.removed)} of {len(labelled)} structures")
-    keep_existing(output)
-    write_structures(output, result.kept)
+    with keep_existing(output):
+        write_structures(output, result.kept)
     journal.unlink(missing_ok=True)
     typer.echo(f"Wrote {len(result.kept)} structures to {output}")
 

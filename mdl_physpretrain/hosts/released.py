@@ -20,6 +20,7 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError, PhysPretrainEr
 from mdl_physpretrain.hosts.convert import detect, read_checkpoint_of
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn
 from mdl_physpretrain.hosts.matdeeplearn.config import read_host_config
+from mdl_physpretrain.ownership import keep_existing
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.checkpoint import save_model
 
@@ -103,7 +104,8 @@ def fetch_released(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         columns = [field.name for field in fields(Released)]
-        pd.DataFrame([asdict(r) for r in results], columns=columns).to_csv(table, index=False)
+        with keep_existing(table):
+            pd.DataFrame([asdict(r) for r in results], columns=columns).to_csv(table, index=False)
     except OSError as error:
         raise CheckpointError(f"cannot write {table}: {error}") from error
     return results

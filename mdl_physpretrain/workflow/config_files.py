@@ -16,12 +16,11 @@ from pydantic import BaseModel, ValidationError
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.files import nameable
 from mdl_physpretrain.option_types import option_fields, problems
-from mdl_physpretrain.ownership import MARK
 from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.presets import PRESETS, merge, over_preset
 from mdl_physpretrain.structures.datasets import SHIPPED, shipped_configuration
 from mdl_physpretrain.workflow.config import RunConfig
-from mdl_physpretrain.workflow.yaml_files import KeyLines, read_yaml, set_value
+from mdl_physpretrain.workflow.yaml_files import KeyLines, is_config_of_run, read_yaml, set_value
 
 __all__ = ["build_config", "dump_config", "load_config", "load_layers", "refuse_foreign_output", "schema_rows"]
 
@@ -67,7 +66,7 @@ def refuse_foreign_output(path: Path, config: RunConfig) -> None:
         Naming both folders.
     """
     folder = path.resolve().parent
-    if path.name != "config.yaml" or not (folder / MARK).is_file() or config.output is None:
+    if not is_config_of_run(path) or config.output is None:
         return
     if Path(config.output).resolve() != folder:
         raise ConfigError(

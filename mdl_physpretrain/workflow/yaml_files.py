@@ -12,13 +12,16 @@ import yaml
 
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Place
+from mdl_physpretrain.ownership import MARK
 from mdl_physpretrain.presets import merge
 from mdl_physpretrain.yaml_text import parse_yaml
 
-__all__ = ["KeyLines", "read_yaml", "set_value"]
+__all__ = ["KeyLines", "is_config_of_run", "read_yaml", "set_value"]
 
 
 NULL = "tag:yaml.org,2002:null"
+#: Keys of the ``config.yaml`` in a run folder that a file which inherits it does not get: two runs need two folders.
+OF_ONE_RUN = ("name", "output")
 MAX_INHERITED = 50
 
 
@@ -44,6 +47,7 @@ def read_yaml(path: Path, source: KeyLines | None = None, above: tuple[Path, ...
     ----------
     path
         YAML; ``inherits: other.yaml`` (or a list) names files relative to it.
+        The ``config.yaml`` of a run folder passes on all but ``name`` and ``output``.
     source
         Gets the line of every key.
     above
@@ -82,6 +86,8 @@ def read_yaml(path: Path, source: KeyLines | None = None, above: tuple[Path, ...
     merged: dict[str, Any] = {}
     for parent in [parents] if isinstance(parents, str) else parents:
         inherited = read_yaml(path.parent / parent, source, (*above, path.resolve()))
+        if is_config_of_run(path.parent / parent):
+            inherited = {key: value for key, value in inherited.items() if key not in OF_ONE_RUN}
         merged = merge(merged, inherited)
     source.lines.update(lines)
     source.files[path.resolve()] = merge(merged, content)
@@ -104,6 +110,11 @@ def _walk(node: yaml.Node, place: Place, lines: dict[Place, str], path: Path) ->
         for k, value in enumerate(node.value):
             lines[*place, k] = f"{path}:{value.start_mark.line + 1}"
             _walk(value, (*place, k), lines, path)
+
+
+def is_config_of_run(path: Path) -> bool:
+    """Whether a file is the ``config.yaml`` that a run wrote into its folder."""
+    return path.name == "config.yaml" and (path.parent / MARK).is_file()
 
 
 def set_value(content: dict[str, Any], word: str, source: KeyLines) -> None:

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.structures.datasets import shipped_configuration
 from mdl_physpretrain.workflow.config import RunConfig
 from mdl_physpretrain.workflow.config_files import build_config, dump_config, load_config, schema_rows
@@ -138,6 +139,20 @@ def test_inherits_merges_key_by_key_but_replaces_arms(tmp_path):
     assert (config.md.steps, config.md.temperature, config.data.usage) == (9, 500, 0.1)
     assert list(config.arms) == ["b"]
     assert config.name == "child"
+
+
+def test_a_file_that_inherits_the_configuration_of_a_run_does_not_write_into_its_folder(tmp_path):
+    run = tmp_path / "run"
+    claim_folder(run, "run")
+    first = load_config(_write(tmp_path, "data: {source: demo}\nmd: {steps: 7}\n"), [f"output={run}", "name=first"])
+    (run / "config.yaml").write_text(dump_config(first))
+    middle = _write(tmp_path, "inherits: run/config.yaml\nmd: {temperature: 500}\n", "middle.yaml")
+    child = _write(tmp_path, "inherits: middle.yaml\n", "child.yaml")
+    for file in (middle, child):
+        config = load_config(file)
+        assert (config.output, config.name) == (f"runs/{file.stem}", file.stem)
+        assert (config.md.steps, config.md.temperature) == (7, 500)
+    assert load_config(run / "config.yaml").output == str(run), "the file itself goes on with its run"
 
 
 def test_errors_in_inherited_files_name_that_file(tmp_path):
