@@ -73,6 +73,7 @@ class RunData:
     physicality: pd.DataFrame | None = None
     efs: pd.DataFrame | None = None
     reference: dict[str, Any] | None = None
+    reference_errors: dict[str, Any] | None = None
     histories: dict[tuple[int, str], pd.DataFrame] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
@@ -190,6 +191,7 @@ def read_run(run_dir: Path) -> RunData:
     run.change_errors = take("change_errors", "augment/change_errors.csv", table_reader("change_errors"), quiet=True)
     run.decomposition = take("decomposition", "teacher/decomposition.csv", table_reader("decomposition"), quiet=True)
     run.reference = take("reference", "reference/potential.json", read_mapping(read_json), quiet=True)
+    run.reference_errors = take("reference_errors", "reference/errors.json", read_mapping(read_json), quiet=True)
     run.answers = take("verdicts", "verdicts.csv", table_reader("verdicts"), quiet=True)
     for kind, probe in table_kinds().items():
         table = take(kind, f"{kind}.csv", table_reader(kind), quiet=kind not in probe.expected)

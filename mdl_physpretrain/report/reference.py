@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from mdl_physpretrain.probes.stiffness import FEWEST_PAIRS
 from mdl_physpretrain.report.conditions import main_conditions
 from mdl_physpretrain.report.formats import DASH, number, percent_range, plural, share
 from mdl_physpretrain.report.html_tables import Cell, HtmlTable, column, count, html_table
@@ -16,8 +17,17 @@ from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.sentences import Sentence
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL, BesideReference, compare_with_reference
 
-__all__ = ["compared_with_reference", "held_against", "of_kept", "reference_sentences", "reference_table"]
+__all__ = [
+    "compared_with_reference",
+    "error_sentences",
+    "held_against",
+    "of_kept",
+    "reference_sentences",
+    "reference_table",
+]
 
+#: Error of changes of force, as a share of them, from which a reference potential is called a poor one.
+POOR_CHANGES = 0.5
 RULE = (
     "A trajectory that the reference loses, too, at any time, is not held against a potential, unless the potential "
     "overlaps or explodes where the reference does no more than pass the Lindemann limits."
@@ -57,7 +67,7 @@ def reference_sentences(run: RunData, rows: Sequence[BesideReference]) -> list[S
         here = [row for row in rows if row.condition == condition]
         sentences.append(_of_reference(theirs, run.reference_words, start, any(row.without for row in here)))
         sentences += [_of_arm(row, start) for row in here]
-    return sentences
+    return [*sentences, *error_sentences(run.reference_errors)]
 
 
 def _of_reference(table: pd.DataFrame, words: str, start: str, part_only: bool) -> Sentence:
@@ -73,6 +83,39 @@ def _of_reference(table: pd.DataFrame, words: str, start: str, part_only: bool) 
             "trajectories count in the absolute numbers."
         ).format(plural(table["structure_id"].nunique(), "start"))
     return Sentence("neutral" if kept else "caution", f"reference potential: keeps {kept} of {total}", text)
+
+
+def error_sentences(errors: Mapping[str, Any] | None) -> list[Sentence]:
+    """How well the reference potential knows the test structures: whether its word counts for this material."""
+    if not errors:
+        return []
+    if errors.get("failed"):
+        text = Markup("The reference potential gives no forces of the test structures: {}").format(errors["failed"])
+        return [Sentence("caution", "reference potential: errors not known", text)]
+    forces, trivial = _finite(errors, "forces"), _finite(errors, "trivial")
+    if forces is None or trivial is None:
+        return []
+    poor = forces >= trivial
+    words = [f"forces are wrong by {number(forces, 3)} eV/Å (predicting zero: {number(trivial, 3)})"]
+    changes = errors.get("changes") or {}
+    wrong, none, pairs = (_finite(changes, key) for key in ("error", "trivial", "pairs"))
+    if wrong is not None and none and pairs and pairs >= FEWEST_PAIRS:
+        poor = wrong / none >= POOR_CHANGES  # of relaxed cells alone, predicting zero looks best
+        words.append(
+            f"changes of force between frames of the same atoms by {wrong / none:.0%} of them "
+            f"({plural(int(pairs), 'pair')}; stiffness {number(changes.get('stiffness'), 2)})"
+        )
+    start = f"On {plural(int(_finite(errors, 'answered') or 0), 'test structure')} the reference potential’s "
+    text = Markup("{}{}.").format(start, " and ".join(words))
+    if not poor:
+        return [Sentence("neutral", f"reference potential: forces wrong by {number(forces, 3)} eV/Å", text)]
+    text += " It knows this material poorly, so what it keeps and loses says little."
+    return [Sentence("caution", "reference potential: knows this material poorly", text)]
+
+
+def _finite(values: Mapping[str, Any], key: str) -> float | None:
+    value = values.get(key)
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _of_arm(row: BesideReference, start: str) -> Sentence:

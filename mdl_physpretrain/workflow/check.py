@@ -42,7 +42,7 @@ from mdl_physpretrain.workflow.stages.collect import joint_table
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
 from mdl_physpretrain.workflow.stages.frames import read_frames
 from mdl_physpretrain.workflow.stages.md import simulate_potential
-from mdl_physpretrain.workflow.stages.reference import simulate_reference
+from mdl_physpretrain.workflow.stages.reference import MOST_STRUCTURES, measure_reference, simulate_reference
 from mdl_physpretrain.workflow.task import Task
 from mdl_physpretrain.workflow.watch import Watch
 
@@ -265,9 +265,14 @@ class _Check:
                 ))  # fmt: skip
 
     def _add_reference(self, potential: Any) -> None:
-        """MD of the reference potential for every seed, which are those of velocities and noise here."""
+        """Its errors, and its MD for every seed, which are those of velocities and noise here."""
         suite, models = self.suite, _potential_modules(potential)
         versions = [package_versions(module) for module in models if not isinstance(potential, EnergyModel)]
+        self._add(REFERENCE_POTENTIAL, ("errors",), Task(
+            "errors of the reference potential", "evaluate", partial(measure_reference, suite_class=CheckSuite),
+            [potential_fingerprint(potential), versions, MOST_STRUCTURES],
+            fixed=tuple(_hashes(suite.test_structures(), labels=True)), modules=models, parallel=True,
+        ))  # fmt: skip
         for seed in self.settings.seeds:
             start = md_file(seed, REFERENCE_POTENTIAL)
             section = [potential_fingerprint(potential), versions, self.settings.simulation(""), seed,

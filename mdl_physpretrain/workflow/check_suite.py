@@ -220,6 +220,9 @@ class CheckSuite(Suite):
     def reference_starts(self, label: str = "") -> list[Atoms]:
         return self.starts(label)[: self.settings.reference_structures]
 
+    def test_structures(self) -> list[Atoms]:
+        return list(self.config.structures)
+
     def starts(self, label: str = "") -> list[Atoms]:
         structures, chosen = list(self.config.structures), self.settings.md_structures
         if label:

@@ -198,7 +198,7 @@ MD: {simulations}.
 | `seed-*/md/<arm>.csv` | verdict on every trajectory (`<arm>@<label>`: further conditions) |
 | `seed-*/md/<arm>.runs.npz` | traces, last frames and up to 64 earlier frames of the trajectories |
 | `seed-*/md/<arm>.unfinished/` | what a calculator at work gave so far, to go on from after an interruption |
-| `reference/` | MD of the reference potential: what it is, verdict on every trajectory, traces |
+| `reference/` | the reference potential: what it is, its errors, verdict on every trajectory, traces |
 | `efs.csv` | energy, force and stress errors of every seed and arm |
 | `predictions.csv` | predictions beside the labels of the test structures (eV/atom, eV/Å, eV/Å³), at most 10,000 each |
 | `physicality.csv` | verdicts of all seeds and arms, those of the reference potential beside them |

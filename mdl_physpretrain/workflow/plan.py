@@ -31,6 +31,7 @@ from mdl_physpretrain.workflow.layout import (
     LABELLED,
     MOTION,
     REFERENCE,
+    REFERENCE_ERRORS,
     TEACHER,
     best_file,
     md_file,
@@ -45,7 +46,12 @@ from mdl_physpretrain.workflow.stages.frames import read_frames
 from mdl_physpretrain.workflow.stages.labels import label_augmented
 from mdl_physpretrain.workflow.stages.md import simulate_potential
 from mdl_physpretrain.workflow.stages.prepare import prepare
-from mdl_physpretrain.workflow.stages.reference import look_at_reference, simulate_reference
+from mdl_physpretrain.workflow.stages.reference import (
+    MOST_STRUCTURES,
+    look_at_reference,
+    measure_reference,
+    simulate_reference,
+)
 from mdl_physpretrain.workflow.stages.report import report
 from mdl_physpretrain.workflow.stages.teacher import teach
 from mdl_physpretrain.workflow.task import Task
@@ -184,7 +190,7 @@ def _evaluations(config: RunConfig, suite: RunSuite, seed: int) -> list[Task]:
 
 
 def _references(config: RunConfig) -> list[Task]:
-    """MD of the reference potential, and before it a look at the potential."""
+    """A look at the reference potential, its errors on the test structures, and its MD."""
     md = config.md
     if md.reference_potential is None:
         return []
@@ -203,7 +209,17 @@ def _references(config: RunConfig) -> list[Task]:
     numbers = [md.reference_structures, *(c.n_structures for c in md.conditions().values())]
     ensembles = [c.ensemble for c in md.conditions().values()]
     look = [identity, numbers, ensembles, md.max_atoms, config.data.seed]
-    tasks = [Task("reference potential", work=look_at_reference, section=look, needs=("prepare",), **common)]
+    tasks = [
+        Task("reference potential", work=look_at_reference, section=look, needs=("prepare",), **common),
+        Task(
+            "reference errors",
+            work=partial(measure_reference, suite_class=RunSuite),
+            section=[identity, MOST_STRUCTURES],
+            needs=("prepare", "reference potential"),
+            parallel=True,
+            **common,
+        ),
+    ]
     seed = config.velocity_seed(config.seeds[0])
     for label, condition in md.conditions().items():
         start = md_file(seed, REFERENCE_POTENTIAL, label)
@@ -259,7 +275,7 @@ def _collections(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> l
 def _report(config: RunConfig, suite: RunSuite, tasks: Sequence[Task]) -> Task:
     kinds = collected_kinds(suite, ("potential", "simulation", "frames"))
     inputs = [f"{kind}.csv" for kind in kinds]
-    inputs += ["data/summary.json", REFERENCE, "teacher/decomposition.csv"]
+    inputs += ["data/summary.json", REFERENCE, REFERENCE_ERRORS, "teacher/decomposition.csv"]
     inputs += [
         "teacher/errors.json",
         "teacher/examination.json",

@@ -104,6 +104,9 @@ class RunSuite(Suite):
     def reference_starts(self, label: str = "") -> list[Atoms]:
         return self.starts(label)[: self.config.md.reference_structures]
 
+    def test_structures(self) -> list[Atoms]:
+        return read_part(self.folder, "test")
+
     def conditions(self, label: str) -> dict[str, Any]:
         md = self.config.md.conditions()[label]
         return {name: getattr(md, name) for name in CONDITIONS}

@@ -98,6 +98,10 @@ class Suite(ABC):
     def reference_starts(self, label: str = "") -> list[Atoms]:
         """Structures that it is simulated from."""
 
+    @abstractmethod
+    def test_structures(self) -> list[Atoms]:
+        """Structures, with labels or without, that errors are measured on."""
+
     def limits(self, label: str) -> Limits:
         """Of what is physical."""
         return Limits()

@@ -61,7 +61,7 @@ def tasks(**md: Any) -> dict[str, Task]:
 def test_it_is_simulated_once_for_all_networks_under_every_condition() -> None:
     without, beside = tasks(), tasks(**LJ, also=[{"ensemble": "npt", "temperature": 750}])
     names = [name for name, task in beside.items() if task.stage == "reference"]
-    assert names == ["reference potential", "reference md", "reference md npt-750K"]
+    assert names == ["reference potential", "reference errors", "reference md", "reference md npt-750K"]
     assert not [task for task in without.values() if task.stage == "reference"]
     assert beside["reference md npt-750K"].scratch[0] == "reference/md-seed-3@npt-750K.runs.npz"
     order = list(beside)
