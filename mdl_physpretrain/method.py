@@ -20,9 +20,11 @@ from mdl_physpretrain.option_types import validated
 from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.devices import resolve_device
+from mdl_physpretrain.potentials.network_check import check_network
 from mdl_physpretrain.presets import over_preset
 from mdl_physpretrain.recipe import MD, Recipe
 from mdl_physpretrain.structures import Split, write_structures
+from mdl_physpretrain.structures.validation import refuse_no_anchors
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
 from mdl_physpretrain.training import pretrain_finetune
@@ -154,7 +156,10 @@ def pretrain_and_finetune(
     recipe = validated(Recipe, {k: v for k, v in merged.items() if k not in ("md", "arms")})  # of runs
     if recipe.loop.rounds and not recipe.finetune.replay_fraction:
         raise ConfigError("loop.rounds puts new labels into replay: finetune.replay_fraction must be above 0")
+    check_network(recipe.backbone.name, recipe.backbone.args, fields=("model", "model_args"))
     structures, val = list(structures), list(val or ()) or None
+    if recipe.augment.anchor:
+        refuse_no_anchors(structures)
     folder = None if directory is None else claim_folder(directory, "pretraining with its finetuning")
     with locked(folder):
         if is_options:

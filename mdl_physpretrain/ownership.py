@@ -100,7 +100,8 @@ def is_ours(folder: Path, kind: str) -> bool:
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{folder / MARK} is damaged: choose another output folder") from None
     if marked != kind:
-        raise ConfigError(f"{folder} is the folder of a {marked}, not of a {kind}: choose another output folder")
+        also = " (or of md with several potentials or seeds)" if "check" in (marked, kind) else ""
+        raise ConfigError(f"{folder} is the folder of a {marked}, not of a {kind}{also}: choose another output folder")
     return True
 
 

@@ -203,7 +203,7 @@ def label(
     refuse_overwriting(journal, structures, parents, teacher, fitted)
     data, anchors = read_all(structures), read_all(parents)
     if options.anchor and not anchors:
-        if any("parent_id" in atoms.info for atoms in data):
+        if any("aug_displacement" in atoms.arrays for atoms in data):
             raise ConfigError(
                 "these structures were augmented, and labels are anchored to the structures they were made from: "
                 "--parents FILE, or --no-anchored to label with the teacher alone"
@@ -357,6 +357,7 @@ def _arguments(words: list[str] | None) -> dict[str, Any]:
 
 
 def _fit(kind: str, structures: list[str], val: list[str] | None, options: Section, output: Path) -> None:
+    from mdl_physpretrain.files import make_writable
     from mdl_physpretrain.ownership import keep_existing, refuse_other_kind, refuse_overwriting
     from mdl_physpretrain.potentials.error_metrics import evaluate as errors_of
     from mdl_physpretrain.potentials.error_metrics import trivial_errors
@@ -366,9 +367,13 @@ def _fit(kind: str, structures: list[str], val: list[str] | None, options: Secti
     refuse_overwriting(output, structures, val)
     refuse_other_kind(output, "checkpoint", (".pt", ".pth", ".ckpt"))
     data = read_all(structures)
+    try:
+        make_writable(output.parent)
+    except OSError as error:
+        raise ConfigError(f"cannot write {output}: {error.strerror or error}") from error
     teacher = fitted_teacher(teacher_kind(kind), data, read_all(val), options, progress=_bars())
-    keep_existing(output)
-    teacher.save(output)
+    with keep_existing(output):
+        teacher.save(output)
     fit = teacher.metadata.get("fit", {})
     trivial = fit.get("trivial") or trivial_errors(data)
     errors_table({"teacher": fit.get("errors") or errors_of(teacher, data), "trivial": trivial})

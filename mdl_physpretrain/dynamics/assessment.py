@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,8 @@ def assess(
     limits = limits or Limits()
     if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
         raise ConfigError(f"interval must be an integer of at least 1, not {interval!r}")
+    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+        raise ConfigError(f"temperature must be a positive number (K), not {temperature}")
     items = expand_trajectories(runs_or_trajectories)
     if not items:
         raise ConfigError("nothing to assess")
@@ -129,6 +133,7 @@ def assess(
                 if len(items) == 1:
                     raise
                 rows.append(_unreadable(item, error, limits))
+        _tell_apart(rows, items)
         bare = [row["structure_id"] for row in rows if NO_IMAGES in row["detail"]]
         if bare:
             warnings.warn(
@@ -138,6 +143,14 @@ def assess(
             )
     table = pd.DataFrame(rows)
     return table.astype({"first_unphysical_step": "Int64"})
+
+
+def _tell_apart(rows: list[dict[str, Any]], items: Sequence[Any]) -> None:
+    """Trajectories of one name get that of their file, with as much of the path as it takes."""
+    counts = Counter(row["structure_id"] for row in rows)
+    for row, item in zip(rows, items, strict=True):
+        if counts[row["structure_id"]] > 1 and isinstance(item, (str, Path)):
+            row["structure_id"] = str(item)
 
 
 NO_IMAGES = "no periodic cell: images are not looked at"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +42,8 @@ def compare_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per run, condition and arm: ``run, backbone, condition, arm,
+        One row per run (its name, and its folder where several have one
+        name), condition and arm: ``run, backbone, condition, arm,
         seeds, trajectories, overlap, lindemann, broken, unphysical``, the
         latter ``per_seed`` too, with Wilson's 95 % bounds of its share
         ``low, high``; medians over trajectories of ``min_distance`` (Å) and
@@ -63,6 +65,10 @@ def compare_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
         if left := left_sentence(run.left):
             warnings.warn(f"{run.path}: {left.text.striptags()}", stacklevel=2)
     tables = {str(run.path): _table(run) for run in runs}
+    names = Counter(run.name for run in runs)
+    for run in runs:
+        if names[run.name] > 1:
+            tables[str(run.path)]["run"] = f"{run.name} ({run.path})"
     if empty := [name for name, table in tables.items() if not len(table)]:
         words = "no results in " + ", ".join(empty)
         if len(empty) == len(tables):

@@ -104,6 +104,8 @@ def iterate_file(path: str | Path, index: str | int | slice = ":", **options: An
         If the file is missing or damaged; it names the frame.
     """
     path = Path(path)
+    if path.is_dir():
+        raise StructureError("is a folder; give a file or a pattern such as folder/*.extxyz", file=path)
     if not path.is_file():
         raise StructureError("no such file", file=path)
     kind = options.get("format") or ("extxyz" if _format_suffix(path) in {".xyz", ".extxyz"} else None)

@@ -14,12 +14,13 @@ from ase import Atoms
 from ase.geometry import complete_cell
 from scipy.spatial import cKDTree
 
-from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.structures.identifiers import unique_ids
 from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, label_counts, missing_labels, structure_id
+from mdl_physpretrain.structures.outliers import outlier_warnings
 from mdl_physpretrain.structures.unit_checks import unit_warnings
 
-__all__ = ["doubts_known", "refuse_damaged", "validate_structures"]
+__all__ = ["doubts_known", "refuse_damaged", "refuse_no_anchors", "validate_structures"]
 
 FORCE_NAME = re.compile(r"force|grad|(^|[\W_])f($|[\W_])", re.IGNORECASE)
 _KNOWN: ContextVar[bool] = ContextVar("_KNOWN", default=False)
@@ -71,6 +72,8 @@ def validate_structures(
     if partial != "allow":
         for sentence in unit_warnings(structures):
             warnings.warn(f"units of labels: {sentence}", stacklevel=2)
+        for sentence in outlier_warnings(structures):
+            warnings.warn(f"a label far outside the others: {sentence}", stacklevel=2)
     return structures
 
 
@@ -209,3 +212,12 @@ def _coinciding(
         return None
     i, j = sorted(index[pairs[0]].tolist())
     return i, j
+
+
+def refuse_no_anchors(structures: Sequence[Atoms]) -> None:
+    """Raise ConfigError where no structure has both energy and forces."""
+    if not any((labels := get_labels(atoms)).energy is not None and labels.forces is not None for atoms in structures):
+        raise ConfigError(
+            "augment.anchor needs training structures with energy and forces, and none has both: "
+            "set 'augment.anchor: false' to label with the teacher alone"
+        )

@@ -18,6 +18,7 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.recipe import MD, Augment, Augmentation, Perturbation
 from mdl_physpretrain.structures import get_labels
+from mdl_physpretrain.structures.validation import refuse_no_anchors
 from mdl_physpretrain.teacher.amplitudes import amplitudes_at
 from mdl_physpretrain.teacher.by_composition import ByComposition, warn_of_better_fit, with_forces
 from mdl_physpretrain.teacher.change_errors import ChangeErrors, measured_change_errors
@@ -167,12 +168,8 @@ def further_structures(
 
 def anchors(structures: Sequence[Atoms]) -> list[Atoms]:
     """Structures that labels can be anchored to: those with energy and forces; raises ConfigError if there is none."""
+    refuse_no_anchors(structures)
     able = with_forces(structures)
-    if not able:
-        raise ConfigError(
-            "augment.anchor needs training structures with energy and forces, and none has both: "
-            "set 'augment.anchor: false' to label with the teacher alone"
-        )
     if len(able) < len(structures):
         warnings.warn(
             f"{len(structures) - len(able)} of {len(structures)} training structures lack energy or forces and are "

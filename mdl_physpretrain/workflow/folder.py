@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import json
 import platform
 import sys
@@ -20,9 +18,8 @@ from mdl_physpretrain import __version__
 from mdl_physpretrain.errors import ConfigError, PhysPretrainError, StructureError
 from mdl_physpretrain.ownership import is_edited, write_again
 from mdl_physpretrain.potentials.checkpoint import load_model
-from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.devices import resolve_device
-from mdl_physpretrain.potentials.registry import construct_model, model_class
+from mdl_physpretrain.potentials.network_check import check_network
 from mdl_physpretrain.teacher.registry import kind_options
 from mdl_physpretrain.teacher.source import calculator_factory
 from mdl_physpretrain.training.hardware import check_hardware
@@ -38,30 +35,12 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "environment", "preflight", "write_timings"]
 
-MAX_NUMBERS = 10**9  # weights of a network; more is a mistake
 PACKAGES = ("torch", "lightning", "numpy", "ase", "vesin", "pandas", "pydantic", "chgnet", "load-atoms")
 
 
 def preflight(config: RunConfig) -> None:
     """Raise now what would otherwise be an error after hours: backbone, device, teacher, their options, files."""
-    try:
-        cls = model_class(config.backbone.name)
-    except ConfigError as error:
-        raise ConfigError(f"backbone.name: {error}") from None
-    arguments = [p.name for p in inspect.signature(cls).parameters.values()]
-    for name in config.backbone.args:
-        if name not in arguments:
-            near = difflib.get_close_matches(name, arguments, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(arguments)}"
-            raise ConfigError(f"backbone.args.{name}: {config.backbone.name} has no such argument; {hint}")
-    try:
-        name, args = config.backbone.name, config.backbone.args
-        network = constructed(lambda: construct_model(name, args), {}, "backbone.args", numbers=MAX_NUMBERS)
-        if not all(weight.numel() for weight in network.parameters()):
-            raise ConfigError("a layer of the network is empty")
-    except Exception as error:  # a constructor of any package, with arguments of any kind
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"backbone.args: {words[:300]}") from error
+    check_network(config.backbone.name, config.backbone.args, fields=("backbone.name", "backbone.args"))
     resolve_device(config.device)
     check_hardware(config.accelerator, config.devices, config.strategy)
     for label, md in config.md.conditions().items():

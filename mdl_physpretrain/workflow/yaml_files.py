@@ -139,7 +139,9 @@ def set_value(content: dict[str, Any], word: str, source: KeyLines) -> None:
         inner[name] = dict(inner[name])
         inner = inner[name]
     inner[names[-1]] = parsed
-    source.lines[tuple(names)] = f"option {word!r}"
+    place = tuple(names)
+    source.lines = {key: line for key, line in source.lines.items() if key[: len(place)] != place}
+    source.lines[place] = f"option {word!r}"
 
 
 def _dotted(place: Place) -> str:

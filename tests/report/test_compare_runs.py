@@ -70,3 +70,11 @@ def test_a_table_that_is_there_is_kept(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (tmp_path / "all.csv.replaced").read_text() == "mine"
     assert table.read_text().startswith("run,")
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, seeds=2, structures=4) for name in ("a", "b")]
+    names = compare_runs(runs)["run"].unique()
+    assert len(names) == 2
+    assert all(name.endswith(f"({run})") for name, run in zip(names, runs, strict=True))
+    assert "(" not in compare_runs(runs[:1])["run"].iloc[0]

@@ -24,6 +24,7 @@ from mdl_physpretrain.structures.elements import elements_of, strange_elements
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.groups import EACH, group_names, share_of_repeated
 from mdl_physpretrain.structures.reference_energies import references_if_labelled
+from mdl_physpretrain.structures.validation import refuse_no_anchors
 from mdl_physpretrain.workflow.data import random_subset, without_nan
 from mdl_physpretrain.workflow.records import remove_written
 
@@ -60,6 +61,8 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
     _warn_of_shared_ids(parts)
     _warn_of_shared_groups(parts, data.split_by)
     chosen_references(parts["train"], data.references)  # before any work, if an element has none
+    if config.uses_labels and config.augment.anchor:
+        refuse_no_anchors(parts["train"])
 
     outputs = []
     for name in PARTS:

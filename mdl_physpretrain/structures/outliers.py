@@ -1,0 +1,81 @@
+"""Single labels that are far away from all others: a slip of the pen, a calculation that did not converge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+
+from mdl_physpretrain.structures.labels import get_labels, structure_id
+
+__all__ = ["outlier_warnings"]
+
+FEWEST = 10  # structures with a label: of fewer nobody knows what is usual
+FAR_ENERGY = 10.0  # eV/atom, beyond cohesive energies and common compression
+FAR_FORCE = 50.0  # eV/Å
+FAR_STRESS = 10.0  # eV/Å³
+TIMES = 50.0  # the usual deviation, or size
+ROUNDS = 20  # of the fit of energies per element
+
+
+def outlier_warnings(structures: Sequence[Atoms]) -> list[str]:
+    """Sentences about labels that are far outside those of the other structures.
+
+    Parameters
+    ----------
+    structures
+        Labels that are missing do not count.
+
+    Returns
+    -------
+    list of str
+        One for each label, naming the structure that is farthest off. An energy counts that is more than 10 eV/atom,
+        and 50 times the median deviation, from a sum of energies per element (fitted to absolute deviations, so that
+        it is not drawn to the outlier); a force or stress that is more than 50 eV/Å or 10 eV/Å³, and 50 times the
+        median of the structures' largest.
+    """
+    structures = [atoms for atoms in structures if "aug_displacement" not in atoms.arrays]  # a teacher may go far
+    labels = [get_labels(atoms) for atoms in structures]
+    sentences = []
+    known = [k for k, label in enumerate(labels) if label.energy is not None]
+    if len(known) >= FEWEST:
+        energies = np.array([labels[k].energy for k in known], dtype=np.float64)
+        off = _off_composition([structures[k] for k in known], energies)
+        far = off > max(FAR_ENERGY, TIMES * float(np.median(off)))
+        words = "its energy is {:.3g} eV/atom away from what energies per element give, typical are {:.2g}"
+        sentences += _sentence("energy", structures, known, off, far, words)
+    for field, limit, unit in (("forces", FAR_FORCE, "eV/Å"), ("stress", FAR_STRESS, "eV/Å³")):
+        known = [k for k, label in enumerate(labels) if getattr(label, field) is not None]
+        if len(known) >= FEWEST:
+            largest = np.array([np.abs(getattr(labels[k], field)).max() for k in known])
+            far = largest > max(limit, TIMES * float(np.median(largest)))
+            words = f"its largest component is {{:.3g}} {unit}, typical are {{:.2g}}"
+            sentences += _sentence(field, structures, known, largest, far, words)
+    return sentences
+
+
+def _sentence(
+    field: str, structures: Sequence[Atoms], known: Sequence[int], sizes: np.ndarray, far: np.ndarray, words: str
+) -> list[str]:
+    if not far.any():
+        return []
+    worst = int(np.argmax(sizes))
+    name, count = structure_id(structures[known[worst]]), int(far.sum())
+    more = f" ({count} of {len(known)} structures are such)" if count > 1 else ""
+    return [f"structure {name}, field {field}: {words.format(sizes[worst], float(np.median(sizes)))}{more}"]
+
+
+def _off_composition(structures: Sequence[Atoms], energies: np.ndarray) -> np.ndarray:
+    """Deviations from energies per element, eV/atom, by least absolute deviations (reweighted least squares)."""
+    elements = np.unique(np.concatenate([atoms.numbers for atoms in structures]))
+    counts = np.array([np.bincount(atoms.numbers, minlength=elements[-1] + 1)[elements] for atoms in structures])
+    sizes = counts.sum(axis=1)
+    shares, per_atom = counts / sizes[:, None], energies / sizes
+    weights = np.ones(len(sizes))
+    for _ in range(ROUNDS):
+        root = np.sqrt(weights)[:, None]
+        fitted, *_ = np.linalg.lstsq(shares * root, per_atom * root[:, 0], rcond=None)
+        off = np.abs(shares @ fitted - per_atom)
+        weights = 1 / np.maximum(off, 1e-3)
+    return off
