@@ -24,7 +24,8 @@ from mdl_physpretrain.potentials.network_check import check_network
 from mdl_physpretrain.presets import over_preset
 from mdl_physpretrain.recipe import MD, Recipe
 from mdl_physpretrain.structures import Split, write_structures
-from mdl_physpretrain.structures.validation import refuse_no_anchors
+from mdl_physpretrain.structures.outliers import warn_of_outliers
+from mdl_physpretrain.structures.validation import refuse_no_anchors, validate_structures
 from mdl_physpretrain.teacher.labelled_set import augmented_labels
 from mdl_physpretrain.teacher.source import obtain_teacher
 from mdl_physpretrain.training import pretrain_finetune
@@ -158,6 +159,8 @@ def pretrain_and_finetune(
         raise ConfigError("loop.rounds puts new labels into replay: finetune.replay_fraction must be above 0")
     check_network(recipe.backbone.name, recipe.backbone.args, fields=("model", "model_args"))
     structures, val = list(structures), list(val or ()) or None
+    validate_structures(structures, require=(), partial="allow")
+    warn_of_outliers(structures)
     if recipe.augment.anchor:
         refuse_no_anchors(structures)
     folder = None if directory is None else claim_folder(directory, "pretraining with its finetuning")

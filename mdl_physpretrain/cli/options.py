@@ -106,8 +106,11 @@ SWITCHES = {"anchor": "--anchored/--no-anchored"}  # `--anchor` took a file once
 def read_all(sources: list[str] | None) -> list[Any]:
     """Structures of all sources; none without a source."""
     from mdl_physpretrain.structures import read_structures
+    from mdl_physpretrain.structures.outliers import warn_of_outliers
 
-    return read_structures(sources) if sources else []
+    structures = read_structures(sources) if sources else []
+    warn_of_outliers(structures)
+    return structures
 
 
 def potential_of(text: str, device: str) -> Any:

@@ -36,9 +36,11 @@ def check_network(name: str, arguments: Mapping[str, Any], *, fields: tuple[str,
         cls = model_class(name)
     except ConfigError as error:
         raise ConfigError(f"{name_field}: {error}") from None
-    known = [p.name for p in inspect.signature(cls).parameters.values()]
+    parameters = inspect.signature(cls).parameters.values()
+    known = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     for argument in arguments:
-        if argument not in known:
+        if argument not in known and not takes_any:
             near = difflib.get_close_matches(argument, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
             raise ConfigError(f"{argument_field}.{argument}: {name} has no such argument; {hint}")

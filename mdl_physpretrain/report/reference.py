@@ -28,6 +28,8 @@ __all__ = [
 
 #: Error of changes of force, as a share of them, from which a reference potential is called a poor one.
 POOR_CHANGES = 0.5
+#: eV/Å: below it, forces of relaxed cells say nothing about a potential.
+SMALL_FORCES = 0.1
 RULE = (
     "A trajectory that the reference loses, too, at any time, is not held against a potential, unless the potential "
     "overlaps or explodes where the reference does no more than pass the Lindemann limits."
@@ -95,12 +97,13 @@ def error_sentences(errors: Mapping[str, Any] | None) -> list[Sentence]:
     forces, trivial = _finite(errors, "forces"), _finite(errors, "trivial")
     if forces is None or trivial is None:
         return []
-    poor = forces >= trivial
+    poor = forces >= trivial > SMALL_FORCES  # of relaxed cells predicting zero looks best
     words = [f"forces are wrong by {number(forces, 3)} eV/Å (predicting zero: {number(trivial, 3)})"]
-    changes = errors.get("changes") or {}
+    changes = errors.get("changes")
+    changes = changes if isinstance(changes, Mapping) else {}
     wrong, none, pairs = (_finite(changes, key) for key in ("error", "trivial", "pairs"))
     if wrong is not None and none and pairs and pairs >= FEWEST_PAIRS:
-        poor = wrong / none >= POOR_CHANGES  # of relaxed cells alone, predicting zero looks best
+        poor = wrong / none >= POOR_CHANGES
         words.append(
             f"changes of force between frames of the same atoms by {wrong / none:.0%} of them "
             f"({plural(int(pairs), 'pair')}; stiffness {number(changes.get('stiffness'), 2)})"

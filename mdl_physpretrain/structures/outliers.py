@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from ase import Atoms
 
 from mdl_physpretrain.structures.labels import get_labels, structure_id
 
-__all__ = ["outlier_warnings"]
+__all__ = ["outlier_warnings", "warn_of_outliers"]
 
 FEWEST = 10  # structures with a label: of fewer nobody knows what is usual
 FAR_ENERGY = 10.0  # eV/atom, beyond cohesive energies and common compression
@@ -38,7 +39,8 @@ def outlier_warnings(structures: Sequence[Atoms]) -> list[str]:
     structures = [atoms for atoms in structures if "aug_displacement" not in atoms.arrays]  # a teacher may go far
     labels = [get_labels(atoms) for atoms in structures]
     sentences = []
-    known = [k for k, label in enumerate(labels) if label.energy is not None]
+    # an atom alone has none of the cohesion that the others' energies per element hold
+    known = [k for k, label in enumerate(labels) if label.energy is not None and len(structures[k]) > 1]
     if len(known) >= FEWEST:
         energies = np.array([labels[k].energy for k in known], dtype=np.float64)
         off = _off_composition([structures[k] for k in known], energies)
@@ -53,6 +55,12 @@ def outlier_warnings(structures: Sequence[Atoms]) -> list[str]:
             words = f"its largest component is {{:.3g}} {unit}, typical are {{:.2g}}"
             sentences += _sentence(field, structures, known, largest, far, words)
     return sentences
+
+
+def warn_of_outliers(structures: Sequence[Atoms]) -> None:
+    """Warn once of each kind of label that is far outside the others; called where the user's data are read."""
+    for sentence in outlier_warnings(structures):
+        warnings.warn(f"a label far outside the others: {sentence}", stacklevel=3)
 
 
 def _sentence(
@@ -72,10 +80,12 @@ def _off_composition(structures: Sequence[Atoms], energies: np.ndarray) -> np.nd
     counts = np.array([np.bincount(atoms.numbers, minlength=elements[-1] + 1)[elements] for atoms in structures])
     sizes = counts.sum(axis=1)
     shares, per_atom = counts / sizes[:, None], energies / sizes
-    weights = np.ones(len(sizes))
+    weights, off = np.ones(len(sizes)), np.full(len(sizes), np.inf)
     for _ in range(ROUNDS):
-        root = np.sqrt(weights)[:, None]
-        fitted, *_ = np.linalg.lstsq(shares * root, per_atom * root[:, 0], rcond=None)
-        off = np.abs(shares @ fitted - per_atom)
+        weighted = shares * weights[:, None]
+        fitted, *_ = np.linalg.lstsq(weighted.T @ shares, weighted.T @ per_atom, rcond=None)  # as many as elements
+        before, off = off, np.abs(shares @ fitted - per_atom)
+        if np.allclose(before, off, rtol=1e-3, atol=1e-4):
+            break
         weights = 1 / np.maximum(off, 1e-3)
     return off

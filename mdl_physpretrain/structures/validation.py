@@ -17,7 +17,6 @@ from scipy.spatial import cKDTree
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.structures.identifiers import unique_ids
 from mdl_physpretrain.structures.labels import LABEL_NAMES, get_labels, label_counts, missing_labels, structure_id
-from mdl_physpretrain.structures.outliers import outlier_warnings
 from mdl_physpretrain.structures.unit_checks import unit_warnings
 
 __all__ = ["doubts_known", "refuse_damaged", "refuse_no_anchors", "validate_structures"]
@@ -72,8 +71,6 @@ def validate_structures(
     if partial != "allow":
         for sentence in unit_warnings(structures):
             warnings.warn(f"units of labels: {sentence}", stacklevel=2)
-        for sentence in outlier_warnings(structures):
-            warnings.warn(f"a label far outside the others: {sentence}", stacklevel=2)
     return structures
 
 

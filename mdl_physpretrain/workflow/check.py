@@ -42,7 +42,8 @@ from mdl_physpretrain.workflow.stages.collect import joint_table
 from mdl_physpretrain.workflow.stages.evaluate import evaluate_potential
 from mdl_physpretrain.workflow.stages.frames import read_frames
 from mdl_physpretrain.workflow.stages.md import simulate_potential
-from mdl_physpretrain.workflow.stages.reference import MOST_STRUCTURES, measure_reference, simulate_reference
+from mdl_physpretrain.workflow.stages.reference import simulate_reference
+from mdl_physpretrain.workflow.stages.reference_errors import MOST_STRUCTURES, measure_reference
 from mdl_physpretrain.workflow.task import Task
 from mdl_physpretrain.workflow.watch import Watch
 

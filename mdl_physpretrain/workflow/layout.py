@@ -15,7 +15,6 @@ __all__ = [
     "LABELLED",
     "MOTION",
     "REFERENCE",
-    "REFERENCE_ERRORS",
     "TEACHER",
     "arm_folder",
     "best_file",
@@ -31,7 +30,6 @@ JOURNAL = "augment/labels.journal"
 MOTION = f"{JOURNAL}.motion"
 LABELLED = "augment/labelled.extxyz"
 REFERENCE = "reference/potential.json"
-REFERENCE_ERRORS = "reference/errors.json"
 
 
 def pretrain_folder(seed: int, core: str) -> str:

@@ -31,7 +31,6 @@ from mdl_physpretrain.workflow.layout import (
     LABELLED,
     MOTION,
     REFERENCE,
-    REFERENCE_ERRORS,
     TEACHER,
     best_file,
     md_file,
@@ -46,12 +45,8 @@ from mdl_physpretrain.workflow.stages.frames import read_frames
 from mdl_physpretrain.workflow.stages.labels import label_augmented
 from mdl_physpretrain.workflow.stages.md import simulate_potential
 from mdl_physpretrain.workflow.stages.prepare import prepare
-from mdl_physpretrain.workflow.stages.reference import (
-    MOST_STRUCTURES,
-    look_at_reference,
-    measure_reference,
-    simulate_reference,
-)
+from mdl_physpretrain.workflow.stages.reference import look_at_reference, simulate_reference
+from mdl_physpretrain.workflow.stages.reference_errors import MOST_STRUCTURES, REFERENCE_ERRORS, measure_reference
 from mdl_physpretrain.workflow.stages.report import report
 from mdl_physpretrain.workflow.stages.teacher import teach
 from mdl_physpretrain.workflow.task import Task
@@ -195,15 +190,16 @@ def _references(config: RunConfig) -> list[Task]:
     if md.reference_potential is None:
         return []
     files, named = external_inputs(md.source)
+    checkpoints, arguments = list[str](), named_files(md.reference_potential_args)
     identity: list[Any] = [versions_of(md.reference_potential), md.reference_potential_args]
     if FACTORY.fullmatch(md.reference_potential):
         identity.append(md.reference_potential)
     else:
-        files.append(str(Path(md.reference_potential).resolve()))
+        checkpoints.append(str(Path(md.reference_potential).resolve()))
     common: dict[str, Any] = {
         "stage": "reference",
-        "inputs": tuple(files),
-        "fixed": (*named, *named_files(md.reference_potential_args)),
+        "inputs": (*files, *checkpoints),
+        "fixed": (*named, *arguments),
         "modules": reference_modules(md),
     }
     numbers = [md.reference_structures, *(c.n_structures for c in md.conditions().values())]
@@ -213,11 +209,11 @@ def _references(config: RunConfig) -> list[Task]:
         Task("reference potential", work=look_at_reference, section=look, needs=("prepare",), **common),
         Task(
             "reference errors",
-            work=partial(measure_reference, suite_class=RunSuite),
+            work=partial(measure_reference, suite_class=RunSuite, tolerate=True),
             section=[identity, MOST_STRUCTURES],
             needs=("prepare", "reference potential"),
             parallel=True,
-            **common,
+            **{**common, "inputs": ("data/test.extxyz", *checkpoints), "fixed": arguments},
         ),
     ]
     seed = config.velocity_seed(config.seeds[0])

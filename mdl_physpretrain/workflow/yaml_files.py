@@ -114,6 +114,7 @@ def _walk(node: yaml.Node, place: Place, lines: dict[Place, str], path: Path) ->
 
 def is_config_of_run(path: Path) -> bool:
     """Whether a file is the ``config.yaml`` that a run wrote into its folder."""
+    path = path.resolve()
     return path.name == "config.yaml" and (path.parent / MARK).is_file()
 
 

@@ -8,8 +8,10 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from mdl_physpretrain.structures.outliers import outlier_warnings
-from mdl_physpretrain.structures.validation import validate_structures
+from mdl_physpretrain.structures import write_structures
+from mdl_physpretrain.structures.outliers import outlier_warnings, warn_of_outliers
+from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.stages.prepare import prepare
 
 
 def cells() -> list[Atoms]:
@@ -52,7 +54,7 @@ def test_one_that_is_wrong_is_named(field: str, value: float, words: str) -> Non
     (sentence,) = outlier_warnings(structures)
     assert sentence.startswith("structure cell-7, " + words)
     with pytest.warns(UserWarning, match="a label far outside the others: structure cell-7"):
-        validate_structures(structures)
+        warn_of_outliers(structures)
 
 
 def test_several_are_counted_and_do_not_hide_one_another() -> None:
@@ -77,3 +79,28 @@ def test_missing_labels_do_not_count() -> None:
     structures[1].calc.results["forces"][0, 0] = 1e4
     (sentence,) = outlier_warnings(structures)
     assert "cell-1" in sentence
+
+
+def test_isolated_atoms_beside_a_compound_are_none() -> None:
+    """One stoichiometry: its energies per element cannot tell cohesion from atoms, of which two are there alone."""
+    made = []
+    for k in range(20):
+        atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+        atoms.calc = SinglePointCalculator(atoms, energy=-4 * (3.0 + 5.0 + 20.0) + 0.01 * k, forces=np.zeros((8, 3)))
+        made.append(atoms)
+    for symbol, energy in (("Mg", -3.0), ("O", -5.0)):
+        atoms = Atoms(symbol, cell=[12, 12, 12], pbc=True)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((1, 3)))
+        made.append(atoms)
+    for k, atoms in enumerate(made):
+        atoms.info["structure_id"] = str(k)
+    assert outlier_warnings(made) == []
+
+
+def test_a_run_says_it_of_its_data(tmp_path) -> None:
+    structures = cells()
+    structures[7].calc.results["energy"] = 1e4
+    write_structures(tmp_path / "c.extxyz", structures)
+    config = RunConfig.model_validate({"data": {"source": str(tmp_path / "c.extxyz")}})
+    with pytest.warns(UserWarning, match="a label far outside the others: structure cell-7, field energy"):
+        prepare(config, tmp_path / "run", False)

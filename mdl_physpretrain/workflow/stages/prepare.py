@@ -23,6 +23,7 @@ from mdl_physpretrain.structures import (
 from mdl_physpretrain.structures.elements import elements_of, strange_elements
 from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.groups import EACH, group_names, share_of_repeated
+from mdl_physpretrain.structures.outliers import warn_of_outliers
 from mdl_physpretrain.structures.reference_energies import references_if_labelled
 from mdl_physpretrain.structures.validation import refuse_no_anchors
 from mdl_physpretrain.workflow.data import random_subset, without_nan
@@ -100,6 +101,7 @@ def _read(data: Data) -> dict[str, list[Atoms]]:
         if name == "train":
             structures = random_subset(structures, data.max_structures, data.seed)
         parts[name] = validate_structures(structures, require=("energy",))
+        warn_of_outliers(parts[name])
     found = set(elements_of([a for part in parts.values() for a in part]))
     if absent := [s for s in data.elements or () if s not in found]:
         warnings.warn(f"data.elements: no structure that is used holds {', '.join(absent)}", stacklevel=2)

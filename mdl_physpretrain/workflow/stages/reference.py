@@ -1,26 +1,17 @@
-"""Stage reference: the reference potential's errors, and its MD from the others' starts, once for all networks."""
+"""Stage reference: MD of the reference potential from the starts of the others, once for all networks."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from ase import Atoms
-
 from mdl_physpretrain.dynamics.simulate import simulate
-from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.files import write_atomic
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.probes.base import Simulated
-from mdl_physpretrain.probes.single_points import energies_and_forces
-from mdl_physpretrain.probes.stiffness import change_errors
 from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
-from mdl_physpretrain.structures.labels import get_labels
-from mdl_physpretrain.workflow.data import random_subset
-from mdl_physpretrain.workflow.layout import REFERENCE, REFERENCE_ERRORS, md_file
+from mdl_physpretrain.workflow.layout import REFERENCE, md_file
 from mdl_physpretrain.workflow.reference import described, see_every_element
 from mdl_physpretrain.workflow.run_suite import RunSuite
 from mdl_physpretrain.workflow.suite import SuiteMaker
@@ -28,10 +19,7 @@ from mdl_physpretrain.workflow.suite import SuiteMaker
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
 
-__all__ = ["MOST_STRUCTURES", "look_at_reference", "measure_reference", "simulate_reference"]
-
-#: Test structures on which the reference potential's errors are measured, drawn at random.
-MOST_STRUCTURES = 100
+__all__ = ["look_at_reference", "simulate_reference"]
 
 
 def look_at_reference(config: RunConfig, folder: Path, show: bool) -> list[str]:
@@ -44,30 +32,6 @@ def look_at_reference(config: RunConfig, folder: Path, show: bool) -> list[str]:
     words = described(str(config.md.reference_potential), config.md.reference_potential_args)
     write_atomic(folder / REFERENCE, json.dumps({"potential": words}, indent=1))
     return [REFERENCE]
-
-
-def measure_reference(config: Any, folder: Path, show: bool, *, suite_class: SuiteMaker) -> list[str]:
-    """Write how well the reference potential knows forces of the test structures, and changes from frame to frame."""
-    suite = suite_class(config, folder)
-    structures = [atoms for atoms in suite.test_structures() if get_labels(atoms).forces is not None]
-    structures = random_subset(structures, MOST_STRUCTURES, seed=0)
-    potential, errors = suite.reference_potential(), dict[str, Any](structures=len(structures))
-    try:
-        if structures:
-            errors |= _force_errors(potential, structures) | {"changes": change_errors(potential, structures)}
-    except StructureError as error:
-        errors["failed"] = str(error)
-    write_atomic(folder / REFERENCE_ERRORS, json.dumps(errors, indent=1))
-    return [REFERENCE_ERRORS]
-
-
-def _force_errors(potential: Any, structures: Sequence[Atoms]) -> dict[str, Any]:
-    """Mean absolute errors of a component of the force, and of predicting zero, eV/Å, where it gives an answer."""
-    _, forces = energies_and_forces(potential, structures)
-    known = [k for k, part in enumerate(forces) if np.isfinite(part).all()]
-    truth = np.concatenate([np.asarray(get_labels(structures[k]).forces) for k in known])
-    errors = {"forces": np.concatenate([forces[k] for k in known]) - truth, "trivial": truth}
-    return {"answered": len(known)} | {name: float(np.abs(values).mean()) for name, values in errors.items()}
 
 
 def simulate_reference(
