@@ -86,7 +86,7 @@ def test_isolated_atoms_beside_a_compound_are_none() -> None:
     made = []
     for k in range(20):
         atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
-        atoms.calc = SinglePointCalculator(atoms, energy=-4 * (3.0 + 5.0 + 20.0) + 0.01 * k, forces=np.zeros((8, 3)))
+        atoms.calc = SinglePointCalculator(atoms, energy=-4 * (3.0 + 5.0 + 30.0) + 0.01 * k, forces=np.zeros((8, 3)))
         made.append(atoms)
     for symbol, energy in (("Mg", -3.0), ("O", -5.0)):
         atoms = Atoms(symbol, cell=[12, 12, 12], pbc=True)
