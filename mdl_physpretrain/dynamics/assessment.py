@@ -146,7 +146,7 @@ def assess(
 
 
 def _tell_apart(rows: list[dict[str, Any]], items: Sequence[Any]) -> None:
-    """Trajectories of one name get that of their file, with as much of the path as it takes."""
+    """Trajectories that share a name are called by their file, as it was given."""
     counts = Counter(row["structure_id"] for row in rows)
     for row, item in zip(rows, items, strict=True):
         if counts[row["structure_id"]] > 1 and isinstance(item, (str, Path)):

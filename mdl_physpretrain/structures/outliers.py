@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 
-from mdl_physpretrain.structures.labels import get_labels, structure_id
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures.labels import Labels, get_labels, structure_id
 
 __all__ = ["outlier_warnings", "warn_of_outliers"]
 
@@ -26,7 +27,7 @@ def outlier_warnings(structures: Sequence[Atoms]) -> list[str]:
     Parameters
     ----------
     structures
-        Labels that are missing do not count.
+        Labels that are missing do not count, nor those of structures with a NaN, which whoever needs them refuses.
 
     Returns
     -------
@@ -37,7 +38,7 @@ def outlier_warnings(structures: Sequence[Atoms]) -> list[str]:
         median of the structures' largest.
     """
     structures = [atoms for atoms in structures if "aug_displacement" not in atoms.arrays]  # a teacher may go far
-    labels = [get_labels(atoms) for atoms in structures]
+    labels = [_labels(atoms) for atoms in structures]
     sentences = []
     # an atom alone has none of the cohesion that the others' energies per element hold
     known = [k for k, label in enumerate(labels) if label.energy is not None and len(structures[k]) > 1]
@@ -61,6 +62,13 @@ def warn_of_outliers(structures: Sequence[Atoms]) -> None:
     """Warn once of each kind of label that is far outside the others; called where the user's data are read."""
     for sentence in outlier_warnings(structures):
         warnings.warn(f"a label far outside the others: {sentence}", stacklevel=3)
+
+
+def _labels(atoms: Atoms) -> Labels:
+    try:
+        return get_labels(atoms)
+    except StructureError:
+        return Labels()
 
 
 def _sentence(

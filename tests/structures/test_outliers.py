@@ -7,7 +7,10 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from typer.testing import CliRunner
 
+from mdl_physpretrain.cli import app
 from mdl_physpretrain.structures import write_structures
 from mdl_physpretrain.structures.outliers import outlier_warnings, warn_of_outliers
 from mdl_physpretrain.workflow.config import RunConfig
@@ -79,6 +82,18 @@ def test_missing_labels_do_not_count() -> None:
     structures[1].calc.results["forces"][0, 0] = 1e4
     (sentence,) = outlier_warnings(structures)
     assert "cell-1" in sentence
+
+
+def test_labels_that_are_no_numbers_are_left_to_who_needs_them(tmp_path) -> None:
+    """Augmentation and labelling read structures only; they took such files before, too."""
+    structures = cells()
+    structures[0].calc.results["energy"] = np.nan
+    structures[1].calc.results["forces"][0, 0] = np.inf
+    assert outlier_warnings(structures) == []
+    write(tmp_path / "c.extxyz", structures)
+    words = ["augment", str(tmp_path / "c.extxyz"), "-o", str(tmp_path / "out.extxyz"), "--thermal", "none"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
 
 
 def test_isolated_atoms_beside_a_compound_are_none() -> None:
