@@ -31,7 +31,7 @@ def align(
 
     if out is not None:
         claim_folder(out, "alignment", inputs=[model, reference, structures])
-    potential, data = potential_of(model, device), read_all(structures)
+    potential, data = potential_of(model, device), read_all(structures, "atoms")
     if reference == "parts":
         angles = hybrid_angles(potential, data, min_force=min_force)
     else:

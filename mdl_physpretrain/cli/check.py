@@ -117,7 +117,7 @@ def check(
     structures, output = _given(potentials, structures, output)
     numbers, names = seeds_of(seeds), [text.partition("=")[2] for text in potentials]
     claim_folder(output, "check", inputs=[structures, potentials, names, reference, reference_potential])
-    chosen = _spread(read_structures(structures), n_structures)
+    chosen = _spread(read_structures(structures, check="labels"), n_structures)
     texts, loaded = potentials_of(potentials, device)
     beside = None
     if reference_potential is not None:

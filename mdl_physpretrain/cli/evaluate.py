@@ -33,10 +33,8 @@ def evaluate(
     from mdl_physpretrain.probes.accuracy import labelled, potential_error_sums
     from mdl_physpretrain.structures.groups import group_names
     from mdl_physpretrain.structures.reference_energies import references_if_labelled
-    from mdl_physpretrain.structures.validation import refuse_damaged
 
     data = read_all(structures)
-    refuse_damaged(data)
     if not labelled(data):
         raise StructureError(f"none of the {len(data)} structures has an energy, forces or a stress to compare with")
     names = [""] * len(data) if by is None else group_names(data, by, field="--by")

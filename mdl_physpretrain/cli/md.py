@@ -58,7 +58,7 @@ def md(
     several = bool(also) or seeds is not None
     claim_folder(output, "check" if several else "md", inputs=[structures, given, [t.partition("=")[2] for t in given]])
     texts, loaded = potentials_of(given, device)
-    starts, show = read_structures(structures), sys.stderr.isatty()
+    starts, show = read_structures(structures, check="atoms"), sys.stderr.isatty()
     if several:
         from mdl_physpretrain.workflow.check import check
         from mdl_physpretrain.workflow.check_suite import probe_names

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from inspect import Parameter
-from typing import Annotated, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
 
@@ -15,6 +15,9 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.option_types import Section, validated
 from mdl_physpretrain.presets import PRESETS
 from mdl_physpretrain.recipe import MD
+
+if TYPE_CHECKING:
+    from mdl_physpretrain.structures.reading import Check
 
 __all__ = [
     "ON_REFERENCE",
@@ -103,12 +106,12 @@ SHORT = {"learning_rate": ("--lr",)}
 SWITCHES = {"anchor": "--anchored/--no-anchored"}  # `--anchor` took a file once: `label` refuses it
 
 
-def read_all(sources: list[str] | None) -> list[Any]:
-    """Structures of all sources; none without a source."""
+def read_all(sources: list[str] | None, check: Check = "labels") -> list[Any]:
+    """Structures of all sources, none without a source; ``check`` as of ``read_structures``."""
     from mdl_physpretrain.structures import read_structures
     from mdl_physpretrain.structures.outliers import warn_of_outliers
 
-    structures = read_structures(sources) if sources else []
+    structures = read_structures(sources, check=check) if sources else []
     warn_of_outliers(structures)
     return structures
 

@@ -152,7 +152,7 @@ def augment(
 
     refuse_overwriting(output, structures, teacher)
     refuse_other_kind(output, "file of structures")
-    parents = read_all(structures)
+    parents = read_all(structures, "atoms")
     further = further_structures(parents, options, None if teacher is None else potential_of(teacher, "auto"))
     algorithm = options.model_dump(include=set(Perturbation.model_fields))
     perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **algorithm) if options.n_aug else ()
@@ -201,7 +201,7 @@ def label(
     refuse_other_kind(output, "file of structures")
     journal = resume or output.with_name(f".{output.name}.journal")
     refuse_overwriting(journal, structures, parents, teacher, fitted)
-    data, anchors = read_all(structures), read_all(parents)
+    data, anchors = read_all(structures, "nothing"), read_all(parents, "labels" if options.anchor else "atoms")
     if options.anchor and not anchors:
         if any("aug_displacement" in atoms.arrays for atoms in data):
             raise ConfigError(
@@ -326,7 +326,8 @@ def _train(
     claim_folder(output, "training", inputs=[model, structures, [further_options.get(name) for name in read]])
     for name in ("parents", "val", "replay"):
         if name in further_options:
-            further_options[name] = read_all(further_options[name]) or (() if name == "replay" else None)
+            found = read_all(further_options[name])
+            further_options[name] = found or (() if name == "replay" else None)
     with locked(output):
         result = step(
             model, read_all(structures), model_args=args or None, core=core, directory=output, progress=_bars(),

@@ -30,7 +30,7 @@ def start_structures(
     """
     structures: list[Atoms] = []
     for source in options.source:
-        part = parts[source]() if source in parts else read_structures(source, duplicates="rename")
+        part = parts[source]() if source in parts else read_structures(source, duplicates="rename", check="atoms")
         if not part:
             raise ConfigError(f"{section}.source: the run has no {source!r} data; name another part or a file")
         structures += part

@@ -25,7 +25,7 @@ from mdl_physpretrain.structures.selection import parse_index, selected_position
 from mdl_physpretrain.structures.units import LabelUnits
 from mdl_physpretrain.structures.validation import refuse_damaged
 
-__all__ = ["LABEL_OPTIONS", "LabelOptions", "Source", "read_structures"]
+__all__ = ["LABEL_OPTIONS", "Check", "LabelOptions", "Source", "read_structures"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class LabelOptions:
 
 LABEL_OPTIONS: ContextVar[LabelOptions] = ContextVar("LABEL_OPTIONS", default=LabelOptions())  # noqa: B039 - frozen
 
+#: What is refused where structures are read: atoms and cells that no potential can be asked about, or labels, too.
+Check: TypeAlias = Literal["nothing", "atoms", "labels"]
+
 Source: TypeAlias = "str | Path | Atoms | Sequence[Source]"
 _PUBLIC = "load-atoms:"
 
@@ -70,6 +73,7 @@ def read_structures(
     nan_labels: Literal["keep", "missing"] | None = None,
     units: Mapping[str, str] | None = None,
     datasets_root: str | Path | None = None,
+    check: Check = "nothing",
 ) -> list[Atoms]:
     """Structures with their labels on a calculator and a unique identifier.
 
@@ -91,7 +95,8 @@ def read_structures(
     duplicates
         "error" (default), or "rename" the later structure of the same identifier.
     nan_labels
-        Take labels with NaN for "missing", or "keep" them (default), to be refused by the checks before training.
+        Take labels with NaN for "missing", or "keep" them (default), to be refused by ``check="labels"`` or the checks
+        before training.
     units
         Of the labels in the files, see :meth:`~mdl_physpretrain.structures.units.LabelUnits.named`;
         structures in memory are in eV and Å.
@@ -100,6 +105,9 @@ def read_structures(
         .db, .traj) there is read instead of downloading, and load-atoms
         keeps its files there. Default: ``$PHYSPRETRAIN_DATASETS`` or load-atoms'
         own (``~/.load-atoms``).
+    check
+        Refuse structures whose "atoms" or cell cannot be used, or whose "labels" cannot either, while it is known
+        which file they are from. With ``require`` labels are checked.
 
     Returns
     -------
@@ -111,9 +119,9 @@ def read_structures(
     ------
     StructureError
         When nothing matches, a file cannot be read or is damaged, a label is
-        malformed or required and missing, or two structures share an
-        identifier; where labels are required, also for a structure that cannot be
-        used, see :func:`~mdl_physpretrain.structures.validate_structures`.
+        malformed or required and missing, two structures share an
+        identifier, or one does not pass ``check`` (see
+        :func:`~mdl_physpretrain.structures.validate_structures`); with file and structure.
     """
     structures: list[Atoms] = []
     origins: list[tuple[str, int]] = []
@@ -165,6 +173,9 @@ def read_structures(
             message = f"no structure has it as {name}; the first one has: {keys}"
             raise StructureError(message, file=_described(source), field=key)
     unique_ids(structures, origins=origins, generated=generated, duplicates=duplicates or chosen.duplicates)
+    if require or check != "nothing":
+        files = [None if file == "<memory>" else file for file, _ in origins]
+        refuse_damaged(structures, labels=check == "labels" or bool(require), files=files)
     _check_required(structures, origins, require)
     if chosen.count_missing:
         for message in missing_labels(structures, partly=True):
@@ -220,8 +231,6 @@ def _described(source: Source) -> str:
 
 
 def _check_required(structures: list[Atoms], origins: list[tuple[str, int]], require: Sequence[str]) -> None:
-    if require:
-        refuse_damaged(structures)
     for name in require:
         if name not in LABEL_NAMES:
             raise StructureError(f"{name!r} is not a label ({', '.join(LABEL_NAMES)})", field="require")

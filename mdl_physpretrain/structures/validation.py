@@ -84,7 +84,13 @@ def doubts_known() -> Iterator[None]:
         _KNOWN.reset(token)
 
 
-def refuse_damaged(structures: Sequence[Atoms], *, min_distance: float = 0.01) -> None:
+def refuse_damaged(
+    structures: Sequence[Atoms],
+    *,
+    min_distance: float = 0.01,
+    labels: bool = True,
+    files: Sequence[str | None] | None = None,
+) -> None:
     """Refuse structures that no potential can be asked about: whoever needs labels, too, asks for these afterwards.
 
     Parameters
@@ -93,13 +99,21 @@ def refuse_damaged(structures: Sequence[Atoms], *, min_distance: float = 0.01) -
         Labelled or not.
     min_distance
         See :func:`validate_structures`.
+    labels
+        Refuse labels that are not finite, too.
+    files
+        That the structures were read from, named in the error.
 
     Raises
     ------
     StructureError
         With the first problem and how many structures have one.
     """
-    problems = [problem for atoms in structures if (problem := _problem(atoms, min_distance)) is not None]
+    problems = []
+    for atoms, file in zip(structures, files or [None] * len(structures), strict=True):
+        problem = _damage(atoms, min_distance) or (_label_damage(atoms) if labels else None)
+        if problem is not None:
+            problems.append(problem.at(file=file))
     if not problems:
         return
     first = problems[0]
@@ -107,7 +121,7 @@ def refuse_damaged(structures: Sequence[Atoms], *, min_distance: float = 0.01) -
         names = ", ".join(str(p.structure) for p in problems[1:6]) + (", ..." if len(problems) > 6 else "")
         counted = f"{len(problems) - 1} more of {len(structures)} structures have problems"
         message = f"{first.message} (and {counted}: {names})"
-        first = StructureError(message, structure=first.structure, field=first.field)
+        first = StructureError(message, file=first.file, structure=first.structure, field=first.field)
     raise first
 
 
@@ -143,8 +157,8 @@ def _refuse_forces_by_another_name(structures: list[Atoms]) -> None:
         )
 
 
-def _problem(atoms: Atoms, min_distance: float) -> StructureError | None:
-    """The first thing wrong with one structure, or None."""
+def _damage(atoms: Atoms, min_distance: float) -> StructureError | None:
+    """The first thing wrong with the atoms and the cell of one structure, or None."""
 
     def wrong(message: str, field: str) -> StructureError:
         return StructureError(message, structure=structure_id(atoms), field=field)
@@ -160,12 +174,6 @@ def _problem(atoms: Atoms, min_distance: float) -> StructureError | None:
     cell, pbc = atoms.cell.array, atoms.pbc
     if not np.isfinite(cell).all():
         return wrong("NaN or infinite value", "cell")
-    try:
-        get_labels(atoms)
-    except StructureError as error:
-        return error.at(structure=structure_id(atoms))
-    except (TypeError, ValueError) as error:
-        return wrong(f"a label is not numeric ({error})", "labels")
     missing = np.flatnonzero(pbc & (np.linalg.norm(cell, axis=1) < 1e-8))
     if missing.size:
         axes = ", ".join("abc"[k] for k in missing)
@@ -179,6 +187,17 @@ def _problem(atoms: Atoms, min_distance: float) -> StructureError | None:
     if pair is not None:
         message = f"atoms {pair[0]} and {pair[1]} lie on top of each other (closer than {min_distance} Å)"
         return wrong(message, "positions")
+    return None
+
+
+def _label_damage(atoms: Atoms) -> StructureError | None:
+    """The first label that cannot be used, or None."""
+    try:
+        get_labels(atoms)
+    except StructureError as error:
+        return error.at(structure=structure_id(atoms))
+    except (TypeError, ValueError) as error:
+        return StructureError(f"a label is not numeric ({error})", structure=structure_id(atoms), field="labels")
     return None
 
 

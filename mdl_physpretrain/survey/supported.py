@@ -38,7 +38,7 @@ def refusals(potential: Potential, structures: Sequence[Atoms]) -> dict[str, str
 def write_refusals(text: str, structures: str, output: str) -> None:
     """The refusals of a potential, as ``physpretrain check`` names it, and versions of its package, in a JSON file."""
     potential = load_potential(text, "cpu")
-    refused = refusals(potential, read_structures(structures))
+    refused = refusals(potential, read_structures(structures, check="atoms"))
     module = type(as_calculator(potential)).__module__
     answer = {"refused": refused, "versions": {"Python": platform.python_version()} | package_versions(module)}
     write_atomic(Path(output), json.dumps(answer))

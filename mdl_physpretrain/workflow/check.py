@@ -170,7 +170,7 @@ def check(
     """
     settings = CheckSettings(**options)
     check_names(potentials)
-    starts = read_structures(structures)
+    starts = read_structures(structures, check="labels")
     missing = sorted(set(settings.md_structures or ()) - {str(atoms.info["structure_id"]) for atoms in starts})
     if missing or settings.md_structures == ():
         raise ConfigError(f"md_structures: no structure {', '.join(missing)} is given")

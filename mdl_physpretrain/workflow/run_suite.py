@@ -80,7 +80,7 @@ class RunSuite(Suite):
         structures: list[Atoms] = []
         for source in md.source:
             is_part = source in ("train", "val", "test")
-            structures += read_part(self.folder, source) if is_part else read_structures(source)
+            structures += read_part(self.folder, source) if is_part else read_structures(source, check="atoms")
         if md.max_atoms is not None:
             structures = [a for a in structures if len(a) <= md.max_atoms]
         if not structures:

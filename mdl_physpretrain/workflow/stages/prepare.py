@@ -82,7 +82,7 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
 
 def _read(data: Data) -> dict[str, list[Atoms]]:
     keys: dict[str, Any] = {"energy_key": data.energy_key, "forces_key": data.forces_key, "stress_key": data.stress_key}
-    keys |= {"units": data.units, "nan_labels": data.nan_labels}
+    keys |= {"units": data.units, "nan_labels": data.nan_labels, "check": "labels"}
     parts = {}
     for name in PARTS:
         source = (data.source or data.train) if name == "train" else getattr(data, name)

@@ -1,0 +1,119 @@
+"""Structures that cannot be used are refused where they are read: with file, structure and field."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from typer.testing import CliRunner
+
+from mdl_physpretrain.cli import app
+from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.structures import read_structures
+
+DAMAGES = ("positions", "cell", "coinciding", "forces", "energy")
+
+
+def _cells() -> list[Atoms]:
+    cells = []
+    for k in range(4):
+        atoms = Atoms("Si2", [[0, 0, 0], [1.3, 1.3, 1.3 + 0.02 * k]], cell=[4.0] * 3, pbc=True)
+        atoms.info["structure_id"] = f"mine-{k}"
+        atoms.calc = SinglePointCalculator(atoms, energy=-8.0, forces=np.zeros((2, 3)))
+        cells.append(atoms)
+    return cells
+
+
+@pytest.fixture(params=DAMAGES)
+def damaged(request, tmp_path):
+    cells = _cells()
+    atoms = cells[2]
+    if request.param == "positions":
+        atoms.positions[1, 0] = np.nan
+    elif request.param == "cell":
+        atoms.cell[:] = 0
+    elif request.param == "coinciding":
+        atoms.positions[1] = atoms.positions[0]
+    elif request.param == "forces":
+        atoms.calc.results["forces"][1, 1] = np.nan
+    else:
+        atoms.calc.results["energy"] = np.inf
+    path = tmp_path / "damaged.extxyz"
+    atoms.calc.atoms = atoms.copy()
+    write(path, cells)
+    field = {"coinciding": "positions"}.get(request.param, request.param)
+    return path, field
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "fit-teacher {file} -o {out}.pt",
+        "evaluate {potential} {file}",
+        "train {file} -o {out}",
+        "examine {potential} {file}",
+        "check {potential} -s {file} -o {out}",
+        "mdl-data {file} -o {out}",
+    ],
+)
+def test_who_needs_labels_names_file_structure_and_field(words, damaged, tmp_path):
+    path, field = damaged
+    potential = "ase.calculators.lj:LennardJones"
+    arguments = [w.format(file=path, out=tmp_path / "out", potential=potential) for w in words.split()]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    told = " ".join(result.output.split())
+    assert f"file {path}, structure mine-2, field {field}: " in told
+
+
+def test_run_names_file_structure_and_field(damaged, tmp_path):
+    path, field = damaged
+    good = tmp_path / "good.extxyz"
+    write(good, _cells())
+    config = tmp_path / "run.yaml"
+    config.write_text(f"data: {{train: {good.name}, val: {path.name}}}\n")
+    result = CliRunner().invoke(app, ["run", str(config), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert f"file {path}, structure mine-2, field {field}: " in " ".join(result.output.split())
+
+
+def test_only_what_is_asked_for_is_refused(damaged):
+    path, field = damaged
+    assert len(read_structures(path)) == 4
+    if field in ("forces", "energy"):
+        assert len(read_structures(path, check="atoms")) == 4
+        with pytest.raises(StructureError, match=f"damaged.extxyz, structure mine-2, field {field}"):
+            read_structures(path, check="labels")
+    else:
+        with pytest.raises(StructureError, match=f"damaged.extxyz, structure mine-2, field {field}"):
+            read_structures(path, check="atoms")
+
+
+@pytest.mark.parametrize("words", ["md {potential} {file} -o {out}", "augment {file} -o {out}.extxyz --thermal none"])
+def test_who_needs_no_labels_refuses_atoms_only(words, damaged, tmp_path):
+    path, field = damaged
+    arguments = [
+        w.format(file=path, out=tmp_path / "out", potential="ase.calculators.lj:LennardJones") for w in words.split()
+    ]
+    result = CliRunner().invoke(app, [*arguments, *(["--steps", "2"] if words.startswith("md") else [])])
+    if field in ("forces", "energy"):
+        assert result.exit_code == 0, result.output
+    else:
+        assert result.exit_code == 2
+        assert f"file {path}, structure mine-2, field {field}: " in " ".join(result.output.split())
+
+
+def test_labelling_goes_on_beside_a_damaged_structure(damaged, tmp_path):
+    path, _ = damaged
+    words = f"label {path} -o {tmp_path / 'out.extxyz'} --teacher ase.calculators.lj:LennardJones --no-anchored"
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == 0, result.output
+
+
+def test_labels_that_are_missing_by_an_option(tmp_path):
+    cells = _cells()
+    cells[2].calc.results["forces"][1, 1] = np.nan
+    path = tmp_path / "cells.extxyz"
+    write(path, cells)
+    arguments = ["evaluate", "ase.calculators.lj:LennardJones", str(path), "--nan-labels", "missing"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
