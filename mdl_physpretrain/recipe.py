@@ -295,8 +295,10 @@ class MolecularDynamics(Section):
     stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(
         default=["overlap", "nan", "explosion"], description="Events that end a trajectory."
     )
-    lindemann_variant: Literal["literature", "printed", "paper"] = Field(
-        default="literature", description="'paper': the paper's verdict; 'printed': that with its index as printed."
+    lindemann_variant: Literal["literature", "liquid", "printed", "paper"] = Field(
+        default="literature",
+        description="'liquid': melting is no failure; 'paper': the paper's verdict; 'printed': that with its index as "
+        "printed.",
     )
     interval: Count = Field(default=1, description="Steps between two looks at overlap and Lindemann.")
     trace_interval: Count = Field(default=10, description="Steps between two points of the traces.")

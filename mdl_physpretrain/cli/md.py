@@ -73,8 +73,10 @@ def md(
     from mdl_physpretrain.dynamics import simulate
     from mdl_physpretrain.dynamics.assessment import assess as assess_trajectories
     from mdl_physpretrain.executors import open_executor
+    from mdl_physpretrain.stability.limits import Limits
     from mdl_physpretrain.statistics.survival import length_caution
 
+    options["limits"] = Limits(variant=options.pop("lindemann_variant"))
     if trajectories is not None:
         options |= {"trajectory_dir": output / "trajectories", "trajectory_interval": trajectories}
     (model,) = loaded.values()
@@ -83,7 +85,7 @@ def md(
             model, starts, seed=seed, checkpoint=output / "runs.npz", max_batch_atoms=batch_atoms, executor=workers,
             progress=show, **options,
         )  # fmt: skip
-        table = assess_trajectories(runs)
+        table = assess_trajectories(runs, limits=options["limits"])
         _physicality_table(table, None)
         write_again(output, "physicality.csv", table.to_csv(index=False))
     typer.echo(f"Wrote {output / 'physicality.csv'}")
@@ -103,7 +105,8 @@ def assess(
     variant: Annotated[
         str,
         typer.Option(
-            "--variant", help="Verdict: literature, paper, or printed (the paper's with its index as printed)."
+            "--variant",
+            help="Verdict: literature, liquid (melting is no failure), paper, or printed (its index as printed).",
         ),
     ] = "literature",
     unwrapped: Annotated[bool, typer.Option("--unwrapped", help="Positions are not wrapped into the cell.")] = False,

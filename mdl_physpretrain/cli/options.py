@@ -64,6 +64,13 @@ SIMULATION: dict[str, tuple[Any, Any]] = {
         Annotated[str, typer.Option(help="Of npt: berendsen, or cell_rescaling, which samples the ensemble.")],
         MD.barostat,
     ),
+    "lindemann_variant": (
+        Annotated[
+            str,
+            typer.Option("--variant", help="Verdict: literature, liquid (melting is no failure), printed or paper."),
+        ],
+        MD.lindemann_variant,
+    ),
     "engine": (Annotated[str, typer.Option(help="Engine: auto, ase or batched.")], MD.engine),
     "compiled": (
         Annotated[bool | None, typer.Option(help="Networks by PyTorch's compiler; else on a GPU, for 1000 steps.")],

@@ -106,7 +106,7 @@ class RunData:
     @property
     def variant(self) -> str:
         """Whose limits of what is physical judged the main simulation."""
-        md = (self.config or {}).get("md")
+        md = ((self.check or {}) if self.is_check else (self.config or {})).get("settings" if self.is_check else "md")
         stored = str(md.get("lindemann_variant")) if isinstance(md, dict) else ""
         return stored if stored in VARIANTS else "literature"
 

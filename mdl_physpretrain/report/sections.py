@@ -17,6 +17,7 @@ from mdl_physpretrain.report.conclusions import paired_tests, run_sentences, sum
 from mdl_physpretrain.report.conditions import too_short
 from mdl_physpretrain.report.downloads import Downloads
 from mdl_physpretrain.report.formats import duration, number
+from mdl_physpretrain.report.liquids import liquid_sentences
 from mdl_physpretrain.report.parity import parity_caption
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.recommendation import recommended_network
@@ -32,6 +33,7 @@ from mdl_physpretrain.report.tables import (
     survival_table,
     trajectory_table,
 )
+from mdl_physpretrain.stability.limits import Limits
 
 __all__ = ["section_values"]
 
@@ -81,6 +83,7 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
         *([left] if left else []),
         *reference_sentences(run, beside),
         *caution,
+        *liquid_sentences(run),
         *sentences,
         *([fitted] if fitted else []),
     ]
@@ -91,7 +94,7 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
         "cards": summary_cards(run, counts, errors),
         "conditions": list(counts["condition"].unique()) if len(counts) else [],
         "physicality": html_tables.physicality(counts, heading, seeds=training, still=still) if len(counts) else None,
-        "overlap_rule": OVERLAP_RULES[run.variant == "literature"],
+        "overlap_rule": OVERLAP_RULES[not Limits(variant=run.variant).paper],
         "still_physical": len(still) > 0 and bool((still["total"] > 0).any()),
         "per_seed": html_tables.per_seed(seeds, heading) if len(seeds) and (len(run.seeds) > 1 or training) else None,
         "beside_reference": reference_table(beside, heading, seeds=training),

@@ -15,7 +15,7 @@ from mdl_physpretrain.stability.sublattices import Sublattices, framework
 
 __all__ = ["POSSIBLE_OVERLAP", "VARIANTS", "Limits", "Verdict", "apart_words"]
 
-VARIANTS = ("literature", "printed", "paper")
+VARIANTS = ("literature", "liquid", "printed", "paper")
 POSSIBLE_OVERLAP = 0.7  # of the sum of covalent radii: atoms of a gas that meet are not closer
 PAPER_VOLUME_CHANGE = 10.0
 
@@ -50,7 +50,9 @@ class Limits:
         Force on an atom in eV/Å that does.
     variant
         ``"literature"``: all of this, with the Lindemann index of the
-        literature. ``"paper"``: the paper's verdict, which knows only
+        literature. ``"liquid"``: the same, but atoms may leave their places:
+        the Lindemann indices and the deviation from the start decide nothing.
+        ``"paper"``: the paper's verdict, which knows only
         ``overlap_fraction``, the two Lindemann limits over all pairs of atoms,
         NaN, and explosions by temperature or tenfold volume. ``"printed"``: that
         with the index as the paper prints it, see
@@ -102,7 +104,12 @@ class Limits:
     @property
     def paper(self) -> bool:
         """Whether the verdict is the paper's."""
-        return self.variant != "literature"
+        return self.variant in ("printed", "paper")
+
+    @property
+    def liquid(self) -> bool:
+        """Whether melting is no failure."""
+        return self.variant == "liquid"
 
     @property
     def volume_bound(self) -> float:
@@ -224,13 +231,14 @@ class Verdict:
         staying, deviation = self._framework(limits)
         events = paper
         if not limits.paper:
-            lost = None if staying is not None else _first(self.lindemann_step, last_step)
+            kept = staying is not None or limits.liquid
+            lost = None if kept else _first(self.lindemann_step, last_step)
             events = _events(
                 overlap=self.overlap_step, nan=self.nan_step, explosion=self.explosion_step, lindemann=lost
             )
         judged = bool(events) or (self.frames > 1 and self._moved())
         diffusing = [] if staying is None else [s for s, stays in zip(self.elements, staying, strict=True) if not stays]
-        mobile = "" if events or limits.paper else ", ".join(diffusing)
+        mobile = "" if events or limits.paper or limits.liquid else ", ".join(diffusing)
         names = [name for name, _ in events]
         unjudged = "one frame" if self.frames <= 1 else "nothing moved"
         return {

@@ -17,6 +17,7 @@ from mdl_physpretrain.executors.transfer import SentPotential, receive
 from mdl_physpretrain.probes.base import Probe, Subject
 from mdl_physpretrain.probes.registry import probe_classes
 from mdl_physpretrain.recipe import CHECK
+from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.workflow.config import NO_VALUE
 from mdl_physpretrain.workflow.suite import Cell, Suite
 
@@ -26,6 +27,7 @@ NAME = r"\w[\w.+-]{0,63}"
 
 MD = (
     "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "barostat", "engine", "trajectory_interval",
+    "lindemann_variant",
 )  # fmt: skip
 CONDITIONS = ("ensemble", "temperature", "timestep", "steps", "barostat")
 #: Options of probes that a check asks without being told; a run, of many networks, asks for them by ``probe:``.
@@ -53,6 +55,8 @@ class CheckSettings:
         Of velocities and noise: one simulation of every structure for each.
     ensemble, temperature, timestep, steps, friction, pressure, engine, compiled
         Of the simulation, see :func:`mdl_physpretrain.dynamics.simulate`.
+    lindemann_variant
+        Of :class:`~mdl_physpretrain.stability.limits.Limits`; ``"liquid"``: melting is no failure.
     trajectory_interval
         Steps between two frames on disk; ``None``: no trajectories, and none
         of the probes of frames.
@@ -91,6 +95,7 @@ class CheckSettings:
     barostat: str = recipe.MD.barostat
     engine: str = recipe.MD.engine
     compiled: bool | None = recipe.MD.compiled
+    lindemann_variant: str = recipe.MD.lindemann_variant
     trajectory_interval: int | None = CHECK.trajectory_interval
     md_structures: tuple[str, ...] | None = None
     nve_structures: int = CHECK.nve_structures
@@ -107,7 +112,7 @@ class CheckSettings:
             raise ConfigError(f"seeds must be different numbers, at least one, not {list(self.seeds)}")
         for seed in self.seeds:
             MDSettings(self.ensemble, self.temperature, self.timestep, self.steps, self.friction, self.pressure,
-                       seed=seed, barostat=self.barostat)  # fmt: skip
+                       seed=seed, barostat=self.barostat, limits=self.limits)  # fmt: skip
         for name, least in (("nve_structures", 1), ("nve_steps", 20), ("compressed", 1), ("trajectory_interval", 1),
                             ("reference_structures", 1)):  # fmt: skip
             value = getattr(self, name)
@@ -122,6 +127,11 @@ class CheckSettings:
         for name in self.probe:
             if name not in options:
                 raise ConfigError(f"no probe has an option {name!r}; there are {', '.join(sorted(options))}")
+
+    @property
+    def limits(self) -> Limits:
+        """Of what is physical."""
+        return Limits(variant=self.lindemann_variant)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -148,7 +158,8 @@ class CheckSettings:
 
     def simulation(self, label: str) -> dict[str, Any]:
         """Keyword arguments of ``simulate``, but for seed and files."""
-        options = {key: getattr(self, key) for key in MD if key != "trajectory_interval"}
+        options = {key: getattr(self, key) for key in MD if key not in ("trajectory_interval", "lindemann_variant")}
+        options["limits"] = self.limits
         if label:
             options |= {"ensemble": "nve", "steps": self.nve_steps, "trace_interval": max(1, self.nve_steps // 100)}
         return options
@@ -239,6 +250,9 @@ class CheckSuite(Suite):
     def conditions(self, label: str) -> dict[str, Any]:
         options = self.settings.simulation(label)
         return {key: options[key] for key in CONDITIONS} | {"label": label or None}
+
+    def limits(self, label: str) -> Limits:
+        return self.settings.limits
 
     @property
     def has_references(self) -> bool:

@@ -1,0 +1,38 @@
+"""Liquids: what the Lindemann limits say of them, in the conclusions."""
+
+from __future__ import annotations
+
+import pandas as pd
+from markupsafe import Markup
+
+from mdl_physpretrain.report.conditions import main_conditions
+from mdl_physpretrain.report.read import RunData
+from mdl_physpretrain.report.sentences import Sentence
+from mdl_physpretrain.stability.limits import Limits
+from mdl_physpretrain.statistics.reference import KEPT
+
+__all__ = ["liquid_sentences"]
+
+
+def liquid_sentences(run: RunData) -> list[Sentence]:
+    """That melting was not judged, or the question whether what melts everywhere is a liquid."""
+    table = run.physicality
+    if table is None or not len(table):
+        return []
+    option = "--variant liquid" if run.is_check else "md.lindemann_variant: liquid"
+    if Limits(variant=run.variant).liquid:
+        text = f"Melting is no failure here ({option}): overlap, explosion and NaN alone make a trajectory unphysical."
+        return [Sentence("neutral", "melting not judged", Markup.escape(text))]
+    shown = table[table["condition"].isin(main_conditions(table))] if "condition" in table else table
+    kept = "reference_verdict" in shown and bool((shown["reference_verdict"] == KEPT).any())
+    if kept or not _all_melt(shown):
+        return []
+    text = (
+        f"All {len(shown)} trajectories pass the Lindemann limits, and nothing else happens in any. If these materials "
+        f"are liquid at this temperature, that is no failure: {option} says so."
+    )
+    return [Sentence("caution", "all melt: liquids?", Markup.escape(text))]
+
+
+def _all_melt(table: pd.DataFrame) -> bool:
+    return len(table) > 1 and bool((table["outcome"] == "lindemann").all())
