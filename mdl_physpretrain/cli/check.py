@@ -111,13 +111,16 @@ def check(
     from mdl_physpretrain.ownership import claim_folder
     from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
     from mdl_physpretrain.structures import read_structures
+    from mdl_physpretrain.structures.validation import refuse_damaged
     from mdl_physpretrain.workflow.check import check as checked
     from mdl_physpretrain.workflow.reference import described
 
     structures, output = _given(potentials, structures, output)
     numbers, names = seeds_of(seeds), [text.partition("=")[2] for text in potentials]
     claim_folder(output, "check", inputs=[structures, potentials, names, reference, reference_potential])
-    chosen = _spread(read_structures(structures, check="labels"), n_structures)
+    files: dict[str, str] = {}
+    chosen = _spread(read_structures(structures, files=files), n_structures)
+    refuse_damaged(chosen, labels=not {"errors", "stiffness"} <= set(skip or ()), files=files)
     texts, loaded = potentials_of(potentials, device)
     beside = None
     if reference_potential is not None:
@@ -229,6 +232,7 @@ def _counts(console: Any, result: Any) -> None:
         return
     s = result.settings
     title = f"{s.ensemble.upper()}, {s.temperature:g} K, {s.timestep:g} fs, {s.steps} steps: unphysical trajectories"
+    title += ", melting not judged" if s.limits.liquid else ""
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("potential")
     for name in ("runs", "overlap", "Lindemann", "broken", "unphysical", "95 % interval"):

@@ -155,6 +155,8 @@ class MDSettings:
         for name in ("npt_evaluations", "barostat"):  # results of versions without these options stay valid
             if settings[name] == getattr(MD, name):
                 del settings[name]
+        if self.limits.liquid:  # the same trajectories, looked at in the same way
+            settings["limits"]["variant"] = Limits.variant
         text = json.dumps({"settings": settings, "potential": potential}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

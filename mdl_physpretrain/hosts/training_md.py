@@ -15,6 +15,7 @@ from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.probes.base import Simulated
 from mdl_physpretrain.probes.physicality import Physicality
 from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.structures.validation import refuse_damaged
 from mdl_physpretrain.workflow.data import random_subset
 from mdl_physpretrain.workflow.md_options import Simulation
 
@@ -29,8 +30,9 @@ def start_structures(
     ``parts`` are readers of the host's own data by the name that ``source`` may give; ``section`` is named in messages.
     """
     structures: list[Atoms] = []
+    files: dict[str, str] = {}
     for source in options.source:
-        part = parts[source]() if source in parts else read_structures(source, duplicates="rename", check="atoms")
+        part = parts[source]() if source in parts else read_structures(source, duplicates="rename", files=files)
         if not part:
             raise ConfigError(f"{section}.source: the run has no {source!r} data; name another part or a file")
         structures += part
@@ -41,7 +43,9 @@ def start_structures(
             f"{section}: no structure to simulate: none in {', '.join(options.source)} "
             f"has at most {options.max_atoms} atoms"
         )
-    return random_subset(structures, options.n_structures, seed)
+    chosen = random_subset(structures, options.n_structures, seed)
+    refuse_damaged(chosen, labels=False, files=files)
+    return chosen
 
 
 def trajectory_table(

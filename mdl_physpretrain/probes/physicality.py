@@ -6,6 +6,7 @@ import pandas as pd
 
 from mdl_physpretrain.dynamics.assessment import assess
 from mdl_physpretrain.probes.base import Answer, Probe, Simulated, Tables
+from mdl_physpretrain.stability.limits import LIQUID
 from mdl_physpretrain.statistics.proportions import wilson_interval
 from mdl_physpretrain.statistics.reference import compare_with_reference, has_reference
 
@@ -62,6 +63,8 @@ class Physicality(Probe):
         low, high = wilson_interval(len(failures), len(table))
         share = f"95 % interval {100 * low:.0f}-{100 * high:.0f} %"
         words = f"{len(failures)} of {len(table)} trajectories unphysical ({share})"
+        if "lindemann_variant" in table and (table["lindemann_variant"] == LIQUID).all():
+            words += "; melting not judged"
         mobile = table["mobile"].dropna() if "mobile" in table else pd.Series(dtype=object)
         diffusing = sorted({symbol for text in mobile.astype(str) for symbol in text.split(", ") if symbol})
         if diffusing:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mdl_physpretrain.report.parse import truth
+from mdl_physpretrain.stability.limits import LIQUID
 from mdl_physpretrain.statistics.survival import length_caution
 
 __all__ = ["condition_words", "main_conditions", "too_short", "with_outcomes"]
@@ -50,6 +51,8 @@ def with_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
         words += (" (" + label + ")").where(alike & (label != "") & (words != label), "")
     frame["md"] = words
     frame["condition"] = _with_steps(frame)
+    if "lindemann_variant" in frame:
+        frame["condition"] += np.where(frame["lindemann_variant"] == LIQUID, ", melting not judged", "")
     if "label" in frame:  # the main simulation first
         frame = frame.sort_values("label", key=lambda label: label.fillna("") != "", kind="stable", ignore_index=True)
     return frame

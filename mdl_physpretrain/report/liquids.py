@@ -8,8 +8,8 @@ from markupsafe import Markup
 from mdl_physpretrain.report.conditions import main_conditions
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.sentences import Sentence
-from mdl_physpretrain.stability.limits import Limits
-from mdl_physpretrain.statistics.reference import KEPT
+from mdl_physpretrain.stability.limits import LIQUID
+from mdl_physpretrain.statistics.reference import KEPT, REFERENCE_POTENTIAL
 
 __all__ = ["liquid_sentences"]
 
@@ -20,12 +20,15 @@ def liquid_sentences(run: RunData) -> list[Sentence]:
     if table is None or not len(table):
         return []
     option = "--variant liquid" if run.is_check else "md.lindemann_variant: liquid"
-    if Limits(variant=run.variant).liquid:
-        text = f"Melting is no failure here ({option}): overlap, explosion and NaN alone make a trajectory unphysical."
+    if liquid := _liquid_conditions(table):
+        text = (
+            f"Melting is no failure in {'; '.join(liquid)} ({option}): overlap, explosion and NaN alone make a "
+            "trajectory unphysical there."
+        )
         return [Sentence("neutral", "melting not judged", Markup.escape(text))]
-    shown = table[table["condition"].isin(main_conditions(table))] if "condition" in table else table
+    shown = table[table["condition"].isin(main_conditions(table)) & (table["arm"] != REFERENCE_POTENTIAL)]
     kept = "reference_verdict" in shown and bool((shown["reference_verdict"] == KEPT).any())
-    if kept or not _all_melt(shown):
+    if kept or run.variant != "literature" or not _all_melt_only(shown):
         return []
     text = (
         f"All {len(shown)} trajectories pass the Lindemann limits, and nothing else happens in any. If these materials "
@@ -34,5 +37,14 @@ def liquid_sentences(run: RunData) -> list[Sentence]:
     return [Sentence("caution", "all melt: liquids?", Markup.escape(text))]
 
 
-def _all_melt(table: pd.DataFrame) -> bool:
-    return len(table) > 1 and bool((table["outcome"] == "lindemann").all())
+def _liquid_conditions(table: pd.DataFrame) -> list[str]:
+    """Conditions in which melting was not judged."""
+    if "lindemann_variant" not in table:
+        return []
+    return list(dict.fromkeys(table.loc[table["lindemann_variant"] == LIQUID, "condition"]))
+
+
+def _all_melt_only(table: pd.DataFrame) -> bool:
+    """Whether every trajectory passes the Lindemann limits, and neither overlaps nor breaks at any time."""
+    only = table["lindemann_violation"] & ~table["overlap"] & ~table["broken"]
+    return len(table) > 1 and bool(only.all())

@@ -94,6 +94,7 @@ def _results(run: RunData, downloads: Downloads) -> dict[str, Any]:
         "cards": summary_cards(run, counts, errors),
         "conditions": list(counts["condition"].unique()) if len(counts) else [],
         "physicality": html_tables.physicality(counts, heading, seeds=training, still=still) if len(counts) else None,
+        "melting_judged": not Limits(variant=run.variant).liquid,
         "overlap_rule": OVERLAP_RULES[not Limits(variant=run.variant).paper],
         "still_physical": len(still) > 0 and bool((still["total"] > 0).any()),
         "per_seed": html_tables.per_seed(seeds, heading) if len(seeds) and (len(run.seeds) > 1 or training) else None,

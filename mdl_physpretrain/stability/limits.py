@@ -13,9 +13,10 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.stability.contacts import radii_of
 from mdl_physpretrain.stability.sublattices import Sublattices, framework
 
-__all__ = ["POSSIBLE_OVERLAP", "VARIANTS", "Limits", "Verdict", "apart_words"]
+__all__ = ["LIQUID", "POSSIBLE_OVERLAP", "VARIANTS", "Limits", "Verdict", "apart_words"]
 
-VARIANTS = ("literature", "liquid", "printed", "paper")
+LIQUID = "liquid"
+VARIANTS = ("literature", LIQUID, "printed", "paper")
 POSSIBLE_OVERLAP = 0.7  # of the sum of covalent radii: atoms of a gas that meet are not closer
 PAPER_VOLUME_CHANGE = 10.0
 
@@ -109,7 +110,7 @@ class Limits:
     @property
     def liquid(self) -> bool:
         """Whether melting is no failure."""
-        return self.variant == "liquid"
+        return self.variant == LIQUID
 
     @property
     def volume_bound(self) -> float:

@@ -311,7 +311,7 @@ class Monitor:
 
     def date_lost_frameworks(self, step: int, which: Sequence[int]) -> None:
         """Date the loss of the sublattice that stays, of those structures in which there is none any more."""
-        if not which or self.limits.paper or self.limits.liquid:
+        if not which or self.limits.paper:
             return
         for k, sums in self._sublattices(which).items():
             if framework(sums, self.limits) is None:

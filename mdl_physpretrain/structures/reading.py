@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -74,6 +74,7 @@ def read_structures(
     units: Mapping[str, str] | None = None,
     datasets_root: str | Path | None = None,
     check: Check = "nothing",
+    files: dict[str, str] | None = None,
 ) -> list[Atoms]:
     """Structures with their labels on a calculator and a unique identifier.
 
@@ -108,6 +109,9 @@ def read_structures(
     check
         Refuse structures whose "atoms" or cell cannot be used, or whose "labels" cannot either, while it is known
         which file they are from. With ``require`` labels are checked.
+    files
+        Filled with the file of each identifier, for who checks some of the structures only
+        (:func:`~mdl_physpretrain.structures.validation.refuse_damaged`).
 
     Returns
     -------
@@ -173,9 +177,14 @@ def read_structures(
             message = f"no structure has it as {name}; the first one has: {keys}"
             raise StructureError(message, file=_described(source), field=key)
     unique_ids(structures, origins=origins, generated=generated, duplicates=duplicates or chosen.duplicates)
+    pairs = zip(structures, origins, strict=True)
+    named = {atoms.info["structure_id"]: file for atoms, (file, _) in pairs if file != "<memory>"}
+    if files is not None:
+        files |= named
+    if check not in get_args(Check):
+        raise ConfigError(f"check must be one of {', '.join(get_args(Check))}, not {check!r}")
     if require or check != "nothing":
-        files = [None if file == "<memory>" else file for file, _ in origins]
-        refuse_damaged(structures, labels=check == "labels" or bool(require), files=files)
+        refuse_damaged(structures, labels=check == "labels" or bool(require), files=named)
     _check_required(structures, origins, require)
     if chosen.count_missing:
         for message in missing_labels(structures, partly=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
@@ -89,7 +89,7 @@ def refuse_damaged(
     *,
     min_distance: float = 0.01,
     labels: bool = True,
-    files: Sequence[str | None] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> None:
     """Refuse structures that no potential can be asked about: whoever needs labels, too, asks for these afterwards.
 
@@ -102,7 +102,7 @@ def refuse_damaged(
     labels
         Refuse labels that are not finite, too.
     files
-        That the structures were read from, named in the error.
+        That the structures were read from, by identifier; named in the error.
 
     Raises
     ------
@@ -110,10 +110,10 @@ def refuse_damaged(
         With the first problem and how many structures have one.
     """
     problems = []
-    for atoms, file in zip(structures, files or [None] * len(structures), strict=True):
+    for atoms in structures:
         problem = _damage(atoms, min_distance) or (_label_damage(atoms) if labels else None)
         if problem is not None:
-            problems.append(problem.at(file=file))
+            problems.append(problem.at(file=(files or {}).get(structure_id(atoms))))
     if not problems:
         return
     first = problems[0]

@@ -170,7 +170,7 @@ def check(
     """
     settings = CheckSettings(**options)
     check_names(potentials)
-    starts = read_structures(structures, check="labels")
+    starts = read_structures(structures, check="labels" if settings.uses_labels else "atoms")
     missing = sorted(set(settings.md_structures or ()) - {str(atoms.info["structure_id"]) for atoms in starts})
     if missing or settings.md_structures == ():
         raise ConfigError(f"md_structures: no structure {', '.join(missing)} is given")
@@ -234,7 +234,7 @@ class _Check:
         arguments: dict[str, Any] = {"suite_class": CheckSuite, "arm": name}
         identity, models = potential_fingerprint(potential), _potential_modules(potential)
         structures = suite.config.structures
-        available = ("labels",) if labelled(structures) else ()
+        available = ("labels",) if settings.uses_labels and labelled(structures) else ()
         hashes = tuple(_hashes(structures))
         for probe in suite.probes("potential", *available):
             mark = tuple(_hashes(structures, labels=True)) if "labels" in probe.needs else hashes

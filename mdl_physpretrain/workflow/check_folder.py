@@ -33,8 +33,7 @@ def open_folder(folder: Path, settings: CheckSettings, inputs: Sequence[Any]) ->
     try:
         stored = json.loads((folder / "check.json").read_text())["settings"]
         options = json.loads(json.dumps(asdict(settings)))
-        for name in ("barostat", "lindemann_variant"):
-            stored.setdefault(name, getattr(recipe.MD, name))  # older checks know this one only
+        stored.setdefault("barostat", recipe.MD.barostat)  # older checks know this one only
         changed = [key for key in (*MD, "nve_steps") if stored.get(key) != options[key]]
     except FileNotFoundError:
         return

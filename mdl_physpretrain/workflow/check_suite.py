@@ -17,7 +17,7 @@ from mdl_physpretrain.executors.transfer import SentPotential, receive
 from mdl_physpretrain.probes.base import Probe, Subject
 from mdl_physpretrain.probes.registry import probe_classes
 from mdl_physpretrain.recipe import CHECK
-from mdl_physpretrain.stability.limits import Limits
+from mdl_physpretrain.stability.limits import LIQUID, Limits
 from mdl_physpretrain.workflow.config import NO_VALUE
 from mdl_physpretrain.workflow.suite import Cell, Suite
 
@@ -27,7 +27,6 @@ NAME = r"\w[\w.+-]{0,63}"
 
 MD = (
     "ensemble", "temperature", "timestep", "steps", "friction", "pressure", "barostat", "engine", "trajectory_interval",
-    "lindemann_variant",
 )  # fmt: skip
 CONDITIONS = ("ensemble", "temperature", "timestep", "steps", "barostat")
 #: Options of probes that a check asks without being told; a run, of many networks, asks for them by ``probe:``.
@@ -144,6 +143,11 @@ class CheckSettings:
         return probe not in self.skip and not (frames and self.trajectory_interval is None)
 
     @property
+    def uses_labels(self) -> bool:
+        """Whether any probe that is wanted compares with labels."""
+        return any("labels" in cls.needs and self.includes(name) for name, cls in probe_classes().items())
+
+    @property
     def compares(self) -> bool:
         """Whether any probe that is wanted compares with reference trajectories."""
         return any(cls.compares and self.includes(name) for name, cls in probe_classes().items())
@@ -158,8 +162,9 @@ class CheckSettings:
 
     def simulation(self, label: str) -> dict[str, Any]:
         """Keyword arguments of ``simulate``, but for seed and files."""
-        options = {key: getattr(self, key) for key in MD if key not in ("trajectory_interval", "lindemann_variant")}
-        options["limits"] = self.limits
+        options = {key: getattr(self, key) for key in MD if key != "trajectory_interval"}
+        if self.limits != Limits():
+            options["limits"] = self.limits
         if label:
             options |= {"ensemble": "nve", "steps": self.nve_steps, "trace_interval": max(1, self.nve_steps // 100)}
         return options
@@ -249,7 +254,8 @@ class CheckSuite(Suite):
 
     def conditions(self, label: str) -> dict[str, Any]:
         options = self.settings.simulation(label)
-        return {key: options[key] for key in CONDITIONS} | {"label": label or None}
+        liquid = {"lindemann_variant": LIQUID} if self.settings.limits.liquid else {}
+        return {key: options[key] for key in CONDITIONS} | {"label": label or None} | liquid
 
     def limits(self, label: str) -> Limits:
         return self.settings.limits

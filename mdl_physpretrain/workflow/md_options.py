@@ -28,6 +28,9 @@ class Condition(Section):
     steps: Count | None = Field(default=None, description="Instead of md.steps.")
     pressure: float | None = Field(default=None, allow_inf_nan=False, description="Instead of md.pressure, eV/Å³.")
     n_structures: Count | None = Field(default=None, description="Instead of md.n_structures.")
+    lindemann_variant: Literal["literature", "liquid", "printed", "paper"] | None = Field(
+        default=None, description="Instead of md.lindemann_variant: 'liquid' where the structures are to melt."
+    )
 
     def changes(self) -> dict[str, Any]:
         """The options that are given."""

@@ -14,9 +14,10 @@ from mdl_physpretrain.potentials.checkpoint import load_model
 from mdl_physpretrain.potentials.devices import resolve_device
 from mdl_physpretrain.probes.base import Probe, Subject
 from mdl_physpretrain.probes.references import read_references
-from mdl_physpretrain.stability.limits import Limits
+from mdl_physpretrain.stability.limits import LIQUID, Limits
 from mdl_physpretrain.structures import read_structures
 from mdl_physpretrain.structures.randomness import derived_seed
+from mdl_physpretrain.structures.validation import refuse_damaged
 from mdl_physpretrain.workflow.data import random_subset, read_part
 from mdl_physpretrain.workflow.layout import TEACHER, best_file
 from mdl_physpretrain.workflow.md_options import MD
@@ -78,9 +79,10 @@ class RunSuite(Suite):
         """The same for all seeds and arms."""
         md = self.config.md
         structures: list[Atoms] = []
+        files: dict[str, str] = {}
         for source in md.source:
             is_part = source in ("train", "val", "test")
-            structures += read_part(self.folder, source) if is_part else read_structures(source, check="atoms")
+            structures += read_part(self.folder, source) if is_part else read_structures(source, files=files)
         if md.max_atoms is not None:
             structures = [a for a in structures if len(a) <= md.max_atoms]
         if not structures:
@@ -88,7 +90,9 @@ class RunSuite(Suite):
                 f"md.source: there are no structures in {', '.join(md.source)}"
                 + (f" with at most {md.max_atoms} atoms" if md.max_atoms else "")
             )
-        return random_subset(structures, md.conditions()[label].n_structures, self.config.data.seed)
+        chosen = random_subset(structures, md.conditions()[label].n_structures, self.config.data.seed)
+        refuse_damaged(chosen, labels=False, files=files)
+        return chosen
 
     def simulation(self, arm: str, seed: int, label: str) -> dict[str, Any]:
         md: MD = self.config.md.conditions()[label]
@@ -109,7 +113,8 @@ class RunSuite(Suite):
 
     def conditions(self, label: str) -> dict[str, Any]:
         md = self.config.md.conditions()[label]
-        return {name: getattr(md, name) for name in CONDITIONS}
+        liquid = {"lindemann_variant": LIQUID} if md.lindemann_variant == LIQUID else {}
+        return {name: getattr(md, name) for name in CONDITIONS} | liquid
 
     def limits(self, label: str) -> Limits:
         return Limits(variant=self.config.md.conditions()[label].lindemann_variant)

@@ -77,6 +77,8 @@ def _table(run: RunData, between: str) -> Table | None:
     notes = [caption]
     if cut := cut_trainings(run.plan):
         notes.append(f"errors of {cut}")
+    if "melting not judged" in condition:
+        notes.append("melting is no failure here")
     if beside:
         notes.append("of kept: lost of what the reference potential keeps (+ overlaps where it melts)")
     if short := too_short(runs):

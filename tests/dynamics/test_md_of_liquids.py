@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +11,7 @@ from ase.io import write
 from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
+from mdl_physpretrain.dynamics.batched_engine import BatchedRun
 from mdl_physpretrain.potentials import EAM
 
 
@@ -27,21 +27,31 @@ def command(eam: EAM, tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("seeds", [[], ["--seeds", "0,1"]])
 def test_melting_is_a_failure_of_solids_only(command: list[str], seeds: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert CliRunner().invoke(app, [*command, *seeds]).exit_code in (0, 1)
+    solid = pd.read_csv(out / "physicality.csv")
+    assert (solid["lindemann_local"] > 0.25).all()
+    assert solid["lindemann_violation"].all()
     result = CliRunner().invoke(app, [*command, *seeds, "--variant", "liquid"])
     assert result.exit_code in (0, 1), result.output
-    rows = pd.read_csv(tmp_path / "out" / "physicality.csv")
-    assert (rows["lindemann_local"] > 0.25).all()
-    assert not rows["lindemann_violation"].any()
-    again = [str(tmp_path / "solid") if word == str(tmp_path / "out") else word for word in command]
-    assert CliRunner().invoke(app, [*again, *seeds]).exit_code in (0, 1)
-    solid = pd.read_csv(tmp_path / "solid" / "physicality.csv")
+    liquid = pd.read_csv(out / "physicality.csv")
+    assert not liquid["lindemann_violation"].any()
+    assert list(solid["lindemann_local"]) == list(liquid["lindemann_local"])
+    if seeds:
+        assert "melting not judged" in " ".join(result.output.split())
+        assert set(liquid["lindemann_variant"]) == {"liquid"}
+
+
+def test_finished_md_is_judged_anew_and_not_simulated(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert CliRunner().invoke(app, [*command, "--variant", "liquid"]).exit_code == 0
+
+    def simulated(*_: object, **__: object) -> None:
+        raise AssertionError("simulated again")
+
+    monkeypatch.setattr(BatchedRun, "__init__", simulated)
+    assert CliRunner().invoke(app, command).exit_code == 0
+    solid = pd.read_csv(tmp_path / "out" / "physicality.csv")
     assert solid["lindemann_violation"].all()
-    assert list(solid["lindemann_local"]) == list(rows["lindemann_local"])  # the same trajectories
-
-
-def test_a_folder_keeps_to_one_verdict(command: list[str], tmp_path: Path) -> None:
-    assert CliRunner().invoke(app, [*command, "--seeds", "0,1", "--variant", "liquid"]).exit_code in (0, 1)
-    assert json.loads((tmp_path / "out" / "check.json").read_text())["settings"]["lindemann_variant"] == "liquid"
-    result = CliRunner().invoke(app, [*command, "--seeds", "0,1"])
-    assert result.exit_code == 2
-    assert "lindemann_variant liquid instead of literature" in " ".join(result.output.split())
+    assert solid["first_unphysical_step"].iloc[0] < 600  # dated while it ran as a liquid

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,10 @@ from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.report.conditions import with_outcomes
 from mdl_physpretrain.report.liquids import liquid_sentences
 from mdl_physpretrain.stability.limits import Limits
+from mdl_physpretrain.statistics.reference import REFERENCE_POTENTIAL
 from mdl_physpretrain.workflow.check_suite import CheckSettings
+from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.run_suite import RunSuite
 
 LIQUID = Limits(variant="liquid")
 
@@ -84,5 +89,25 @@ def test_the_report_asks_where_all_melt() -> None:
     assert liquid_sentences(_Run(_table(["lindemann", ""]), "literature")) == []
     kept = _table(["lindemann"] * 3).assign(reference_verdict=["kept", "lindemann", "lindemann"])
     assert liquid_sentences(_Run(kept, "literature")) == []
-    (said,) = liquid_sentences(_Run(_table(["", "overlap"]), "liquid"))
+    fell = _table(["lindemann"] * 3).assign(
+        overlap=[True, False, False], reason=["lindemann, overlap"] + ["lindemann"] * 2
+    )
+    assert liquid_sentences(_Run(fell, "literature")) == []
+    assert liquid_sentences(_Run(_table(["lindemann"] * 3), "paper")) == []  # to which diffusing ions have melted
+    beside = pd.concat([_table(["lindemann"] * 3), _table(["lindemann"]).assign(arm=REFERENCE_POTENTIAL)])
+    assert "All 3 trajectories" in liquid_sentences(_Run(beside, "literature"))[0].text
+    (said,) = liquid_sentences(_Run(_table(["", "overlap"]).assign(lindemann_variant="liquid"), "liquid"))
     assert said.label == "melting not judged"
+    assert "NVT, 300 K, 1 fs, 100 steps, melting not judged" in said.text
+
+
+def test_a_condition_has_its_own_verdict(tmp_path: Path) -> None:
+    md = {"temperature": 300, "also": [{"temperature": 3000, "lindemann_variant": "liquid"}]}
+    config = RunConfig.model_validate({"data": {"source": "demo"}, "md": md})
+    suite = RunSuite(config, tmp_path)
+    assert suite.limits("") == Limits()
+    assert suite.limits("nvt-3000K") == LIQUID
+    rows = [suite.conditions(label) | {"label": label or None} for label in ("", "nvt-3000K")]
+    solid, liquid = with_outcomes(pd.DataFrame(rows).assign(structure_id="a", arm="net", seed=0))["condition"]
+    assert "melting" not in solid
+    assert liquid.endswith(", melting not judged")

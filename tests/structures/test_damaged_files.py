@@ -8,8 +8,11 @@ from ase.io import write
 from typer.testing import CliRunner
 
 from mdl_physpretrain.cli import app
-from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.structures import read_structures
+from mdl_physpretrain.workflow.check_suite import probe_names
+from mdl_physpretrain.workflow.config import RunConfig
+from mdl_physpretrain.workflow.stages import prepare
 
 DAMAGES = ("positions", "cell", "coinciding", "forces", "energy")
 
@@ -104,10 +107,13 @@ def test_who_needs_no_labels_refuses_atoms_only(words, damaged, tmp_path):
 
 
 def test_labelling_goes_on_beside_a_damaged_structure(damaged, tmp_path):
-    path, _ = damaged
+    path, field = damaged
     words = f"label {path} -o {tmp_path / 'out.extxyz'} --teacher ase.calculators.lj:LennardJones --no-anchored"
     result = CliRunner().invoke(app, words.split())
     assert result.exit_code == 0, result.output
+    written = {atoms.info["structure_id"] for atoms in read_structures(tmp_path / "out.extxyz")}
+    usable = {"mine-2"} if field in ("forces", "energy") else set()  # its own labels do not matter
+    assert written == {"mine-0", "mine-1", "mine-3"} | usable
 
 
 def test_labels_that_are_missing_by_an_option(tmp_path):
@@ -117,3 +123,38 @@ def test_labels_that_are_missing_by_an_option(tmp_path):
     write(path, cells)
     arguments = ["evaluate", "ase.calculators.lj:LennardJones", str(path), "--nan-labels", "missing"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
+def test_a_run_asks_only_what_it_uses(damaged, tmp_path):
+    cells = read_structures(damaged[0])
+    cells[2].numbers[:] = 32
+    cells[2].calc.atoms = cells[2].copy()
+    write(tmp_path / "other.extxyz", cells)
+    data = {"train": str(tmp_path / "other.extxyz"), "elements": ["Si"]}
+    assert len(prepare._read(RunConfig.model_validate({"data": data}).data)["train"]) == 3
+
+
+def test_starts_of_md_are_checked_before_the_run(damaged, tmp_path):
+    path, field = damaged
+    if field in ("forces", "energy"):
+        return
+    write(tmp_path / "good.extxyz", _cells())
+    (tmp_path / "run.yaml").write_text(f"data: {{source: good.extxyz}}\nmd: {{source: {path.name}}}\n")
+    result = CliRunner().invoke(app, ["run", str(tmp_path / "run.yaml"), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert f"file {path}, structure mine-2, field {field}: " in " ".join(result.output.split())
+    assert not (tmp_path / "out" / "teacher").exists()
+
+
+def test_a_check_of_some_structures_asks_these_only(damaged, tmp_path):
+    path, _ = damaged
+    words = f"check ase.calculators.lj:LennardJones -s {path} -o {tmp_path / 'out'} --max-structures 2 --steps 2"
+    skipped = [word for name in probe_names() for word in ("--skip", name)]
+    result = CliRunner().invoke(app, [*words.split(), *skipped])
+    told = " ".join(result.output.split())
+    assert ("mine-2" in told) == (result.exit_code == 2)  # of four, the first and the third
+
+
+def test_a_misspelled_check_is_told(damaged):
+    with pytest.raises(ConfigError, match="check must be one of nothing, atoms, labels, not 'label'"):
+        read_structures(damaged[0], check="label")

@@ -25,7 +25,7 @@ from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.groups import EACH, group_names, share_of_repeated
 from mdl_physpretrain.structures.outliers import warn_of_outliers
 from mdl_physpretrain.structures.reference_energies import references_if_labelled
-from mdl_physpretrain.structures.validation import refuse_no_anchors
+from mdl_physpretrain.structures.validation import refuse_damaged, refuse_no_anchors
 from mdl_physpretrain.workflow.data import random_subset, without_nan
 from mdl_physpretrain.workflow.records import remove_written
 
@@ -82,13 +82,14 @@ def prepare(config: RunConfig, folder: Path, show: bool) -> list[str]:
 
 def _read(data: Data) -> dict[str, list[Atoms]]:
     keys: dict[str, Any] = {"energy_key": data.energy_key, "forces_key": data.forces_key, "stress_key": data.stress_key}
-    keys |= {"units": data.units, "nan_labels": data.nan_labels, "check": "labels"}
+    keys |= {"units": data.units, "nan_labels": data.nan_labels}
     parts = {}
+    files: dict[str, str] = {}
     for name in PARTS:
         source = (data.source or data.train) if name == "train" else getattr(data, name)
         if source is None:
             continue
-        structures = read_structures(source, duplicates=data.duplicates, **keys)
+        structures = read_structures(source, duplicates=data.duplicates, files=files, **keys)
         if data.elements is not None:
             structures = [a for a in structures if set(a.symbols) <= set(data.elements)]
             if not structures:
@@ -100,6 +101,7 @@ def _read(data: Data) -> dict[str, list[Atoms]]:
                 raise StructureError(f"no structure has at most {data.max_atoms} atoms", field="data.max_atoms")
         if name == "train":
             structures = random_subset(structures, data.max_structures, data.seed)
+        refuse_damaged(structures, files=files)
         parts[name] = validate_structures(structures, require=("energy",))
         warn_of_outliers(parts[name])
     found = set(elements_of([a for part in parts.values() for a in part]))
