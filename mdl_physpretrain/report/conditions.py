@@ -12,8 +12,9 @@ from mdl_physpretrain.report.parse import truth
 from mdl_physpretrain.stability.limits import LIQUID
 from mdl_physpretrain.statistics.survival import length_caution
 
-__all__ = ["condition_words", "main_conditions", "too_short", "with_outcomes"]
+__all__ = ["NOT_JUDGED", "condition_words", "main_conditions", "too_short", "with_outcomes"]
 
+NOT_JUDGED = ", melting not judged"  # behind the words of a condition
 FIRST = {"overlap": "overlap", "nan": "broken", "explosion": "broken", "lindemann": "lindemann"}  # reason -> outcome
 NUMBERS = ("first_unphysical_step", "steps_done", "steps", "min_distance", "lindemann_local", "lindemann_global",
            "timestep")  # fmt: skip
@@ -52,7 +53,7 @@ def with_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
     frame["md"] = words
     frame["condition"] = _with_steps(frame)
     if "lindemann_variant" in frame:
-        frame["condition"] += np.where(frame["lindemann_variant"] == LIQUID, ", melting not judged", "")
+        frame["condition"] += np.where(frame["lindemann_variant"] == LIQUID, NOT_JUDGED, "")
     if "label" in frame:  # the main simulation first
         frame = frame.sort_values("label", key=lambda label: label.fillna("") != "", kind="stable", ignore_index=True)
     return frame

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
-from mdl_physpretrain.report.conditions import main_conditions
+from mdl_physpretrain.report.conditions import NOT_JUDGED, main_conditions
 from mdl_physpretrain.report.read import RunData
 from mdl_physpretrain.report.sentences import Sentence
 from mdl_physpretrain.stability.limits import LIQUID
@@ -22,7 +22,7 @@ def liquid_sentences(run: RunData) -> list[Sentence]:
     option = "--variant liquid" if run.is_check else "md.lindemann_variant: liquid"
     if liquid := _liquid_conditions(table):
         text = (
-            f"Melting is no failure in {'; '.join(liquid)} ({option}): overlap, explosion and NaN alone make a "
+            f"Melting is no failure at {'; '.join(liquid)} ({option}): overlap, explosion and NaN alone make a "
             "trajectory unphysical there."
         )
         return [Sentence("neutral", "melting not judged", Markup.escape(text))]
@@ -41,7 +41,8 @@ def _liquid_conditions(table: pd.DataFrame) -> list[str]:
     """Conditions in which melting was not judged."""
     if "lindemann_variant" not in table:
         return []
-    return list(dict.fromkeys(table.loc[table["lindemann_variant"] == LIQUID, "condition"]))
+    words = table.loc[table["lindemann_variant"] == LIQUID, "condition"]
+    return list(dict.fromkeys(words.str.removesuffix(NOT_JUDGED)))
 
 
 def _all_melt_only(table: pd.DataFrame) -> bool:

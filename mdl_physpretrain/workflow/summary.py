@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mdl_physpretrain.report.conditions import main_conditions, too_short
+from mdl_physpretrain.report.conditions import NOT_JUDGED, main_conditions, too_short
 from mdl_physpretrain.report.read import RunData, read_run
 from mdl_physpretrain.report.recommendation import recommended_network
 from mdl_physpretrain.report.reference import compared_with_reference, of_kept
@@ -77,7 +77,7 @@ def _table(run: RunData, between: str) -> Table | None:
     notes = [caption]
     if cut := cut_trainings(run.plan):
         notes.append(f"errors of {cut}")
-    if "melting not judged" in condition:
+    if NOT_JUDGED in condition:
         notes.append("melting is no failure here")
     if beside:
         notes.append("of kept: lost of what the reference potential keeps (+ overlaps where it melts)")

@@ -98,7 +98,7 @@ def test_the_report_asks_where_all_melt() -> None:
     assert "All 3 trajectories" in liquid_sentences(_Run(beside, "literature"))[0].text
     (said,) = liquid_sentences(_Run(_table(["", "overlap"]).assign(lindemann_variant="liquid"), "liquid"))
     assert said.label == "melting not judged"
-    assert "NVT, 300 K, 1 fs, 100 steps, melting not judged" in said.text
+    assert "at NVT, 300 K, 1 fs, 100 steps (md.lindemann_variant" in said.text
 
 
 def test_a_condition_has_its_own_verdict(tmp_path: Path) -> None:
