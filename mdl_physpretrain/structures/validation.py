@@ -31,6 +31,7 @@ def validate_structures(
     require: Sequence[str] = ("energy", "forces"),
     partial: Literal["warn", "allow", "error"] = "warn",
     min_distance: float = 0.01,
+    files: Mapping[str, str] | None = None,
 ) -> list[Atoms]:
     """Check structures and their labels; return them as a list.
 
@@ -47,6 +48,8 @@ def validate_structures(
     min_distance
         Closest allowed distance in Å between two atoms, periodic images
         included; closer ones lie on top of each other.
+    files
+        See :func:`refuse_damaged`.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def validate_structures(
         if not isinstance(item, Atoms):
             raise StructureError(f"expected ase.Atoms, found {type(item).__name__}", structure=k)
     unique_ids(structures)
-    refuse_damaged(structures, min_distance=min_distance)
+    refuse_damaged(structures, min_distance=min_distance, files=files)
     if _KNOWN.get() and partial == "warn":
         partial = "allow"
     _check_labels(structures, require, partial)

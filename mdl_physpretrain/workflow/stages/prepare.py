@@ -25,7 +25,7 @@ from mdl_physpretrain.structures.fingerprint import structure_hash
 from mdl_physpretrain.structures.groups import EACH, group_names, share_of_repeated
 from mdl_physpretrain.structures.outliers import warn_of_outliers
 from mdl_physpretrain.structures.reference_energies import references_if_labelled
-from mdl_physpretrain.structures.validation import refuse_damaged, refuse_no_anchors
+from mdl_physpretrain.structures.validation import refuse_no_anchors
 from mdl_physpretrain.workflow.data import random_subset, without_nan
 from mdl_physpretrain.workflow.records import remove_written
 
@@ -101,8 +101,7 @@ def _read(data: Data) -> dict[str, list[Atoms]]:
                 raise StructureError(f"no structure has at most {data.max_atoms} atoms", field="data.max_atoms")
         if name == "train":
             structures = random_subset(structures, data.max_structures, data.seed)
-        refuse_damaged(structures, files=files)
-        parts[name] = validate_structures(structures, require=("energy",))
+        parts[name] = validate_structures(structures, require=("energy",), files=files)
         warn_of_outliers(parts[name])
     found = set(elements_of([a for part in parts.values() for a in part]))
     if absent := [s for s in data.elements or () if s not in found]:
