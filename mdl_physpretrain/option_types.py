@@ -18,6 +18,7 @@ __all__ = [
     "CoreName",
     "Count",
     "Duration",
+    "LindemannVariant",
     "NotNegative",
     "Positive",
     "Section",
@@ -55,6 +56,7 @@ def none_as_text(value: Any) -> Any:
 
 
 CoreName = Annotated[Literal["none", "zbl"], BeforeValidator(none_as_text)]
+LindemannVariant = Literal["literature", "liquid", "printed", "paper"]
 _TIMES = "a time is written as 90s, 10min, 2h or 1h30m"
 _SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 

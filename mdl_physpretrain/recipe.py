@@ -10,7 +10,16 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mdl_physpretrain.errors import ConfigError
-from mdl_physpretrain.option_types import CoreName, Count, NotNegative, Positive, Section, Sources, Weights
+from mdl_physpretrain.option_types import (
+    CoreName,
+    Count,
+    LindemannVariant,
+    NotNegative,
+    Positive,
+    Section,
+    Sources,
+    Weights,
+)
 
 __all__ = [
     "AUGMENT",
@@ -295,7 +304,7 @@ class MolecularDynamics(Section):
     stop_on: list[Literal["overlap", "nan", "explosion"]] = Field(
         default=["overlap", "nan", "explosion"], description="Events that end a trajectory."
     )
-    lindemann_variant: Literal["literature", "liquid", "printed", "paper"] = Field(
+    lindemann_variant: LindemannVariant = Field(
         default="literature",
         description="'liquid': melting is no failure; 'paper': the paper's verdict; 'printed': that with its index as "
         "printed.",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mdl_physpretrain.dynamics.settings import MDSettings, simulation_options
-from mdl_physpretrain.option_types import Count, NotNegative, Positive, Section, Sources
+from mdl_physpretrain.option_types import Count, LindemannVariant, NotNegative, Positive, Section, Sources
 from mdl_physpretrain.potentials.factories import FACTORY
 from mdl_physpretrain.probes.registry import option_fields
 from mdl_physpretrain.recipe import CHECK, MolecularDynamics
@@ -28,7 +28,7 @@ class Condition(Section):
     steps: Count | None = Field(default=None, description="Instead of md.steps.")
     pressure: float | None = Field(default=None, allow_inf_nan=False, description="Instead of md.pressure, eV/Å³.")
     n_structures: Count | None = Field(default=None, description="Instead of md.n_structures.")
-    lindemann_variant: Literal["literature", "liquid", "printed", "paper"] | None = Field(
+    lindemann_variant: LindemannVariant | None = Field(
         default=None, description="Instead of md.lindemann_variant: 'liquid' where the structures are to melt."
     )
 
