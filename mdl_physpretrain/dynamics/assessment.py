@@ -30,8 +30,9 @@ from mdl_physpretrain.dynamics.trajectories import (
 )
 from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.progress import track
-from mdl_physpretrain.stability.limits import Limits, Verdict
+from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.stability.monitor import BROKEN_NAN, BROKEN_RUNAWAY, OK, Monitor
+from mdl_physpretrain.stability.verdict import Verdict
 
 __all__ = ["assess", "assess_trajectory"]
 

@@ -13,7 +13,8 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import CheckpointError
 from mdl_physpretrain.files import replacing
-from mdl_physpretrain.stability.limits import Limits, Verdict
+from mdl_physpretrain.stability.limits import Limits
+from mdl_physpretrain.stability.verdict import Verdict
 
 __all__ = ["RunRecord", "Runs"]
 

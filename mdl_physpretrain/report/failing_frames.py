@@ -21,8 +21,9 @@ from mdl_physpretrain.report.conditions import condition_words
 from mdl_physpretrain.report.motion import Motion, PageRoom, recorded_motion, wrapped
 from mdl_physpretrain.report.read import RunData, md_files
 from mdl_physpretrain.report.tables import failure_steps
-from mdl_physpretrain.stability.limits import Limits, apart_words
+from mdl_physpretrain.stability.limits import Limits
 from mdl_physpretrain.stability.overlap import closest_pair
+from mdl_physpretrain.stability.verdict import apart_words
 
 __all__ = ["Beside", "Frame", "earliest_failures", "element_colour"]
 

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.stability.contacts import radii_of
-from mdl_physpretrain.stability.limits import PAPER_VOLUME_CHANGE, POSSIBLE_OVERLAP, Limits, Verdict
+from mdl_physpretrain.stability.limits import PAPER_VOLUME_CHANGE, POSSIBLE_OVERLAP, Limits
 from mdl_physpretrain.stability.lindemann import LindemannAccumulator
 from mdl_physpretrain.stability.monitor_kernel import CAUSES, EVENTS, GOES_ON, LOST, STOPS_HERE, look
 from mdl_physpretrain.stability.monitor_torch import BROKEN_NAN, BROKEN_RUNAWAY, OK, look_with_torch
 from mdl_physpretrain.stability.overlap import ClosestPair, closest_pair, pairs_within
 from mdl_physpretrain.stability.sublattices import Sublattices, framework
+from mdl_physpretrain.stability.verdict import Verdict
 from mdl_physpretrain.structures.labels import structure_id
 
 __all__ = ["BROKEN_NAN", "BROKEN_RUNAWAY", "OK", "STOPS", "Monitor"]

@@ -14,12 +14,10 @@ Without a framework the structure is lost.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from mdl_physpretrain.stability.limits import Limits
+from mdl_physpretrain.stability.limits import Limits
 
 __all__ = ["Sublattices", "framework"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ase.build import bulk
 
 from mdl_physpretrain.dynamics.records import RunRecord, Runs
-from mdl_physpretrain.stability.limits import Verdict
+from mdl_physpretrain.stability.verdict import Verdict
 
 PAIRS = {"Li-O": 2.05, "Mn-O": 1.95, "O-O": 2.75}
 BAD = ("baseline", "A")  # arms that carry flags

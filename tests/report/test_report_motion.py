@@ -14,7 +14,7 @@ from test_report_probes import embedded, without_figures
 from mdl_physpretrain.dynamics.records import RunRecord, Runs
 from mdl_physpretrain.report import motion
 from mdl_physpretrain.report.motion import PageRoom, recorded_motion, wrapped
-from mdl_physpretrain.stability.limits import Verdict
+from mdl_physpretrain.stability.verdict import Verdict
 
 
 def record_of(path: np.ndarray, cells: np.ndarray, *, pbc: bool = True, name: str = "a") -> RunRecord:
