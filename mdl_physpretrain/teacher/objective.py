@@ -38,7 +38,7 @@ class EAMObjective:
         weights: tuple[float, float, float],
         threads: int | None = None,
     ) -> None:
-        self.kernel = kernel = EAMKernel(model)
+        self.kernel = kernel = model.label_kernel()
         self.weights = np.array(weights, dtype=np.float64)
         self.threads = threads or torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self.threads - 1, "eam-fit") if self.threads > 1 else None

@@ -53,7 +53,7 @@ def assert_same(found: Labels, model: EAM, atoms: Atoms) -> None:
 
 
 def labels(model: EAM, structures: list[Atoms], threads: int = 1) -> list[Labels | None]:
-    return [one for part in EAMKernel(model).stream(structures, threads) for _, one in part]
+    return [one for part in model.label_kernel().stream(structures, threads) for _, one in part]
 
 
 def random_cell(seed: int, n: int = 7, pbc: tuple[bool, bool, bool] = (True, True, True)) -> Atoms:

@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -18,9 +18,6 @@ from mdl_physpretrain.potentials.eam.parameters import SWITCH_START, parameter_t
 from mdl_physpretrain.potentials.eam.structure_kernel import EDGE_FLOATS, evaluate, evaluate_all, half_list
 from mdl_physpretrain.structures.labels import Labels
 
-if TYPE_CHECKING:
-    from mdl_physpretrain.potentials.eam.model import EAM
-
 __all__ = ["EAMKernel"]
 
 MAX_ATOMS = 500  # beyond this a cell list beats the search over all pairs
@@ -29,24 +26,44 @@ CHUNK_ATOMS = 1000
 
 
 class EAMKernel:
-    """Fast labels of many structures by an EAM, whose parameters are copied in double precision."""
+    """Fast labels of many structures by an EAM.
 
-    def __init__(self, model: EAM) -> None:
+    Parameters
+    ----------
+    cutoff
+        Interaction range in Å.
+    element_of
+        Number of the element by atomic number, shape (119,); -1 for those that the potential does not know.
+    pair_of
+        Number of the pair by its two elements, shape (n_elements, n_elements).
+    core
+        What :func:`~mdl_physpretrain.potentials.zbl_kernel.zbl` takes by pair, shape (n_pairs, 4).
+    parameters
+        By name, see :meth:`set_parameters`.
+    """
+
+    def __init__(
+        self,
+        cutoff: float,
+        element_of: np.ndarray,
+        pair_of: np.ndarray,
+        core: np.ndarray,
+        parameters: Mapping[str, np.ndarray],
+    ) -> None:
         self._pool: ThreadPoolExecutor | None = None
-        self.cutoff = model.cutoff
-        self.n_elements = n = len(model.elements)
-        self.element_of = model.element_of.cpu().numpy()
+        self.cutoff, self.element_of = cutoff, element_of
+        self.n_elements = n = len(pair_of)
         # the kernel numbers pairs (0, 0), (0, 1), ..., (1, 1), ...
         kinds = [(a, b) for a in range(n) for b in range(a, n)]
-        self.pair_number = model.pair_of.cpu().numpy()[tuple(np.array(kinds).T)]
+        self.pair_number = pair_of[tuple(np.array(kinds).T)]
         self.kind_of = np.zeros((n, n), dtype=np.int64)
         for k, (a, b) in enumerate(kinds):
             self.kind_of[a, b] = self.kind_of[b, a] = k
-        self._core = model.core_table()
-        self.set_parameters({name: value.detach().cpu().double().numpy() for name, value in model.named_parameters()})
+        self._core = core
+        self.set_parameters(parameters)
 
     def set_parameters(self, values: Mapping[str, np.ndarray]) -> None:
-        """Take over the parameters of an :class:`EAM`, by name, in double precision."""
+        """Copy the parameters of the EAM, by name, in double precision."""
         by_pair, self._element = parameter_tables(values, self._core)
         self._pair = tuple(table[self.pair_number] for table in by_pair)
 

@@ -248,7 +248,13 @@ class EAM(EnergyModel):
     def labeller(self) -> EAMKernel | None:
         """Machine code, in double precision on the CPU; not for subclasses, which may have another formula."""
         in_kernel = type(self) is EAM and self.dtype == torch.float64 and self.device.type == "cpu"
-        return EAMKernel(self) if in_kernel else None
+        return self.label_kernel() if in_kernel else None
+
+    def label_kernel(self) -> EAMKernel:
+        """Machine code for labels on the CPU, with copies of the parameters in double precision."""
+        parameters = {name: value.detach().cpu().double().numpy() for name, value in self.named_parameters()}
+        tables = (self.element_of.cpu().numpy(), self.pair_of.cpu().numpy(), self.core_table())
+        return EAMKernel(self.cutoff, *tables, parameters)
 
     def _evaluate(self, batch: AtomicBatch, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Energies and analytic dE/d(vectors).
