@@ -65,7 +65,7 @@ def test_same_weights_same_energies_forces_stress(rocksalt: list[Atoms], host_cl
 
 def test_split_convolution_is_pygs(rocksalt: list[Atoms]) -> None:
     pyg = pytest.importorskip("torch_geometric.nn", reason="PyTorch Geometric is not installed")
-    from mdl_physpretrain.potentials.cgcnn.model import CGConv
+    from mdl_physpretrain.potentials.cgcnn.layers import CGConv
 
     torch.manual_seed(1)
     theirs, ours = pyg.CGConv(16, 12, aggr="mean"), CGConv(16, 12)

@@ -17,7 +17,7 @@ from mdl_physpretrain.graphs.batch import AtomicBatch, build_batch, collate
 from mdl_physpretrain.potentials import CGCNN, EnergyModel, predict
 from mdl_physpretrain.potentials.cgcnn import forces as cgcnn_forces
 from mdl_physpretrain.potentials.cgcnn.autograd import Neighbours, convolution
-from mdl_physpretrain.potentials.cgcnn.model import GaussianBasis
+from mdl_physpretrain.potentials.cgcnn.layers import GaussianBasis
 
 VARIANTS = {
     "default": {},

@@ -11,11 +11,11 @@ alone is computed once (:class:`~mdl_physpretrain.compiled.cached_tables.WeightC
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.cgcnn.autograd import (
@@ -27,11 +27,26 @@ from mdl_physpretrain.potentials.cgcnn.autograd import (
     parts,
     pull_back,
 )
+from mdl_physpretrain.potentials.cgcnn.layers import GaussianBasis
 
-if TYPE_CHECKING:
-    from mdl_physpretrain.potentials.cgcnn.model import CGCNN
+__all__ = ["FrozenLayer", "Network", "energy_and_gradient", "freeze", "sources"]
 
-__all__ = ["FrozenLayer", "energy_and_gradient", "freeze"]
+
+class Network(Protocol):
+    """What is taken from a :class:`~mdl_physpretrain.potentials.cgcnn.model.CGCNN`."""
+
+    distance_expansion: GaussianBasis
+    conv_list: nn.ModuleList
+    bn_list: nn.ModuleList  # empty without normalisation
+
+    def node_features(self, numbers: Tensor) -> Tensor:
+        """What the convolutions start from, shape (N, dim)."""
+
+    def edge_weight(self, batch: AtomicBatch, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the messages along edges of length ``r`` (E,), and their slopes (1/Å), shape (E,)."""
+
+    def read_out(self, x: Tensor, batch: AtomicBatch) -> Tensor:
+        """Energies (B,) in eV of the last features (N, dim)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,7 @@ class FrozenLayer:
     shift: Tensor  # (C,)
 
 
-def sources(model: CGCNN) -> list[Tensor]:
+def sources(model: Network) -> list[Tensor]:
     """The tensors on which :func:`freeze` depends."""
     tensors: list[Any] = [model.distance_expansion.offset]
     layer: Any
@@ -58,7 +73,7 @@ def sources(model: CGCNN) -> list[Tensor]:
     return tensors
 
 
-def freeze(model: CGCNN) -> list[FrozenLayer]:
+def freeze(model: Network) -> list[FrozenLayer]:
     """The layers of a network in evaluation mode, float32 on the CPU."""
     rows, layers = model.distance_expansion.table(), []
     conv: Any
@@ -68,7 +83,7 @@ def freeze(model: CGCNN) -> list[FrozenLayer]:
         to_centre, to_neighbour, to_edge = parts(weight, d)
         centre, neighbour = (F.pad(part.T, (0, 0, 0, missing)).contiguous() for part in (to_centre, to_neighbour))
         scale, shift = weight.new_ones(d), weight.new_zeros(d)
-        if model.batch_norm:
+        if len(model.bn_list):
             norm: Any = model.bn_list[k]
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             shift = norm.bias - norm.running_mean * scale
@@ -79,7 +94,7 @@ def freeze(model: CGCNN) -> list[FrozenLayer]:
 
 @torch.no_grad()
 def energy_and_gradient(
-    model: CGCNN, layers: list[FrozenLayer], batch: AtomicBatch, vectors: Tensor
+    model: Network, layers: list[FrozenLayer], batch: AtomicBatch, vectors: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Energies (B,) in eV and their derivatives by the edge vectors (E, 3), in eV/Å.
 

@@ -10,7 +10,7 @@ nothing of the size of the edges times the channels is ever written. Each
 function works on the centres ``first:last``, whose edges are ``start[i]`` to
 ``start[i + 1]``; what belongs to neighbours is added to arrays that the
 caller keeps per thread. Array lengths: ``C`` channels a multiple of 16.
-:func:`mdl_physpretrain.potentials.cgcnn.model.CGConv.forward` is the readable formula.
+:func:`mdl_physpretrain.potentials.cgcnn.layers.CGConv.forward` is the readable formula.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 - numba finds the types
