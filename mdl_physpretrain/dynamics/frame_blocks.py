@@ -9,18 +9,15 @@ reported, and at which step, does not depend on the blocks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mdl_physpretrain.dynamics.running_batch import RunningBatch
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.potentials.base import Prediction
 from mdl_physpretrain.stability.monitor_blocks import BlockLook, Frames
-
-if TYPE_CHECKING:
-    from mdl_physpretrain.dynamics.batched_engine import BatchedRun
 
 __all__ = ["LONGEST", "FrameBlock"]
 
@@ -45,7 +42,7 @@ class Frame:
 class FrameBlock:
     """The steps of a run since its last look; :meth:`add` after every step."""
 
-    def __init__(self, run: BatchedRun) -> None:
+    def __init__(self, run: RunningBatch) -> None:
         self.run = run
         self.length = LONGEST
         self._begin()
