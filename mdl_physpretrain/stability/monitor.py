@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.stability.contacts import radii_of
+from mdl_physpretrain.stability.events import Events
 from mdl_physpretrain.stability.limits import PAPER_VOLUME_CHANGE, POSSIBLE_OVERLAP, Limits
 from mdl_physpretrain.stability.lindemann import LindemannAccumulator
 from mdl_physpretrain.stability.monitor_kernel import CAUSES, EVENTS, GOES_ON, LOST, STOPS_HERE, look
@@ -31,12 +32,6 @@ __all__ = ["BROKEN_NAN", "BROKEN_RUNAWAY", "OK", "STOPS", "Monitor"]
 
 STOPS = ("overlap", "nan", "explosion")
 COINCIDENT = 1e-3  # Å
-
-
-OF_STRUCTURES = (
-    "smallest_squared", "threshold", "threshold_squared", "overlap_squared", "n_atoms", "first_energy", "cause", "pbc",
-    "first_volume", "first_extent", "largest_deviation",
-)  # fmt: skip
 
 
 class Monitor:
@@ -86,7 +81,6 @@ class Monitor:
         coincident: Literal["error", "overlap"] = "error",
     ) -> None:
         self.limits = limits or Limits()
-        self.stop_on = frozenset(stop_on)
         self.device = torch.device(device)
         self.symbols = [atoms.get_chemical_symbols() for atoms in structures]
         closest = [self._first_pair(atoms, coincident == "error") for atoms in structures]
@@ -94,27 +88,35 @@ class Monitor:
         radii = [radii_of(atoms.numbers) for atoms in structures]
         watched = [2 * self.limits.pair_fraction * r.max() for r in radii]
         self.watched_distance = np.maximum(self.first_distance, watched)
-        self.radius = torch.as_tensor(np.concatenate(radii), device=self.device)
         self.verdicts: list[Verdict | None] = [None] * len(structures)
         self.original = np.arange(len(structures))  # index into verdicts of the structures still running
         self.counts = np.array([len(a) for a in structures])
         nothing = torch.full((len(EVENTS) + 2, len(structures)), -1, dtype=torch.int64, device=self.device)
-        self.steps, self.lindemann_steps = nothing[:-2].contiguous(), nothing[-2:]  # -1 for none; of the paper last
+        self.lindemann_steps = nothing[-2:]  # -1 for none; of the paper last
         smallest = torch.as_tensor(self.first_distance, device=self.device)
-        self.smallest_squared = smallest.square()
+        threshold = self.limits.overlap_fraction * torch.where(smallest.isfinite(), smallest, 0.0)
         starts = np.cumsum(self.counts) - self.counts
         pairs = np.array([[pair.first for pair in closest], [pair.second for pair in closest]])
-        self.closest = torch.as_tensor(pairs + starts, device=self.device)  # of the smallest distance, among all atoms
-        self.threshold = self.limits.overlap_fraction * torch.where(smallest.isfinite(), smallest, 0.0)
-        self.threshold_squared = self.threshold.square()
-        self.overlapping = torch.full_like(self.closest, -1)  # the first pair that overlapped
-        self.overlap_squared = torch.full_like(self.threshold, torch.nan)
-        self.n_atoms = torch.as_tensor(self.counts, device=self.device)
-        self.first_energy = torch.full_like(self.threshold, torch.nan)
-        self.cause = torch.zeros_like(self.n_atoms)
+        closest_atoms = torch.as_tensor(pairs + starts, device=self.device)
+        n_atoms = torch.as_tensor(self.counts, device=self.device)
         temperature_limit = self.limits.explosion_temperature(temperature)
         fractions = (self.limits.pair_fraction, POSSIBLE_OVERLAP)
-        self.numbers = np.array([temperature_limit, self.limits.energy, self.limits.force**2, *fractions, 0.0])
+        self.events = Events(
+            radius=torch.as_tensor(np.concatenate(radii), device=self.device),
+            n_atoms=n_atoms,
+            threshold=threshold,
+            threshold_squared=threshold.square(),
+            smallest_squared=smallest.square(),
+            closest=closest_atoms,
+            overlap_squared=torch.full_like(threshold, torch.nan),
+            overlapping=torch.full_like(closest_atoms, -1),
+            first_energy=torch.full_like(threshold, torch.nan),
+            cause=torch.zeros_like(n_atoms),
+            steps=nothing[:-2].contiguous(),
+            numbers=np.array([temperature_limit, self.limits.energy, self.limits.force**2, *fractions, 0.0]),
+            stop_on=frozenset(stop_on),
+            paper=self.limits.paper,
+        )
         self.pbc = torch.as_tensor(np.stack([a.pbc for a in structures]), device=self.device)
         cells = torch.as_tensor(np.stack([a.cell.array for a in structures]), device=self.device)
         self.first_volume, self.first_extent = torch.linalg.det(cells).abs(), self._extents(cells)
@@ -127,7 +129,7 @@ class Monitor:
         self.lindemann = LindemannAccumulator(structures, self.device)
         self.compared = self.lindemann.compared()
         self.deviations = torch.zeros_like(self.compared)  # of the frame in which they were largest
-        self.largest_deviation = torch.full_like(self.threshold, -1.0)
+        self.largest_deviation = torch.full_like(threshold, -1.0)
         self.last_positions: Tensor | None = None  # of the last frame counted
 
     @staticmethod
@@ -187,8 +189,11 @@ class Monitor:
             verdicts are final and :meth:`keep` must drop them; ``None`` when all
             go on.
         """
-        self.numbers[5] = energy is not None
-        codes = (self._look_compiled if self.lindemann.compiled else partial(look_with_torch, self))(
+        self.events.numbers[5] = energy is not None
+        looked = self._look_compiled if self.lindemann.compiled else partial(look_with_torch, self.events)
+        codes = looked(
+            self.lindemann.structure,
+            self.lindemann.frames > 0,
             step,
             positions,
             self._none if temperature is None else temperature,
@@ -219,8 +224,8 @@ class Monitor:
         Last whether the frame can be looked at: atoms beyond all bounds and a
         cell that collapsed have no neighbour list (``BROKEN_RUNAWAY``).
         """
-        closest = float(self.smallest_squared[0].sqrt())
-        watched = 2 * self.limits.pair_fraction * float(self.radius.max())
+        closest = float(self.events.smallest_squared[0].sqrt())
+        watched = 2 * self.limits.pair_fraction * float(self.events.radius.max())
         distance = max(closest, watched) if np.isfinite(closest) else 0.0  # of an isolated atom
         finite, code = np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all(), OK
         try:
@@ -237,15 +242,13 @@ class Monitor:
         self._counts_before = self.counts
         self.original, self.counts = self.original[host], self.counts[host]
         atoms = structures.repeat_interleave(torch.as_tensor(self._counts_before, device=self.device))
-        for name in OF_STRUCTURES:
+        for name in ("pbc", "first_volume", "first_extent", "largest_deviation", "_none", "_fine"):
             setattr(self, name, getattr(self, name)[structures])
-        for name in ("radius", "compared", "deviations"):
-            setattr(self, name, getattr(self, name)[atoms])
+        self.compared, self.deviations = self.compared[atoms], self.deviations[atoms]
         starts = np.cumsum(self.counts) - self.counts
         moved = torch.as_tensor(starts - before[host], device=self.device)
-        self.steps, self.lindemann_steps = self.steps[:, structures], self.lindemann_steps[:, structures]
-        self.closest, self.overlapping = self.closest[:, structures] + moved, self.overlapping[:, structures] + moved
-        self._none, self._fine = self._none[structures], self._fine[structures]
+        self.events.keep(structures, atoms, moved)
+        self.lindemann_steps = self.lindemann_steps[:, structures]
         self.cells, self._arrays, self.last_positions = torch.zeros(0), [], None
 
     def finish(self) -> list[Verdict | None]:
@@ -276,24 +279,25 @@ class Monitor:
         allowed = np.log(self.limits.volume_factor) * self.pbc.sum(1) / 3
         return torch.stack([self.pbc.any(1) & ~(change <= allowed), paper])
 
-    def _look_compiled(self, step: int, *frame: Tensor) -> Tensor | None:
+    def _look_compiled(self, structure: Tensor, moving: bool, step: int, *frame: Tensor) -> Tensor | None:
         """What :func:`look_with_torch` does, in one pass of machine code."""
+        events = self.events
         if not self._arrays:
             state: tuple[Tensor, ...] = (
-                self.threshold_squared,
-                self.first_energy,
-                self.smallest_squared,
-                self.closest,
-                self.overlapping,
+                events.radius,
+                events.n_atoms,
+                events.threshold_squared,
+                events.first_energy,
+                events.smallest_squared,
+                events.closest,
+                events.overlapping,
             )
-            state += (self.overlap_squared, self.cause, self.steps, self._fine.clone())
-            self._arrays = [x.numpy() for x in (self.lindemann.structure, self.radius, self.n_atoms, *state)]
-        structure, *arrays = self._arrays
+            state += (events.overlap_squared, events.cause, events.steps, self._fine.clone())
+            self._arrays = [x.numpy() for x in state]
         positions, *rest = (x.numpy() for x in frame)
-        moving = self.lindemann.frames > 0
-        ends = ("overlap" in self.stop_on, "explosion" in self.stop_on, self.limits.paper)
-        worst = look(step, moving, positions, structure, *rest, self.numbers, *ends, *arrays)
-        return None if worst == GOES_ON else torch.tensor(arrays[-1])
+        ends = ("overlap" in events.stop_on, "explosion" in events.stop_on, events.paper)
+        worst = look(step, moving, positions, structure.numpy(), *rest, events.numbers, *ends, *self._arrays)
+        return None if worst == GOES_ON else torch.tensor(self._arrays[-1])
 
     def frames_to_check(self) -> int:
         """Frames until the running Lindemann indices are looked at: 0 if that is now."""
@@ -354,12 +358,13 @@ class Monitor:
             return
         local, printed = (self.lindemann.local(v).cpu().numpy() for v in ("literature", "printed"))
         ends, sublattices = np.cumsum(self.counts), self._sublattices(which)
-        closest, overlapping = self.closest.tolist(), self.overlapping.tolist()
+        events = self.events
+        closest, overlapping = events.closest.tolist(), events.overlapping.tolist()
         for k in which:
             original = int(self.original[k])
             symbols = self.symbols[original]
             atoms = slice(start := int(ends[k] - self.counts[k]), int(ends[k]))
-            overlap, nan, explosion, overlap_paper, explosion_paper = map(_step, self.steps[:, k])
+            overlap, nan, explosion, overlap_paper, explosion_paper = map(_step, events.steps[:, k])
             self.verdicts[original] = Verdict(
                 frames=self.lindemann.frames,
                 overlap_step=overlap,
@@ -369,14 +374,14 @@ class Monitor:
                 overlap_step_paper=overlap_paper,
                 explosion_step_paper=explosion_paper,
                 lindemann_step_paper=_step(self.lindemann_steps[1, k]),
-                min_distance=float(self.smallest_squared[k].sqrt()),
-                overlap_threshold=float(self.threshold[k]),
+                min_distance=float(events.smallest_squared[k].sqrt()),
+                overlap_threshold=float(events.threshold[k]),
                 closest_pair=_pair_name(symbols, closest[0][k] - start, closest[1][k] - start),
                 lindemann=local[atoms].copy(),
                 lindemann_printed=printed[atoms].copy(),
-                cause=CAUSES[int(self.cause[k])],
+                cause=CAUSES[int(events.cause[k])],
                 overlap_pair="" if overlap is None else _pair_name(symbols, *(row[k] - start for row in overlapping)),
-                overlap_distance=0.0 if overlap is None else float(self.overlap_squared[k].sqrt()),
+                overlap_distance=0.0 if overlap is None else float(events.overlap_squared[k].sqrt()),
                 elements=[chemical_symbols[z] for z in sorted(atomic_numbers[s] for s in set(symbols))],
                 **vars(sublattices[k]),
             )

@@ -55,19 +55,20 @@ class BlockLook:
 
     def __init__(self, monitor: Monitor, frames: Frames) -> None:
         self.monitor, self.last_step = monitor, frames.steps[-1]
-        self._before = (dict(vars(monitor)), dict(vars(monitor.lindemann)))
+        self._parts = monitor, monitor.events, monitor.lindemann
+        self._before = [dict(vars(part)) for part in self._parts]
         eventful = is_eventful(monitor, frames)
-        update_smallest(monitor, frames.edge_index, frames.edge_structure, frames.squared.amin(0))
+        update_smallest(monitor.events, frames.edge_index, frames.edge_structure, frames.squared.amin(0))
         monitor.lindemann.add_frames(frames.positions, frames.cells)
         monitor.last_positions = frames.positions[-1]
-        suspects = torch.zeros_like(monitor.first_energy, dtype=torch.bool)
+        suspects = torch.zeros_like(monitor.events.first_energy, dtype=torch.bool)
         if monitor.frames_to_check() == 0:
             suspects = monitor.date_violations(self.last_step, None)
         self.flags = torch.cat([eventful.view(1), suspects])
 
     def undo(self) -> None:
         """Make the monitor what it was."""
-        for part, values in zip((self.monitor, self.monitor.lindemann), self._before, strict=True):
+        for part, values in zip(self._parts, self._before, strict=True):
             vars(part).update(values)
 
     def settle(self, suspects: list[bool]) -> None:
@@ -77,16 +78,17 @@ class BlockLook:
 
 def is_eventful(monitor: Monitor, frames: Frames) -> Tensor:
     """Whether any frame has an event that has not been dated yet, or one that ends a trajectory, shape ()."""
-    hottest, change, strong, share, possible, _ = monitor.numbers.tolist()
+    events = monitor.events
+    hottest, change, strong, share, possible, _ = events.numbers.tolist()
     structure, shape = monitor.lindemann.structure, frames.energy.shape
     places = torch.zeros(shape, dtype=torch.float64, device=monitor.device)
     places.index_add_(1, structure, frames.positions.sum(2))
     strongest = torch.zeros_like(places)
     strongest.scatter_reduce_(1, structure.expand(shape[0], -1), frames.forces.square().sum(2), "amax")
     fine = (places + frames.energy + strongest + frames.temperature).isfinite()
-    new = monitor.steps < 0
+    new = events.steps < 0
     hot = frames.temperature > hottest
-    apart = (frames.energy - monitor.first_energy).abs() > change * monitor.n_atoms
+    apart = (frames.energy - events.first_energy).abs() > change * events.n_atoms
     explosion, of_paper = hot | apart | (strongest > strong), hot
     if frames.cells[0] is frames.cells[-1]:
         ran_away, of_start = monitor.volumes_ran_away(frames.cells[0])
@@ -95,8 +97,8 @@ def is_eventful(monitor: Monitor, frames: Frames) -> Tensor:
     explosion, of_paper = explosion | ran_away, of_paper | of_start
     happens = [(~fine).any(), (explosion & new[2]).any(), (of_paper & new[4]).any()]
     if len(frames.edge_structure):
-        ratio = frames.squared / monitor.radius[frames.edge_index].sum(0).square()
-        close = frames.squared <= monitor.threshold_squared[frames.edge_structure]
+        ratio = frames.squared / events.radius[frames.edge_index].sum(0).square()
+        close = frames.squared <= events.threshold_squared[frames.edge_structure]
         overlap, of_start = new[0][frames.edge_structure], new[3][frames.edge_structure]
         touching = (ratio < share**2) | (close & (ratio < possible**2))
         happens.append(((touching & overlap) | (close & of_start)).any())

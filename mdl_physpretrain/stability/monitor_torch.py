@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from mdl_physpretrain.stability.events import Events
 from mdl_physpretrain.stability.monitor_kernel import GOES_ON, LOST, STOPS_HERE
-
-if TYPE_CHECKING:
-    from mdl_physpretrain.stability.monitor import Monitor
 
 __all__ = ["BROKEN_NAN", "BROKEN_RUNAWAY", "OK", "look_with_torch", "update_smallest"]
 
@@ -18,7 +14,9 @@ OK, BROKEN_NAN, BROKEN_RUNAWAY = 0, 1, 2  # what an engine reports about structu
 
 
 def look_with_torch(
-    monitor: Monitor,
+    events: Events,
+    structure: Tensor,
+    moving: bool,
     step: int,
     positions: Tensor,
     temperature: Tensor,
@@ -30,80 +28,82 @@ def look_with_torch(
     edge_structure: Tensor,
     edge_squared: Tensor,
 ) -> Tensor | None:
-    """Events of a frame; whether each structure goes on, shape (B,), or ``None`` if all do."""
-    hottest, change, strong, *_, energies = monitor.numbers.tolist()
-    total = torch.zeros(len(monitor.original), dtype=positions.dtype, device=monitor.device)
-    total.index_add_(0, monitor.lindemann.structure, positions.sum(1))  # any NaN or infinity survives a sum
-    strongest = torch.zeros(len(monitor.original), dtype=torch.float64, device=monitor.device)
+    """Take in the events of a frame; whether each structure goes on, shape (B,), or ``None`` if all do.
+
+    ``structure`` is that of every atom, shape (N,); ``moving`` is false for the first frame.
+    """
+    hottest, change, strong, *_, energies = events.numbers.tolist()
+    total = torch.zeros(len(broken), dtype=positions.dtype, device=positions.device)
+    total.index_add_(0, structure, positions.sum(1))  # any NaN or infinity survives a sum
+    strongest = torch.zeros(len(broken), dtype=torch.float64, device=positions.device)
     if len(forces):
         squares = forces.double().square().sum(1)
-        strongest.scatter_reduce_(0, monitor.lindemann.structure, squares, "amax")
+        strongest.scatter_reduce_(0, structure, squares, "amax")
     if energies:
-        fresh = monitor.first_energy.isnan() & energy.isfinite()
-        monitor.first_energy = torch.where(fresh, energy.double(), monitor.first_energy)
+        fresh = events.first_energy.isnan() & energy.isfinite()
+        events.first_energy = torch.where(fresh, energy.double(), events.first_energy)
     nan = ~(total + energy + strongest).isfinite() | temperature.isnan() | (broken == BROKEN_NAN)
     lost = nan | (broken != OK)
-    apart = (energy - monitor.first_energy).abs() > change * monitor.n_atoms if energies else torch.zeros_like(lost)
+    apart = (energy - events.first_energy).abs() > change * events.n_atoms if energies else torch.zeros_like(lost)
     causes = torch.stack(
         [volume_runaway[0], temperature > hottest, apart, strongest > strong, broken == BROKEN_RUNAWAY]
     )
     runaway, cause = causes.any(0), causes.to(torch.int64).argmax(0) + 1
     runaway_paper = volume_runaway[1] | causes[1] | causes[4]
-    update_smallest(monitor, edge_index, edge_structure, edge_squared, lost)
-    moving = monitor.lindemann.frames > 0
-    overlap = _overlaps(monitor, edge_index, edge_structure, edge_squared, lost, moving)
-    overlap_paper = (monitor.smallest_squared <= monitor.threshold_squared) & (monitor.threshold_squared > 0) & moving
-    events = torch.stack([overlap, nan, runaway & ~nan, overlap_paper, runaway_paper & ~nan])
-    monitor.cause = torch.where(events[2] & (monitor.steps[2] < 0), cause, monitor.cause)
-    monitor.steps.masked_fill_(events & (monitor.steps < 0), step)
+    update_smallest(events, edge_index, edge_structure, edge_squared, lost)
+    overlap = _overlaps(events, edge_index, edge_structure, edge_squared, lost, moving)
+    overlap_paper = (events.smallest_squared <= events.threshold_squared) & (events.threshold_squared > 0) & moving
+    happens = torch.stack([overlap, nan, runaway & ~nan, overlap_paper, runaway_paper & ~nan])
+    events.cause = torch.where(happens[2] & (events.steps[2] < 0), cause, events.cause)
+    events.steps.masked_fill_(happens & (events.steps < 0), step)
     stop = torch.zeros_like(lost)
-    if "overlap" in monitor.stop_on:
-        stop = stop | (overlap_paper if monitor.limits.paper else overlap)
-    if "explosion" in monitor.stop_on:
-        stop = stop | (runaway_paper if monitor.limits.paper else runaway)
+    if "overlap" in events.stop_on:
+        stop = stop | (overlap_paper if events.paper else overlap)
+    if "explosion" in events.stop_on:
+        stop = stop | (runaway_paper if events.paper else runaway)
     codes = torch.where(lost, LOST, torch.where(stop, STOPS_HERE, GOES_ON))
     return codes if bool(codes.any()) else None
 
 
 def _overlaps(
-    monitor: Monitor, edge_index: Tensor, edge_structure: Tensor, edge_squared: Tensor, lost: Tensor, moving: bool
+    events: Events, edge_index: Tensor, edge_structure: Tensor, edge_squared: Tensor, lost: Tensor, moving: bool
 ) -> Tensor:
     """Structures in which two atoms are too close for their elements; the first such pair is kept."""
     if not len(edge_squared):
         return torch.zeros_like(lost)
-    share, possible = monitor.numbers[3:5].tolist()
-    ratio = edge_squared / monitor.radius[edge_index].sum(0).square()
+    share, possible = events.numbers[3:5].tolist()
+    ratio = edge_squared / events.radius[edge_index].sum(0).square()
     overlaps = ratio < share**2
     if moving:
-        near = edge_squared <= monitor.threshold_squared[edge_structure]
+        near = edge_squared <= events.threshold_squared[edge_structure]
         overlaps = overlaps | (near & (ratio < possible**2))
-    overlaps = overlaps & ~(lost | (monitor.steps[0] >= 0))[edge_structure]
+    overlaps = overlaps & ~(lost | (events.steps[0] >= 0))[edge_structure]
     ratio = torch.where(overlaps, ratio, torch.inf)
-    least = torch.full_like(monitor.threshold, torch.inf).scatter_reduce_(0, edge_structure, ratio, "amin")
+    least = torch.full_like(events.threshold, torch.inf).scatter_reduce_(0, edge_structure, ratio, "amin")
     # of several equally short ones the first
     some = least.isfinite()
     number = torch.where(
-        overlaps & (ratio == least[edge_structure]), torch.arange(len(ratio), device=monitor.device), len(ratio)
+        overlaps & (ratio == least[edge_structure]), torch.arange(len(ratio), device=edge_squared.device), len(ratio)
     )
-    first = torch.full_like(monitor.closest[0], len(ratio)).scatter_reduce_(0, edge_structure, number, "amin")
+    first = torch.full_like(events.closest[0], len(ratio)).scatter_reduce_(0, edge_structure, number, "amin")
     first = first.clamp_max(len(ratio) - 1)
-    monitor.overlapping = torch.where(some, edge_index[:, first], monitor.overlapping)
-    monitor.overlap_squared = torch.where(some, edge_squared[first], monitor.overlap_squared)
+    events.overlapping = torch.where(some, edge_index[:, first], events.overlapping)
+    events.overlap_squared = torch.where(some, edge_squared[first], events.overlap_squared)
     return some
 
 
 def update_smallest(
-    monitor: Monitor, edge_index: Tensor, edge_structure: Tensor, edge_squared: Tensor, lost: Tensor | None = None
+    events: Events, edge_index: Tensor, edge_structure: Tensor, edge_squared: Tensor, lost: Tensor | None = None
 ) -> None:
     """Update the smallest distances and the pairs they are of, without waiting for the device."""
     if not len(edge_squared):
         return
-    smallest = monitor.smallest_squared
+    smallest = events.smallest_squared
     bound = (smallest if lost is None else torch.where(lost, -1.0, smallest))[edge_structure]
     squared = torch.where(edge_squared < bound, edge_squared, torch.inf)
-    monitor.smallest_squared = smallest.scatter_reduce(0, edge_structure, squared, "amin")
-    shortest = (squared == monitor.smallest_squared[edge_structure]) & (squared < torch.inf)
+    events.smallest_squared = smallest.scatter_reduce(0, edge_structure, squared, "amin")
+    shortest = (squared == events.smallest_squared[edge_structure]) & (squared < torch.inf)
     # of several equally short ones the last
-    number = torch.where(shortest, torch.arange(len(squared), device=monitor.device), -1)
-    last = torch.full_like(monitor.closest[0], -1).scatter_reduce_(0, edge_structure, number, "amax")
-    monitor.closest = torch.where(last >= 0, edge_index[:, last.clamp_min(0)], monitor.closest)
+    number = torch.where(shortest, torch.arange(len(squared), device=edge_squared.device), -1)
+    last = torch.full_like(events.closest[0], -1).scatter_reduce_(0, edge_structure, number, "amax")
+    events.closest = torch.where(last >= 0, edge_index[:, last.clamp_min(0)], events.closest)

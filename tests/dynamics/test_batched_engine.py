@@ -93,7 +93,7 @@ def test_nothing_that_is_kept_grows_with_the_number_of_steps(eam, mgo):
     settings = MDSettings(temperature=600, steps=200, stop_on=(), trace_interval=50)
 
     def kept(run) -> int:
-        parts = (run.state, run.monitor, run.monitor.lindemann, run.now)
+        parts = (run.state, run.monitor, run.monitor.events, run.monitor.lindemann, run.now)
         return sum(v.numel() for part in parts for v in vars(part).values() if isinstance(v, torch.Tensor))
 
     with torch.no_grad():
