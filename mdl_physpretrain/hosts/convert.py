@@ -19,7 +19,8 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import read_matdeeplearn, reference_table, write_matdeeplearn
 from mdl_physpretrain.hosts.mattertune.checkpoint import read_mattertune, write_mattertune
 from mdl_physpretrain.potentials.base import EnergyModel, predict
-from mdl_physpretrain.potentials.checkpoint import is_native, load_model, refuse_infinite_weights, save_model
+from mdl_physpretrain.potentials.checkpoint import load_model, refuse_infinite_weights, save_model
+from mdl_physpretrain.potentials.checkpoint_file import is_native
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.safe_load import load_foreign
 from mdl_physpretrain.potentials.zbl import ZBL

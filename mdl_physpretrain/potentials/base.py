@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.graphs.edge_kernel import add_forces, add_virials
-from mdl_physpretrain.potentials.checkpoint import save_model
+from mdl_physpretrain.potentials.checkpoint_file import save_model
 from mdl_physpretrain.structures.labels import Labels
 
 __all__ = ["EnergyModel", "Labeller", "Prediction", "predict", "within_cutoff"]

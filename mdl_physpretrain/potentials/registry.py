@@ -14,24 +14,21 @@ import contextlib
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from importlib.metadata import EntryPoint
+from typing import Any, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mdl_physpretrain.errors import ConfigError
+from mdl_physpretrain.potentials import entry_points
+from mdl_physpretrain.potentials.base import EnergyModel
 
-if TYPE_CHECKING:
-    from mdl_physpretrain.potentials.base import EnergyModel
+__all__ = ["construct_model", "model_class", "register_model", "registered_models"]
 
-__all__ = ["construct_model", "model_class", "providing_package", "register_model", "registered_models"]
-
-GROUP = "mdl_physpretrain.potentials"
 _SCALARS: set[Any] = {bool, int, float, str}
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _REGISTRY: dict[str, type[EnergyModel]] = {}
-Model = TypeVar("Model", bound="type[EnergyModel]")
+Model = TypeVar("Model", bound=type[EnergyModel])
 
 
 def register_model(name: str) -> Callable[[Model], Model]:
@@ -63,7 +60,7 @@ def register_model(name: str) -> Callable[[Model], Model]:
 
 def registered_models() -> list[str]:
     """Names of all known potentials, of entry points (group ``mdl_physpretrain.potentials``) and of this session."""
-    return sorted({*_REGISTRY, *_entry_points()})
+    return sorted({*_REGISTRY, *entry_points.model_entries()})
 
 
 def model_class(name: str) -> type[EnergyModel]:
@@ -75,18 +72,18 @@ def model_class(name: str) -> type[EnergyModel]:
         If there is none (with the nearest name), if two packages use the name, if its package cannot be imported,
         or if what it names is no :class:`~mdl_physpretrain.potentials.base.EnergyModel`.
     """
-    entries = _entry_points().get(name, [])
-    if len(entries) > 1:
-        rivals = " and ".join(f"{entry.value} of {_distribution(entry)}" for entry in entries)
+    named = entry_points.model_entries().get(name, [])
+    if len(named) > 1:
+        rivals = " and ".join(f"{entry.value} of {entry_points.distribution(entry)}" for entry in named)
         raise ConfigError(f"two packages add a model {name!r}: {rivals}; uninstall one, or rename its entry point")
-    if entries and name not in _REGISTRY:
-        _REGISTRY[name] = _loaded(entries[0])
+    if named and name not in _REGISTRY:
+        _REGISTRY[name] = _loaded(named[0])
     if name not in _REGISTRY:
         near = difflib.get_close_matches(str(name), registered_models(), 1)
         raise ConfigError(
             f"unknown model {name!r}{f', did you mean {near[0]!r}?' if near else ''}; known: "
             f"{', '.join(registered_models())}. A model of another package is known once that is installed "
-            f"(again, if its entry point in the group {GROUP!r} is new)"
+            f"(again, if its entry point in the group {entry_points.GROUP!r} is new)"
         )
     return _REGISTRY[name]
 
@@ -117,19 +114,13 @@ def construct_model(name: str, arguments: Mapping[str, Any]) -> EnergyModel:
     return cls(**arguments)
 
 
-def providing_package(name: str) -> str | None:
-    """The installed package whose entry point adds a potential, as ``pip`` knows it; ``None`` without one."""
-    return next((_distribution(entry) for entry in _entry_points().get(name, [])), None)
-
-
 def _loaded(entry: EntryPoint) -> type[EnergyModel]:
-    source = f"model {entry.name!r} of {_distribution(entry)} ({entry.value})"
+    source = f"model {entry.name!r} of {entry_points.distribution(entry)} ({entry.value})"
     try:
         cls: Any = entry.load()
     except Exception as error:  # another package may fail in any way while it is imported
         raise ConfigError(f"{source} cannot be imported: {type(error).__name__}: {error}") from error
-    # the base class knows this module: by its name here, without a circle of imports
-    if not any(f"{base.__module__}.{base.__name__}" == _BASE for base in getattr(cls, "__mro__", ())):
+    if not (inspect.isclass(cls) and issubclass(cls, EnergyModel)):
         raise ConfigError(f"{source} is {cls!r}, not a class that inherits from mdl_physpretrain's EnergyModel")
     if not cls.__dict__.get("registry_name"):
         cls.registry_name = entry.name
@@ -138,21 +129,5 @@ def _loaded(entry: EntryPoint) -> type[EnergyModel]:
     return cls
 
 
-_BASE = "mdl_physpretrain.potentials.base.EnergyModel"
-
-
 def _path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else entry.module.partition(".")[0]
-
-
-@cache
-def _entry_points() -> dict[str, list[EntryPoint]]:
-    """By name; the same class listed twice, as by an editable installation, counts once."""
-    by_name: dict[str, dict[str, EntryPoint]] = {}
-    for entry in entry_points(group=GROUP):
-        by_name.setdefault(entry.name, {})[f"{entry.module}:{entry.attr}"] = entry
-    return {name: list(entries.values()) for name, entries in by_name.items()}

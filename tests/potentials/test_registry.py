@@ -13,7 +13,14 @@ import torch
 from small_potentials import EXAMPLE, small
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
-from mdl_physpretrain.potentials import EnergyModel, load_model, register_model, registered_models, registry
+from mdl_physpretrain.potentials import (
+    EnergyModel,
+    entry_points,
+    load_model,
+    register_model,
+    registered_models,
+    registry,
+)
 from mdl_physpretrain.potentials.registry import model_class
 from mdl_physpretrain.workflow.config_files import load_config
 
@@ -22,14 +29,14 @@ OWN = ["cgcnn", "eam", "m3gnet", "sum", "torchmd_et", "zbl"]
 
 def install(monkeypatch: pytest.MonkeyPatch, **values: str | list[str]) -> None:
     """Pretend that packages called ``from-<name>-<k>`` declare these entry points."""
-    entries = {
+    found = {
         name: [
-            EntryPoint(name, value, registry.GROUP)._for(SimpleNamespace(name=f"from-{name}-{k}"))  # type: ignore[arg-type]
+            EntryPoint(name, value, entry_points.GROUP)._for(SimpleNamespace(name=f"from-{name}-{k}"))  # type: ignore[arg-type]
             for k, value in enumerate([targets] if isinstance(targets, str) else targets)
         ]
         for name, targets in values.items()
     }
-    monkeypatch.setattr(registry, "_entry_points", lambda: entries)
+    monkeypatch.setattr(entry_points, "model_entries", lambda: found)
     for name in values:
         monkeypatch.delitem(registry._REGISTRY, name, raising=False)
 

@@ -22,7 +22,7 @@ from mdl_physpretrain.hosts.matdeeplearn.networks import our_network
 from mdl_physpretrain.potentials.base import EnergyModel
 from mdl_physpretrain.potentials.cgcnn.model import CGCNN
 from mdl_physpretrain.potentials.cgcnn.reference_channel import with_reference_channel
-from mdl_physpretrain.potentials.checkpoint import write_checkpoint
+from mdl_physpretrain.potentials.checkpoint_file import write_checkpoint
 from mdl_physpretrain.potentials.safe_load import load_foreign
 
 __all__ = ["read_matdeeplearn", "reference_table", "state_of", "write_matdeeplearn"]

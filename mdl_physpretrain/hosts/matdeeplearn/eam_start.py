@@ -13,7 +13,8 @@ from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.hosts.matdeeplearn.checkpoint import state_of
 from mdl_physpretrain.hosts.matdeeplearn.eam_layout import eam_from_layout, symbols_of
 from mdl_physpretrain.hosts.matdeeplearn.paths import newest
-from mdl_physpretrain.potentials.checkpoint import is_native, load_model
+from mdl_physpretrain.potentials.checkpoint import load_model
+from mdl_physpretrain.potentials.checkpoint_file import is_native
 from mdl_physpretrain.potentials.eam.model import EAM, ELEMENT_PARAMETERS, PAIR_PARAMETERS
 from mdl_physpretrain.potentials.safe_load import load_foreign
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.potentials.checkpoint import write_checkpoint
+from mdl_physpretrain.potentials.checkpoint_file import write_checkpoint
 from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.m3gnet.model import M3GNet
 from mdl_physpretrain.potentials.registry import construct_model

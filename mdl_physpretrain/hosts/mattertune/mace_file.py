@@ -18,7 +18,7 @@ import torch
 
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.files import file_hash
-from mdl_physpretrain.potentials.checkpoint import write_checkpoint
+from mdl_physpretrain.potentials.checkpoint_file import write_checkpoint
 from mdl_physpretrain.potentials.safe_load import load_foreign
 
 __all__ = ["convert_mace", "read_mace", "take_local_files", "write_mace"]

@@ -24,7 +24,7 @@ from mdl_physpretrain.compiled.cached_tables import IndexCache
 from mdl_physpretrain.errors import CheckpointError, ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import AtomicBatch
 from mdl_physpretrain.potentials.base import EnergyModel, predict, within_cutoff
-from mdl_physpretrain.potentials.checkpoint import write_checkpoint
+from mdl_physpretrain.potentials.checkpoint_file import write_checkpoint
 from mdl_physpretrain.potentials.construction import constructed
 from mdl_physpretrain.potentials.m3gnet.angles import MAX_ORDER, radial_functions, smooth_cutoff, three_body_sums
 from mdl_physpretrain.potentials.registry import register_model
