@@ -45,6 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "batch_size": 4,
             "learning_rate": 2e-3,
             "scheduler": "cosine",
+            "weights": (0.1, 50.0, 50.0),  # energies ten times the paper's: docs/long-md-trials.md
             "replay_fraction": 0.3,
             "replay_tolerance": 1.0,
             "replay_scope": "auto",

@@ -15,7 +15,14 @@ from mdl_physpretrain.structures.labels import Labels, get_labels, set_labels
 from mdl_physpretrain.training import finetune
 from mdl_physpretrain.training.references import refit_reference_energies
 
-SHORT = {"epochs": 1, "learning_rate": 1e-9, "shift_energies": False, "replay_fraction": 0.0, "ema": None}
+SHORT = {
+    "epochs": 1,
+    "weights": (0.01, 50.0, 50.0),
+    "learning_rate": 1e-9,
+    "shift_energies": False,
+    "replay_fraction": 0.0,
+    "ema": None,
+}
 
 
 def offset_cells(by: float) -> list[Atoms]:
