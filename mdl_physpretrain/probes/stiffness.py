@@ -44,7 +44,8 @@ def change_errors(potential: Potential, structures: Sequence[Atoms]) -> dict[str
         ``stiffness``: size of the potential's changes relative to the labels' along them, by least squares, 1 for a
         perfect potential, below it for one that is too soft. ``error``, ``trivial``: mean absolute errors of a
         component of the change, and of predicting none, eV/Å. ``pairs``: their number. ``None`` where no two
-        structures are frames of the same atoms, or the potential fails on one of every two.
+        structures are frames of the same atoms, forces change between none of these, or the potential fails on one of
+        every two.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def change_errors(potential: Potential, structures: Sequence[Atoms]) -> dict[str
     if not pairs:
         return None
     skill = skill_of_forces(taught, usable, pairs)
-    return {name: getattr(skill, name) for name in COLUMNS}
+    return {name: getattr(skill, name) for name in COLUMNS} if skill.pairs else None
 
 
 class Stiffness(Probe):
@@ -91,7 +92,7 @@ class Stiffness(Probe):
         if table is None or not len(table):
             return None
         if not table["pairs"].max():
-            return "not judged", "no two structures that it can compute are frames of the same atoms"
+            return "not judged", "forces change between no two structures of the same atoms that it can compute"
         pairs, error, trivial = int(table["pairs"].min()), table["error"].mean(), table["trivial"].mean()
         words = f"{table['stiffness'].mean():.2f} ({pairs} pairs of frames; error {error:.3g} of {trivial:.3g} eV/Å)"
         return ("value" if pairs >= FEWEST_PAIRS else "not judged"), words

@@ -28,7 +28,7 @@ from mdl_physpretrain.teacher.change_errors import (
     compared_change_errors,
     measured_change_errors,
 )
-from mdl_physpretrain.teacher.changes import frame_pairs
+from mdl_physpretrain.teacher.changes import forces_change, frame_pairs
 from mdl_physpretrain.teacher.engines import Engine, make_engine
 from mdl_physpretrain.teacher.journal import Outcome
 
@@ -225,10 +225,10 @@ def with_forces(structures: Sequence[Atoms]) -> list[Atoms]:
 
 def refuse_without_frames(structures: Sequence[Atoms], option: str) -> None:
     """Raise ConfigError where two potentials cannot be compared, before any long work."""
-    if not frame_pairs(structures):
+    if not forces_change(structures, frame_pairs(structures)):
         raise ConfigError(
             f"{option} compares potentials by changes of force between frames of the same atoms, and the "
-            "training structures have no two such frames: leave it out"
+            "training structures have no two such frames between which forces change: leave it out"
         )
 
 
@@ -244,7 +244,7 @@ def warn_of_better_fit(fitted: EnergyModel, errors: ChangeErrors, structures: Se
     better = [
         name
         for name, (fit, other) in both.items()
-        if fit.pairs == other.pairs and fit.trivial > 0 and fit.error < CLEARLY * other.error  # on the same frames
+        if fit.pairs == other.pairs and fit.pairs and fit.error < CLEARLY * other.error  # on the same frames
     ]
     if not better:
         return

@@ -153,7 +153,7 @@ def best_of_two(one: ChangeErrors, other: ChangeErrors, compositions: Collection
     """Errors of two potentials, of which ``other`` is asked about some compositions."""
     asked = {name: other if name in compositions else one for name in sorted(one.skills.keys() | other.skills.keys())}
     chosen = {name: errors.skills[name] for name, errors in asked.items() if name in errors.skills}
-    numbers = {name: skill.pairs * len(Formula(name)) for name, skill in chosen.items()}
+    numbers = {name: skill.pairs * len(Formula(name)) for name, skill in chosen.items() if skill.pairs}
     error, trivial = (
         sum(number * getattr(chosen[name], kind) for name, number in numbers.items()) for kind in ("error", "trivial")
     )
@@ -164,14 +164,14 @@ def _of_forces(
     pairs: Sequence[FramePair], forces: Mapping[int, np.ndarray], structures: Sequence[Atoms]
 ) -> ChangeErrors | None:
     whole = skill_of_forces(forces, structures, pairs)
-    return _expected(_relative(whole), skills_by_composition(forces, structures, pairs)) if whole.trivial > 0 else None
+    return _expected(_relative(whole), skills_by_composition(forces, structures, pairs)) if whole.pairs else None
 
 
 def _expected(overall: float, skills: Mapping[str, Skill]) -> ChangeErrors:
     expected = {
         name: (skill.pairs * _relative(skill) + PRIOR_PAIRS * overall) / (skill.pairs + PRIOR_PAIRS)
         for name, skill in skills.items()
-        if skill.trivial > 0
+        if skill.pairs
     }
     return ChangeErrors(overall, expected, dict(skills))
 

@@ -27,6 +27,7 @@ __all__ = [
     "Skill",
     "answered_forces",
     "change_skill",
+    "forces_change",
     "frame_pairs",
     "skill_of_forces",
     "skills_by_composition",
@@ -35,6 +36,7 @@ __all__ = [
 MOST_PARTNERS = 6  # pairs per structure: frames of one long trajectory say the same again and again
 MOST_TRIES = 60  # of a structure's possible partners, so that large sets do not cost the square of their size
 STILL = 1e-3  # Å: below, nothing has changed
+NO_CHANGE = 1e-4  # eV/Å, mean: below, forces do not change (symmetric crystals have none), and nothing can be compared
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Skill:
     trivial: float  # the same of "nothing changes"
     trust: float
     correlation: float  # of the two changes
-    pairs: int  # number of pairs of frames
+    pairs: int  # number of pairs of frames; 0 where there are none, or forces do not change between any
     stiffness: float = float("nan")
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,6 +111,13 @@ def _displacement(first: Atoms, second: Atoms, strain: float) -> float | None:
     return size if size > STILL or np.abs(deformation).max() > STILL else None
 
 
+def forces_change(structures: Sequence[Atoms], pairs: Sequence[FramePair]) -> bool:
+    """Whether reference forces change between the frames of any pair; those of symmetric crystals are all zero."""
+    labels = {k: get_labels(structures[k]).forces for pair in pairs for k in (pair.first, pair.second)}
+    changes = [b - a for p in pairs if (a := labels[p.first]) is not None and (b := labels[p.second]) is not None]
+    return bool(changes) and float(np.abs(np.concatenate(changes)).mean()) >= NO_CHANGE
+
+
 def change_skill(teacher: Teacher, structures: Sequence[Atoms], pairs: Sequence[FramePair] | None = None) -> Skill:
     """Skill of a teacher at the changes of force between frames of the same atoms; NaN errors where there are none.
 
@@ -152,17 +161,22 @@ def answered_forces(
 def skill_of_forces(taught: Mapping[int, np.ndarray], structures: Sequence[Atoms], pairs: Sequence[FramePair]) -> Skill:
     """Skill of forces, (n, 3) each in eV/Å, that somebody gave to the structures (by index) of at least one pair.
 
+    Without any pairs (``pairs`` of the result is 0) where the reference forces do not change: strained crystals whose
+    forces are zero by symmetry say nothing of what a teacher knows.
+
     Raises StructureError if a structure of a pair has no forces of its own.
     """
     needed = sorted({k for pair in pairs for k in (pair.first, pair.second)})
     reference_forces = {k: _forces(get_labels(structures[k]), structures[k]) for k in needed}
     predicted = np.concatenate([(taught[p.second] - taught[p.first]).ravel() for p in pairs])
     reference = np.concatenate([(reference_forces[p.second] - reference_forces[p.first]).ravel() for p in pairs])
+    error, trivial = float(np.abs(predicted - reference).mean()), float(np.abs(reference).mean())
+    if trivial < NO_CHANGE:
+        return Skill(error, trivial, 0.0, 0.0, 0)
     weight = 1 / (1 + np.abs(predicted)) ** 2  # one that falls with the reference's own noise would ask for too little
     square = float(weight @ predicted**2)
     factor = float((weight * predicted) @ reference / square) if square > 0 else 0.0
     trust, stiffness = float(np.clip(factor, 0.0, 1.0)), 1 / factor if factor > 0 else float("nan")
-    error, trivial = float(np.abs(predicted - reference).mean()), float(np.abs(reference).mean())
     if np.abs(trust * predicted - reference).mean() >= trivial:
         trust = 0.0
     spread = float(predicted.std() * reference.std())

@@ -173,8 +173,9 @@ def chosen_scope(
         Numbers of labelled structures.
     """
     skills = [change_skill(network, structures, pairs) for structures, pairs in frames]
-    worst = max(skill.error / skill.trivial if skill.trivial > 0 else float("inf") for skill in skills)
-    beyond = worst < BETTER * teacher_error
+    errors = [skill.error / skill.trivial for skill in skills if skill.pairs]
+    worst = max(errors, default=None)
+    beyond = worst is not None and worst < BETTER * teacher_error
     choice = ScopeChoice("beyond_data" if beyond else "all", n_beyond if beyond else n_all, worst, teacher_error)
     return choice.agreed()
 

@@ -44,6 +44,21 @@ def test_without_two_frames_of_the_same_atoms_forces_decide() -> None:
     assert [row["of"] for row in rows] == ["forces of 3 structures"]
 
 
+def test_where_no_force_changes_between_frames_forces_decide() -> None:
+    """Strained crystals are frames of the same atoms, and their forces are zero for every teacher."""
+    strained = []
+    for k in range(6):
+        atoms = bulk("Cu", cubic=True)
+        atoms.set_cell(atoms.cell * (0.97 + 0.01 * k), scale_atoms=True)
+        atoms.calc = EMT()
+        atoms.info["structure_id"] = f"strained{k}"
+        atoms.get_forces()
+        strained.append(atoms)
+    (row,) = best_teacher([*copper(3, sizes=True)[1:], *strained], candidates=["classical"]).metadata["comparison"]
+    assert row["of"] == "forces of 8 structures"
+    assert row["trivial"] > 0.01
+
+
 def test_structures_without_forces() -> None:
     """Those that have none are left out of the comparison; where none has any, energies decide and no kind that needs
     forces is a candidate, with its reason."""

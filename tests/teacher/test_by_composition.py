@@ -190,7 +190,10 @@ def test_a_fit_that_failed_or_knows_nothing_better_labels_nothing(frames: list[A
     with pytest.raises(ConfigError, match=r"teacher\.with_fitted: no force changes between the frames"):
         better_by_composition(right_for_magnesia, _fitted(), frames[::6])
     options = Teacher(calculator=f"{__name__}:right_for_magnesia", with_fitted=True)
-    with pytest.raises(ConfigError, match=r"teacher\.with_fitted compares .* have no two such frames: leave it out"):
+    with pytest.raises(
+        ConfigError,
+        match=r"teacher\.with_fitted compares .* no two such frames between which forces change",
+    ):
         obtain_teacher(frames[::6], None, options)
 
 

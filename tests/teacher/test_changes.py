@@ -7,11 +7,14 @@ from ase import Atoms
 from ase.build import bulk
 
 import mdl_physpretrain as pp
-from mdl_physpretrain.errors import StructureError
+from mdl_physpretrain.errors import ConfigError, StructureError
 from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import predict
 from mdl_physpretrain.potentials.classical import ClassicalForceField
+from mdl_physpretrain.probes.stiffness import change_errors
 from mdl_physpretrain.structures.labels import Labels, set_labels
+from mdl_physpretrain.teacher.by_composition import refuse_without_frames
+from mdl_physpretrain.teacher.change_errors import measured_change_errors
 from mdl_physpretrain.teacher.changes import change_skill, frame_pairs
 from mdl_physpretrain.teacher.kinds.classical import fit_classical
 
@@ -93,6 +96,27 @@ def test_no_two_frames_means_no_trust():
     bare = _frames(2)
     with pytest.raises(StructureError, match="forces"):
         change_skill(_truth(), bare)
+
+
+def test_strained_crystals_without_forces_say_nothing_of_a_teacher():
+    """Their forces are zero by symmetry for every potential: what is left is rounding, and judges no teacher."""
+    strained = []
+    for k in range(5):
+        atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+        atoms.set_cell(atoms.cell * (1 + 0.01 * k), scale_atoms=True)
+        atoms.info["structure_id"] = f"strained-{k}"
+        strained.append(atoms)
+    strained = _labelled(_truth(), strained)
+    assert len(frame_pairs(strained)) == 10
+    skill = change_skill(_truth(), strained)
+    assert (skill.pairs, skill.trust) == (0, 0.0)
+    assert np.isnan(skill.stiffness)
+    assert measured_change_errors(_truth(), strained) is None
+    assert change_errors(_truth(), strained) is None
+    with pytest.raises(ConfigError, match="no two such frames between which forces change"):
+        refuse_without_frames(strained, "teacher.with_fitted")
+    both = [*strained, *_labelled(_truth(), _frames(3))]
+    assert change_skill(_truth(), both).pairs == len(frame_pairs(both))
 
 
 def test_fit_recovers_a_potential_of_its_own_form():

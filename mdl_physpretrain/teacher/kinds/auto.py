@@ -71,7 +71,7 @@ def best_teacher(
     sees. So teachers are compared by the changes of force between frames of
     the same atoms (:func:`mdl_physpretrain.teacher.changes.change_skill`):
     those within ``val`` and ``structures`` together, or, where the data hold
-    fewer than ten such pairs, by the forces themselves. One that fails
+    fewer than ten such pairs, or forces change between none, by the forces themselves. One that fails
     its examination is kept only when all fail.
 
     Parameters
@@ -138,8 +138,7 @@ def best_teacher(
 
 def _errors(model: EnergyModel, data: Sequence[Atoms], pairs: Sequence[Any]) -> dict[str, Any]:
     """Error of a teacher beside that of predicting none: of changes or forces, eV/Å, else of energies, eV/atom."""
-    if len(pairs) >= FEWEST_PAIRS:
-        skill = change_skill(model, data, pairs)
+    if len(pairs) >= FEWEST_PAIRS and (skill := change_skill(model, data, pairs)).pairs:
         of = f"force changes of {skill.pairs} pairs of frames"
         return {"error": skill.error, "trivial": skill.trivial, "stiffness": skill.stiffness, "of": of}
     has_forces = get_labels(data[0]).forces is not None

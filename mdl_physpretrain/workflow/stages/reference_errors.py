@@ -83,5 +83,6 @@ def _errors(potential: Any, structures: Sequence[Atoms]) -> dict[str, Any]:
     }
     if pairs := [p for p in frame_pairs(structures) if p.first in taught and p.second in taught]:
         skill = skill_of_forces(taught, structures, pairs)
-        answer["changes"] = {name: getattr(skill, name) for name in ("stiffness", "error", "trivial", "pairs")}
+        if skill.pairs:
+            answer["changes"] = {name: getattr(skill, name) for name in ("stiffness", "error", "trivial", "pairs")}
     return answer
