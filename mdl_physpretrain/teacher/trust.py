@@ -19,12 +19,14 @@ __all__ = ["compare_teachers", "trusted_teacher"]
 
 
 def compare_teachers(teachers: Mapping[str, Teacher], structures: Sequence[Atoms]) -> pd.DataFrame:
-    """Skills of several teachers on the same changes between frames, the best first; NaN without such frames."""
+    """Skills of several teachers on the same changes between frames, the best first; NaN where none show any."""
     pairs = frame_pairs(structures)
     rows = [
         {"teacher": name, **change_skill(teacher, structures, pairs).to_dict()} for name, teacher in teachers.items()
     ]
-    return pd.DataFrame(rows).sort_values("error", kind="stable", ignore_index=True)
+    table = pd.DataFrame(rows)
+    table.loc[table["pairs"] == 0, ["error", "trivial"]] = float("nan")  # rounding orders no teachers
+    return table.sort_values("error", kind="stable", ignore_index=True)
 
 
 def trusted_teacher(

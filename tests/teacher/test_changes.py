@@ -17,6 +17,8 @@ from mdl_physpretrain.teacher.by_composition import refuse_without_frames
 from mdl_physpretrain.teacher.change_errors import measured_change_errors
 from mdl_physpretrain.teacher.changes import change_skill, frame_pairs
 from mdl_physpretrain.teacher.kinds.classical import fit_classical
+from mdl_physpretrain.teacher.trust import compare_teachers
+from mdl_physpretrain.training.replay_scope import chosen_scope
 
 
 def _frames(count: int = 6, rattle: float = 0.08) -> list[Atoms]:
@@ -113,9 +115,14 @@ def test_strained_crystals_without_forces_say_nothing_of_a_teacher():
     assert np.isnan(skill.stiffness)
     assert measured_change_errors(_truth(), strained) is None
     assert change_errors(_truth(), strained) is None
+    assert compare_teachers({"truth": _truth()}, strained)["error"].isna().all()
+    frames = _labelled(_truth(), _frames(3))
+    silent, telling = ((part, frame_pairs(part)) for part in (strained, frames))
+    assert chosen_scope(_truth(), [silent, telling], 0.5, n_beyond=1, n_all=2).scope == "beyond_data"
+    assert chosen_scope(_truth(), [silent], 0.5, n_beyond=1, n_all=2).network_error is None
     with pytest.raises(ConfigError, match="no two such frames between which forces change"):
         refuse_without_frames(strained, "teacher.with_fitted")
-    both = [*strained, *_labelled(_truth(), _frames(3))]
+    both = [*strained, *frames]
     assert change_skill(_truth(), both).pairs == len(frame_pairs(both))
 
 
