@@ -18,6 +18,7 @@ from ase import Atoms
 
 from mdl_physpretrain.errors import StructureError
 from mdl_physpretrain.graphs.neighbour_lists import complete_cell
+from mdl_physpretrain.stability.overlap import closest_pair
 from mdl_physpretrain.structures.identifiers import stable_id
 from mdl_physpretrain.structures.labels import Labels, get_labels
 from mdl_physpretrain.teacher.engines import Teacher, make_engine
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 MOST_PARTNERS = 6  # pairs per structure: frames of one long trajectory say the same again and again
+FEWEST_PAIRS = 6  # between which forces change: with fewer nearby, frames further apart are taken
+LARGEST_MOVE = 1.5  # Å, of frames that are taken for want of nearer ones
 MOST_TRIES = 60  # of a structure's possible partners, so that large sets do not cost the square of their size
 STILL = 1e-3  # Å: below, nothing has changed
 NO_CHANGE = 1e-4  # eV/Å, mean: below, forces do not change (symmetric crystals have none), and nothing can be compared
@@ -78,7 +81,25 @@ def frame_pairs(
     ``largest`` (Å) is the largest displacement of an atom after the common motion and the strain are taken off,
     ``strain`` the largest element of the strain. A structure has at most six partners of at most 60 tried, chosen by
     ``seed``.
+
+    In MD of a soft crystal frames are further apart. Where forces change between fewer than six of the pairs,
+    structures with forces may differ by up to half the distance of their closest atoms, where every atom is still
+    closer to its own place than to any other one, and by 1.5 Å at most.
     """
+    limits = np.full(len(structures), largest)
+    pairs = _pairs_within(structures, limits, strain, seed)
+    labelled = np.array([get_labels(atoms).forces is not None for atoms in structures], dtype=bool)
+    if sum(_force_change(structures, pair) >= NO_CHANGE for pair in pairs) >= FEWEST_PAIRS or not labelled.any():
+        return pairs
+    for k in np.flatnonzero(labelled):
+        atoms = structures[k]
+        half = 0.5 * closest_pair(atoms.positions, complete_cell(atoms.cell.array, atoms.pbc), atoms.pbc).distance
+        limits[k] = max(largest, min(half, LARGEST_MOVE))
+    return _pairs_within(structures, limits, strain, seed)
+
+
+def _pairs_within(structures: Sequence[Atoms], limits: np.ndarray, strain: float, seed: int) -> list[FramePair]:
+    """Pairs whose displacement is below the limits (Å) of both structures."""
     groups: dict[tuple[bytes, bytes], list[int]] = {}
     for k, atoms in enumerate(structures):
         groups.setdefault((atoms.numbers.tobytes(), np.asarray(atoms.pbc).tobytes()), []).append(k)
@@ -90,12 +111,18 @@ def frame_pairs(
             taken = 0
             for second in rng.permutation(partners)[:MOST_TRIES].tolist():
                 size = _displacement(structures[first], structures[second], strain)
-                if size is not None and size < largest:
+                if size is not None and size < min(limits[first], limits[second]):
                     pairs.append(FramePair(first, second, size))
                     taken += 1
                     if taken == MOST_PARTNERS:
                         break
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
+
+
+def _force_change(structures: Sequence[Atoms], pair: FramePair) -> float:
+    """Mean absolute change of a force component between two frames in eV/Å; 0 where one has no forces."""
+    first, second = (get_labels(structures[k]).forces for k in (pair.first, pair.second))
+    return 0.0 if first is None or second is None else float(np.abs(second - first).mean())
 
 
 def _displacement(first: Atoms, second: Atoms, strain: float) -> float | None:

@@ -12,10 +12,11 @@ from mdl_physpretrain.graphs.batch import build_batch
 from mdl_physpretrain.potentials import predict
 from mdl_physpretrain.potentials.classical import ClassicalForceField
 from mdl_physpretrain.probes.stiffness import change_errors
+from mdl_physpretrain.stability.overlap import closest_pair
 from mdl_physpretrain.structures.labels import Labels, set_labels
 from mdl_physpretrain.teacher.by_composition import refuse_without_frames
 from mdl_physpretrain.teacher.change_errors import measured_change_errors
-from mdl_physpretrain.teacher.changes import change_skill, frame_pairs
+from mdl_physpretrain.teacher.changes import change_skill, forces_change, frame_pairs
 from mdl_physpretrain.teacher.kinds.classical import fit_classical
 from mdl_physpretrain.teacher.trust import compare_teachers
 from mdl_physpretrain.training.replay_scope import chosen_scope
@@ -66,6 +67,59 @@ def test_frames_of_the_same_atoms_are_found():
     assert all(0 < p.displacement < 0.6 for p in frame_pairs(frames))
     assert len(frame_pairs(_frames(20))) <= 6 * 19
     assert frame_pairs([]) == []
+
+
+def _soft_frames(count: int, rattle: float, seed: int = 7) -> list[Atoms]:
+    rng = np.random.default_rng(seed)
+    frames = []
+    for k in range(count):
+        atoms = bulk("Li", "bcc", a=3.5, cubic=True).repeat((2, 2, 2))
+        atoms.positions += rng.normal(0, rattle, (16, 3))
+        atoms.info["structure_id"] = f"soft-{k}"
+        frames.append(set_labels(atoms, Labels(0.0, rng.normal(0, 0.2, (16, 3)), None)))
+    return frames
+
+
+def test_frames_of_a_soft_crystal_are_further_apart():
+    """Hardly two are within 0.6 Å; up to half the distance of the closest atoms every atom is at its own place."""
+    frames = _soft_frames(8, 0.24)
+    halves = [0.5 * closest_pair(a.positions, a.cell.array, a.pbc).distance for a in frames]
+    pairs = frame_pairs(frames)
+    assert sum(p.displacement > 0.6 for p in pairs) > 6
+    assert all(p.displacement < min(halves[p.first], halves[p.second]) for p in pairs)
+    bare = [set_labels(Atoms(a.numbers, a.positions, cell=a.cell, pbc=True), Labels(0.0, None, None)) for a in frames]
+    assert all(p.displacement < 0.6 for p in frame_pairs(bare))  # no forces to compare
+
+
+def test_silent_frames_nearby_do_not_keep_others_away():
+    """Strained crystals, whose forces are zero by symmetry, are near each other in every such data set."""
+    strained = []
+    for k in range(5):
+        atoms = bulk("Li", "bcc", a=3.4 + 0.02 * k, cubic=True)
+        strained.append(set_labels(atoms, Labels(0.0, np.zeros((2, 3)), None)))
+    frames = [*strained, *_soft_frames(8, 0.24)]
+    pairs = frame_pairs(frames)
+    assert forces_change(frames, pairs)
+    assert sum(p.first >= 5 for p in pairs) > 6
+    assert len([p for p in pairs if p.second < 5]) == 10
+
+
+def test_frames_nearby_are_enough_where_forces_change():
+    near, far = _soft_frames(5, 0.05), _soft_frames(5, 0.24)
+    assert len(frame_pairs(near)) == 10
+    both = [*near, *far]
+    assert all(p.displacement < 0.6 for p in frame_pairs(both))
+    assert [(p.first, p.second) for p in frame_pairs(both) if p.second < 5] == [
+        (p.first, p.second) for p in frame_pairs(near)
+    ]
+
+
+def test_frames_far_apart_are_no_pairs():
+    """Atoms that have left their places: of a melt every frame is another structure."""
+    assert frame_pairs(_soft_frames(6, 1.0)) == []
+    lone = [Atoms("H2", [[0, 0, 0], [0, 0, 9 + 2.0 * k]], cell=[30, 30, 30], pbc=True) for k in range(3)]
+    lone = [set_labels(a, Labels(0.0, np.full((2, 3), 0.1 * k), None)) for k, a in enumerate(lone)]
+    assert all(p.displacement < 1.5 for p in frame_pairs(lone))
 
 
 def test_skill_of_right_weak_and_wrong_teachers():
