@@ -16,6 +16,7 @@ from mdl_physpretrain.augmentation.filter import FilterResult
 from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.locking import locked
 from mdl_physpretrain.loop import LoopData, close_loop
+from mdl_physpretrain.loop.replay_trial import ReplayTrial
 from mdl_physpretrain.option_types import validated
 from mdl_physpretrain.ownership import claim_folder
 from mdl_physpretrain.potentials.base import EnergyModel
@@ -195,11 +196,15 @@ def pretrain_and_finetune(
             **recipe.pretrain.model_dump(),
             **common,
         )
+        trial = None
+        if number := recipe.finetune.replay_trial:
+            trial = ReplayTrial(structures, MD, number, seed=seed, device=device, progress=progress)
         potential = pretrain_finetune.finetune(
             pretrained,
             structures,
             val=val,
             replay=labelled if recipe.finetune.replay_fraction > 0 else (),
+            trial=trial,
             directory=None if folder is None else folder / "finetune",
             **recipe.finetune.model_dump(),
             **common,

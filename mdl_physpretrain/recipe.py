@@ -258,6 +258,12 @@ class Finetune(Training):
         description="Replayed labels that count: all; beyond_data: forces and stress above 99 % of the data's; auto: "
         "these, unless the teacher knows changes of force about as well as the network then does, or better.",
     )
+    replay_trial: int = Field(
+        default=0,
+        ge=0,
+        description="With replay_scope auto: labels beyond the data may be wrong by up to three times as much if the "
+        "network so trained loses none of this many training structures in MD at 1.2 times the run's temperature.",
+    )
     replay_final_weight: float = Field(
         default=1.0,
         ge=0,

@@ -13,10 +13,11 @@ from mdl_physpretrain.cli import (
     runs,
     steps,
     survey,
+    training,
 )  # fmt: skip
 from mdl_physpretrain.cli.application import app
 
 __all__ = [
     "align", "app", "check", "convert", "evaluate", "export", "mattertune", "md", "mdl", "reproduce", "runs", "steps",
-    "survey",
+    "survey", "training",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Collection, Mapping
 from inspect import Parameter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
@@ -25,18 +26,22 @@ __all__ = [
     "SIMULATION",
     "TRAINING",
     "Device",
+    "Parents",
     "Preset",
     "Seed",
     "Structures",
     "Val",
     "Workers",
+    "named_arguments",
     "potential_of",
+    "progress_bars",
     "read_all",
     "recipe_options",
     "shared_options",
 ]
 
 Device = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:0, mps.")]
+Parents = Annotated[list[str] | None, typer.Option("--parents", help="Structures that were augmented.")]
 Preset = Annotated[
     recipe.Preset,
     typer.Option("--preset", help=f"{recipe.PRESET_WORDS} Defaults shown here are those of 'default'."),
@@ -121,6 +126,24 @@ def read_all(sources: list[str] | None, check: Check = "labels") -> list[Any]:
     structures = read_structures(sources, check=check) if sources else []
     warn_of_outliers(structures)
     return structures
+
+
+def progress_bars() -> bool:
+    """Whether somebody sees them: standard error is a terminal."""
+    return sys.stderr.isatty()
+
+
+def named_arguments(words: list[str] | None) -> dict[str, Any]:
+    """Values of ``--arg name=value``, as YAML reads them."""
+    from mdl_physpretrain.yaml_text import parse_yaml
+
+    values = {}
+    for word in words or ():
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--arg: {word!r} is not of the form name=value")
+        values[name] = parse_yaml(value, f"--arg {word}")[0]
+    return values
 
 
 def potential_of(text: str, device: str) -> Any:

@@ -1,44 +1,29 @@
-"""Commands for single steps: fit-eam, fit-teacher, examine, augment, label, pretrain, finetune, train."""
+"""Commands for single steps: fit-eam, fit-teacher, examine, augment, label."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mdl_physpretrain.cli.application import app
 from mdl_physpretrain.cli.options import (
-    ON_REFERENCE,
-    REPLAY,
-    TRAINING,
     Device,
-    Seed,
+    Parents,
     Structures,
     Val,
     Workers,
+    named_arguments,
     potential_of,
+    progress_bars,
     read_all,
     recipe_options,
-    shared_options,
 )
 from mdl_physpretrain.cli.printing import errors_table
 from mdl_physpretrain.errors import CheckpointError, ConfigError
 from mdl_physpretrain.option_types import Section
-from mdl_physpretrain.presets import over_preset
-from mdl_physpretrain.recipe import (
-    BACKBONE,
-    TEACHER,
-    Augment,
-    Augmentation,
-    EAMFit,
-    Finetune,
-    Perturbation,
-    Pretrain,
-    Training,
-)
+from mdl_physpretrain.recipe import TEACHER, Augment, Augmentation, EAMFit, Perturbation
 
 if TYPE_CHECKING:
     from mdl_physpretrain.teacher.base import NativeTeacher
@@ -47,11 +32,6 @@ if TYPE_CHECKING:
 LABELLED = [name for name in Augment.model_fields if name not in Augmentation.model_fields]
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write (.extxyz, .json, ...).")]
-Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for best.pt, last.ckpt, history.csv.")]
-Parents = Annotated[list[str] | None, typer.Option("--parents", help="Structures that were augmented.")]
-ShiftEnergies = Annotated[
-    bool, typer.Option("--shift-energies/--no-shift-energies", help="Fit energies per element to the labels first.")
-]
 
 
 def _old_spelling(value: str | None) -> None:
@@ -88,7 +68,7 @@ def fit_teacher(
     from mdl_physpretrain.option_types import validated
     from mdl_physpretrain.teacher.registry import teacher_kind
 
-    options = validated(teacher_kind(kind, "--kind").Options, _arguments(arg), prefix="--arg ")
+    options = validated(teacher_kind(kind, "--kind").Options, named_arguments(arg), prefix="--arg ")
     _fit(kind, structures, val, options, output)
 
 
@@ -155,7 +135,7 @@ def augment(
     parents = read_all(structures, "atoms")
     further = further_structures(parents, options, None if teacher is None else potential_of(teacher, "auto"))
     algorithm = options.model_dump(include=set(Perturbation.model_fields))
-    perturbed = augment_iter(track(parents, "augment", enabled=_bars()), **algorithm) if options.n_aug else ()
+    perturbed = augment_iter(track(parents, "augment", enabled=progress_bars()), **algorithm) if options.n_aug else ()
     with keep_existing(output):
         write_structures(output, chain(perturbed, further))
     small = sum(len(atoms) < 2 for atoms in parents)
@@ -209,14 +189,14 @@ def label(
                 "--parents FILE, or --no-anchored to label with the teacher alone"
             )
         options.anchor = False  # nothing that was augmented, nothing to anchor to
-    expert = calculator_factory(teacher, _arguments(arg)) if arg else potential_of(teacher, device)
+    expert = calculator_factory(teacher, named_arguments(arg)) if arg else potential_of(teacher, device)
     if fitted is not None:
         expert = both_potentials(expert, potential_of(str(fitted), device), anchors, anchored=options.anchor)
     with open_executor(executor) as workers:
         labelled = labels_of(
             data, expert, anchor=options.anchor, anchor_reach=options.anchor_reach, parents=anchors or None,
             change_error=change_errors(expert, anchors, options),
-            batch_size=options.batch_size, resume=journal, force=force, executor=workers, progress=_bars(),
+            batch_size=options.batch_size, resume=journal, force=force, executor=workers, progress=progress_bars(),
         )  # fmt: skip
         result = filtered(labelled, options, anchors, expert, force=force, executor=workers)
     if result.removed:
@@ -225,136 +205,6 @@ def label(
         write_structures(output, result.kept)
     journal.unlink(missing_ok=True)
     typer.echo(f"Wrote {len(result.kept)} structures to {output}")
-
-
-@app.command()
-@recipe_options(Pretrain, "pretrain")
-@shared_options(TRAINING)
-def pretrain(
-    structures: Annotated[list[str], typer.Argument(help="Structures with the teacher's labels.")],
-    output: Folder,
-    options: Pretrain,
-    parents: Parents = None,
-    shift_energies: ShiftEnergies = False,
-    split_seed: Annotated[
-        int, typer.Option("--split-seed", min=0, help="Seed of the choice of validation structures.")
-    ] = 0,
-    seed: Seed = 0,
-    **shared: Any,
-) -> None:
-    """Train on a teacher's labels, as a run does; the network is made from the parents' data."""
-    from mdl_physpretrain import training
-
-    _train(
-        training.pretrain, structures, output, options, parents=parents, split_seed=split_seed,
-        shift_energies=shift_energies, seed=seed, **shared,
-    )  # fmt: skip
-
-
-@app.command()
-@recipe_options(Finetune, "finetune")
-@shared_options(TRAINING | ON_REFERENCE)
-def finetune(structures: Structures, output: Folder, options: Finetune, seed: Seed = 0, **shared: Any) -> None:
-    """Train on reference labels, from a pretrained network (or afresh), as a run does."""
-    from mdl_physpretrain import training
-
-    _train(training.finetune, structures, output, options, seed=seed, **shared)
-
-
-@app.command()
-@recipe_options(
-    Training,
-    "finetune",
-    also=dict.fromkeys(REPLAY, "finetune"),
-)
-@shared_options(TRAINING | ON_REFERENCE)
-def train(
-    structures: Structures,
-    output: Folder,
-    options: Training,
-    replay_fraction: Annotated[
-        float, typer.Option("--replay-fraction", help="Share of replayed structures in an epoch.")
-    ] = REPLAY["replay_fraction"],
-    replay_tolerance: Annotated[
-        float,
-        typer.Option(
-            "--replay-tolerance", min=0, help="Smaller replayed errors, in those of the teacher, do not count."
-        ),
-    ] = REPLAY["replay_tolerance"],
-    replay_final_weight: Annotated[
-        float,
-        typer.Option("--replay-final-weight", min=0, max=1, help="Of replayed errors at the end; it falls from 1."),
-    ] = REPLAY["replay_final_weight"],
-    shift_energies: ShiftEnergies = False,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed of the initial weights and of the order of structures.")
-    ] = 0,
-    **shared: Any,
-) -> None:
-    """Train a potential; the same command goes on after an interruption."""
-    from mdl_physpretrain import training
-
-    shared |= {"replay_fraction": replay_fraction, "replay_tolerance": replay_tolerance}
-    shared |= {"replay_final_weight": replay_final_weight, "shift_energies": shift_energies}
-    _train(training.train, structures, output, options, seed=seed, **shared)
-
-
-def _train(
-    step: Callable[..., Any],
-    structures: list[str],
-    output: Path,
-    options: Training,
-    *,
-    model: str | None,
-    arg: list[str] | None,
-    core: str | None,
-    preset: str,
-    devices: str,
-    **further_options: Any,
-) -> None:
-    """One training with the network that model, arguments, core and preset describe."""
-    from mdl_physpretrain.locking import is_first_rank, locked
-    from mdl_physpretrain.ownership import claim_folder
-    from mdl_physpretrain.training.network import is_name
-
-    args = _arguments(arg)
-    if model is None or is_name(model):
-        chosen = {key: value for key, value in (("name", model), ("args", args), ("core", core)) if value is not None}
-        backbone = over_preset({"preset": preset, "backbone": chosen})["backbone"]
-        model, args, core = backbone.get("name", BACKBONE.name), backbone["args"], backbone.get("core")
-    read = ("val", "replay", "eam", "parents")
-    claim_folder(output, "training", inputs=[model, structures, [further_options.get(name) for name in read]])
-    for name in ("parents", "val", "replay"):
-        if name in further_options:
-            found = read_all(further_options[name])
-            further_options[name] = found or (() if name == "replay" else None)
-    with locked(output):
-        result = step(
-            model, read_all(structures), model_args=args or None, core=core, directory=output, progress=_bars(),
-            devices=int(devices) if devices.isdecimal() else devices, **options.model_dump(), **further_options,
-        )  # fmt: skip
-        if is_first_rank():
-            result.save(str(output / "best.pt"))
-    if is_first_rank():
-        scope = {"all": "; all labels replayed", "beyond_data": "; labels beyond the data replayed"}
-        replayed = scope.get(result.metadata.get("replay_scope"), "")
-        typer.echo(f"Wrote {output / 'best.pt'} (validation total {result.metadata['best_val_loss']:.4g}{replayed})")
-
-
-def _bars() -> bool:
-    return sys.stderr.isatty()
-
-
-def _arguments(words: list[str] | None) -> dict[str, Any]:
-    from mdl_physpretrain.yaml_text import parse_yaml
-
-    values = {}
-    for word in words or ():
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--arg: {word!r} is not of the form name=value")
-        values[name] = parse_yaml(value, f"--arg {word}")[0]
-    return values
 
 
 def _fit(kind: str, structures: list[str], val: list[str] | None, options: Section, output: Path) -> None:
@@ -372,7 +222,7 @@ def _fit(kind: str, structures: list[str], val: list[str] | None, options: Secti
         make_writable(output.parent)
     except OSError as error:
         raise ConfigError(f"cannot write {output}: {error.strerror or error}") from error
-    teacher = fitted_teacher(teacher_kind(kind), data, read_all(val), options, progress=_bars())
+    teacher = fitted_teacher(teacher_kind(kind), data, read_all(val), options, progress=progress_bars())
     with keep_existing(output):
         teacher.save(output)
     fit = teacher.metadata.get("fit", {})

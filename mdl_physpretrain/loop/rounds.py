@@ -50,7 +50,8 @@ from mdl_physpretrain.training.replay_scope import SCOPE
 __all__ = ["LoopData", "Round", "run_round", "validation_total"]
 
 MARKS_PS = (1.0, 2.0, 5.0, 10.0)
-KEPT = ("training", "seed", "best_val_loss", "elements", "replay_scope")  # nothing that differs from run to run
+REPLAYED = ("replay_scope", "replay_tolerance")  # of a network's metadata
+KEPT = ("training", "seed", "best_val_loss", "elements", *REPLAYED)  # nothing that differs from run to run
 NO_LABELS = ("n_new", "n_labelled", "n_removed")
 
 
@@ -312,16 +313,12 @@ def _labelled(
 
 
 def _trained(
-    data: LoopData,
-    potential: EnergyModel,
-    gathered: Sequence[Atoms],
-    number: int,
-    folder: Path,
-    progress: bool,
+    data: LoopData, potential: EnergyModel, gathered: Sequence[Atoms], number: int, folder: Path, progress: bool
 ) -> EnergyModel:
     """The network after a round's training, in its best state."""
     options = data.finetune.model_dump() | {"epochs": data.options.epochs}
-    options |= {"shift_energies": False, "replay_scope": "all"}  # chosen before the loop
+    before = {k: v for k, v in potential.metadata.items() if k in REPLAYED}
+    options |= {**before, "shift_energies": False, "replay_scope": "all"}  # chosen before the loop
     options["learning_rate"] = data.options.learning_rate or 0.5 * data.finetune.learning_rate
     if data.options.replay is not None:
         options["replay_fraction"] = data.options.replay
@@ -342,7 +339,7 @@ def _trained(
         **data.trainer,
     )
     (folder / SCOPE).unlink(missing_ok=True)  # of the finetuning, not of a round
-    trained.metadata["replay_scope"] = potential.metadata.get("replay_scope", "all")
+    trained.metadata |= {"replay_scope": "all", **before}
     return trained
 
 

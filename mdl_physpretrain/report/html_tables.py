@@ -254,6 +254,13 @@ def replay(table: pd.DataFrame) -> HtmlTable:
         decimal("Network's error of changes", "network_error", 1, "%", 100),
         decimal("Teacher's", "teacher_error", 1, "%", 100),
     ]
+    if table["simulated"].notna().any():
+        columns += [
+            decimal("Tolerance", "tolerance", 2),
+            decimal("Trajectories lost in the trial", "lost", 0),
+            decimal("With the usual tolerance", "lost_closer", 0),
+            decimal("Of", "simulated", 0),
+        ]
     return html_table(table, columns, "replay")
 
 

@@ -33,7 +33,9 @@ from mdl_physpretrain.training.replay_scope import SCOPE
 __all__ = ["RunData", "md_files", "read_left", "read_run", "refuse_foreign"]
 
 OF_REFERENCE = "reference"  # arm of reference trajectories
-REPLAY_COLUMNS = ["scope", "n_labels", "network_error", "teacher_error"]
+REPLAY_COLUMNS = [
+    "scope", "n_labels", "network_error", "teacher_error", "tolerance", "lost", "lost_closer", "simulated",
+]  # fmt: skip
 REFERENCE = "baseline"  # the arm that the others are compared with
 
 

@@ -91,7 +91,7 @@ def frame_pairs(
     labelled = np.array([get_labels(atoms).forces is not None for atoms in structures], dtype=bool)
     if sum(_force_change(structures, pair) >= NO_CHANGE for pair in pairs) >= FEWEST_PAIRS or not labelled.any():
         return pairs
-    for k in np.flatnonzero(labelled):
+    for k in np.flatnonzero(labelled).tolist():
         atoms = structures[k]
         half = 0.5 * closest_pair(atoms.positions, complete_cell(atoms.cell.array, atoms.pbc), atoms.pbc).distance
         limits[k] = max(largest, min(half, LARGEST_MOVE))

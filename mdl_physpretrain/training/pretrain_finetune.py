@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,23 @@ from mdl_physpretrain.structures.validation import refuse_damaged
 from mdl_physpretrain.training.network import is_name
 from mdl_physpretrain.training.replay_scope import (
     BEYOND_DATA,
+    CLOSER,
     SCOPE,
     Frames,
     ScopeChoice,
     beyond_data,
     chosen_scope,
     comparable_frames,
+    error_growth,
     noted_error,
     refuse_other_scope,
 )
 from mdl_physpretrain.training.train import train
 
 __all__ = ["finetune", "pretrain"]
+
+#: Loses how many of how many trajectories; network and folder.
+ReplayTrial = Callable[[EnergyModel, Path | None], tuple[int, int]]
 
 #: Options of the section that are arguments of :func:`train`.
 OF_FINETUNING = {
@@ -120,6 +126,7 @@ def finetune(
     *,
     val: Sequence[Atoms] | None = None,
     replay: Sequence[Atoms] = (),
+    trial: ReplayTrial | None = None,
     seed: int = 0,
     preset: str = "default",
     **options: Any,
@@ -141,6 +148,13 @@ def finetune(
         not clearly better than the labels say the teacher does
         (:func:`mdl_physpretrain.training.replay_scope.chosen_scope`). Where the labels do not say it, the data have no
         two frames of the same atoms, or fewer labels lie beyond the data than an epoch replays, all are replayed.
+    trial
+        Of a network that holds to the labels beyond the data less closely (tolerance times
+        :func:`mdl_physpretrain.training.replay_scope.error_growth`): called with the network and the folder, the
+        numbers of trajectories that it loses and that were simulated come back
+        (:class:`mdl_physpretrain.loop.replay_trial.ReplayTrial`). If it loses any, it is trained again with the usual
+        tolerance (folder ``beyond-data-closer``), and this network is taken if it loses fewer, or the first one lost
+        all. ``None``: the usual tolerance.
     seed
         Of a run; that of the weights and of the order is derived from it.
     preset
@@ -196,27 +210,44 @@ def finetune(
         if is_first_rank():
             (folder / SCOPE).unlink(missing_ok=True)
 
-    def trained(labels: Sequence[Atoms], place: Path | None) -> EnergyModel:
-        return train(model, structures, replay=labels, directory=place, **train_options)
+    def trained(labels: Sequence[Atoms], place: Path | None, growth: float = 1.0) -> EnergyModel:
+        tolerance = growth * section.replay_tolerance
+        return train(
+            model, structures, replay=labels, directory=place, **{**train_options, "replay_tolerance": tolerance}
+        )
 
     if scope != "auto" or teacher_error is None:
         labels = beyond if scope == "beyond_data" else replay
         choice = ScopeChoice(scope, len(labels), None, teacher_error)
         return _noted(trained(labels, folder), choice, folder) if replay else trained(labels, folder)
-    potential = trained(beyond, folder and folder / BEYOND_DATA)
+    first = folder and folder / BEYOND_DATA
+    growth = 1.0 if trial is None else error_growth(teacher_error)
+    potential = trained(beyond, first, growth)
     choice = chosen_scope(potential, frames, teacher_error, n_beyond=len(beyond), n_all=len(replay))
     if choice.scope == "all":
-        potential = trained(replay, folder)
-    elif folder is not None and is_first_rank():
+        return _noted(trained(replay, folder), choice, folder)
+    source = BEYOND_DATA
+    if trial is not None and growth > 1:
+        lost, simulated = trial(potential, first)
+        choice = replace(choice, tolerance=growth * section.replay_tolerance, lost=lost, simulated=simulated).agreed()
+        if choice.lost:
+            place = folder and folder / CLOSER
+            closer = trained(beyond, place)
+            choice = replace(choice, lost_closer=trial(closer, place)[0]).agreed()
+            if choice.closer_is_better:
+                potential, source, choice = closer, CLOSER, replace(choice, tolerance=section.replay_tolerance)
+    if folder is not None and is_first_rank():
         for name in ("best.pt", "history.csv"):
             with replacing(folder / name) as part:
-                shutil.copyfile(folder / BEYOND_DATA / name, part)
+                shutil.copyfile(folder / source / name, part)
     return _noted(potential, choice, folder)
 
 
 def _noted(potential: EnergyModel, choice: ScopeChoice, folder: Path | None) -> EnergyModel:
     """The network with what it replayed in its metadata and, with how that was chosen, in its folder."""
     potential.metadata["replay_scope"] = choice.scope
+    if choice.tolerance is not None:
+        potential.metadata["replay_tolerance"] = choice.tolerance
     if folder is not None and is_first_rank():
         choice.write(folder)
     return potential

@@ -25,11 +25,13 @@ from mdl_physpretrain.training.force_scales import force_percentile
 
 __all__ = [
     "BEYOND_DATA",
+    "CLOSER",
     "SCOPE",
     "ScopeChoice",
     "beyond_data",
     "chosen_scope",
     "comparable_frames",
+    "error_growth",
     "noted_error",
     "refuse_finished_choice",
     "refuse_other_scope",
@@ -39,8 +41,15 @@ __all__ = [
 SCOPE = "replay.json"
 #: Folder, in that of a finetuning, of the training that replays only what lies beyond the data.
 BEYOND_DATA = "beyond-data"
+#: The same of one that held to them more closely.
+CLOSER = "beyond-data-closer"
 #: "Beyond the data" is above this percentile of the data's forces (and largest stress components).
 PERCENTILE = 99.0
+#: A label's expected error is measured within the data and grows beyond them: on frames of hotter MD (beryllium,
+#: silicon, molybdenum) the relative error of the teacher's changes of force is 1.6 to 2.6 times that on training ones.
+ERROR_GROWTH = 3.0
+#: Largest share of a change of force that a label beyond the data may be wrong by: with all of it, it says nothing.
+LARGEST_ERROR = 0.75
 #: The network has to know changes of force so much better than the teacher: its error divided by the teacher's.
 BETTER = 2 / 3
 #: Of a set, for the comparison.
@@ -64,12 +73,28 @@ class ScopeChoice:
         or in validation frames, where it is larger. ``None``: nothing was compared.
     teacher_error
         That which the labels carry (``info["change_error"]``). ``None``: they carry none.
+    tolerance
+        Of the labels beyond the data, in units of their expected error. ``None``: as for all labels.
+    lost, lost_closer, simulated
+        Trajectories of training structures that were lost by a network that held to these labels less closely and, if
+        there are any, by one that held to them as closely as usual, and how many were simulated. ``None``: there was
+        no such trial.
     """
 
     scope: str
     n_labels: int
     network_error: float | None = None
     teacher_error: float | None = None
+    tolerance: float | None = None
+    lost: int | None = None
+    lost_closer: int | None = None
+    simulated: int | None = None
+
+    @property
+    def closer_is_better(self) -> bool:
+        """Whether the network that held to the labels more closely is taken: it loses fewer, or the other one all."""
+        lost, closer = self.lost or 0, self.lost_closer
+        return closer is not None and (closer < lost or lost == self.simulated)
 
     def write(self, folder: Path) -> None:
         """Write it into the folder of the training."""
@@ -101,6 +126,11 @@ def noted_error(replay: Sequence[Atoms]) -> float | None:
             raise StructureError("must be a positive number", structure=structure_id(atoms), field="change_error")
         errors.append(float(value))
     return float(np.median(errors)) if errors else None
+
+
+def error_growth(teacher_error: float) -> float:
+    """How many times its measured error a label beyond the data may be wrong by: three, if that leaves something."""
+    return float(np.clip(LARGEST_ERROR / teacher_error, 1.0, ERROR_GROWTH))
 
 
 def beyond_data(replay: Sequence[Atoms], structures: Sequence[Atoms]) -> list[Atoms]:

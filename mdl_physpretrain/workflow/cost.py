@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mdl_physpretrain.augmentation.coverage import PAIRS_PER_ELEMENT, per_bin_of
+from mdl_physpretrain.loop.replay_trial import STEPS
 from mdl_physpretrain.teacher.driver import drives_by_fit
 from mdl_physpretrain.teacher.source import BESIDE
 
@@ -112,7 +113,9 @@ def task_seconds(task: Task, config: RunConfig, sizes: Sizes, rates: Rates) -> f
         arm = config.arms[given["arm"]]
         options = config.finetune.model_copy(update=arm.changes())
         one = _epochs(options, train / (1 - config.replay_of(given["arm"])), val, rates)
-        return n_trainings(config, given["arm"]) * one
+        number = n_trainings(config, given["arm"])
+        tried = min(options.replay_trial, sizes.train[0]) * _mean(sizes.train) * STEPS * rates.md if number > 1 else 0.0
+        return number * one + tried
     if task.stage == "loop" and "number" in given:
         loop, last = config.loop, given["number"] > config.rounds_of(given["arm"])
         simulated = min(loop.n_structures, sizes.train[0]) * _mean(sizes.train) * loop.steps * rates.md

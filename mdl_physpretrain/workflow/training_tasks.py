@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from mdl_physpretrain.loop.motion import conditions
+from mdl_physpretrain.loop.replay_trial import TRIED
 from mdl_physpretrain.potentials.identity import named_files
 from mdl_physpretrain.recipe import Augment, Augmentation, MolecularDynamics
 from mdl_physpretrain.teacher.registry import kind_modules
@@ -48,7 +49,7 @@ def training_tasks(config: RunConfig, seed: int) -> list[Task]:
     for name, arm in config.arms.items():
         core, replay = config.core_of(name), config.replay_of(name)
         unused = {"replay_fraction": True, "shift_energies": not arm.pretrain, "replay_tolerance": not replay}
-        unused |= {"replay_final_weight": not replay, "replay_scope": not replay}
+        unused |= dict.fromkeys(("replay_final_weight", "replay_scope", "replay_trial"), not replay)
         options = config.finetune.model_dump(exclude={k for k, v in unused.items() if v}) | arm.changes()
         inputs, needs = list(TRAIN_AND_VAL), ["prepare"]
         if arm.pretrain:
@@ -61,6 +62,8 @@ def training_tasks(config: RunConfig, seed: int) -> list[Task]:
             inputs.append(TEACHER)
             needs.append("teacher")
         section = [*common, None if arm.pretrain else backbone, core, arm.hybrid, replay, options]
+        if replay > 0 and config.finetune.replay_trial and config.finetune.replay_scope == "auto":
+            section += [config.device, config.md.model_dump(include=set(TRIED))]
         tasks.append(
             Task(
                 name=_finetune_name(seed, name),
@@ -87,7 +90,8 @@ def loop_tasks(config: RunConfig, seed: int) -> list[Task]:
             continue
         taught = ("teacher",) if config.uses_native_teacher else ()
         modules = teacher_modules(config)
-        options = config.finetune.model_dump(exclude={"replay_fraction", "replay_scope"}) | arm.changes()
+        chosen_before = {"replay_fraction", "replay_scope", "replay_trial"}
+        options = config.finetune.model_dump(exclude=chosen_before) | arm.changes()
         simulated = set(MolecularDynamics.model_fields) - {"source", "n_structures", "max_atoms", "compiled"}
         md = conditions(config.loop, config.md).model_dump(include=simulated)
         section = [seed, config.accelerator, config.devices, config.strategy, config.replay_of(name), options, md]

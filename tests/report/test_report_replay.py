@@ -44,3 +44,14 @@ def test_a_damaged_choice_is_said_and_costs_nothing_else(run: Path) -> None:
 
 def test_without_replay_there_is_no_table(run: Path) -> None:
     assert "What finetuning replayed" not in write_report(run).read_text(encoding="utf-8")
+
+
+def test_a_trial_of_training_structures_is_shown(run: Path) -> None:
+    choice = ScopeChoice("beyond_data", 40, 0.05, 0.2, tolerance=3.0, lost=0, simulated=16)
+    choice.write(run / "seed-0" / "pretrained")
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "Trajectories lost in the trial" in page
+    choice = ScopeChoice("beyond_data", 40, 0.05, 0.2, tolerance=1.0, lost=4, lost_closer=0, simulated=16)
+    choice.write(run / "seed-1" / "pretrained")
+    table = write_report(run).parent / "tables" / "replay.csv"
+    assert "beyond_data,40,0.05,0.2,1.0,4,0.0,16" in table.read_text()

@@ -336,3 +336,76 @@ def test_a_finished_choice_is_not_overwritten(frames: list[Atoms], replay: list[
     pp.finetune(start, frames, directory=tmp_path / "plain", **SMALL)
     with pytest.raises(CheckpointError, match="chose no labels"):
         pp.finetune(start, frames, replay=noted, directory=tmp_path / "plain", **SMALL)
+
+
+@pytest.mark.parametrize(("error", "growth"), [(0.05, 3.0), (0.25, 3.0), (0.5, 1.5), (0.9, 1.0), (2.0, 1.0)])
+def test_labels_beyond_the_data_keep_a_quarter_of_the_change(error: float, growth: float) -> None:
+    assert replay_scope.error_growth(error) == pytest.approx(growth)
+
+
+@pytest.mark.parametrize(("lost", "closer", "kept"), [(0, 0, 1.5), (2, 1, 0.5), (2, 2, 1.5), (2, 4, 1.5), (5, 5, 0.5)])
+def test_a_trial_decides_how_closely_labels_are_held_to(
+    frames: list[Atoms],
+    replay: list[Atoms],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: int,
+    closer: int,
+    kept: float,
+) -> None:
+    """Three times the tolerance, unless a network with the usual one loses fewer trajectories of five."""
+    tolerances: list[tuple[float, str]] = []
+    tried: list[str] = []
+    made: dict[str, Any] = {}
+    train = pretrain_finetune.train
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        tolerances.append((options["replay_tolerance"], options["directory"].name))
+        made[options["directory"].name] = train(*arguments, **options)
+        return made[options["directory"].name]
+
+    def trial(potential: Any, folder: Path) -> tuple[int, int]:
+        tried.append(folder.name)
+        return lost if folder.name == "beyond-data" else closer, 5
+
+    monkeypatch.setattr(pretrain_finetune, "train", noting)
+    monkeypatch.setattr(pretrain_finetune, "error_growth", lambda error: 3.0)
+    labels = _noting(replay, 1e6)  # a network knows more than such a teacher
+    options = {"replay": labels, "replay_tolerance": 0.5, "directory": tmp_path / "a", **SMALL}
+    chosen = pp.finetune(_network(frames), frames, trial=trial, **options)
+    folders = ["beyond-data", *(["beyond-data-closer"] if lost else [])]
+    assert tried == folders
+    assert tolerances == list(zip([1.5, 0.5], folders, strict=False))
+    note = json.loads((tmp_path / "a" / "replay.json").read_text())
+    assert (note["scope"], note["lost"], note["simulated"]) == ("beyond_data", lost, 5)
+    assert note["lost_closer"] == (closer if lost else None)
+    assert note["tolerance"] == chosen.metadata["replay_tolerance"] == kept
+    source = folders[kept == 0.5]
+    assert (tmp_path / "a" / "best.pt").read_bytes() == (tmp_path / "a" / source / "best.pt").read_bytes()
+    assert chosen is made[source]
+    again = pp.finetune(_network(frames), frames, trial=trial, **options)  # nothing is trained anew
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), chosen.parameters(), strict=True))
+
+
+def test_nothing_is_tried_without_a_trial_or_where_all_labels_are_replayed(
+    frames: list[Atoms], replay: list[Atoms], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tolerances: list[tuple[float, str]] = []
+    train = pretrain_finetune.train
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        tolerances.append((options["replay_tolerance"], options["directory"].name))
+        return train(*arguments, **options)
+
+    def trial(potential: Any, folder: Path) -> tuple[int, int]:
+        raise AssertionError
+
+    monkeypatch.setattr(pretrain_finetune, "train", noting)
+    options = {"replay_tolerance": 0.5, **SMALL}
+    labels = _noting(replay, 1e6)
+    pp.finetune(_network(frames), frames, replay=labels, directory=tmp_path / "b", **options)
+    assert tolerances == [(0.5, "beyond-data")]
+    tolerances.clear()
+    labels = _noting(replay, 1e-6)  # a better teacher
+    pp.finetune(_network(frames), frames, replay=labels, trial=trial, directory=tmp_path / "c", **options)
+    assert tolerances[-1] == (0.5, "c")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mdl_physpretrain.loop.replay_trial import ReplayTrial
 from mdl_physpretrain.potentials import load_model
 from mdl_physpretrain.structures import chosen_references, read_structures
 from mdl_physpretrain.training.pretrain_finetune import finetune
@@ -32,6 +33,9 @@ def finetune_arm(config: RunConfig, folder: Path, show: bool, *, seed: int, arm:
         if chosen.hybrid != "none":
             options |= {"eam": folder / TEACHER, "freeze_eam": chosen.hybrid == "frozen"}
     train, val = read_part(folder, "train"), read_part(folder, "val")
+    if replay > 0 and config.finetune.replay_trial:
+        number = config.finetune.replay_trial
+        options["trial"] = ReplayTrial(train, config.md, number, seed=seed, device=config.device, progress=show)
     if not chosen.pretrain and config.data.references != "fit":
         options["references"] = chosen_references(train, config.data.references)
     return train_in_folder(
