@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 import mdl_physpretrain as pp
-from mdl_physpretrain import __version__
+from mdl_physpretrain import __version__, training
 from mdl_physpretrain.cli import app
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.structures import get_labels, read_structures, write_structures
 
 
@@ -324,3 +325,22 @@ def test_bad_input_of_single_steps(tmp_path, monkeypatch, words, expected):
     result = call(*words)
     assert result.exit_code == 2, result.output
     assert expected in result.stderr
+
+
+def test_a_trial_of_replay_needs_its_temperature(tmp_path, data, monkeypatch):
+    words = ("finetune", data, "-o", tmp_path / "out")
+    for given in (("--replay-trial", 4), ("--trial-temperature", 300)):
+        result = call(*words, *given)
+        assert result.exit_code == 2
+        assert "--replay-trial (structures) and --trial-temperature (K) go together" in result.output
+    seen = {}
+
+    def stop(*arguments, **options):
+        seen.update(options)
+        raise ConfigError("stopped")
+
+    monkeypatch.setattr(training, "finetune", stop)
+    call(*words, "--replay-trial", 4, "--trial-temperature", 300)
+    trial = seen["trial"]
+    assert (trial.number, trial.md.temperature, seen["replay_trial"]) == (4, 300, 4)
+    assert len(trial.structures) == len(read_structures(data))

@@ -22,6 +22,7 @@ from mdl_physpretrain.cli.options import (
     recipe_options,
     shared_options,
 )
+from mdl_physpretrain.errors import ConfigError
 from mdl_physpretrain.presets import over_preset
 from mdl_physpretrain.recipe import BACKBONE, MD, Finetune, Pretrain, Training
 
@@ -74,7 +75,9 @@ def finetune(
     from mdl_physpretrain import training
     from mdl_physpretrain.loop.replay_trial import ReplayTrial
 
-    if trial_temperature is not None and options.replay_trial:
+    if (trial_temperature is not None) != bool(options.replay_trial):
+        raise ConfigError("--replay-trial (structures) and --trial-temperature (K) go together")
+    if trial_temperature is not None:
         md = MD.model_copy(update={"temperature": trial_temperature})
         number, show = options.replay_trial, progress_bars()
         shared["trial"] = ReplayTrial(read_all(structures), md, number, seed=seed, progress=show)

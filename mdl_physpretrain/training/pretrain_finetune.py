@@ -173,7 +173,7 @@ def finetune(
     Raises
     ------
     ConfigError
-        If an option is unknown or out of range.
+        If an option is unknown or out of range, or ``replay_trial`` is asked for without a ``trial``.
     StructureError
         If there is nothing to learn from, or a label is odd.
     CheckpointError
@@ -188,6 +188,8 @@ def finetune(
     weighted = train_options.get("replay_weights") is not None
     if weighted and scope == "beyond_data":
         raise ConfigError("replay_weights are for all of replay: set replay_scope to 'all'")
+    if trial is None and section.replay_trial and scope == "auto":
+        raise ConfigError("replay_trial: give 'trial', what simulates the structures (ReplayTrial), or set it to 0")
     frames: list[Frames] = []
     beyond: list[Atoms] = []
     teacher_error = None

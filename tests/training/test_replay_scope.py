@@ -405,6 +405,8 @@ def test_nothing_is_tried_without_a_trial_or_where_all_labels_are_replayed(
     labels = _noting(replay, 1e6)
     pp.finetune(_network(frames), frames, replay=labels, directory=tmp_path / "b", **options)
     assert tolerances == [(0.5, "beyond-data")]
+    with pytest.raises(ConfigError, match="replay_trial: give 'trial'"):
+        pp.finetune(_network(frames), frames, replay=labels, replay_trial=4, **options)
     tolerances.clear()
     labels = _noting(replay, 1e-6)  # a better teacher
     pp.finetune(_network(frames), frames, replay=labels, trial=trial, directory=tmp_path / "c", **options)
