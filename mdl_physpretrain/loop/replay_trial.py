@@ -26,6 +26,8 @@ __all__ = ["STEPS", "TRIED", "ReplayTrial"]
 #: Times the temperature of the run: what stays physical there is not just about to be lost.
 HOTTER = 1.2
 STEPS = 5000
+#: Small cells and those with surfaces (by their volume per atom, over the median) are lost by good potentials, too.
+FEWEST_ATOMS, LARGEST_VOLUME = 8, 1.3
 #: Options of the run's simulation that a trial takes over.
 TRIED = (
     "ensemble", "temperature", "timestep", "friction", "pressure", "barostat", "taut", "taup", "compressibility",
@@ -41,7 +43,8 @@ class ReplayTrial:
     Attributes
     ----------
     structures
-        Training structures; at most ``number`` of those with two atoms or more are simulated, chosen by ``seed``.
+        Training structures; at most ``number`` are simulated, chosen by ``seed``: of those with eight atoms or more and
+        at most 1.3 times the median of their volumes per atom, or, where there are none, with two atoms or more.
     md
         The run's simulation, of which 5,000 steps are made at 1.2 times the temperature.
     number
@@ -95,6 +98,15 @@ class ReplayTrial:
 
     def starts(self) -> list[Atoms]:
         """The structures that are simulated, in the order of the data."""
-        moving = [k for k, atoms in enumerate(self.structures) if len(atoms) > 1]
+        suited = [k for k, atoms in enumerate(self.structures) if len(atoms) >= FEWEST_ATOMS]
+        room = {k: _volume(self.structures[k]) for k in suited}
+        usual = float(np.median(list(room.values()))) if room else 0.0
+        dense = [k for k in suited if room[k] <= LARGEST_VOLUME * usual]
+        moving = dense or [k for k, atoms in enumerate(self.structures) if len(atoms) > 1]
         chosen = np.random.default_rng([self.seed, 0x7E57]).permutation(moving)[: self.number]
         return [self.structures[k] for k in sorted(chosen.tolist())]
+
+
+def _volume(atoms: Atoms) -> float:
+    """Per atom, Å³; infinite where the structure is not periodic in each direction."""
+    return atoms.get_volume() / len(atoms) if atoms.pbc.all() else np.inf

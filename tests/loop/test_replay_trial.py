@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -57,6 +58,19 @@ def test_only_some_structures_that_can_move_are_simulated(crystals: list[Atoms])
         > 1
     )
     assert ReplayTrial([crystals[-1]], MD, 3)(pp.ZBL().double(), None) == (0, 0)
+
+
+def test_small_cells_and_surfaces_are_no_judges(crystals: list[Atoms]) -> None:
+    small = bulk("Cu", "fcc", a=3.6, cubic=True)
+    surface = crystals[0].copy()
+    surface.set_cell(surface.cell.array * [[1, 1, 1], [1, 1, 1], [2, 2, 2]])
+    cluster = Atoms("Cu9", np.random.default_rng(0).uniform(0, 6, (9, 3)))
+    for atoms, name in ((small, "small"), (surface, "surface"), (cluster, "cluster")):
+        atoms.info["structure_id"] = name
+    data = [small, surface, cluster, *crystals]
+    assert [a.info["structure_id"] for a in ReplayTrial(data, MD, 16).starts()] == ["cu-0", "cu-1", "cu-2", "cu-3"]
+    assert [a.info["structure_id"] for a in ReplayTrial([small, crystals[-1]], MD, 16).starts()] == ["small"]
+    assert [a.info["structure_id"] for a in ReplayTrial([cluster], MD, 16).starts()] == ["cluster"]
 
 
 def test_what_is_lost_is_counted_and_not_simulated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
