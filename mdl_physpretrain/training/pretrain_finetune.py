@@ -40,8 +40,8 @@ from mdl_physpretrain.training.train import train
 
 __all__ = ["finetune", "pretrain"]
 
-#: Loses how many of how many trajectories; network and folder.
-ReplayTrial = Callable[[EnergyModel, Path | None], tuple[int, int]]
+#: Simulates structures with a network (the folder is for records): trajectories lost, trajectories simulated.
+Trial = Callable[[EnergyModel, Path | None], tuple[int, int]]
 
 #: Options of the section that are arguments of :func:`train`.
 OF_FINETUNING = {
@@ -126,7 +126,7 @@ def finetune(
     *,
     val: Sequence[Atoms] | None = None,
     replay: Sequence[Atoms] = (),
-    trial: ReplayTrial | None = None,
+    trial: Trial | None = None,
     seed: int = 0,
     preset: str = "default",
     **options: Any,
