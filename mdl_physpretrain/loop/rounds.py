@@ -45,12 +45,11 @@ from mdl_physpretrain.structures.randomness import derived_seed
 from mdl_physpretrain.teacher.label import label
 from mdl_physpretrain.teacher.labelled_set import anchors, change_errors
 from mdl_physpretrain.training.pretrain_finetune import finetune
-from mdl_physpretrain.training.replay_scope import SCOPE
+from mdl_physpretrain.training.replay_scope import REPLAYED, SCOPE
 
 __all__ = ["LoopData", "Round", "run_round", "validation_total"]
 
 MARKS_PS = (1.0, 2.0, 5.0, 10.0)
-REPLAYED = ("replay_scope", "replay_tolerance")  # of a network's metadata
 KEPT = ("training", "seed", "best_val_loss", "elements", *REPLAYED)  # nothing that differs from run to run
 NO_LABELS = ("n_new", "n_labelled", "n_removed")
 

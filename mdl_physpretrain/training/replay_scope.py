@@ -26,6 +26,7 @@ from mdl_physpretrain.training.force_scales import force_percentile
 __all__ = [
     "BEYOND_DATA",
     "CLOSER",
+    "REPLAYED",
     "SCOPE",
     "ScopeChoice",
     "beyond_data",
@@ -43,6 +44,8 @@ SCOPE = "replay.json"
 BEYOND_DATA = "beyond-data"
 #: The same of one that held to them more closely.
 CLOSER = "beyond-data-closer"
+#: What a network's metadata say of its replay; a closed loop goes on with it.
+REPLAYED = ("replay_scope", "replay_tolerance")
 #: "Beyond the data" is above this percentile of the data's forces (and largest stress components).
 PERCENTILE = 99.0
 #: A label's expected error is measured within the data and grows beyond them: on frames of hotter MD (beryllium,

@@ -13,14 +13,12 @@ from ase import Atoms
 
 from mdl_physpretrain.locking import is_first_rank
 from mdl_physpretrain.potentials.base import EnergyModel
-from mdl_physpretrain.training.replay_scope import BEYOND_DATA, CLOSER, SCOPE
+from mdl_physpretrain.training.replay_scope import BEYOND_DATA, CLOSER, REPLAYED, SCOPE
 
 if TYPE_CHECKING:
     from mdl_physpretrain.workflow.config import RunConfig
 
 __all__ = ["drop_damaged", "train_in_folder"]
-
-KEPT = ("replay_scope", "replay_tolerance")  # of a network's metadata: a closed loop goes on with them
 
 
 def train_in_folder(
@@ -49,7 +47,7 @@ def train_in_folder(
     best, seed = trained.metadata["best_val_loss"], trained.metadata["seed"]
     # nothing that differs from run to run (times): equal results shall be equal files
     elements = sorted({s for a in structures for s in a.symbols})
-    scope = {key: value for key, value in trained.metadata.items() if key in KEPT}
+    scope = {key: value for key, value in trained.metadata.items() if key in REPLAYED}
     trained.metadata = {"training": out, "seed": seed, "best_val_loss": best, "elements": elements, **scope}
     if is_first_rank():
         trained.save(folder / out / "best.pt")
